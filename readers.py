@@ -1,0 +1,877 @@
+"""TFRecord files -> batches, for training, evaluation and prediction.
+
+The batch is the one contract between the data and everything else. It is a
+dict of tensors, with `batch` videos (or, for segments, segments):
+
+  video_ids     (batch,) string
+  video_matrix  (batch, frames, features) at frame level: uint8, still
+                quantised, or float32 where the records hold floats;
+                (batch, features) float32 at video level
+  num_frames    (batch,) int32, the valid frames of each; 1 at video level
+  labels        (batch, classes) bool; absent if read without labels
+  label_weights (batch, classes) float32, 1 where a class was rated; segments
+                only
+  segment_start_times (batch,) int64, seconds; segments only
+
+Features are concatenated in the order of --feature_names. Frames past
+num_frames are padding. Frame features stay bytes until they are on the device
+(models.build_model dequantises them there): a quarter of the memory and of the
+transfer. A batch is padded to its longest video, rounded up to one of a few
+lengths so that few shapes are compiled.
+"""
+
+import dataclasses
+
+import startup  # isort: skip
+import tensorflow as tf
+from absl import logging
+
+# (x - 0) / 255 * 4 - 2, moved up by half a step of 4 / 256: the dataset's own
+# quantisation, see dequantize.
+_DEQUANTIZE_SCALE = 4.0 / 255.0
+_DEQUANTIZE_BIAS = 4.0 / 512.0 - 2.0
+
+_READ_BUFFER_BYTES = 1 << 20
+SEGMENT_FRAMES = 5  # a rated segment is 5 s, at one frame a second
+
+_AUTOTUNE = tf.data.AUTOTUNE
+
+
+# --------------------------------------------------------------------------
+# Flags -> names, sizes, files
+
+
+def get_feature_names_and_sizes(
+  feature_names: str, feature_sizes: str
+) -> tuple[list[str], list[int]]:
+  """Splits the flags --feature_names and --feature_sizes.
+
+  Args:
+    feature_names: names with commas between, blanks allowed: "rgb, audio".
+    feature_sizes: as many whole numbers: "1024, 128".
+
+  Returns:
+    The names and the sizes, in the order given.
+
+  Raises:
+    startup.UserError: another number of names than of sizes, or no numbers.
+  """
+  names = [name.strip() for name in feature_names.split(",")]
+  sizes = [size.strip() for size in feature_sizes.split(",")]
+  if len(names) != len(sizes):
+    raise startup.UserError(
+      f"Expected one size for each feature, received {len(names)} names"
+      f" (--feature_names={feature_names}) and {len(sizes)} sizes"
+      f" (--feature_sizes={feature_sizes}). Name a size for each."
+    )
+  if not all(names) or len(set(names)) < len(names):
+    raise startup.UserError(
+      f"Expected different, non-empty feature names, received"
+      f" --feature_names={feature_names}."
+    )
+  if not all(size.isdigit() and int(size) > 0 for size in sizes):
+    raise startup.UserError(
+      f"Expected whole numbers above 0 with commas between, received"
+      f" --feature_sizes={feature_sizes}."
+    )
+  return names, [int(size) for size in sizes]
+
+
+def find_files(data_pattern: str, flag_name: str) -> list[str]:
+  """Lists the files of one or more glob patterns, sorted by name.
+
+  Args:
+    data_pattern: glob pattern, or several with commas between; any file system
+      that tf.io.gfile knows.
+    flag_name: the flag to name in the error.
+
+  Returns:
+    The paths, sorted, each once.
+
+  Raises:
+    startup.UserError: a pattern matches no file.
+  """
+  files = set()
+  for pattern in data_pattern.split(","):
+    found = tf.io.gfile.glob(pattern.strip())
+    if not found:
+      raise startup.UserError(
+        f"Expected files that match --{flag_name}={pattern.strip()}, found"
+        " none. Check the path, and quote the pattern so that the shell does"
+        " not expand it."
+      )
+    files.update(found)
+  return sorted(files)
+
+
+# --------------------------------------------------------------------------
+# What a record holds
+
+
+@dataclasses.dataclass(frozen=True)
+class FoundFeature:
+  """One feature as found in a record.
+
+  Attributes:
+    kind: "bytes", "float", "int64" or "empty".
+    size: numbers in it, at frame level in its first frame; bytes count one
+      number a byte.
+    frames: number of frames, or None where it is not a list of frames.
+  """
+
+  kind: str
+  size: int
+  frames: int | None = None
+
+  def __str__(self):
+    frames = "" if self.frames is None else f"{self.frames} frames of "
+    return f"{frames}{self.size} {self.kind}"
+
+
+def _found_feature(feature, frames=None) -> FoundFeature:
+  kind = feature.WhichOneof("kind")
+  if kind == "bytes_list":
+    values = feature.bytes_list.value
+    return FoundFeature("bytes", len(values[0]) if values else 0, frames)
+  if kind is None:
+    return FoundFeature("empty", 0, frames)
+  size = len(getattr(feature, kind).value)
+  return FoundFeature(kind.removesuffix("_list"), size, frames)
+
+
+def parse_record(serialized: bytes) -> tf.train.SequenceExample:
+  """Parses either record format: a tf.Example is one without feature lists.
+
+  The two share their field numbers, so that a video-level record parses as a
+  SequenceExample whose context holds all its features.
+
+  Raises:
+    startup.UserError: the bytes are neither.
+  """
+  try:
+    return tf.train.SequenceExample.FromString(serialized)
+  except Exception as error:  # the class differs between protobuf's backends
+    raise startup.UserError(
+      "expected a tf.train.Example or SequenceExample, received"
+      f" {len(serialized)} bytes that are neither"
+    ) from error
+
+
+def describe_record(
+  record: tf.train.SequenceExample,
+) -> tuple[dict[str, FoundFeature], dict[str, FoundFeature]]:
+  """Tells which features a record holds.
+
+  Returns:
+    Those of the context (all of them, in a video-level record) and those of
+    the feature lists, by name.
+  """
+  context = {
+    name: _found_feature(feature)
+    for name, feature in sorted(record.context.feature.items())
+  }
+  lists = {}
+  for name, frames in sorted(record.feature_lists.feature_list.items()):
+    first = frames.feature[0] if frames.feature else tf.train.Feature()
+    lists[name] = _found_feature(first, len(frames.feature))
+  return context, lists
+
+
+def _listing(features: dict[str, FoundFeature]) -> str:
+  if not features:
+    return "none"
+  return ", ".join(f"{name} ({found})" for name, found in features.items())
+
+
+def _check_common(context, labels, num_classes, needs_labels) -> None:
+  """Checks the id and the labels of a record; see check_record."""
+  if not {"id", "video_id"} & context.keys():
+    raise startup.UserError(
+      f"expected the feature id (or video_id), found only {_listing(context)}"
+    )
+  if not needs_labels:
+    return
+  if "labels" not in context:
+    raise startup.UserError(
+      f"expected the feature labels, found only {_listing(context)};"
+      " training and evaluation need labels, the test split has none: name"
+      " the train or validate files"
+    )
+  _check_classes("labels", labels, num_classes)
+
+
+def _check_classes(feature_name, classes, num_classes) -> None:
+  wrong = [index for index in classes if not 0 <= index < num_classes]
+  if wrong:
+    raise startup.UserError(
+      f"expected class indices from 0 to {num_classes - 1} in"
+      f" {feature_name}, found {wrong[0]}; set --num_classes to the number of"
+      " classes of this data"
+    )
+
+
+def _check_feature(name, size, kinds, found, level_hint) -> None:
+  """Checks one wanted feature against those found; see check_record."""
+  if name not in found:
+    raise startup.UserError(
+      f"expected the feature {name} (--feature_names), found"
+      f" {_listing(found)}; {level_hint}"
+    )
+  if found[name].kind not in kinds:
+    raise startup.UserError(
+      f"expected {' or '.join(kinds)} in the feature {name}, found"
+      f" {_listing(found)}; {level_hint}"
+    )
+  if found[name].size != size:
+    raise startup.UserError(
+      f"expected {size} numbers in the feature {name}, found"
+      f" {_listing(found)}; change --feature_sizes"
+    )
+
+
+# --------------------------------------------------------------------------
+# Pure functions on tensors
+
+
+def dequantize(quantized: tf.Tensor) -> tf.Tensor:
+  """Gives the floats in [-2, 2] that bytes stand for: q * 4/255 + 4/512 - 2.
+
+  Args:
+    quantized: uint8, any shape.
+
+  Returns:
+    float32, same shape.
+  """
+  return tf.cast(quantized, tf.float32) * _DEQUANTIZE_SCALE + _DEQUANTIZE_BIAS
+
+
+def frame_buckets(max_frames: int) -> list[int]:
+  """The lengths that videos are padded to: 8, then each about 1/4 longer.
+
+  Args:
+    max_frames: the longest length used.
+
+  Returns:
+    Ascending lengths, the last one max_frames: at most a quarter of a batch's
+    frames is rounding, and 300 frames make 14 shapes.
+  """
+  buckets = []
+  length = 8
+  while length < max_frames:
+    buckets.append(length)
+    length = -(-length * 5 // 4 // 8) * 8 if length >= 32 else length + 8
+  return [*buckets, max_frames]
+
+
+def _pad_to_bucket(frames: tf.Tensor, buckets: list[int]) -> tf.Tensor:
+  """Pads (frames, features) with zeros to the next of the bucket lengths.
+
+  Done record by record, where the bytes are still in the CPU's cache: the
+  longest of the padded records is the padded longest record.
+  """
+  num_frames = tf.shape(frames)[0]
+  target = tf.reduce_min(
+    tf.where(tf.constant(buckets) >= num_frames, buckets, buckets[-1])
+  )
+  return tf.pad(frames, [[0, target - num_frames], [0, 0]])
+
+
+def _video_id(features: dict[str, tf.Tensor]) -> tf.Tensor:
+  """The 2017 release and older tools call the key video_id instead of id."""
+  return tf.where(features["id"] == "", features["video_id"], features["id"])
+
+
+_ID_FEATURES = {
+  "id": tf.io.FixedLenFeature([], tf.string, default_value=""),
+  "video_id": tf.io.FixedLenFeature([], tf.string, default_value=""),
+}
+
+
+def _set_true(shape, indices: tf.Tensor) -> tf.Tensor:
+  """A bool tensor, True at the (n, rank) indices; fails on one out of range."""
+  return tf.tensor_scatter_nd_update(
+    tf.zeros(shape, tf.bool), indices, tf.ones(tf.shape(indices)[:1], tf.bool)
+  )
+
+
+# --------------------------------------------------------------------------
+# The two readers
+
+
+class YT8MAggregatedFeatureReader:
+  """Reads video-level records: tf.Example with one vector a feature.
+
+  Attributes:
+    quantized: whether video_matrix holds bytes; never, at this level.
+    one_example_per_record: True; skipping records skips as many videos.
+  """
+
+  quantized = False
+  one_example_per_record = True
+
+  def __init__(
+    self, num_classes=3862, feature_sizes=(1024,), feature_names=("mean_rgb",)
+  ):
+    """Takes what --num_classes, --feature_sizes and --feature_names hold."""
+    self.num_classes = num_classes
+    self.feature_sizes = list(feature_sizes)
+    self.feature_names = list(feature_names)
+
+  def check_record(self, serialized: bytes, with_labels: bool) -> None:
+    """Raises startup.UserError if a record is not as the flags say."""
+    record = parse_record(serialized)
+    context, lists = describe_record(record)
+    hint = "change --feature_names and --feature_sizes"
+    if lists:
+      hint = (
+        f"this is a frame-level record with {_listing(lists)}: add"
+        " --frame_features=True"
+      )
+    for name, size in zip(self.feature_names, self.feature_sizes, strict=True):
+      _check_feature(name, size, ["float"], context, hint)
+    labels = record.context.feature["labels"].int64_list.value
+    _check_common(context, labels, self.num_classes, with_labels)
+
+  def configure(self, serialized: bytes) -> None:
+    """Nothing depends on the records at this level."""
+
+  def parse_batch(
+    self, serialized: tf.Tensor, with_labels: bool = False
+  ) -> dict[str, tf.Tensor]:
+    """Parses (batch,) serialized tf.Examples into a batch; see this module."""
+    wanted = {
+      **_ID_FEATURES,
+      **{
+        name: tf.io.FixedLenFeature([size], tf.float32)
+        for name, size in zip(
+          self.feature_names, self.feature_sizes, strict=True
+        )
+      },
+    }
+    if with_labels:
+      wanted["labels"] = tf.io.VarLenFeature(tf.int64)
+    features = tf.io.parse_example(serialized, wanted)
+    num_videos = tf.shape(serialized)[0]
+    batch = {
+      "video_ids": _video_id(features),
+      "video_matrix": tf.concat(
+        [features[name] for name in self.feature_names], axis=1
+      ),
+      "num_frames": tf.ones([num_videos], tf.int32),
+    }
+    if with_labels:
+      labels = features["labels"]
+      batch["labels"] = tf.ensure_shape(
+        _set_true(
+          [num_videos, self.num_classes],
+          tf.stack([labels.indices[:, 0], labels.values], axis=1),
+        ),
+        [None, self.num_classes],
+      )
+    return batch
+
+  def batches(
+    self, records: tf.data.Dataset, batch_size: int, with_labels: bool
+  ) -> tf.data.Dataset:
+    """Batches a dataset of serialized records, keeping their order."""
+    return records.batch(batch_size).map(
+      lambda serialized: self.parse_batch(serialized, with_labels),
+      num_parallel_calls=_AUTOTUNE,
+    )
+
+
+class YT8MFrameFeatureReader:
+  """Reads frame-level records: SequenceExamples with one value a frame.
+
+  With segment_labels, a record gives one example for each rated segment.
+
+  Attributes:
+    quantized: whether video_matrix holds bytes, see `configure`.
+    one_example_per_record: whether each record gives exactly one example.
+  """
+
+  def __init__(
+    self,
+    num_classes=3862,
+    feature_sizes=(1024, 128),
+    feature_names=("rgb", "audio"),
+    max_frames=300,
+    segment_labels=False,
+    quantized=True,
+  ):
+    """Takes what the flags of these names hold; quantized: frames are bytes."""
+    self.num_classes = num_classes
+    self.feature_sizes = list(feature_sizes)
+    self.feature_names = list(feature_names)
+    self.max_frames = max_frames
+    self.segment_labels = segment_labels
+    self._kinds = ["bytes" if quantized else "float"] * len(self.feature_names)
+
+  @property
+  def quantized(self) -> bool:
+    """True if all features are stored as bytes, so that a batch is uint8."""
+    return all(kind == "bytes" for kind in self._kinds)
+
+  @property
+  def one_example_per_record(self) -> bool:
+    """False with segments: a record has as many examples as rated segments."""
+    return not self.segment_labels
+
+  def configure(self, serialized: bytes) -> None:
+    """Takes over from a first, checked record which features are floats."""
+    _, lists = describe_record(parse_record(serialized))
+    self._kinds = [lists[name].kind for name in self.feature_names]
+
+  def check_record(self, serialized: bytes, with_labels: bool) -> None:
+    """Raises startup.UserError if a record is not as the flags say."""
+    record = parse_record(serialized)
+    context, lists = describe_record(record)
+    hint = "change --feature_names and --feature_sizes"
+    if not lists:
+      hint = (
+        f"this is a video-level record with {_listing(context)}: leave out"
+        " --frame_features"
+      )
+    for name, size in zip(self.feature_names, self.feature_sizes, strict=True):
+      _check_feature(name, size, ["bytes", "float"], lists, hint)
+      if any(
+        _found_feature(frame).size != size
+        for frame in record.feature_lists.feature_list[name].feature
+      ):
+        raise startup.UserError(
+          f"expected {size} numbers in every frame of the feature {name},"
+          " found a frame with another number"
+        )
+    frames = {lists[name].frames for name in self.feature_names}
+    if len(frames) > 1:
+      raise startup.UserError(
+        "expected as many frames in each feature, found"
+        f" {_listing({name: lists[name] for name in self.feature_names})}"
+      )
+    if not self.segment_labels:
+      labels = record.context.feature["labels"].int64_list.value
+      _check_common(context, labels, self.num_classes, with_labels)
+      return
+    _check_common(context, [], self.num_classes, needs_labels=False)
+    if with_labels:
+      self._check_segments(record, context)
+
+  def _check_segments(self, record, context) -> None:
+    names = ["segment_start_times", "segment_labels", "segment_scores"]
+    if not set(names) <= context.keys():
+      raise startup.UserError(
+        f"expected the features {', '.join(names)} (--segment_labels), found"
+        f" {_listing(context)}; leave out --segment_labels for records that"
+        " are labelled as whole videos"
+      )
+    if len({context[name].size for name in names}) > 1:
+      raise startup.UserError(
+        f"expected as many values in each of {', '.join(names)}, found"
+        f" {_listing({name: context[name] for name in names})}"
+      )
+    classes = record.context.feature["segment_labels"].int64_list.value
+    _check_classes("segment_labels", classes, self.num_classes)
+
+  def _list_features(self):
+    return {
+      name: tf.io.FixedLenSequenceFeature([], tf.string)
+      if kind == "bytes"
+      else tf.io.FixedLenSequenceFeature([size], tf.float32)
+      for name, size, kind in zip(
+        self.feature_names, self.feature_sizes, self._kinds, strict=True
+      )
+    }
+
+  def _side_by_side(self, lists):
+    """Decodes feature lists, (..., frames) each, to (..., frames, features)."""
+    columns = []
+    for name, size, kind in zip(
+      self.feature_names, self.feature_sizes, self._kinds, strict=True
+    ):
+      column = lists[name]
+      if kind == "bytes":
+        column = tf.io.decode_raw(column, tf.uint8)
+        if not self.quantized:
+          column = dequantize(column)
+      shape = [None] * (column.shape.rank - 1)
+      columns.append(tf.ensure_shape(column, [*shape, size]))
+    return tf.concat(columns, axis=-1)
+
+  def _parse(self, serialized, context_features):
+    """Parses a scalar record: its context, and all its frames."""
+    context, lists = tf.io.parse_single_sequence_example(
+      serialized, {**_ID_FEATURES, **context_features}, self._list_features()
+    )
+    return context, self._side_by_side(lists)
+
+  def parse_batch(self, serialized: tf.Tensor) -> dict[str, tf.Tensor]:
+    """Parses (batch,) records into a batch without labels, for serving.
+
+    The pipelines parse record by record, which is faster; a SavedModel is
+    asked for several at once.
+    """
+    context, lists, lengths = tf.io.parse_sequence_example(
+      serialized, _ID_FEATURES, self._list_features()
+    )
+    for name, size, kind in zip(
+      self.feature_names, self.feature_sizes, self._kinds, strict=True
+    ):
+      if kind == "bytes":  # decode_raw wants the padding as long as the rest
+        lists[name] = tf.where(lists[name] == "", bytes(size), lists[name])
+    frames = self._side_by_side(lists)[:, : self.max_frames]
+    num_frames = tf.cast(lengths[self.feature_names[0]], tf.int32)
+    return {
+      "video_ids": _video_id(context),
+      "video_matrix": frames,
+      "num_frames": tf.minimum(num_frames, self.max_frames),
+    }
+
+  def parse_video(
+    self, serialized: tf.Tensor, with_labels: bool
+  ) -> dict[str, tf.Tensor]:
+    """Parses a scalar record into one video's element of a batch."""
+    wanted = {"labels": tf.io.VarLenFeature(tf.int64)} if with_labels else {}
+    context, frames = self._parse(serialized, wanted)
+    frames = frames[: self.max_frames]
+    video = {
+      "video_ids": _video_id(context),
+      "video_matrix": _pad_to_bucket(frames, frame_buckets(self.max_frames)),
+      "num_frames": tf.shape(frames)[0],
+    }
+    if with_labels:
+      labels = context["labels"].values
+      video["labels"] = _set_true([self.num_classes], labels[:, tf.newaxis])
+    return video
+
+  def parse_segments(self, serialized: tf.Tensor) -> dict[str, tf.Tensor]:
+    """Parses a scalar record into its rated segments, in order of rating.
+
+    Several ratings of one start time are one segment. Frames past the end of
+    the video are padding.
+    """
+    times = tf.io.VarLenFeature(tf.int64)
+    context, frames = self._parse(
+      serialized,
+      {
+        "segment_start_times": times,
+        "segment_labels": times,
+        "segment_scores": tf.io.VarLenFeature(tf.float32),
+      },
+    )
+    starts, segment_of_rating = tf.unique(context["segment_start_times"].values)
+    num_segments = tf.size(starts)
+    num_frames = tf.shape(frames)[0]
+    rated = tf.stack(
+      [
+        tf.cast(segment_of_rating, tf.int64),
+        context["segment_labels"].values,
+      ],
+      axis=1,
+    )
+    shape = [num_segments, self.num_classes]
+    positive = tf.boolean_mask(rated, context["segment_scores"].values > 0)
+    first = tf.cast(starts, tf.int32)
+    padded = tf.pad(frames, [[0, SEGMENT_FRAMES], [0, 0]])
+    index = tf.minimum(
+      first[:, tf.newaxis] + tf.range(SEGMENT_FRAMES), num_frames
+    )
+    return {
+      "video_ids": tf.fill([num_segments], _video_id(context)),
+      "video_matrix": tf.gather(padded, index),
+      "num_frames": tf.clip_by_value(num_frames - first, 0, SEGMENT_FRAMES),
+      "labels": _set_true(shape, positive),
+      "label_weights": tf.cast(_set_true(shape, rated), tf.float32),
+      "segment_start_times": starts,
+    }
+
+  def parse_every_segment(self, serialized: tf.Tensor) -> dict[str, tf.Tensor]:
+    """Parses a scalar record into all its segments, for prediction.
+
+    Rated or not, there is one every 5 frames; the last may be shorter.
+    """
+    context, frames = self._parse(serialized, {})
+    frames = frames[: self.max_frames]
+    num_frames = tf.shape(frames)[0]
+    num_segments = -(-num_frames // SEGMENT_FRAMES)
+    padding = num_segments * SEGMENT_FRAMES - num_frames
+    starts = tf.range(num_segments) * SEGMENT_FRAMES
+    return {
+      "video_ids": tf.fill([num_segments], _video_id(context)),
+      "video_matrix": tf.reshape(
+        tf.pad(frames, [[0, padding], [0, 0]]),
+        [num_segments, SEGMENT_FRAMES, sum(self.feature_sizes)],
+      ),
+      "num_frames": tf.minimum(num_frames - starts, SEGMENT_FRAMES),
+      "segment_start_times": tf.cast(starts, tf.int64),
+    }
+
+  def examples(
+    self, records: tf.data.Dataset, with_labels: bool
+  ) -> tf.data.Dataset:
+    """Parses a dataset of serialized records, keeping their order."""
+    if not self.segment_labels:
+      return records.map(
+        lambda serialized: self.parse_video(serialized, with_labels),
+        num_parallel_calls=_AUTOTUNE,
+      )
+    parse = self.parse_segments if with_labels else self.parse_every_segment
+    return records.map(parse, num_parallel_calls=_AUTOTUNE).unbatch()
+
+  def batches(
+    self, records: tf.data.Dataset, batch_size: int, with_labels: bool
+  ) -> tf.data.Dataset:
+    """Batches a dataset of serialized records, keeping their order."""
+    examples = self.examples(records, with_labels)
+    num_features = sum(self.feature_sizes)
+    shapes = {
+      name: [None, num_features] if name == "video_matrix" else spec.shape
+      for name, spec in examples.element_spec.items()
+    }
+    for name in ("labels", "label_weights"):
+      if name in shapes:
+        shapes[name] = [self.num_classes]
+    return examples.padded_batch(batch_size, padded_shapes=shapes)
+
+
+Reader = YT8MAggregatedFeatureReader | YT8MFrameFeatureReader
+
+
+# --------------------------------------------------------------------------
+# Files -> datasets of batches
+
+
+def make_reader(
+  model_flags: dict, quantized=True, segment_labels=False
+) -> Reader:
+  """Makes the reader that the flags ask for.
+
+  Args:
+    model_flags: feature_names, feature_sizes, frame_features, num_classes and
+      max_frames are used; see train_dir.py.
+    quantized: whether frame-level records hold bytes.
+    segment_labels: whether to read segments instead of whole videos.
+  """
+  names, sizes = get_feature_names_and_sizes(
+    model_flags["feature_names"], model_flags["feature_sizes"]
+  )
+  if not model_flags["frame_features"]:
+    return YT8MAggregatedFeatureReader(model_flags["num_classes"], sizes, names)
+  return YT8MFrameFeatureReader(
+    model_flags["num_classes"],
+    sizes,
+    names,
+    model_flags["max_frames"],
+    segment_labels,
+    quantized,
+  )
+
+
+def open_reader(
+  model_flags: dict, files: list[str], with_labels: bool, segment_labels=False
+) -> Reader:
+  """Makes the reader that the flags ask for and checks it against the data.
+
+  Args:
+    model_flags: see make_reader.
+    files: the data; the first record of the first file that has one is read.
+    with_labels: whether labels will be needed.
+    segment_labels: whether to read segments instead of whole videos.
+
+  Returns:
+    A reader that knows which features are floats.
+
+  Raises:
+    startup.UserError: the record is not what the flags say, or there is none.
+  """
+  if segment_labels and not model_flags["frame_features"]:
+    raise startup.UserError(
+      "Expected frame-level features with --segment_labels, received"
+      " --frame_features=False. Segments are cut from frames: add"
+      " --frame_features=True."
+    )
+  reader = make_reader(model_flags, segment_labels=segment_labels)
+  for file in files:
+    for number, serialized in _numbered_records(file):
+      _check_numbered(reader, file, number, serialized, with_labels)
+      reader.configure(serialized)
+      return reader
+  raise startup.UserError(
+    f"Expected records in the {len(files)} files from {files[0]}, found none:"
+    " all are empty. Name other files, or make them anew."
+  )
+
+
+def estimate_num_videos(files: list[str], sampled=64) -> int:
+  """Estimates how many records files hold, from their sizes.
+
+  Args:
+    files: TFRecord files.
+    sampled: how many records of the first file to take the mean size of.
+
+  Returns:
+    A number for progress bars only: right if records are alike.
+  """
+  sizes = [
+    len(serialized) + 16  # TFRecord adds a length and two checksums
+    for serialized in (
+      tf.data.TFRecordDataset(files).take(sampled).as_numpy_iterator()
+    )
+  ]
+  num_bytes = sum(tf.io.gfile.stat(file).length for file in files)
+  return round(num_bytes / (sum(sizes) / len(sizes)))
+
+
+def _interleave(paths, files, num_readers):
+  """The records of the paths, num_readers files at a time, in a fixed order."""
+  return paths.interleave(
+    lambda path: tf.data.TFRecordDataset(path, buffer_size=_READ_BUFFER_BYTES),
+    cycle_length=min(num_readers, len(files)),
+    num_parallel_calls=_AUTOTUNE,
+    deterministic=True,
+  )
+
+
+def _epoch_records(files, epoch, seed, num_readers, shuffle_buffer):
+  """One epoch's serialized records in an order that seed and epoch decide."""
+  epoch_seed = tf.constant(seed, tf.int64) * 1_000_003 + epoch
+  paths = tf.data.Dataset.from_tensor_slices(files).shuffle(
+    len(files), seed=epoch_seed, reshuffle_each_iteration=False
+  )
+  return _interleave(paths, files, num_readers).shuffle(
+    shuffle_buffer, seed=epoch_seed, reshuffle_each_iteration=False
+  )
+
+
+def training_batches(
+  reader: Reader,
+  files: list[str],
+  batch_size: int,
+  num_epochs: int | None = None,
+  seed: int = 0,
+  skip_examples: int = 0,
+  num_readers: int = 8,
+) -> tf.data.Dataset:
+  """Shuffled batches with labels, in an order that only the seed decides.
+
+  The order of a record is that of its shard in the epoch's own order of
+  shards, read num_readers at a time and shuffled in a buffer of five batches.
+  A batch may span two epochs; only the last one may be smaller.
+
+  Args:
+    reader: as from open_reader.
+    files: TFRecord files.
+    batch_size: examples a batch.
+    num_epochs: times each record is read; None or 0 for without end.
+    seed: decides the order.
+    skip_examples: how many examples of that order to leave out, so that a
+      resumed run goes on where it was; they are read but not parsed.
+    num_readers: files read at the same time.
+
+  Returns:
+    A dataset of batches, see this module's docstring.
+  """
+  epochs = (
+    tf.data.Dataset.range(num_epochs)
+    if num_epochs
+    else tf.data.Dataset.counter()
+  )
+  records = epochs.flat_map(
+    lambda epoch: _epoch_records(
+      files, epoch, seed, num_readers, 5 * batch_size
+    )
+  )
+  if reader.one_example_per_record:
+    batches = reader.batches(records.skip(skip_examples), batch_size, True)
+  else:
+    # How many segments a record holds is known only once it is parsed.
+    batches = (
+      reader.batches(records, 1, True)
+      .unbatch()
+      .skip(skip_examples)
+      .batch(batch_size)
+    )
+  return batches.prefetch(2)
+
+
+def evaluation_batches(
+  reader: Reader,
+  files: list[str],
+  batch_size: int,
+  with_labels: bool = True,
+  num_readers: int = 8,
+) -> tf.data.Dataset:
+  """Every example once, the last batch perhaps smaller.
+
+  Args:
+    reader: as from open_reader.
+    files: TFRecord files.
+    batch_size: examples a batch.
+    with_labels: False for prediction: the records need no labels then.
+    num_readers: files read at the same time; 1 keeps the order of the files
+      and of the records in them.
+
+  Returns:
+    A dataset of batches, see this module's docstring.
+  """
+  if num_readers > 1:
+    records = _interleave(
+      tf.data.Dataset.from_tensor_slices(files), files, num_readers
+    )
+  else:
+    records = tf.data.TFRecordDataset(files, buffer_size=_READ_BUFFER_BYTES)
+  return reader.batches(records, batch_size, with_labels).prefetch(2)
+
+
+# --------------------------------------------------------------------------
+# Naming the record that broke a pipeline
+
+
+def _numbered_records(file: str):
+  """Yields (number, bytes) of a file's records; a damaged one is an error."""
+  number = 0
+  try:
+    for serialized in tf.data.TFRecordDataset(file).as_numpy_iterator():
+      yield number, serialized
+      number += 1
+  except tf.errors.DataLossError as error:
+    raise startup.UserError(
+      f"{file}, record {number}: expected a whole TFRecord, received a damaged"
+      " or cut off one, or the file is no TFRecord file. Fetch or make the"
+      " file anew."
+    ) from error
+
+
+def _check_numbered(reader, file, number, serialized, with_labels) -> None:
+  try:
+    reader.check_record(serialized, with_labels)
+  except startup.UserError as error:
+    raise startup.UserError(f"{file}, record {number}: {error}.") from error
+
+
+def raise_for_bad_record(
+  reader: Reader, files: list[str], with_labels: bool
+) -> None:
+  """Finds the record that made a pipeline fail, and says what is wrong.
+
+  The pipeline itself carries no file names, so that it stays fast; when it
+  fails, the files are read again here: first the head of each, where a wrong
+  file shows, then all of them.
+
+  Raises:
+    startup.UserError: names file, record number (from 0) and what is wrong.
+      Returns without one if every record is good.
+  """
+  logging.info("A record could not be read; looking for it in the data.")
+  for file in files:
+    for number, serialized in _numbered_records(file):
+      _check_numbered(reader, file, number, serialized, with_labels)
+      break
+  for index, file in enumerate(files):
+    if index % 10 == 0 and index:
+      logging.info("Checked %d of %d files.", index, len(files))
+    for number, serialized in _numbered_records(file):
+      _check_numbered(reader, file, number, serialized, with_labels)
+
+
+READ_ERRORS = (tf.errors.InvalidArgumentError, tf.errors.DataLossError)
+"""What reading a bad record raises; answer it with raise_for_bad_record."""
