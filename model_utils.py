@@ -1,0 +1,208 @@
+"""Layers and functions that several models share.
+
+Shapes in comments: B videos, T frames, D features, K frames kept.
+"""
+
+import keras
+from keras import ops
+
+# The bytes of the dataset stand for q * 4/255 + 4/512 - 2; see readers.py.
+_SCALE = 4.0 / 255.0
+_BIAS = 4.0 / 512.0 - 2.0
+
+_SMALLEST_SQUARED_NORM = 1e-12
+
+
+def l2_normalize(vectors):
+  """Divides each vector by its length; a zero vector stays zero.
+
+  Args:
+    vectors: (..., features) float.
+
+  Returns:
+    Same shape: x / sqrt(max(sum(x^2), 1e-12)).
+  """
+  squared = ops.sum(ops.square(vectors), axis=-1, keepdims=True)
+  return vectors * ops.rsqrt(ops.maximum(squared, _SMALLEST_SQUARED_NORM))
+
+
+def frame_mask(frames, num_frames):
+  """Tells which frames are valid.
+
+  Args:
+    frames: (B, T, ...) any dtype.
+    num_frames: (B,) int.
+
+  Returns:
+    (B, T) bool.
+  """
+  index = ops.arange(ops.shape(frames)[1], dtype="int32")
+  return index[None, :] < ops.cast(num_frames, "int32")[:, None]
+
+
+def _to_float(frames, dtype):
+  """Bytes become the floats they stand for; floats stay what they are."""
+  if keras.backend.standardize_dtype(frames.dtype) == "uint8":
+    return ops.cast(frames, dtype) * _SCALE + _BIAS
+  return ops.cast(frames, dtype)
+
+
+class FrameMask(keras.layers.Layer):
+  """frame_mask as a layer, for symbolic tensors.
+
+  Input shape: frames (B, T, D), num_frames (B,).
+  Output shape: (B, T) bool.
+  """
+
+  def call(self, frames, num_frames):
+    """See the class."""
+    return frame_mask(frames, num_frames)
+
+  def compute_output_spec(self, frames, num_frames):
+    """See the class."""
+    return keras.KerasTensor(frames.shape[:2], "bool")
+
+
+class NormalizeFrames(keras.layers.Layer):
+  """Dequantises, zeroes the padding and L2-normalises each frame.
+
+  Input shape: video_matrix (B, T, D) uint8 or float, num_frames (B,) int.
+  Output shape: (B, T, D) float.
+  """
+
+  def __init__(self, **kwargs):
+    super().__init__(autocast=False, **kwargs)
+
+  def call(self, video_matrix, num_frames):
+    """See the class."""
+    mask = ops.cast(frame_mask(video_matrix, num_frames), "float32")
+    frames = _to_float(video_matrix, "float32")
+    squared = ops.sum(ops.square(frames), axis=-1)
+    scale = mask * ops.rsqrt(ops.maximum(squared, _SMALLEST_SQUARED_NORM))
+    return ops.cast(frames * scale[:, :, None], self.compute_dtype)
+
+  def compute_output_spec(self, video_matrix, num_frames):
+    """See the class."""
+    return keras.KerasTensor(video_matrix.shape, self.compute_dtype)
+
+
+class MeanNormalizedFrame(keras.layers.Layer):
+  """The mean of a video's valid, dequantised and L2-normalised frames.
+
+  Equal to the mean over NormalizeFrames, but worked out video by video, so
+  that what lies between the bytes and the mean stays in the CPU's cache: the
+  float frames of a batch of 128 would be 177 MB, written and read again.
+
+  Input shape: video_matrix (B, T, D) uint8 or float, num_frames (B,) int.
+  Output shape: (B, D) float. A video without frames gives zeros.
+  """
+
+  def __init__(self, **kwargs):
+    super().__init__(autocast=False, **kwargs)
+
+  def call(self, video_matrix, num_frames):
+    """See the class."""
+    mask = ops.cast(frame_mask(video_matrix, num_frames), "float32")
+    valid = ops.maximum(ops.cast(num_frames, "float32"), 1.0)
+
+    def mean_of_video(video):
+      frames, weights = video  # (T, D), (T,)
+      frames = _to_float(frames, "float32")
+      squared = ops.sum(ops.square(frames), axis=-1)
+      scale = weights * ops.rsqrt(ops.maximum(squared, _SMALLEST_SQUARED_NORM))
+      return ops.matmul(scale, frames)
+
+    means = ops.map(mean_of_video, (video_matrix, mask / valid[:, None]))
+    return ops.cast(means, self.compute_dtype)
+
+  def compute_output_spec(self, video_matrix, num_frames):
+    """See the class."""
+    shape = (video_matrix.shape[0], video_matrix.shape[2])
+    return keras.KerasTensor(shape, self.compute_dtype)
+
+
+class SampleFrames(keras.layers.Layer):
+  """Picks as many frames of each video, all of them valid ones.
+
+  In training at random, otherwise evenly spaced: predictions change neither
+  from run to run nor with the batch.
+
+  Args:
+    num_samples: K, frames to pick.
+    random_frames: in training, True picks K frames independently of each
+      other, with repetition; False a run of K following frames (of a shorter
+      video, all frames, the last one repeated).
+
+  Input shape: frames (B, T, D), num_frames (B,) int.
+  Output shape: (B, K, D).
+  """
+
+  def __init__(self, num_samples, random_frames=True, **kwargs):
+    super().__init__(**kwargs)
+    self.num_samples = num_samples
+    self.random_frames = random_frames
+    self.seed_generator = keras.random.SeedGenerator()
+
+  def call(self, frames, num_frames, training=None):
+    """See the class."""
+    batch, length, features = ops.shape(frames)
+    valid = ops.cast(num_frames, "float32")[:, None]
+    steps = ops.arange(self.num_samples, dtype="float32")[None, :]
+    if not training:
+      index = (steps + 0.5) * valid / self.num_samples
+    elif self.random_frames:
+      index = valid * keras.random.uniform(
+        (batch, self.num_samples), seed=self.seed_generator
+      )
+    else:
+      room = ops.maximum(valid - self.num_samples + 1.0, 1.0)
+      first = ops.floor(
+        room * keras.random.uniform((batch, 1), seed=self.seed_generator)
+      )
+      index = first + steps
+    index = ops.minimum(index, valid - 1.0)
+    # A product just below a whole number may round up to it.
+    index = ops.cast(ops.maximum(index, 0.0), "int32")  # (B, K)
+    start = ops.arange(batch, dtype="int32")[:, None] * length
+    picked = ops.take(
+      ops.reshape(frames, (-1, features)),
+      ops.reshape(start + index, (-1,)),
+      axis=0,
+    )
+    return ops.reshape(picked, (batch, self.num_samples, features))
+
+  def compute_output_spec(self, frames, num_frames, training=None):
+    """See the class."""
+    return keras.KerasTensor(
+      (frames.shape[0], self.num_samples, frames.shape[2]), frames.dtype
+    )
+
+
+class MaskedMax(keras.layers.Layer):
+  """The largest value of each feature over the valid frames.
+
+  Input shape: frames (B, T, D), mask (B, T) bool.
+  Output shape: (B, D). A video without valid frames gives zeros.
+  """
+
+  def __init__(self, **kwargs):
+    super().__init__(**kwargs)
+    self.supports_masking = True
+
+  def call(self, frames, mask):
+    """See the class."""
+    mask = mask[:, :, None]
+    lowest = ops.cast(-3e4, frames.dtype)  # finite in every half precision
+    largest = ops.max(ops.where(mask, frames, lowest), axis=1)
+    return ops.where(ops.any(mask, axis=1), largest, 0)
+
+
+def batch_normalization(**kwargs) -> keras.layers.BatchNormalization:
+  """Batch normalisation with the starter code's settings.
+
+  Args:
+    **kwargs: passed on to the layer.
+  """
+  return keras.layers.BatchNormalization(
+    momentum=0.999, epsilon=0.001, **kwargs
+  )
