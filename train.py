@@ -1,0 +1,768 @@
+"""Trains a model: python train.py --model=NAME [--frame_features=True].
+
+Reads TFRecord files (the built-in sample data if none are named), writes
+checkpoints, model_flags.json, TensorBoard events and SavedModels to
+--train_dir. The same command goes on where an earlier run stopped.
+"""
+
+import concurrent.futures
+import hashlib
+import math
+import os
+import random
+import signal
+import sys
+import time
+
+import startup  # isort: skip
+import keras
+import tensorflow as tf
+from absl import flags, logging
+
+import eval_util
+import export_model
+
+# The model files define flags of their own.
+import frame_level_models  # noqa: F401
+import losses
+import models
+import readers
+import train_dir as train_dirs
+import video_level_models  # noqa: F401
+from data_tools import sample_data
+
+FLAGS = flags.FLAGS
+
+SAVE_SECONDS = 15 * 60
+_LONGEST_SILENCE_SECONDS = 5.0
+
+
+def define_flags() -> None:
+  """Defines the flags of this program; the model files define their own."""
+  # Where.
+  flags.DEFINE_string(
+    "train_dir", "/tmp/yt8m_model/", "Folder of checkpoints and events."
+  )
+  flags.DEFINE_bool(
+    "start_new_model",
+    False,
+    "Delete the run in --train_dir and begin anew; False: go on with it.",
+  )
+  # Data.
+  flags.DEFINE_string(
+    "train_data_pattern",
+    "",
+    "Glob pattern of the TFRecord files, several with commas between; empty:"
+    " the built-in sample data.",
+  )
+  define_feature_flags()
+  flags.DEFINE_bool(
+    "segment_labels",
+    False,
+    "Train on the rated 5 s segments of frame-level records.",
+  )
+  flags.DEFINE_integer(
+    "num_readers", 8, "Files read at the same time.", lower_bound=1
+  )
+  flags.DEFINE_integer(
+    "seed", 0, "Decides the order of the data and all random numbers."
+  )
+  # Model and loss.
+  flags.DEFINE_string("model", "LogisticModel", "Class in the model files.")
+  flags.DEFINE_string("label_loss", "CrossEntropyLoss", "Class in losses.py.")
+  flags.DEFINE_float(
+    "regularization_penalty", 1.0, "Weight of the regularization losses."
+  )
+  # Optimisation.
+  flags.DEFINE_integer(
+    "batch_size",
+    None,
+    "Videos a step; default: the model's own, 1024 for the starter's models.",
+    lower_bound=1,
+  )
+  flags.DEFINE_float(
+    "base_learning_rate",
+    None,
+    "Learning rate of the first step; default: the model's own, 0.01 for the"
+    " starter's models.",
+    lower_bound=0.0,
+  )
+  flags.DEFINE_float(
+    "learning_rate_decay",
+    0.95,
+    "Factor on the learning rate every --learning_rate_decay_examples.",
+  )
+  flags.DEFINE_integer(
+    "learning_rate_decay_examples",
+    4000000,
+    "Videos seen between two decays of the learning rate.",
+    lower_bound=1,
+  )
+  flags.DEFINE_string(
+    "optimizer",
+    "AdamOptimizer",
+    "TensorFlow 1 name, such as AdamOptimizer, or class in keras.optimizers.",
+  )
+  flags.DEFINE_float(
+    "clip_gradient_norm",
+    1.0,
+    "Largest norm of each variable's gradient; 0: no limit.",
+    lower_bound=0.0,
+  )
+  # How long.
+  flags.DEFINE_integer(
+    "num_epochs",
+    5,
+    "Times each video is read, counted from the beginning of the run; 0: no"
+    " limit.",
+    lower_bound=0,
+  )
+  flags.DEFINE_integer(
+    "max_steps",
+    None,
+    "Steps, counted from the beginning of the run; default: no limit.",
+    lower_bound=1,
+  )
+  # Saving.
+  flags.DEFINE_integer(
+    "export_model_steps",
+    1000,
+    "Steps between two checkpoints and SavedModels; the last step is saved in"
+    " any case.",
+    lower_bound=1,
+  )
+  flags.DEFINE_integer(
+    "keep_checkpoints",
+    5,
+    "Newest checkpoints to keep; 0: all.",
+    lower_bound=0,
+  )
+  # Devices.
+  flags.DEFINE_integer(
+    "num_gpu",
+    None,
+    "GPUs to use; 0: the CPU; default: all that are visible.",
+    lower_bound=0,
+  )
+  flags.DEFINE_bool(
+    "xla",
+    None,
+    "Compile the training step with XLA; default: what the model declares.",
+  )
+  flags.DEFINE_bool(
+    "log_device_placement", False, "Log the device of each operation."
+  )
+
+
+def define_feature_flags() -> None:
+  """Defines the flags that say what the records hold."""
+  flags.DEFINE_bool(
+    "frame_features",
+    False,
+    "Records hold features of each frame; False: of the whole video.",
+  )
+  flags.DEFINE_string(
+    "feature_names",
+    None,
+    "Features to use, with commas between; default: mean_rgb, with"
+    " --frame_features rgb,audio.",
+  )
+  flags.DEFINE_string(
+    "feature_sizes",
+    None,
+    "Numbers in each of --feature_names; default: 1024, with"
+    " --frame_features 1024,128.",
+  )
+  flags.DEFINE_integer(
+    "num_classes", 3862, "Classes of the data.", lower_bound=1
+  )
+  flags.DEFINE_integer(
+    "max_frames",
+    300,
+    "Frames used of each video, from its first one on.",
+    lower_bound=1,
+  )
+
+
+# --------------------------------------------------------------------------
+# From flags to objects
+
+
+def model_flags_from_flags() -> dict:
+  """Collects what goes into model_flags.json.
+
+  Raises:
+    startup.UserError: a flag has a value that cannot be.
+  """
+  frame_features = FLAGS.frame_features
+  names = FLAGS.feature_names or ("rgb,audio" if frame_features else "mean_rgb")
+  sizes = FLAGS.feature_sizes or ("1024,128" if frame_features else "1024")
+  names, sizes = readers.get_feature_names_and_sizes(names, sizes)
+  try:
+    hyperparameters = models.resolve_hyperparameters(FLAGS.model)
+    losses.find_class_by_name(FLAGS.label_loss)
+  except ValueError as error:
+    raise startup.UserError(str(error)) from error
+  return {
+    "model": FLAGS.model,
+    "feature_names": ",".join(names),
+    "feature_sizes": ",".join(map(str, sizes)),
+    "frame_features": frame_features,
+    "num_classes": FLAGS.num_classes,
+    "max_frames": FLAGS.max_frames,
+    "label_loss": FLAGS.label_loss,
+    **hyperparameters,
+  }
+
+
+def build_checked_model(model_flags: dict, quantized: bool) -> keras.Model:
+  """models.build_model, for flags that a user typed.
+
+  Raises:
+    startup.UserError: the model refuses its hyper-parameters or its input.
+  """
+  try:
+    return models.build_model(model_flags, quantized)
+  except (ValueError, TypeError, IndexError) as error:
+    level = "frame" if model_flags["frame_features"] else "video"
+    raise startup.UserError(
+      f"Expected flags that {model_flags['model']} can be built with, on"
+      f" {level}-level features; it failed with:"
+      f" {str(error).strip().splitlines()[0]} Frame-level models need"
+      " --frame_features=True; video-level models must go without."
+    ) from error
+
+
+def make_optimizer(name: str) -> keras.optimizers.Optimizer:
+  """Makes an optimizer from a TensorFlow 1 or a Keras name.
+
+  Args:
+    name: such as "AdamOptimizer" or "Adam".
+
+  Raises:
+    startup.UserError: there is no such optimizer.
+  """
+  known = {
+    key: value
+    for key, value in vars(keras.optimizers).items()
+    if isinstance(value, type)
+    and issubclass(value, keras.optimizers.Optimizer)
+    and value is not keras.optimizers.Optimizer
+  }
+  if name in ("Adam", "AdamOptimizer"):
+    return keras.optimizers.Adam(epsilon=1e-8)  # TensorFlow 1's
+  if name == "GradientDescentOptimizer":
+    return keras.optimizers.SGD()
+  if name == "MomentumOptimizer":
+    return keras.optimizers.SGD(momentum=0.9)
+  found = known.get(name) or known.get(name.removesuffix("Optimizer"))
+  if found is None:
+    raise startup.UserError(
+      f"Expected --optimizer to name a class in keras.optimizers, received"
+      f" {name!r}. There are: {', '.join(sorted(known))}."
+    )
+  return found()
+
+
+# --------------------------------------------------------------------------
+# The compiled part
+
+
+def make_run_steps(model, optimizer, loss, state, settings, element_spec):
+  """Compiles the inner loop.
+
+  Args:
+    model: as from models.build_model.
+    optimizer: built for the model's variables.
+    loss: a losses.BaseLoss.
+    state: dict of the variables global_step and examples_seen.
+    settings: dict of regularization_penalty, clip_gradient_norm,
+      base_learning_rate, learning_rate_decay, learning_rate_decay_examples,
+      xla.
+    element_spec: of the batches.
+
+  Returns:
+    A function (iterator, num_steps) that trains up to so many steps, fewer
+    where the data ends, and gives (steps done, report of the last one): the
+    scalars by TensorBoard tag, its predictions and its labels.
+  """
+  num_classes = element_spec["labels"].shape[-1]
+  clip_norm = settings["clip_gradient_norm"]
+
+  # Only what is numeric can be compiled, so ids stay outside.
+  @tf.function(jit_compile=settings["xla"], reduce_retracing=True)
+  def train_step(batch, learning_rate):
+    labels = batch["labels"]
+    with tf.GradientTape() as tape:
+      outputs = model(
+        {name: batch[name] for name in ("video_matrix", "num_frames")},
+        training=True,
+      )
+      label_loss = loss.calculate_loss(
+        outputs["predictions"], labels, batch.get("label_weights")
+      )
+      reg_loss = models.regularization_loss(model, outputs)
+      auxiliary = outputs.get("auxiliary_losses", {})
+      total = label_loss + settings["regularization_penalty"] * reg_loss
+      total = sum(auxiliary.values(), total)
+    variables = model.trainable_variables
+    gradients = tape.gradient(total, variables)
+    if clip_norm > 0:
+      gradients = [tf.clip_by_norm(value, clip_norm) for value in gradients]
+    optimizer.learning_rate.assign(learning_rate)
+    optimizer.apply(gradients, variables)
+    scalars = {"label_loss": label_loss, "reg_loss": reg_loss, **auxiliary}
+    return scalars, outputs["predictions"]
+
+  def learning_rate():
+    decays = state["examples_seen"] // settings["learning_rate_decay_examples"]
+    return settings["base_learning_rate"] * tf.pow(
+      settings["learning_rate_decay"], tf.cast(decays, tf.float32)
+    )
+
+  def one_step(batch):
+    numeric = {
+      name: value
+      for name, value in batch.items()
+      if name not in ("video_ids", "segment_start_times")
+    }
+    rate = learning_rate()
+    scalars, predictions = train_step(numeric, rate)
+    num_videos = tf.shape(batch["labels"], tf.int64)[0]
+    state["global_step"].assign_add(1)
+    state["examples_seen"].assign_add(num_videos)
+    state["position"].assign_add(num_videos)
+    return {**scalars, "learning_rate": rate}, predictions, batch["labels"]
+
+  scalar_specs = tf.nest.map_structure(
+    lambda _: tf.constant(0.0),
+    tf.function(one_step)
+    .get_concrete_function(element_spec)
+    .structured_outputs[0],
+  )
+
+  @tf.function
+  def run_steps(iterator, num_steps):
+    steps = tf.constant(0)
+    scalars = scalar_specs
+    predictions = tf.zeros([0, num_classes])
+    labels = tf.zeros([0, num_classes], tf.bool)
+    more = tf.constant(True)
+    while more and steps < num_steps:
+      tf.autograph.experimental.set_loop_options(
+        shape_invariants=[
+          (predictions, tf.TensorShape([None, num_classes])),
+          (labels, tf.TensorShape([None, num_classes])),
+        ]
+      )
+      batch = iterator.get_next_as_optional()
+      more = batch.has_value()
+      if more:
+        scalars, predictions, labels = one_step(batch.get_value())
+        steps += 1
+    return steps, (scalars, predictions, labels)
+
+  return run_steps
+
+
+# --------------------------------------------------------------------------
+# What a person sees
+
+
+class Reporter:
+  """Writes log lines, the progress bar and TensorBoard events.
+
+  The scores of a step are worked out in a thread of its own, so that the next
+  steps need not wait for them.
+
+  Args:
+    train_dir: where the events go.
+    num_videos: videos in all epochs together, about; None if without end.
+    max_steps: or None.
+    epoch_videos: videos in one epoch, about.
+  """
+
+  def __init__(self, train_dir, num_videos, max_steps, epoch_videos):
+    self._writer = tf.summary.create_file_writer(train_dir)
+    self._num_videos = num_videos
+    self._max_steps = max_steps
+    self._epoch_videos = epoch_videos
+    self._thread = concurrent.futures.ThreadPoolExecutor(1)
+    self._pending = None
+    self._on_terminal = sys.stderr.isatty()
+
+  def report(self, step, examples_seen, rate, outputs) -> None:
+    """Reports a step, after the report before it is done.
+
+    Args:
+      step: steps so far.
+      examples_seen: videos so far.
+      rate: videos/s since the last report.
+      outputs: (scalars, predictions, labels) of the step.
+
+    Raises:
+      startup.UserError: the loss was no number.
+    """
+    self.wait()
+    self._pending = self._thread.submit(
+      self._report, step, examples_seen, rate, *outputs
+    )
+
+  def wait(self) -> None:
+    """Waits until the last report is written; raises what it raised."""
+    if self._pending is not None:
+      self._pending.result()
+      self._pending = None
+
+  def _report(self, step, examples_seen, rate, scalars, predictions, labels):
+    scalars = {tag: float(value) for tag, value in scalars.items()}
+    loss = scalars["label_loss"]
+    if not math.isfinite(loss):
+      raise startup.UserError(
+        f"Expected a finite loss, received {loss} at step {step}: training"
+        " diverged. Start anew with a smaller --base_learning_rate; the last"
+        " checkpoint was saved before."
+      )
+    predictions, labels = predictions.numpy(), labels.numpy()
+    hit_at_one = eval_util.calculate_hit_at_one(predictions, labels)
+    perr = eval_util.calculate_precision_at_equal_recall_rate(
+      predictions, labels
+    )
+    gap = eval_util.calculate_gap(predictions, labels)
+    if self._on_terminal:
+      self._draw_bar(step, examples_seen, rate, loss, gap)
+    else:
+      logging.info(
+        "training step %d | Loss: %.2f Examples/sec: %.2f | Hit@1: %.2f"
+        " PERR: %.2f GAP: %.2f",
+        step,
+        loss,
+        rate,
+        hit_at_one,
+        perr,
+        gap,
+      )
+    with self._writer.as_default(step=step):
+      for tag, value in scalars.items():
+        tf.summary.scalar(tag, value)
+      tf.summary.scalar("model/Training_Hit@1", hit_at_one)
+      tf.summary.scalar("model/Training_Perr", perr)
+      tf.summary.scalar("model/Training_GAP", gap)
+      tf.summary.scalar("global_step/Examples/Second", rate)
+    self._writer.flush()
+
+  def _draw_bar(self, step, examples_seen, rate, loss, gap) -> None:
+    fractions = [0.0]
+    if self._num_videos:
+      fractions.append(examples_seen / self._num_videos)
+    if self._max_steps:
+      fractions.append(step / self._max_steps)
+    filled = round(20 * min(max(fractions), 1.0))
+    epoch = 1 + int(examples_seen / max(self._epoch_videos, 1))
+    sys.stderr.write(
+      f"\r[{'=' * filled}{' ' * (20 - filled)}] epoch {epoch} step {step}"
+      f" | {rate:.0f} videos/s | Loss: {loss:.2f} GAP: {gap:.2f} "
+    )
+    sys.stderr.flush()
+
+  def histograms(self, model, step) -> None:
+    """Writes a histogram of each variable of the model."""
+    with self._writer.as_default(step=step):
+      for variable in model.variables:
+        if variable.dtype.startswith(("float", "bfloat")):
+          tf.summary.histogram(variable.path, variable.value)
+
+  def close(self) -> None:
+    """Ends the bar's line and the event file."""
+    self._thread.shutdown()
+    if self._on_terminal:
+      sys.stderr.write("\n")
+    self._writer.close()
+
+
+class StopSignal:
+  """Turns a first Ctrl-C or SIGTERM into a flag that the loop looks at."""
+
+  def __init__(self):
+    self.received = None
+
+  def __enter__(self):
+    self._old = {}
+    try:
+      for number in (signal.SIGINT, signal.SIGTERM):
+        self._old[number] = signal.signal(number, self._receive)
+    except ValueError:
+      # Only the main thread may; others are stopped by their caller.
+      pass
+    return self
+
+  def _receive(self, number, frame):
+    del frame
+    self.received = signal.Signals(number).name
+    logging.info("Received %s: saving, then ending.", self.received)
+    signal.signal(number, self._old[number])
+
+  def __exit__(self, *unused_exception):
+    for number, handler in self._old.items():
+      signal.signal(number, handler)
+
+
+# --------------------------------------------------------------------------
+# The loop
+
+
+def _fingerprint(files: list[str]) -> int:
+  """A number that tells one list of files from another."""
+  names = "\n".join(os.path.basename(file) for file in files)
+  return int.from_bytes(hashlib.sha256(names.encode()).digest()[:7])
+
+
+def train(
+  train_dir: str,
+  model_flags: dict,
+  files: list[str],
+  *,
+  batch_size: int,
+  base_learning_rate: float,
+  segment_labels: bool = False,
+  num_readers: int = 8,
+  seed: int = 0,
+  regularization_penalty: float = 1.0,
+  learning_rate_decay: float = 0.95,
+  learning_rate_decay_examples: int = 4000000,
+  optimizer: str = "AdamOptimizer",
+  clip_gradient_norm: float = 1.0,
+  num_epochs: int | None = 5,
+  max_steps: int | None = None,
+  export_model_steps: int = 1000,
+  keep_checkpoints: int = 5,
+  xla: bool | None = None,
+  start_new_model: bool = False,
+) -> int:
+  """Trains a model, or goes on with it, until the data or the steps end.
+
+  Args:
+    train_dir: folder of the run.
+    model_flags: see train_dir.py.
+    files: TFRecord files.
+    batch_size: this and all that follow are as the flags of these names.
+    base_learning_rate: of the first step.
+    segment_labels: train on rated segments.
+    num_readers: files read at the same time.
+    seed: decides the order of the data and all random numbers.
+    regularization_penalty: weight of the regularization losses.
+    learning_rate_decay: factor every learning_rate_decay_examples.
+    learning_rate_decay_examples: videos between two decays.
+    optimizer: name.
+    clip_gradient_norm: largest norm of each variable's gradient; 0: no limit.
+    num_epochs: times each video is read; None or 0: no limit.
+    max_steps: steps of the whole run; None: no limit.
+    export_model_steps: steps between two checkpoints and SavedModels.
+    keep_checkpoints: newest to keep; 0: all.
+    xla: compile with XLA; None: what the model declares.
+    start_new_model: delete the run in train_dir, once all else is checked.
+
+  Returns:
+    The number of steps so far.
+
+  Raises:
+    startup.UserError: for all that the user can mend.
+  """
+  if not start_new_model and train_dirs.latest_checkpoint(train_dir):
+    train_dirs.check_same_model(train_dir, model_flags)
+  # Keras draws the seeds of its initializers, dropout and sampling from here.
+  # (keras.utils.set_random_seed would set TensorFlow's global seed as well,
+  # with which tf.data takes no seed that depends on the epoch.)
+  random.seed(seed)
+  reader = readers.open_reader(model_flags, files, True, segment_labels)
+  model = build_checked_model(model_flags, reader.quantized)
+  optimizer = make_optimizer(optimizer)
+  optimizer.build(model.trainable_variables)
+  if start_new_model:
+    train_dirs.remove_run(train_dir)
+  state = {
+    name: tf.Variable(0, dtype=tf.int64, name=name)
+    for name in (
+      "global_step",
+      "examples_seen",
+      "position",  # examples of this order of this data
+      "finished_epochs",
+      "data_fingerprint",
+      "seed",
+    )
+  }
+  checkpoints = train_dirs.Checkpoints(
+    train_dir, keep_checkpoints, model=model, optimizer=optimizer, **state
+  )
+  _restore_or_begin(train_dir, model_flags, checkpoints, state, files, seed)
+  step = int(state["global_step"])
+  if (num_epochs and int(state["finished_epochs"]) >= num_epochs) or (
+    max_steps and step >= max_steps
+  ):
+    logging.info(
+      "Nothing to do: the run in %s has ended after step %d. Raise"
+      " --num_epochs or --max_steps to go on, or begin anew with"
+      " --start_new_model.",
+      train_dir,
+      step,
+    )
+    return step
+
+  batches = readers.training_batches(
+    reader,
+    files,
+    batch_size,
+    num_epochs,
+    int(state["seed"]),
+    int(state["position"]),
+    num_readers,
+  )
+  run_steps = make_run_steps(
+    model,
+    optimizer,
+    losses.find_class_by_name(model_flags["label_loss"])(),
+    state,
+    {
+      "regularization_penalty": regularization_penalty,
+      "clip_gradient_norm": clip_gradient_norm,
+      "base_learning_rate": base_learning_rate,
+      "learning_rate_decay": learning_rate_decay,
+      "learning_rate_decay_examples": learning_rate_decay_examples,
+      "xla": models.find_class_by_name(model_flags["model"]).xla
+      if xla is None
+      else xla,
+    },
+    batches.element_spec,
+  )
+  epoch_videos = readers.estimate_num_videos(files)
+  reporter = Reporter(
+    train_dir,
+    epoch_videos * num_epochs if num_epochs else None,
+    max_steps,
+    epoch_videos,
+  )
+  exporter = export_model.BackgroundExporter(
+    model_flags, reader.quantized, train_dir
+  )
+  iterator = iter(batches)
+  saved_step, saved_time = step, time.monotonic()
+  chunk = 1
+  ended = False
+  with StopSignal() as stop:
+    while not ended:
+      began = time.monotonic()
+      wanted = min(chunk, export_model_steps - step % export_model_steps)
+      if max_steps:
+        wanted = min(wanted, max_steps - step)
+      seen_before = int(state["examples_seen"])
+      try:
+        done, outputs = run_steps(iterator, tf.constant(wanted))
+      except readers.READ_ERRORS:
+        readers.raise_for_bad_record(reader, files, True)
+        raise
+      done = int(done)
+      step += done
+      seconds = time.monotonic() - began
+      data_ended = done < wanted
+      ended = data_ended or bool(max_steps and step >= max_steps)
+      ended = ended or stop.received is not None
+      if done:
+        seen = int(state["examples_seen"])
+        reporter.report(step, seen, (seen - seen_before) / seconds, outputs)
+        # Ten steps between two reports, fewer where steps are slow.
+        chunk = max(1, min(10, int(_LONGEST_SILENCE_SECONDS * done / seconds)))
+      if data_ended and num_epochs:
+        state["finished_epochs"].assign(num_epochs)
+      at_export = step % export_model_steps == 0 and step > saved_step
+      late = time.monotonic() - saved_time > SAVE_SECONDS
+      if ended or at_export or late:
+        reporter.wait()  # raises, before anything is saved, on a loss of NaN
+        checkpoints.save(step)
+        reporter.histograms(model, step)
+        if at_export or ended:
+          exporter.export(model, step, final=ended)
+        saved_step, saved_time = step, time.monotonic()
+  exporter.close()
+  reporter.close()
+  logging.info(
+    "Done at step %d, after %d examples. Checkpoint: %s",
+    step,
+    int(state["examples_seen"]),
+    train_dirs.latest_checkpoint(train_dir),
+  )
+  return step
+
+
+def _restore_or_begin(
+  train_dir, model_flags, checkpoints, state, files, seed
+) -> None:
+  """Goes on with the run in a train_dir, or begins one."""
+  if train_dirs.latest_checkpoint(train_dir) is None:
+    train_dirs.write_model_flags(train_dir, model_flags)
+    state["data_fingerprint"].assign(_fingerprint(files))
+    state["seed"].assign(seed)
+    logging.info("A new run in %s.", train_dir)
+    return
+  path = checkpoints.restore()
+  logging.info("Going on from %s.", path)
+  if int(state["data_fingerprint"]) != _fingerprint(files) or (
+    int(state["seed"]) != seed
+  ):
+    logging.info("Other files or another --seed: epochs count from here.")
+    for name in ("position", "finished_epochs"):
+      state[name].assign(0)
+    state["data_fingerprint"].assign(_fingerprint(files))
+    state["seed"].assign(seed)
+
+
+def main() -> None:
+  """Turns the flags into a call of train."""
+  if FLAGS.log_device_placement:
+    tf.debugging.set_log_device_placement(True)
+  if FLAGS.num_gpu is not None:
+    gpus = tf.config.list_physical_devices("GPU")
+    tf.config.set_visible_devices(gpus[: FLAGS.num_gpu], "GPU")
+  model_flags = model_flags_from_flags()
+  if FLAGS.start_new_model:
+    train_dirs.check_removable(FLAGS.train_dir)
+  model_class = models.find_class_by_name(model_flags["model"])
+  batch_size = FLAGS.batch_size or model_class.batch_size
+  rate = FLAGS.base_learning_rate
+  if rate is None:
+    rate = model_class.base_learning_rate
+  pattern = FLAGS.train_data_pattern or sample_data.sample_data_pattern(
+    "train", FLAGS.frame_features, sample_data.ensure_sample_data()
+  )
+  logging.info(
+    "%s, batch size %d, learning rate %g, training on %s",
+    model_flags["model"],
+    batch_size,
+    rate,
+    pattern,
+  )
+  train(
+    FLAGS.train_dir,
+    model_flags,
+    readers.find_files(pattern, "train_data_pattern"),
+    batch_size=batch_size,
+    base_learning_rate=rate,
+    segment_labels=FLAGS.segment_labels,
+    num_readers=FLAGS.num_readers,
+    seed=FLAGS.seed,
+    regularization_penalty=FLAGS.regularization_penalty,
+    learning_rate_decay=FLAGS.learning_rate_decay,
+    learning_rate_decay_examples=FLAGS.learning_rate_decay_examples,
+    optimizer=FLAGS.optimizer,
+    clip_gradient_norm=FLAGS.clip_gradient_norm,
+    num_epochs=FLAGS.num_epochs,
+    max_steps=FLAGS.max_steps,
+    export_model_steps=FLAGS.export_model_steps,
+    keep_checkpoints=FLAGS.keep_checkpoints,
+    xla=FLAGS.xla,
+    start_new_model=FLAGS.start_new_model,
+  )
+
+
+if __name__ == "__main__":
+  define_flags()
+  startup.run(main)
