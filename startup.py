@@ -40,15 +40,14 @@ def _import_tensorflow_quietly() -> None:
 
   Some lines are printed before TensorFlow reads TF_CPP_MIN_LOG_LEVEL, so the
   process's stderr is put aside during the import, and shown if it fails. A
-  user who sets TF_CPP_MIN_LOG_LEVEL sees everything from that level on.
+  user who sets that variable to 0 or 1 sees everything from that level on.
   """
-  if "TF_CPP_MIN_LOG_LEVEL" in os.environ:
+  # Even errors: without a GPU, CUDA's failed search for one is logged as one.
+  # What goes wrong for real is raised in Python as well.
+  if os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3") in ("0", "1"):
     import tensorflow
 
     return
-  # Even errors: without a GPU, CUDA's failed search for one is logged as one.
-  # What goes wrong for real is raised in Python as well.
-  os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
   sys.stderr.flush()
   stderr = os.dup(2)
   with tempfile.TemporaryFile() as hidden:

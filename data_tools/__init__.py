@@ -1,0 +1,1 @@
+"""Programs that make, fetch, convert and inspect data sets."""
