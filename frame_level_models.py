@@ -116,13 +116,7 @@ class FrameLevelLogisticModel(models.BaseModel):
       mean_frame: (B, D) float, the mean of the valid frames.
       **unused_params: not used.
     """
-    predictions = keras.layers.Dense(
-      vocab_size,
-      activation="sigmoid",
-      kernel_regularizer=keras.regularizers.L2(1e-8 / 2),
-      name="fully_connected",
-    )(mean_frame)
-    return {"predictions": predictions}
+    return classify("LogisticModel", mean_frame, vocab_size, {})
 
 
 class DbofModel(models.BaseModel):
@@ -287,9 +281,8 @@ class StreamLstmModel(models.BaseModel):
           name=f"stream_{stream}_lstm_{layer}",
         )(states, mask=mask)
       pooled = model_utils.MaskedMax()(states, mask)
-      predictions.append(
-        keras.layers.Dense(
-          vocab_size, activation="sigmoid", name=f"stream_{stream}_classifier"
-        )(pooled)
-      )
+      logits = keras.layers.Dense(
+        vocab_size, name=f"stream_{stream}_classifier"
+      )(pooled)
+      predictions.append(model_utils.probabilities(logits))
     return {"predictions": sum(predictions) / len(predictions)}

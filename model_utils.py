@@ -26,6 +26,20 @@ def l2_normalize(vectors):
   return vectors * ops.rsqrt(ops.maximum(squared, _SMALLEST_SQUARED_NORM))
 
 
+def probabilities(logits):
+  """The sigmoid of symbolic logits, in float32 whatever the layers compute in.
+
+  Half precision leaves 1 - p with two digits where p is near 1.
+
+  Args:
+    logits: any shape, float.
+
+  Returns:
+    Same shape, float32.
+  """
+  return keras.layers.Activation("sigmoid", dtype="float32")(logits)
+
+
 def frame_mask(frames, num_frames):
   """Tells which frames are valid.
 

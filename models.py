@@ -180,11 +180,6 @@ def build_model(
     **at_hand,
     **hyperparameters,
   )
-  # Half precision inside, if asked for, but never in what losses and metrics
-  # are computed from.
-  outputs["predictions"] = keras.layers.Activation(
-    "linear", dtype="float32", name="predictions"
-  )(outputs["predictions"])
   return keras.Model(
     {"video_matrix": video_matrix, "num_frames": num_frames},
     outputs,

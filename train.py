@@ -147,7 +147,15 @@ def define_flags() -> None:
   flags.DEFINE_bool(
     "xla",
     None,
-    "Compile the training step with XLA; default: what the model declares.",
+    "Compile the training step with XLA; default: what suits the model; False:"
+    " not even the loss and the update of the weights.",
+  )
+  flags.DEFINE_enum(
+    "mixed_precision",
+    "",
+    ["", "bfloat16"],
+    "Number format of the layers' products; weights, losses and predictions"
+    " stay float32. Empty: float32.",
   )
   flags.DEFINE_bool(
     "log_device_placement", False, "Log the device of each operation."
@@ -277,8 +285,9 @@ def make_run_steps(model, optimizer, loss, state, settings, element_spec):
     loss: a losses.BaseLoss.
     state: dict of the variables global_step and examples_seen.
     settings: dict of regularization_penalty, clip_gradient_norm,
-      base_learning_rate, learning_rate_decay, learning_rate_decay_examples,
-      xla.
+      base_learning_rate, learning_rate_decay, learning_rate_decay_examples;
+      compile_step and compile_ends: whether XLA compiles the whole step, or
+      its ends alone, the loss and the update of the weights.
     element_spec: of the batches.
 
   Returns:
@@ -289,8 +298,22 @@ def make_run_steps(model, optimizer, loss, state, settings, element_spec):
   num_classes = element_spec["labels"].shape[-1]
   clip_norm = settings["clip_gradient_norm"]
 
+  def compiled(function, wanted):
+    return tf.function(function, jit_compile=True) if wanted else function
+
+  def update(gradients, learning_rate):
+    if clip_norm > 0:
+      gradients = [tf.clip_by_norm(value, clip_norm) for value in gradients]
+    optimizer.learning_rate.assign(learning_rate)
+    optimizer.apply(gradients, model.trainable_variables)
+
+  calculate_loss = compiled(loss.calculate_loss, settings["compile_ends"])
+  update = compiled(update, settings["compile_ends"])
+
   # Only what is numeric can be compiled, so ids stay outside.
-  @tf.function(jit_compile=settings["xla"], reduce_retracing=True)
+  @tf.function(
+    jit_compile=settings["compile_step"] or None, reduce_retracing=True
+  )
   def train_step(batch, learning_rate):
     labels = batch["labels"]
     with tf.GradientTape() as tape:
@@ -298,19 +321,14 @@ def make_run_steps(model, optimizer, loss, state, settings, element_spec):
         {name: batch[name] for name in ("video_matrix", "num_frames")},
         training=True,
       )
-      label_loss = loss.calculate_loss(
+      label_loss = calculate_loss(
         outputs["predictions"], labels, batch.get("label_weights")
       )
       reg_loss = models.regularization_loss(model, outputs)
       auxiliary = outputs.get("auxiliary_losses", {})
       total = label_loss + settings["regularization_penalty"] * reg_loss
       total = sum(auxiliary.values(), total)
-    variables = model.trainable_variables
-    gradients = tape.gradient(total, variables)
-    if clip_norm > 0:
-      gradients = [tf.clip_by_norm(value, clip_norm) for value in gradients]
-    optimizer.learning_rate.assign(learning_rate)
-    optimizer.apply(gradients, variables)
+    update(tape.gradient(total, model.trainable_variables), learning_rate)
     scalars = {"label_loss": label_loss, "reg_loss": reg_loss, **auxiliary}
     return scalars, outputs["predictions"]
 
@@ -536,6 +554,7 @@ def train(
   max_steps: int | None = None,
   export_model_steps: int = 1000,
   keep_checkpoints: int = 5,
+  mixed_precision: str = "",
   xla: bool | None = None,
   start_new_model: bool = False,
 ) -> int:
@@ -559,6 +578,7 @@ def train(
     max_steps: steps of the whole run; None: no limit.
     export_model_steps: steps between two checkpoints and SavedModels.
     keep_checkpoints: newest to keep; 0: all.
+    mixed_precision: "bfloat16" or empty.
     xla: compile with XLA; None: what the model declares.
     start_new_model: delete the run in train_dir, once all else is checked.
 
@@ -574,6 +594,15 @@ def train(
   # (keras.utils.set_random_seed would set TensorFlow's global seed as well,
   # with which tf.data takes no seed that depends on the epoch.)
   random.seed(seed)
+  keras.config.set_dtype_policy(
+    f"mixed_{mixed_precision}" if mixed_precision else "float32"
+  )
+  half_on_cpu = mixed_precision and not tf.config.list_logical_devices("GPU")
+  model_class = models.find_class_by_name(model_flags["model"])
+  # XLA has no half precision products on CPUs, TensorFlow has.
+  compile_step = xla
+  if xla is None:
+    compile_step = model_class.xla and not half_on_cpu
   reader = readers.open_reader(model_flags, files, True, segment_labels)
   model = build_checked_model(model_flags, reader.quantized)
   optimizer = make_optimizer(optimizer)
@@ -628,9 +657,8 @@ def train(
       "base_learning_rate": base_learning_rate,
       "learning_rate_decay": learning_rate_decay,
       "learning_rate_decay_examples": learning_rate_decay_examples,
-      "xla": models.find_class_by_name(model_flags["model"]).xla
-      if xla is None
-      else xla,
+      "compile_step": compile_step,
+      "compile_ends": xla is None and not compile_step,
     },
     batches.element_spec,
   )
@@ -758,6 +786,7 @@ def main() -> None:
     max_steps=FLAGS.max_steps,
     export_model_steps=FLAGS.export_model_steps,
     keep_checkpoints=FLAGS.keep_checkpoints,
+    mixed_precision=FLAGS.mixed_precision,
     xla=FLAGS.xla,
     start_new_model=FLAGS.start_new_model,
   )

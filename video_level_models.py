@@ -8,6 +8,7 @@ import keras
 from absl import flags
 from keras import ops
 
+import model_utils
 import models
 
 flags.DEFINE_integer(
@@ -32,13 +33,12 @@ class LogisticModel(models.BaseModel):
       l2_penalty: weight of half the sum of squares of W.
       **unused_params: not used.
     """
-    predictions = keras.layers.Dense(
+    logits = keras.layers.Dense(
       vocab_size,
-      activation="sigmoid",
       kernel_regularizer=keras.regularizers.L2(l2_penalty / 2),
       name="fully_connected",
     )(model_input)
-    return {"predictions": predictions}
+    return {"predictions": model_utils.probabilities(logits)}
 
 
 class MoeModel(models.BaseModel):
@@ -75,11 +75,14 @@ class MoeModel(models.BaseModel):
     )(model_input)
     experts = keras.layers.Dense(
       vocab_size * mixtures,
-      activation="sigmoid",
       kernel_regularizer=keras.regularizers.L2(l2_penalty / 2),
       name="experts",
     )(model_input)
     # Columns are class major: all gates of class 0 come first.
-    gates = ops.softmax(ops.reshape(gates, (-1, vocab_size, mixtures + 1)))
-    experts = ops.reshape(experts, (-1, vocab_size, mixtures))
+    gates = keras.layers.Softmax(dtype="float32")(
+      ops.reshape(gates, (-1, vocab_size, mixtures + 1))
+    )
+    experts = model_utils.probabilities(
+      ops.reshape(experts, (-1, vocab_size, mixtures))
+    )
     return {"predictions": ops.sum(gates[:, :, :mixtures] * experts, axis=2)}
