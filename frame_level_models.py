@@ -246,7 +246,7 @@ class StreamLstmModel(models.BaseModel):
     model_input,
     vocab_size,
     num_frames,
-    feature_sizes=None,
+    feature_sizes,
     stream_dense_size=512,
     lstm_cells=None,
     lstm_layers=2,
@@ -282,7 +282,9 @@ class StreamLstmModel(models.BaseModel):
         )(states, mask=mask)
       pooled = model_utils.MaskedMax()(states, mask)
       logits = keras.layers.Dense(
-        vocab_size, name=f"stream_{stream}_classifier"
+        vocab_size,
+        bias_initializer=model_utils.prior_bias(vocab_size),
+        name=f"stream_{stream}_classifier",
       )(pooled)
       predictions.append(model_utils.probabilities(logits))
     return {"predictions": sum(predictions) / len(predictions)}

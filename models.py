@@ -101,9 +101,10 @@ def _keywords(model_class: type[BaseModel]) -> dict:
 def resolve_hyperparameters(model_name: str) -> dict:
   """Collects the hyper-parameters of a model from flags and its defaults.
 
-  A keyword of create_model that is also a flag takes the flag's value if it
-  was typed or if the flag has a default of its own; else the keyword's default
-  holds. The keywords of the model's video_level_classifier_model belong to it.
+  A keyword of create_model that is also a flag of a model file takes the flag's
+  value if it was typed or if the flag has a default of its own; else the
+  keyword's default holds. The keywords of the model's own
+  video_level_classifier_model belong to it.
 
   Args:
     model_name: a class in the model files.
@@ -115,13 +116,19 @@ def resolve_hyperparameters(model_name: str) -> dict:
     ValueError: no such model or classifier.
   """
   find_class_by_name(model_name)  # registers the flags of the model files
+  modules = FLAGS.flags_by_module_dict()
+  model_flags = {
+    flag.name: flag.value
+    for file in _MODEL_FILES
+    for flag in modules.get(file, [])
+  }
   resolved = {}
   pending = [model_name]
   while pending:
     for name, default in _keywords(find_class_by_name(pending.pop())).items():
-      if name not in FLAGS:
+      if name not in model_flags:
         continue
-      value = FLAGS[name].value
+      value = model_flags[name]
       resolved[name] = default if value is None else value
       if name == "video_level_classifier_model":
         pending.append(resolved[name])
