@@ -691,7 +691,7 @@ def open_reader(
     )
   reader = make_reader(model_flags, segment_labels=segment_labels)
   for file in files:
-    for number, serialized in _numbered_records(file):
+    for number, serialized in numbered_records(file):
       _check_numbered(reader, file, number, serialized, with_labels)
       reader.configure(serialized)
       return reader
@@ -826,7 +826,7 @@ def evaluation_batches(
 # Naming the record that broke a pipeline
 
 
-def _numbered_records(file: str):
+def numbered_records(file: str):
   """Yields (number, bytes) of a file's records; a damaged one is an error."""
   number = 0
   try:
@@ -848,6 +848,23 @@ def _check_numbered(reader, file, number, serialized, with_labels) -> None:
     raise startup.UserError(f"{file}, record {number}: {error}.") from error
 
 
+def check_labels(file: str, number: int, context, num_classes: int) -> None:
+  """Raises startup.UserError if a record has no usable labels.
+
+  Args:
+    file: for the message.
+    number: of the record, for the message.
+    context: its features, by name.
+    num_classes: classes of the data.
+  """
+  found = {name: _found_feature(value) for name, value in context.items()}
+  labels = context["labels"].int64_list.value if "labels" in found else []
+  try:
+    _check_common(found, labels, num_classes, needs_labels=True)
+  except startup.UserError as error:
+    raise startup.UserError(f"{file}, record {number}: {error}.") from error
+
+
 def raise_for_bad_record(
   reader: Reader, files: list[str], with_labels: bool
 ) -> None:
@@ -863,13 +880,13 @@ def raise_for_bad_record(
   """
   logging.info("A record could not be read; looking for it in the data.")
   for file in files:
-    for number, serialized in _numbered_records(file):
+    for number, serialized in numbered_records(file):
       _check_numbered(reader, file, number, serialized, with_labels)
       break
   for index, file in enumerate(files):
     if index % 10 == 0 and index:
       logging.info("Checked %d of %d files.", index, len(files))
-    for number, serialized in _numbered_records(file):
+    for number, serialized in numbered_records(file):
       _check_numbered(reader, file, number, serialized, with_labels)
 
 

@@ -177,10 +177,13 @@ class Program:
     """Waits until it has written a text."""
     self.wait_for(lambda: text in self.log)
 
+  def wait_for_end(self) -> int:
+    """Waits until it has ended; gives its exit code."""
+    return self._process.wait(PATIENCE_SECONDS)
+
   def finish(self, exit_code=0) -> str:
     """Waits for its end, checks its exit code, gives its log."""
-    self._process.wait(PATIENCE_SECONDS)
-    assert self._process.returncode == exit_code, self.log
+    assert self.wait_for_end() == exit_code, self.log
     assert "Traceback" not in self.log
     return self.log
 

@@ -1,0 +1,1 @@
+"""What is timed; results lie in benchmarks/results."""

@@ -1,0 +1,116 @@
+"""Scores what needs no features: python -m data_tools.label_frequencies.
+
+Predicts for every video how often each class is a label in the training files,
+and prints GAP, mAP, Hit@1 and PERR on the evaluation files: the floor that a
+model has to leave far below.
+"""
+
+import startup  # isort: skip
+import numpy as np
+from absl import flags
+
+import eval_util
+import readers
+from data_tools import sample_data
+
+
+def read_labels(files: list[str], num_classes: int, batch_size=1024):
+  """Reads the labels of records of either level, without their features.
+
+  Args:
+    files: TFRecord files.
+    num_classes: classes of the data.
+    batch_size: videos read at a time.
+
+  Yields:
+    (videos, num_classes) bool arrays, up to batch_size videos each.
+
+  Raises:
+    startup.UserError: a record has no labels, or a class out of range.
+  """
+  for file in files:
+    labels = []
+    for number, serialized in readers.numbered_records(file):
+      context = readers.parse_record(serialized).context.feature
+      readers.check_labels(file, number, context, num_classes)
+      row = np.zeros(num_classes, bool)
+      row[list(context["labels"].int64_list.value)] = True
+      labels.append(row)
+      if len(labels) == batch_size:
+        yield np.array(labels)
+        labels = []
+    if labels:
+      yield np.array(labels)
+
+
+def score_label_frequencies(
+  train_files: list[str], eval_files: list[str], num_classes: int
+) -> dict:
+  """Scores the prediction of each class's frequency, the same for all videos.
+
+  Args:
+    train_files: TFRecord files to count labels in.
+    eval_files: TFRecord files to score on.
+    num_classes: classes of the data.
+
+  Returns:
+    gap, map, avg_hit_at_one and avg_perr.
+
+  Raises:
+    startup.UserError: see read_labels.
+  """
+  counts = np.zeros(num_classes)
+  num_videos = 0
+  for labels in read_labels(train_files, num_classes):
+    counts += labels.sum(axis=0)
+    num_videos += len(labels)
+  frequencies = (counts / max(num_videos, 1)).astype(np.float32)
+  metrics = eval_util.EvaluationMetrics(num_classes, top_k=20)
+  for labels in read_labels(eval_files, num_classes):
+    predictions = np.tile(frequencies, (len(labels), 1))
+    metrics.accumulate(predictions, labels, loss=np.zeros(len(labels)))
+  scores = metrics.get()
+  return {
+    "gap": scores["gap"],
+    "map": float(np.mean(scores["aps"])) if scores["aps"] else 0.0,
+    "avg_hit_at_one": scores["avg_hit_at_one"],
+    "avg_perr": scores["avg_perr"],
+  }
+
+
+def main() -> None:
+  """Scores the files that the flags name."""
+  values = flags.FLAGS.flag_values_dict()
+  patterns = {}
+  for split, name in (
+    ("train", "train_data_pattern"),
+    ("validate", "eval_data_pattern"),
+  ):
+    patterns[name] = values[name] or sample_data.sample_data_pattern(
+      split, False, sample_data.ensure_sample_data()
+    )
+  scores = score_label_frequencies(
+    readers.find_files(patterns["train_data_pattern"], "train_data_pattern"),
+    readers.find_files(patterns["eval_data_pattern"], "eval_data_pattern"),
+    values["num_classes"],
+  )
+  print(
+    f"label frequencies alone | Avg_Hit@1: {scores['avg_hit_at_one']:.3f} |"
+    f" Avg_PERR: {scores['avg_perr']:.3f} | MAP: {scores['map']:.3f} |"
+    f" GAP: {scores['gap']:.3f}"
+  )
+
+
+if __name__ == "__main__":
+  flags.DEFINE_string(
+    "train_data_pattern",
+    "",
+    "Glob pattern of the files to count labels in; empty: the sample data.",
+  )
+  flags.DEFINE_string(
+    "eval_data_pattern",
+    "",
+    "Glob pattern of the files to score on; empty: the sample data.",
+  )
+  flags.DEFINE_integer("num_classes", 3862, "Classes of the data.")
+  startup.run(main)
