@@ -52,16 +52,15 @@ def define_flags() -> None:
 class _Servable(tf.Module):
   """What is saved: the variables and the two functions on them."""
 
-  def __init__(self, model: keras.Model, model_flags: dict):
+  def __init__(self, model: keras.Model, reader: readers.Reader):
     super().__init__()
-    quantized = model.inputs[0].dtype == "uint8"
-    self._reader = readers.make_reader(model_flags, quantized)
+    self._reader = reader
     self._model = tf.autograph.experimental.do_not_convert(
       lambda inputs: model(inputs, training=False)["predictions"]
     )
     # SavedModel follows attributes; a Keras variable is not one it knows.
     self.weights = [variable.value for variable in model.variables]
-    self._top_k = min(TOP_K, model_flags["num_classes"])
+    self._top_k = min(TOP_K, reader.num_classes)
     self._input_specs = {
       tensor.name: tf.TensorSpec(tensor.shape, tensor.dtype, tensor.name)
       for tensor in model.inputs
@@ -103,13 +102,14 @@ class Exporter:
 
   Args:
     model_flags: see train_dir.py.
-    quantized: whether frame-level records hold bytes.
+    kinds: how frames are stored, see readers.YT8MFrameFeatureReader.
   """
 
-  def __init__(self, model_flags: dict, quantized: bool):
+  def __init__(self, model_flags: dict, kinds: list[str] | None = None):
+    reader = readers.make_reader(model_flags, kinds)
     with tf.device("/cpu:0"):
-      self.model = models.build_model(model_flags, quantized)
-    self._servable = _Servable(self.model, model_flags)
+      self.model = models.build_model(model_flags, reader.quantized)
+    self._servable = _Servable(self.model, reader)
     self._signatures = self._servable.signatures()
 
   def save(self, folder: str) -> None:
@@ -123,12 +123,14 @@ class BackgroundExporter:
 
   Args:
     model_flags: see train_dir.py.
-    quantized: whether frame-level records hold bytes.
+    kinds: see Exporter.
     train_dir: SavedModels go to its folder export/step_N, the newest is kept.
   """
 
-  def __init__(self, model_flags: dict, quantized: bool, train_dir: str):
-    self._arguments = (model_flags, quantized)
+  def __init__(
+    self, model_flags: dict, kinds: list[str] | None, train_dir: str
+  ):
+    self._arguments = (model_flags, kinds)
     self._folder = os.path.join(train_dir, train_dirs.EXPORT_DIR)
     self._thread = concurrent.futures.ThreadPoolExecutor(1)
     self._pending = None
@@ -177,12 +179,20 @@ def main() -> None:
   checkpoint = FLAGS.checkpoint_file or train_dirs.require_checkpoint(
     FLAGS.train_dir
   )
+  if not tf.io.gfile.exists(f"{checkpoint}.index"):
+    raise startup.UserError(
+      f"Expected a checkpoint as --checkpoint_file={checkpoint}, found no"
+      f" {checkpoint}.index. Give its path without the file endings, such as"
+      " /tmp/yt8m_model/model.ckpt-1000."
+    )
   folder = FLAGS.output_dir or os.path.join(
     FLAGS.train_dir,
     train_dirs.EXPORT_DIR,
     f"step_{train_dirs.checkpoint_step(checkpoint)}",
   )
-  exporter = Exporter(model_flags, not FLAGS.float_frames)
+  num_features = len(model_flags["feature_names"].split(","))
+  kind = "float" if FLAGS.float_frames else "bytes"
+  exporter = Exporter(model_flags, [kind] * num_features)
   train_dirs.load_weights(exporter.model, checkpoint)
   exporter.save(folder)
   logging.info("SavedModel of %s: %s", checkpoint, folder)

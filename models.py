@@ -131,6 +131,12 @@ def resolve_hyperparameters(model_name: str) -> dict:
       value = model_flags[name]
       resolved[name] = default if value is None else value
       if name == "video_level_classifier_model":
+        classifier = find_class_by_name(resolved[name])
+        if name in _keywords(classifier):
+          raise ValueError(
+            f"Expected --{name} to name a class in video_level_models, received"
+            f" {resolved[name]!r}, which ends with a classifier itself."
+          )
         pending.append(resolved[name])
   return resolved
 

@@ -26,12 +26,15 @@ import startup  # isort: skip
 import tensorflow as tf
 from absl import logging
 
+import frame_bytes
+
 # (x - 0) / 255 * 4 - 2, moved up by half a step of 4 / 256: the dataset's own
 # quantisation, see dequantize.
 _DEQUANTIZE_SCALE = 4.0 / 255.0
 _DEQUANTIZE_BIAS = 4.0 / 512.0 - 2.0
 
 _READ_BUFFER_BYTES = 1 << 20
+_TILE_RECORDS = 16  # parsed together
 SEGMENT_FRAMES = 5  # a rated segment is 5 s, at one frame a second
 
 _AUTOTUNE = tf.data.AUTOTUNE
@@ -263,17 +266,10 @@ def frame_buckets(max_frames: int) -> list[int]:
   return [*buckets, max_frames]
 
 
-def _pad_to_bucket(frames: tf.Tensor, buckets: list[int]) -> tf.Tensor:
-  """Pads (frames, features) with zeros to the next of the bucket lengths.
-
-  Done record by record, where the bytes are still in the CPU's cache: the
-  longest of the padded records is the padded longest record.
-  """
-  num_frames = tf.shape(frames)[0]
-  target = tf.reduce_min(
-    tf.where(tf.constant(buckets) >= num_frames, buckets, buckets[-1])
-  )
-  return tf.pad(frames, [[0, target - num_frames], [0, 0]])
+def _bucket(num_frames: tf.Tensor, max_frames: int) -> tf.Tensor:
+  """The first of the frame_buckets that holds so many frames, or the last."""
+  buckets = tf.constant(frame_buckets(max_frames))
+  return tf.reduce_min(tf.where(buckets >= num_frames, buckets, max_frames))
 
 
 def _video_id(features: dict[str, tf.Tensor]) -> tf.Tensor:
@@ -285,6 +281,18 @@ _ID_FEATURES = {
   "id": tf.io.FixedLenFeature([], tf.string, default_value=""),
   "video_id": tf.io.FixedLenFeature([], tf.string, default_value=""),
 }
+
+
+def _dense_labels(labels, num_videos, num_classes: int) -> tf.Tensor:
+  """Turns a sparse (videos, labels) int64 tensor into (videos, classes) bool.
+
+  A class out of range makes it fail.
+  """
+  dense = _set_true(
+    [num_videos, num_classes],
+    tf.stack([labels.indices[:, 0], labels.values], axis=1),
+  )
+  return tf.ensure_shape(dense, [None, num_classes])
 
 
 def _set_true(shape, indices: tf.Tensor) -> tf.Tensor:
@@ -302,10 +310,12 @@ class YT8MAggregatedFeatureReader:
   """Reads video-level records: tf.Example with one vector a feature.
 
   Attributes:
+    kinds: None; see YT8MFrameFeatureReader.
     quantized: whether video_matrix holds bytes; never, at this level.
     one_example_per_record: True; skipping records skips as many videos.
   """
 
+  kinds = None
   quantized = False
   one_example_per_record = True
 
@@ -332,8 +342,10 @@ class YT8MAggregatedFeatureReader:
     labels = record.context.feature["labels"].int64_list.value
     _check_common(context, labels, self.num_classes, with_labels)
 
-  def configure(self, serialized: bytes) -> None:
+  def configure(self, serialized: bytes) -> bool:
     """Nothing depends on the records at this level."""
+    del serialized
+    return True
 
   def parse_batch(
     self, serialized: tf.Tensor, with_labels: bool = False
@@ -360,13 +372,8 @@ class YT8MAggregatedFeatureReader:
       "num_frames": tf.ones([num_videos], tf.int32),
     }
     if with_labels:
-      labels = features["labels"]
-      batch["labels"] = tf.ensure_shape(
-        _set_true(
-          [num_videos, self.num_classes],
-          tf.stack([labels.indices[:, 0], labels.values], axis=1),
-        ),
-        [None, self.num_classes],
+      batch["labels"] = _dense_labels(
+        features["labels"], num_videos, self.num_classes
       )
     return batch
 
@@ -386,7 +393,8 @@ class YT8MFrameFeatureReader:
   With segment_labels, a record gives one example for each rated segment.
 
   Attributes:
-    quantized: whether video_matrix holds bytes, see `configure`.
+    kinds: "bytes" or "float" for each feature, see `configure`.
+    quantized: whether video_matrix holds bytes.
     one_example_per_record: whether each record gives exactly one example.
   """
 
@@ -397,30 +405,50 @@ class YT8MFrameFeatureReader:
     feature_names=("rgb", "audio"),
     max_frames=300,
     segment_labels=False,
-    quantized=True,
+    kinds=None,
   ):
-    """Takes what the flags of these names hold; quantized: frames are bytes."""
+    """Takes what the flags of these names hold, and how frames are stored.
+
+    Args:
+      num_classes: classes of the data.
+      feature_sizes: numbers in each feature.
+      feature_names: in the order in which they are concatenated.
+      max_frames: frames used of each video.
+      segment_labels: read segments.
+      kinds: "bytes" or "float" for each feature; None for bytes.
+    """
     self.num_classes = num_classes
     self.feature_sizes = list(feature_sizes)
     self.feature_names = list(feature_names)
     self.max_frames = max_frames
     self.segment_labels = segment_labels
-    self._kinds = ["bytes" if quantized else "float"] * len(self.feature_names)
+    self.kinds = kinds or ["bytes"] * len(self.feature_names)
+    self._num_lists = len(self.feature_names)
+    self._is_configured = False
 
   @property
   def quantized(self) -> bool:
     """True if all features are stored as bytes, so that a batch is uint8."""
-    return all(kind == "bytes" for kind in self._kinds)
+    return all(kind == "bytes" for kind in self.kinds)
 
   @property
   def one_example_per_record(self) -> bool:
     """False with segments: a record has as many examples as rated segments."""
     return not self.segment_labels
 
-  def configure(self, serialized: bytes) -> None:
-    """Takes over from a first, checked record which features are floats."""
+  def configure(self, serialized: bytes) -> bool:
+    """Takes over from a checked record which features are floats.
+
+    Returns:
+      Whether the record told: one without frames does not.
+    """
     _, lists = describe_record(parse_record(serialized))
-    self._kinds = [lists[name].kind for name in self.feature_names]
+    self._num_lists = len(lists)
+    if any(lists[name].frames == 0 for name in self.feature_names):
+      return False
+    self.kinds = [lists[name].kind for name in self.feature_names]
+    self._is_configured = True
+    return True
 
   def check_record(self, serialized: bytes, with_labels: bool) -> None:
     """Raises startup.UserError if a record is not as the flags say."""
@@ -432,8 +460,12 @@ class YT8MFrameFeatureReader:
         f"this is a video-level record with {_listing(context)}: leave out"
         " --frame_features"
       )
-    for name, size in zip(self.feature_names, self.feature_sizes, strict=True):
-      _check_feature(name, size, ["bytes", "float"], lists, hint)
+    for name, size, kind in zip(
+      self.feature_names, self.feature_sizes, self.kinds, strict=True
+    ):
+      if name not in lists or lists[name].frames:
+        kinds = [kind] if self._is_configured else ["bytes", "float"]
+        _check_feature(name, size, kinds, lists, hint)
       if any(
         _found_feature(frame).size != size
         for frame in record.feature_lists.feature_list[name].feature
@@ -469,6 +501,12 @@ class YT8MFrameFeatureReader:
         f"expected as many values in each of {', '.join(names)}, found"
         f" {_listing({name: context[name] for name in names})}"
       )
+    starts = record.context.feature["segment_start_times"].int64_list.value
+    if min(starts, default=0) < 0:
+      raise startup.UserError(
+        "expected segment_start_times from 0 on, in seconds, found"
+        f" {min(starts)}"
+      )
     classes = record.context.feature["segment_labels"].int64_list.value
     _check_classes("segment_labels", classes, self.num_classes)
 
@@ -478,7 +516,7 @@ class YT8MFrameFeatureReader:
       if kind == "bytes"
       else tf.io.FixedLenSequenceFeature([size], tf.float32)
       for name, size, kind in zip(
-        self.feature_names, self.feature_sizes, self._kinds, strict=True
+        self.feature_names, self.feature_sizes, self.kinds, strict=True
       )
     }
 
@@ -486,16 +524,22 @@ class YT8MFrameFeatureReader:
     """Decodes feature lists, (..., frames) each, to (..., frames, features)."""
     columns = []
     for name, size, kind in zip(
-      self.feature_names, self.feature_sizes, self._kinds, strict=True
+      self.feature_names, self.feature_sizes, self.kinds, strict=True
     ):
       column = lists[name]
       if kind == "bytes":
         column = tf.io.decode_raw(column, tf.uint8)
         if not self.quantized:
           column = dequantize(column)
-      shape = [None] * (column.shape.rank - 1)
-      columns.append(tf.ensure_shape(column, [*shape, size]))
-    return tf.concat(columns, axis=-1)
+      # Not ensure_shape: decode_raw makes no numbers of no frames, not `size`.
+      shape = tf.concat(
+        [tf.shape(lists[name])[: column.shape.rank - 1], [size]], 0
+      )
+      columns.append(tf.reshape(column, shape))
+    frames = tf.concat(columns, axis=-1)
+    return tf.ensure_shape(
+      frames, [None] * (frames.shape.rank - 1) + [sum(self.feature_sizes)]
+    )
 
   def _parse(self, serialized, context_features):
     """Parses a scalar record: its context, and all its frames."""
@@ -504,44 +548,65 @@ class YT8MFrameFeatureReader:
     )
     return context, self._side_by_side(lists)
 
-  def parse_batch(self, serialized: tf.Tensor) -> dict[str, tf.Tensor]:
-    """Parses (batch,) records into a batch without labels, for serving.
-
-    The pipelines parse record by record, which is faster; a SavedModel is
-    asked for several at once.
-    """
-    context, lists, lengths = tf.io.parse_sequence_example(
-      serialized, _ID_FEATURES, self._list_features()
+  def _parse_frames(self, serialized):
+    """Parses the frames of (batch,) records of any layout."""
+    _, lists, lengths = tf.io.parse_sequence_example(
+      serialized, {}, self._list_features()
     )
+    num_frames = [lengths[name] for name in self.feature_names]
+    equal = [
+      tf.debugging.assert_equal(num_frames[0], other, "unequal frame counts")
+      for other in num_frames[1:]
+    ]
     for name, size, kind in zip(
-      self.feature_names, self.feature_sizes, self._kinds, strict=True
+      self.feature_names, self.feature_sizes, self.kinds, strict=True
     ):
       if kind == "bytes":  # decode_raw wants the padding as long as the rest
         lists[name] = tf.where(lists[name] == "", bytes(size), lists[name])
-    frames = self._side_by_side(lists)[:, : self.max_frames]
-    num_frames = tf.cast(lengths[self.feature_names[0]], tf.int32)
-    return {
+    with tf.control_dependencies(equal):
+      frames = self._side_by_side(lists)
+    length = _bucket(tf.shape(frames)[1], self.max_frames)
+    frames = frames[:, :length]
+    missing = length - tf.shape(frames)[1]
+    return (
+      tf.pad(frames, [[0, 0], [0, missing], [0, 0]]),
+      tf.cast(num_frames[0], tf.int32),
+    )
+
+  def parse_batch(
+    self, serialized: tf.Tensor, with_labels: bool = False
+  ) -> dict[str, tf.Tensor]:
+    """Parses (batch,) serialized records into a batch; see this module."""
+    wanted = {"labels": tf.io.VarLenFeature(tf.int64)} if with_labels else {}
+    # The context is the field that a tf.Example has its features in.
+    context = tf.io.parse_example(serialized, {**_ID_FEATURES, **wanted})
+    if self.quantized:
+      regular, *found = frame_bytes.find_frames(
+        serialized,
+        self.feature_names,
+        self.feature_sizes,
+        self._num_lists,
+        lambda longest: _bucket(longest, self.max_frames),
+      )
+      frames, num_frames = tf.cond(
+        regular,
+        lambda: tuple(found),
+        lambda: self._parse_frames(serialized),
+      )
+    else:
+      frames, num_frames = self._parse_frames(serialized)
+    batch = {
       "video_ids": _video_id(context),
-      "video_matrix": frames,
+      "video_matrix": tf.ensure_shape(
+        frames, [None, None, sum(self.feature_sizes)]
+      ),
       "num_frames": tf.minimum(num_frames, self.max_frames),
     }
-
-  def parse_video(
-    self, serialized: tf.Tensor, with_labels: bool
-  ) -> dict[str, tf.Tensor]:
-    """Parses a scalar record into one video's element of a batch."""
-    wanted = {"labels": tf.io.VarLenFeature(tf.int64)} if with_labels else {}
-    context, frames = self._parse(serialized, wanted)
-    frames = frames[: self.max_frames]
-    video = {
-      "video_ids": _video_id(context),
-      "video_matrix": _pad_to_bucket(frames, frame_buckets(self.max_frames)),
-      "num_frames": tf.shape(frames)[0],
-    }
     if with_labels:
-      labels = context["labels"].values
-      video["labels"] = _set_true([self.num_classes], labels[:, tf.newaxis])
-    return video
+      batch["labels"] = _dense_labels(
+        context["labels"], tf.shape(serialized)[0], self.num_classes
+      )
+    return batch
 
   def parse_segments(self, serialized: tf.Tensor) -> dict[str, tf.Tensor]:
     """Parses a scalar record into its rated segments, in order of rating.
@@ -605,32 +670,42 @@ class YT8MFrameFeatureReader:
       "segment_start_times": tf.cast(starts, tf.int64),
     }
 
-  def examples(
-    self, records: tf.data.Dataset, with_labels: bool
-  ) -> tf.data.Dataset:
-    """Parses a dataset of serialized records, keeping their order."""
-    if not self.segment_labels:
-      return records.map(
-        lambda serialized: self.parse_video(serialized, with_labels),
-        num_parallel_calls=_AUTOTUNE,
-      )
-    parse = self.parse_segments if with_labels else self.parse_every_segment
-    return records.map(parse, num_parallel_calls=_AUTOTUNE).unbatch()
-
   def batches(
     self, records: tf.data.Dataset, batch_size: int, with_labels: bool
   ) -> tf.data.Dataset:
     """Batches a dataset of serialized records, keeping their order."""
-    examples = self.examples(records, with_labels)
-    num_features = sum(self.feature_sizes)
-    shapes = {
-      name: [None, num_features] if name == "video_matrix" else spec.shape
-      for name, spec in examples.element_spec.items()
-    }
-    for name in ("labels", "label_weights"):
-      if name in shapes:
-        shapes[name] = [self.num_classes]
-    return examples.padded_batch(batch_size, padded_shapes=shapes)
+    if self.segment_labels:
+      parse = self.parse_segments if with_labels else self.parse_every_segment
+      segments = records.map(parse, num_parallel_calls=_AUTOTUNE)
+      return segments.unbatch().batch(batch_size)
+    # A few records at a time are parsed together, while their bytes fit the
+    # CPU's cache, and joined to batches after that.
+    tile_size = max(
+      size for size in range(1, _TILE_RECORDS + 1) if batch_size % size == 0
+    )
+    tiles = records.batch(tile_size).map(
+      lambda serialized: (
+        self.parse_batch(serialized, with_labels),
+        tf.size(serialized),
+      ),
+      num_parallel_calls=_AUTOTUNE,
+    )
+    return tiles.padded_batch(batch_size // tile_size).map(_join_tiles)
+
+
+def _join_tiles(tiles: dict[str, tf.Tensor], counts) -> dict[str, tf.Tensor]:
+  """Joins (tiles, tile size, ...) to (batch, ...).
+
+  Only the last tile of all may hold fewer records than the others; what filled
+  it up is at the end, and is cut off.
+  """
+  num_videos = tf.reduce_sum(counts)
+  return {
+    name: tf.reshape(value, tf.concat([[-1], tf.shape(value)[2:]], axis=0))[
+      :num_videos
+    ]
+    for name, value in tiles.items()
+  }
 
 
 Reader = YT8MAggregatedFeatureReader | YT8MFrameFeatureReader
@@ -641,14 +716,14 @@ Reader = YT8MAggregatedFeatureReader | YT8MFrameFeatureReader
 
 
 def make_reader(
-  model_flags: dict, quantized=True, segment_labels=False
+  model_flags: dict, kinds: list[str] | None = None, segment_labels=False
 ) -> Reader:
   """Makes the reader that the flags ask for.
 
   Args:
     model_flags: feature_names, feature_sizes, frame_features, num_classes and
       max_frames are used; see train_dir.py.
-    quantized: whether frame-level records hold bytes.
+    kinds: see YT8MFrameFeatureReader.
     segment_labels: whether to read segments instead of whole videos.
   """
   names, sizes = get_feature_names_and_sizes(
@@ -662,7 +737,7 @@ def make_reader(
     names,
     model_flags["max_frames"],
     segment_labels,
-    quantized,
+    kinds,
   )
 
 
@@ -690,11 +765,15 @@ def open_reader(
       " --frame_features=True."
     )
   reader = make_reader(model_flags, segment_labels=segment_labels)
+  is_empty = True
   for file in files:
     for number, serialized in numbered_records(file):
+      is_empty = False
       _check_numbered(reader, file, number, serialized, with_labels)
-      reader.configure(serialized)
-      return reader
+      if reader.configure(serialized):
+        return reader
+  if not is_empty:
+    return reader  # no video has a frame
   raise startup.UserError(
     f"Expected records in the {len(files)} files from {files[0]}, found none:"
     " all are empty. Name other files, or make them anew."
@@ -890,5 +969,9 @@ def raise_for_bad_record(
       _check_numbered(reader, file, number, serialized, with_labels)
 
 
-READ_ERRORS = (tf.errors.InvalidArgumentError, tf.errors.DataLossError)
+READ_ERRORS = (
+  tf.errors.InvalidArgumentError,
+  tf.errors.DataLossError,
+  UnicodeDecodeError,  # from a message that quotes the bytes of the record
+)
 """What reading a bad record raises; answer it with raise_for_bad_record."""

@@ -108,6 +108,8 @@ def _guarded(main, argv) -> None:
     tf.errors.UnavailableError,
   ) as error:
     message = getattr(error, "message", None) or error
+    # It would still list what a checkpoint held that the model did not take.
+    tf.get_logger().setLevel("CRITICAL")
     logging.flush()
     sys.exit(f"ERROR: {' '.join(str(message).split())}")
   except KeyboardInterrupt:

@@ -670,7 +670,7 @@ def train(
     epoch_videos,
   )
   exporter = export_model.BackgroundExporter(
-    model_flags, reader.quantized, train_dir
+    model_flags, reader.kinds, train_dir
   )
   iterator = iter(batches)
   saved_step, saved_time = step, time.monotonic()

@@ -32,7 +32,9 @@ EXPORT_DIR = "export"
 
 _OWN_FILES = re.compile(
   r"model_flags\.json|checkpoint|model\.ckpt-\d+\..*|events\.out\.tfevents\..*"
-  r"|eval|export|plugins|\..*\.tmp.*"
+  r"|eval|export|plugins"
+  # What is left where a process was killed while it wrote.
+  r"|\..+\.tmp-[0-9a-f]{8}|checkpoint\.tmp[0-9a-f]{32}|model\.ckpt-\d+_temp"
 )
 
 
@@ -44,8 +46,9 @@ _OWN_FILES = re.compile(
 def written_aside(path: str):
   """Lets a file or folder be written aside and renames it into place.
 
-  Whoever reads `path` finds the old content or the whole new one. If the block
-  raises, what it wrote is removed.
+  Whoever reads `path` finds the old content or the whole new one; between an
+  old folder and a new one, for a moment, neither. If the block raises, what it
+  wrote is removed.
 
   Args:
     path: the final path; its folder is made if it is missing.
@@ -61,8 +64,12 @@ def written_aside(path: str):
   try:
     yield aside
     if tf.io.gfile.isdir(path):
-      tf.io.gfile.rmtree(path)
-    tf.io.gfile.rename(aside, path, overwrite=True)
+      old = f"{aside[:-8]}{uuid.uuid4().hex[:8]}"
+      tf.io.gfile.rename(path, old)
+      tf.io.gfile.rename(aside, path)
+      tf.io.gfile.rmtree(old)
+    else:
+      tf.io.gfile.rename(aside, path, overwrite=True)
   except BaseException:
     if tf.io.gfile.isdir(aside):
       tf.io.gfile.rmtree(aside)
@@ -90,12 +97,12 @@ def read_model_flags(train_dir: str) -> dict | None:
   path = os.path.join(train_dir, MODEL_FLAGS_FILE)
   if not tf.io.gfile.exists(path):
     return None
-  with tf.io.gfile.GFile(path) as file:
+  with tf.io.gfile.GFile(path, "rb") as file:
     content = file.read()
   try:
     model_flags = json.loads(content)
     missing = [name for name in models.GRAPH_FLAGS if name not in model_flags]
-  except (json.JSONDecodeError, TypeError) as error:
+  except (ValueError, TypeError) as error:
     raise startup.UserError(
       f"Expected JSON in {path}, received something else ({error}). Name"
       " another --train_dir, or train anew with --start_new_model."
@@ -133,7 +140,7 @@ def check_same_model(train_dir: str, model_flags: dict) -> None:
     startup.UserError: lists the flags that differ.
   """
   old = read_model_flags(train_dir)
-  if old is None or old == model_flags:
+  if old is None:
     return
   differing = [
     f"--{name} was {old.get(name, 'not set')!r} and is now"
@@ -141,6 +148,8 @@ def check_same_model(train_dir: str, model_flags: dict) -> None:
     for name in sorted({*old, *model_flags})
     if old.get(name) != model_flags.get(name)
   ]
+  if not differing:
+    return
   raise startup.UserError(
     f"Expected the flags of the model in --train_dir={train_dir}, received"
     f" others: {'; '.join(differing)}. Use the old flags to go on with it,"
@@ -209,8 +218,20 @@ def remove_run(train_dir: str) -> None:
 
 
 def latest_checkpoint(train_dir: str) -> str | None:
-  """The newest checkpoint's path without its file endings, or None."""
-  return tf.train.latest_checkpoint(train_dir)
+  """The newest checkpoint's path without its file endings, or None.
+
+  The file `checkpoint` names it. A run that was killed before that file was
+  written, or where it is damaged, still has its checkpoints: the index of each
+  is written last, so one with an index is whole.
+  """
+  path = tf.train.latest_checkpoint(train_dir)
+  if path is None:
+    indexes = tf.io.gfile.glob(
+      os.path.join(train_dir, f"{CHECKPOINT_NAME}-*.index")
+    )
+    paths = [index.removesuffix(".index") for index in indexes]
+    path = max(paths, key=checkpoint_step, default=None)
+  return path
 
 
 def require_checkpoint(train_dir: str) -> str:
@@ -241,25 +262,33 @@ def load_weights(model: keras.Model, checkpoint_path: str) -> None:
     startup.UserError: the checkpoint holds another model, or is damaged.
     tf.errors.NotFoundError: it is gone; a training run deletes old ones.
   """
-  try:
+  with _checkpoint_errors(checkpoint_path):
     status = tf.train.Checkpoint(model=model).restore(checkpoint_path)
-    status.assert_existing_objects_matched()
-    status.expect_partial()
-  except (AssertionError, ValueError, *_DAMAGED) as error:
-    raise _unreadable(checkpoint_path, error) from error
+    status.expect_partial().assert_existing_objects_matched()
 
 
-_DAMAGED = (tf.errors.DataLossError, tf.errors.InvalidArgumentError)
+@contextlib.contextmanager
+def _checkpoint_errors(checkpoint_path):
+  """Turns what reading a checkpoint raises into two errors; see load_weights.
 
-
-def _unreadable(checkpoint_path, error) -> startup.UserError:
-  reason = str(getattr(error, "message", error)).strip().split("\n")[0]
-  return startup.UserError(
-    f"Expected in {checkpoint_path} the weights of the model that"
-    f" {MODEL_FLAGS_FILE} describes, received others or a damaged file"
-    f" ({reason}). Name another --train_dir, or train anew with"
-    " --start_new_model."
-  )
+  TensorFlow raises an IndexError for a file that is too short, and a bare
+  OpError for a damaged one as for one that is deleted meanwhile.
+  """
+  try:
+    yield
+  except (tf.errors.NotFoundError, tf.errors.ResourceExhaustedError):
+    raise
+  except (AssertionError, ValueError, IndexError, tf.errors.OpError) as error:
+    reason = str(getattr(error, "message", error)).strip().split("\n")[0]
+    for ending in ("index", "data-*"):
+      if not tf.io.gfile.glob(f"{checkpoint_path}.{ending}"):
+        raise tf.errors.NotFoundError(None, None, reason) from error
+    raise startup.UserError(
+      f"Expected in {checkpoint_path} the weights of the model that"
+      f" {MODEL_FLAGS_FILE} describes, received others or a damaged file"
+      f" ({reason}). Name another --train_dir, or train anew with"
+      " --start_new_model."
+    ) from error
 
 
 class Checkpoints:
@@ -272,6 +301,7 @@ class Checkpoints:
   """
 
   def __init__(self, train_dir: str, keep: int, **state):
+    self._train_dir = train_dir
     self._checkpoint = tf.train.Checkpoint(**state)
     self._manager = tf.train.CheckpointManager(
       self._checkpoint,
@@ -286,13 +316,11 @@ class Checkpoints:
     Raises:
       startup.UserError: it holds something else, or is damaged.
     """
-    path = self._manager.latest_checkpoint
+    path = latest_checkpoint(self._train_dir)
     if path is None:
       return None
-    try:
+    with _checkpoint_errors(path):
       self._checkpoint.restore(path).assert_existing_objects_matched()
-    except (AssertionError, ValueError, *_DAMAGED) as error:
-      raise _unreadable(path, error) from error
     return path
 
   def save(self, step: int) -> str:
@@ -356,6 +384,9 @@ def extract_model_tgz(tgz: str, folder: str) -> str:
           " inference.py --output_model_tgz."
         )
       archive.extractall(folder, filter="data")
+      # Reads on to the end, where gzip compares its checksum.
+      while archive.fileobj.read(1 << 20):
+        pass
   except (tarfile.TarError, EOFError, OSError) as error:
     raise startup.UserError(
       f"Expected a .tgz archive of a model, {tgz} is none ({error}). Make it"

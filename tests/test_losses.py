@@ -1,0 +1,179 @@
+"""Tests of losses."""
+
+import startup  # isort: skip # noqa: F401
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import losses
+
+ALL_LOSSES = [
+  losses.CrossEntropyLoss,
+  losses.HingeLoss,
+  losses.SoftmaxLoss,
+]
+
+# Two videos, three classes; the probabilities are exact in binary but 0.9.
+PREDICTIONS = np.array([[0.5, 0.25, 0.9], [0.0, 0.0, 1.0]], np.float32)
+LABELS = np.array([[True, False, True], [False, False, True]])
+
+
+@pytest.fixture(scope="module")
+def golden(shared_dir):
+  """Arrays of the original code's losses."""
+  return np.load(shared_dir / "golden" / "metrics_and_losses.npz")
+
+
+@pytest.mark.parametrize(
+  ("name", "expected"),
+  [
+    ("CrossEntropyLoss", "cross_entropy"),
+    ("SoftmaxLoss", "softmax"),
+  ],
+)
+def test_golden_values(golden, name, expected):
+  loss = losses.find_class_by_name(name)().calculate_loss(
+    golden["loss_predictions"], golden["loss_labels"]
+  )
+  assert float(loss) == pytest.approx(float(golden[expected]), rel=1e-5)
+
+
+def test_golden_value_of_the_hinge_loss(golden):
+  loss = losses.HingeLoss().calculate_loss(
+    golden["loss_predictions"] * 2 - 1, golden["loss_labels"]
+  )
+  assert float(loss) == pytest.approx(float(golden["hinge"]), rel=1e-5)
+
+
+def test_golden_value_with_label_weights(golden):
+  loss = losses.CrossEntropyLoss().calculate_loss(
+    golden["loss_predictions"],
+    golden["loss_labels"],
+    label_weights=golden["loss_weights"],
+  )
+  assert float(loss) == pytest.approx(
+    float(golden["cross_entropy_weighted"]), rel=1e-5
+  )
+
+
+@pytest.mark.parametrize(
+  ("loss", "expected"),
+  [
+    # Video 0: -ln 0.50001 - ln 0.75001 - ln 0.90001
+    #   = 0.693127 + 0.287669 + 0.105349 = 1.086145.
+    # Video 1: all three are right: -3 ln 1.00001 = -0.00003.
+    (losses.CrossEntropyLoss(), [1.086145, -0.00003]),
+    # Video 0: (1 - 0.5) + (1 + 0.25) + (1 - 0.9) = 1.85.
+    # Video 1: (1 + 0) + (1 + 0) + (1 - 1) = 2.
+    (losses.HingeLoss(), [1.85, 2.0]),
+    # Margin 0.2: max(0, -0.3) + 0.45 + max(0, -0.7); 0.2 + 0.2 + 0.
+    (losses.HingeLoss(b=0.2), [0.45, 0.4]),
+    # Video 0: ln(e^0.5 + e^0.25 + e^0.9) - (0.5 + 0.9) / 2
+    #   = ln(1.648721 + 1.284025 + 2.459603) - 0.7 = 1.684981 - 0.7.
+    # Video 1: ln(1 + 1 + e) - 1 = 1.551445 - 1.
+    (losses.SoftmaxLoss(), [0.984981, 0.551445]),
+  ],
+)
+def test_numbers_worked_out_by_hand(loss, expected):
+  values = loss.per_video_loss(PREDICTIONS, LABELS)
+  np.testing.assert_allclose(values, expected, atol=2e-6)
+  mean = loss.calculate_loss(PREDICTIONS, LABELS)
+  assert float(mean) == pytest.approx(sum(expected) / 2, abs=2e-6)
+
+
+@pytest.mark.parametrize(
+  ("loss", "expected"),
+  [
+    # The terms of the test above, those of classes 0 and 2 of video 0 with
+    # weights 1 and 1/2, and that of class 2 of video 1 with weight 3.
+    # 0.693127 + 0.105349 / 2; -3 * 0.00001
+    (losses.CrossEntropyLoss(), [0.745802, -0.00003]),
+    # 0.5 + 0.1 / 2; 3 * 0
+    (losses.HingeLoss(), [0.55, 0.0]),
+    # (1.684981 - 0.5) / 2 + (1.684981 - 0.9) / 2 / 2: a weight does not change
+    # the number of labels. 3 * 0.551445
+    (losses.SoftmaxLoss(), [0.788736, 1.654335]),
+  ],
+)
+def test_label_weights_multiply_each_class(loss, expected):
+  weights = np.array([[1.0, 0.0, 0.5], [0.0, 0.0, 3.0]], np.float32)
+  values = loss.per_video_loss(PREDICTIONS, LABELS, weights)
+  np.testing.assert_allclose(values, expected, atol=2e-6)
+  mean = loss.calculate_loss(PREDICTIONS, LABELS, label_weights=weights)
+  assert float(mean) == pytest.approx(sum(expected) / 2, abs=2e-6)
+
+
+@pytest.mark.parametrize("loss_class", ALL_LOSSES)
+@pytest.mark.parametrize("dtype", ["float32", "float64", "int32", "uint8"])
+def test_labels_of_any_dtype_agree(loss_class, dtype):
+  loss = loss_class()
+  np.testing.assert_array_equal(
+    loss.per_video_loss(PREDICTIONS, LABELS.astype(dtype)),
+    loss.per_video_loss(PREDICTIONS, LABELS),
+  )
+
+
+@pytest.mark.parametrize("loss_class", ALL_LOSSES)
+def test_half_precision_predictions_give_a_float32_loss(loss_class):
+  predictions = tf.constant(PREDICTIONS, tf.bfloat16)
+  values = loss_class().per_video_loss(predictions, LABELS)
+  assert values.dtype == "float32"
+  # 0.9 is 0.8984375 in bfloat16; all else is exact.
+  rounded = np.where(np.isclose(PREDICTIONS, 0.9), 0.8984375, PREDICTIONS)
+  np.testing.assert_allclose(
+    values, loss_class().per_video_loss(rounded, LABELS), rtol=1e-6
+  )
+
+
+def test_softmax_loss_of_a_video_without_labels_is_zero():
+  values = losses.SoftmaxLoss().per_video_loss(
+    PREDICTIONS, np.zeros_like(LABELS)
+  )
+  assert values.numpy().tolist() == [0.0, 0.0]
+
+
+@pytest.mark.parametrize("loss_class", ALL_LOSSES)
+def test_no_videos_have_no_losses(loss_class):
+  values = loss_class().per_video_loss(PREDICTIONS[:0], LABELS[:0])
+  assert values.shape == (0,)
+
+
+@pytest.mark.parametrize(
+  ("loss", "expected"),
+  [
+    # -y / (p + e) or 1 / (1 - p + e), with e = 1e-5.
+    (losses.CrossEntropyLoss(), [-1e5, 1 / 1.00001, -1 / 1.00001, 1e5]),
+    # -1 for a label, else 1; with this margin no hinge is at its kink.
+    (losses.HingeLoss(b=1.5), [-1.0, 1.0, -1.0, 1.0]),
+    # softmax(p) - y / 2, with softmax e^0 or e^1 over 2 + 2e.
+    (losses.SoftmaxLoss(), [-0.365529, 0.134471, -0.134471, 0.365529]),
+  ],
+)
+def test_gradients_at_probabilities_of_0_and_1(loss, expected):
+  predictions = tf.constant([[0.0, 0.0, 1.0, 1.0]])
+  labels = tf.constant([[True, False, True, False]])
+  with tf.GradientTape() as tape:
+    tape.watch(predictions)
+    value = loss.calculate_loss(predictions, labels)
+  gradient = tape.gradient(value, predictions)
+  # 1 + 1e-5 - 1 is 1.0014e-5 in float32.
+  np.testing.assert_allclose(gradient[0], expected, rtol=2e-3)
+
+
+def test_find_class_by_name():
+  for loss_class in ALL_LOSSES:
+    assert losses.find_class_by_name(loss_class.__name__) is loss_class
+
+
+def test_an_unknown_loss_is_answered_with_those_that_there_are():
+  with pytest.raises(ValueError, match="'CrossEntropy'") as error:
+    losses.find_class_by_name("CrossEntropy")
+  assert "--label_loss" in str(error.value)
+  assert str(error.value).endswith(
+    "There are: CrossEntropyLoss, HingeLoss, SoftmaxLoss."
+  )
+
+
+def test_the_base_class_has_no_loss():
+  with pytest.raises(NotImplementedError):
+    losses.BaseLoss().calculate_loss(PREDICTIONS, LABELS)
