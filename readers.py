@@ -21,12 +21,11 @@ lengths so that few shapes are compiled.
 """
 
 import dataclasses
+import os
 
 import startup  # isort: skip
 import tensorflow as tf
 from absl import logging
-
-import frame_bytes
 
 # (x - 0) / 255 * 4 - 2, moved up by half a step of 4 / 256: the dataset's own
 # quantisation, see dequantize.
@@ -34,10 +33,10 @@ _DEQUANTIZE_SCALE = 4.0 / 255.0
 _DEQUANTIZE_BIAS = 4.0 / 512.0 - 2.0
 
 _READ_BUFFER_BYTES = 1 << 20
-_TILE_RECORDS = 16  # parsed together
 SEGMENT_FRAMES = 5  # a rated segment is 5 s, at one frame a second
 
-_AUTOTUNE = tf.data.AUTOTUNE
+# Fixed rather than tf.data.AUTOTUNE, which takes many batches to get there.
+_PARALLEL_CALLS = (os.cpu_count() or 1) + 1
 
 
 # --------------------------------------------------------------------------
@@ -383,7 +382,7 @@ class YT8MAggregatedFeatureReader:
     """Batches a dataset of serialized records, keeping their order."""
     return records.batch(batch_size).map(
       lambda serialized: self.parse_batch(serialized, with_labels),
-      num_parallel_calls=_AUTOTUNE,
+      num_parallel_calls=_PARALLEL_CALLS,
     )
 
 
@@ -423,7 +422,6 @@ class YT8MFrameFeatureReader:
     self.max_frames = max_frames
     self.segment_labels = segment_labels
     self.kinds = kinds or ["bytes"] * len(self.feature_names)
-    self._num_lists = len(self.feature_names)
     self._is_configured = False
 
   @property
@@ -443,7 +441,6 @@ class YT8MFrameFeatureReader:
       Whether the record told: one without frames does not.
     """
     _, lists = describe_record(parse_record(serialized))
-    self._num_lists = len(lists)
     if any(lists[name].frames == 0 for name in self.feature_names):
       return False
     self.kinds = [lists[name].kind for name in self.feature_names]
@@ -565,48 +562,28 @@ class YT8MFrameFeatureReader:
         lists[name] = tf.where(lists[name] == "", bytes(size), lists[name])
     with tf.control_dependencies(equal):
       frames = self._side_by_side(lists)
-    length = _bucket(tf.shape(frames)[1], self.max_frames)
-    frames = frames[:, :length]
-    missing = length - tf.shape(frames)[1]
-    return (
-      tf.pad(frames, [[0, 0], [0, missing], [0, 0]]),
-      tf.cast(num_frames[0], tf.int32),
-    )
+    return frames, tf.cast(num_frames[0], tf.int32)
 
-  def parse_batch(
-    self, serialized: tf.Tensor, with_labels: bool = False
-  ) -> dict[str, tf.Tensor]:
-    """Parses (batch,) serialized records into a batch; see this module."""
+  def _parse_context(self, serialized, with_labels):
+    """Parses what (batch,) records hold besides frames."""
     wanted = {"labels": tf.io.VarLenFeature(tf.int64)} if with_labels else {}
     # The context is the field that a tf.Example has its features in.
     context = tf.io.parse_example(serialized, {**_ID_FEATURES, **wanted})
-    if self.quantized:
-      regular, *found = frame_bytes.find_frames(
-        serialized,
-        self.feature_names,
-        self.feature_sizes,
-        self._num_lists,
-        lambda longest: _bucket(longest, self.max_frames),
-      )
-      frames, num_frames = tf.cond(
-        regular,
-        lambda: tuple(found),
-        lambda: self._parse_frames(serialized),
-      )
-    else:
-      frames, num_frames = self._parse_frames(serialized)
-    batch = {
-      "video_ids": _video_id(context),
-      "video_matrix": tf.ensure_shape(
-        frames, [None, None, sum(self.feature_sizes)]
-      ),
-      "num_frames": tf.minimum(num_frames, self.max_frames),
-    }
+    parsed = {"video_ids": _video_id(context)}
     if with_labels:
-      batch["labels"] = _dense_labels(
+      parsed["labels"] = _dense_labels(
         context["labels"], tf.shape(serialized)[0], self.num_classes
       )
-    return batch
+    return parsed
+
+  def parse_batch(self, serialized: tf.Tensor) -> dict[str, tf.Tensor]:
+    """Parses (batch,) records into a batch without labels, for serving."""
+    frames, num_frames = self._parse_frames(serialized)
+    return {
+      **self._parse_context(serialized, with_labels=False),
+      "video_matrix": frames[:, : self.max_frames],
+      "num_frames": tf.minimum(num_frames, self.max_frames),
+    }
 
   def parse_segments(self, serialized: tf.Tensor) -> dict[str, tf.Tensor]:
     """Parses a scalar record into its rated segments, in order of rating.
@@ -676,36 +653,52 @@ class YT8MFrameFeatureReader:
     """Batches a dataset of serialized records, keeping their order."""
     if self.segment_labels:
       parse = self.parse_segments if with_labels else self.parse_every_segment
-      segments = records.map(parse, num_parallel_calls=_AUTOTUNE)
+      segments = records.map(parse, num_parallel_calls=_PARALLEL_CALLS)
       return segments.unbatch().batch(batch_size)
-    # A few records at a time are parsed together, while their bytes fit the
-    # CPU's cache, and joined to batches after that.
-    tile_size = max(
-      size for size in range(1, _TILE_RECORDS + 1) if batch_size % size == 0
+
+    # All that is small is parsed for a batch at once. The frames are parsed
+    # record by record and padded at once to the length that their batch will
+    # have, while they are in the CPU's cache: putting them side by side is
+    # then plain copying. A record's size tells how long it can be at most.
+    def parse_small(serialized):
+      most_frames = tf.reduce_max(tf.strings.length(serialized)) // frame_bytes
+      length = _bucket(most_frames, self.max_frames)
+      return {
+        "serialized": serialized,
+        "length": tf.fill(tf.shape(serialized), length),
+        **self._parse_context(serialized, with_labels),
+      }
+
+    def add_frames(video):
+      _, frames = self._parse(video.pop("serialized"), {})
+      length = video.pop("length")
+      frames = frames[:length]
+      num_frames = tf.shape(frames)[0]
+      frames = tf.pad(frames, [[0, length - num_frames], [0, 0]])
+      return {**video, "video_matrix": frames, "num_frames": num_frames}
+
+    frame_bytes = self._bytes_per_frame()
+    videos = records.batch(batch_size).map(parse_small).unbatch()
+    return videos.map(add_frames, num_parallel_calls=_PARALLEL_CALLS).batch(
+      batch_size
     )
-    tiles = records.batch(tile_size).map(
-      lambda serialized: (
-        self.parse_batch(serialized, with_labels),
-        tf.size(serialized),
-      ),
-      num_parallel_calls=_AUTOTUNE,
+
+  def _bytes_per_frame(self) -> int:
+    """The fewest bytes that a frame takes in a record."""
+    frame = tf.train.FeatureList(
+      feature=[
+        tf.train.Feature(
+          bytes_list=tf.train.BytesList(value=[bytes(size)])
+          if kind == "bytes"
+          else None,
+          float_list=tf.train.FloatList(value=[0.0] * size)
+          if kind == "float"
+          else None,
+        )
+        for size, kind in zip(self.feature_sizes, self.kinds, strict=True)
+      ]
     )
-    return tiles.padded_batch(batch_size // tile_size).map(_join_tiles)
-
-
-def _join_tiles(tiles: dict[str, tf.Tensor], counts) -> dict[str, tf.Tensor]:
-  """Joins (tiles, tile size, ...) to (batch, ...).
-
-  Only the last tile of all may hold fewer records than the others; what filled
-  it up is at the end, and is cut off.
-  """
-  num_videos = tf.reduce_sum(counts)
-  return {
-    name: tf.reshape(value, tf.concat([[-1], tf.shape(value)[2:]], axis=0))[
-      :num_videos
-    ]
-    for name, value in tiles.items()
-  }
+    return frame.ByteSize()
 
 
 Reader = YT8MAggregatedFeatureReader | YT8MFrameFeatureReader
@@ -802,10 +795,11 @@ def estimate_num_videos(files: list[str], sampled=64) -> int:
 
 def _interleave(paths, files, num_readers):
   """The records of the paths, num_readers files at a time, in a fixed order."""
+  cycle_length = min(num_readers, len(files))
   return paths.interleave(
     lambda path: tf.data.TFRecordDataset(path, buffer_size=_READ_BUFFER_BYTES),
-    cycle_length=min(num_readers, len(files)),
-    num_parallel_calls=_AUTOTUNE,
+    cycle_length=cycle_length,
+    num_parallel_calls=min(_PARALLEL_CALLS, cycle_length),
     deterministic=True,
   )
 
