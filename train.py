@@ -16,8 +16,10 @@ import time
 
 import startup  # isort: skip
 import keras
+import numpy as np
 import tensorflow as tf
 from absl import flags, logging
+from tensorboard.plugins.histogram import metadata as histogram_metadata
 
 import eval_util
 import export_model
@@ -484,14 +486,27 @@ class Reporter:
     sys.stderr.flush()
 
   def histograms(self, model, step) -> None:
-    """Writes a histogram of each variable of the model."""
+    """Writes a histogram of each variable, after the report before it."""
+    self.wait()
+    values = {
+      variable.path: variable.numpy()
+      for variable in model.variables
+      if variable.dtype.startswith(("float", "bfloat"))
+    }
+    self._pending = self._thread.submit(self._histograms, values, step)
+
+  def _histograms(self, values, step) -> None:
+    metadata = histogram_metadata.create_summary_metadata(None, None)
     with self._writer.as_default(step=step):
-      for variable in model.variables:
-        if variable.dtype.startswith(("float", "bfloat")):
-          tf.summary.histogram(variable.path, variable.value)
+      for tag, array in values.items():
+        # tf.summary.histogram takes 30 doubles for each weight to count them.
+        counts, edges = np.histogram(array[np.isfinite(array)], bins=30)
+        buckets = np.stack([edges[:-1], edges[1:], counts], axis=1)
+        tf.summary.write(tag, buckets.astype(np.float64), metadata=metadata)
 
   def close(self) -> None:
     """Ends the bar's line and the event file."""
+    self.wait()
     self._thread.shutdown()
     if self._on_terminal:
       sys.stderr.write("\n")
