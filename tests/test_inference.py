@@ -1,0 +1,625 @@
+"""Tests of inference: the real command line, and its parts."""
+
+import csv
+import io
+import json
+import signal
+import tarfile
+
+import numpy as np
+import pytest
+from conftest import (
+  Program,
+  frame_record,
+  load_model,
+  run_into_error,
+  run_program,
+  video_record,
+  write_records,
+)
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import startup  # isort: skip
+import tensorflow as tf
+
+import inference
+import models
+import train_dir as train_dirs
+
+# --------------------------------------------------------------------------
+# A model made by hand, whose predictions are known
+
+TINY_FLAGS = {
+  "model": "LogisticModel",
+  "feature_names": "mean_rgb",
+  "feature_sizes": "2",
+  "frame_features": False,
+  "num_classes": 6,
+  "max_frames": 300,
+  "label_loss": "CrossEntropyLoss",
+}
+# sigmoid of the logits, but for class 1, which is as likely as mean_rgb[0] of
+# the normalised video says.
+LOGITS = [0.0, 0.0, 2.0, -1.0, 2.0, 0.0]
+PROBABILITIES = 1 / (1 + np.exp(-np.array(LOGITS)))
+
+
+@pytest.fixture(scope="module")
+def tiny_dir(tmp_path_factory):
+  """A train_dir with a LogisticModel whose kernel is almost zero."""
+  train_dir = tmp_path_factory.mktemp("tiny_model")
+  model = models.build_model(TINY_FLAGS)
+  kernel = np.zeros((2, 6), np.float32)
+  kernel[0, 1] = 1.0
+  model.get_layer("fully_connected").set_weights([kernel, np.array(LOGITS)])
+  train_dirs.write_model_flags(str(train_dir), TINY_FLAGS)
+  train_dirs.Checkpoints(str(train_dir), 1, model=model).save(3)
+  return str(train_dir)
+
+
+def tiny_prediction(tiny_dir, files, batch_size=4):
+  return inference.Prediction(
+    TINY_FLAGS, train_dirs.latest_checkpoint(tiny_dir), files, batch_size
+  )
+
+
+def tiny_records(numbers, values=(0.0, 1.0)):
+  """Records of videos; class 1 has sigmoid(values[0] / |values|)."""
+  return [
+    video_record(f"v{number}", mean_rgb=np.array(values)) for number in numbers
+  ]
+
+
+def error_of(function, *arguments) -> str:
+  with pytest.raises(startup.UserError) as caught:
+    function(*arguments)
+  return str(caught.value)
+
+
+# --------------------------------------------------------------------------
+# Videos, by the command line
+
+
+def list_test_files(data_dir):
+  return [
+    str(path) for path in sorted((data_dir / "video").glob("test*.tfrecord"))
+  ]
+
+
+def read_vectors(files):
+  """(ids, (videos, features) float32) of video-level files, in their order."""
+  ids, vectors = [], []
+  for record in tf.data.TFRecordDataset(files).as_numpy_iterator():
+    feature = tf.train.Example.FromString(record).features.feature
+    ids.append(feature["id"].bytes_list.value[0].decode())
+    vectors.append(
+      [
+        *feature["mean_rgb"].float_list.value,
+        *feature["mean_audio"].float_list.value,
+      ]
+    )
+  return ids, np.array(vectors, np.float32)
+
+
+def predict_videos(train_dir, vectors):
+  return load_model(train_dir)(
+    {
+      "video_matrix": vectors,
+      "num_frames": np.ones(len(vectors), np.int32),
+    },
+    training=False,
+  )["predictions"].numpy()
+
+
+def check_lines(text, ids, predictions, top_k) -> None:
+  """Checks a predictions.csv line by line."""
+  header, *lines = text.split("\n")
+  assert header == "VideoId,LabelConfidencePairs"
+  assert lines.pop() == ""
+  assert len(lines) == len(ids)
+  # Of equal confidences the lower class index comes first.
+  best = np.argsort(-predictions, axis=1, kind="stable")[:, :top_k]
+  for line, video_id, classes, values in zip(
+    lines, ids, best, predictions, strict=True
+  ):
+    written_id, pairs = line.split(",")
+    assert written_id == video_id
+    words = pairs.split(" ")
+    assert words[::2] == [str(index) for index in classes]
+    for word, index in zip(words[1::2], classes, strict=True):
+      assert word == f"{float(word):g}"  # six digits
+      assert float(word) == pytest.approx(float(values[index]), rel=6e-6)
+
+
+@pytest.fixture(scope="module")
+def video_predictions(video_run, data_dir, tmp_path_factory):
+  """(predictions.csv, model.tgz, log) of the test videos."""
+  folder = tmp_path_factory.mktemp("predictions")
+  log = run_program(
+    "inference.py",
+    f"--train_dir={video_run[0]}",
+    f"--input_data_pattern={data_dir}/video/test*.tfrecord",
+    f"--output_file={folder}/predictions.csv",
+    f"--output_model_tgz={folder}/model.tgz",
+    f"--vocabulary={data_dir}/vocabulary.csv",
+    "--batch_size=4",
+  )
+  return folder / "predictions.csv", folder / "model.tgz", log
+
+
+def test_predictions_line_by_line(video_predictions, video_run, data_dir):
+  output, _, log = video_predictions
+  files = list_test_files(data_dir)
+  assert len(files) == 3
+  ids, vectors = read_vectors(files)
+  assert len(ids) == 13
+  check_lines(
+    output.read_text(), ids, predict_videos(video_run[0], vectors), 20
+  )
+  assert "num examples processed: 13" in log
+  assert f"Predictions: {output}" in log
+
+
+def test_readable_file(video_predictions, data_dir):
+  output, _, log = video_predictions
+  readable = output.with_name("predictions_readable.csv")
+  assert f"With names: {readable}" in log
+  with (data_dir / "vocabulary.csv").open() as file:
+    names = {row["Index"]: row["Name"] for row in csv.DictReader(file)}
+  with readable.open() as file:
+    header, *rows = list(csv.reader(file))
+  assert header == ["VideoId", "Label", "Name", "Confidence"]
+  expected = []
+  for line in output.read_text().splitlines()[1:]:
+    video_id, pairs = line.split(",")
+    words = pairs.split()
+    expected += [
+      [video_id, index, names[index], confidence]
+      for index, confidence in zip(words[::2], words[1::2], strict=True)
+    ]
+  assert rows == expected
+  assert len(rows) == 13 * 20
+
+
+def test_nothing_else_is_left(video_predictions):
+  output, tgz, _ = video_predictions
+  assert {path.name for path in output.parent.iterdir()} == {
+    output.name,
+    tgz.name,
+    "predictions_readable.csv",
+  }
+
+
+def test_model_tgz_round_trip(video_predictions, video_run, data_dir, tmp_path):
+  output, tgz, _ = video_predictions
+  with tarfile.open(tgz) as archive:
+    assert sorted(archive.getnames()) == [
+      "model.ckpt-24.data-00000-of-00001",
+      "model.ckpt-24.index",
+      "model_flags.json",
+    ]
+  run_program(
+    "inference.py",
+    f"--input_model_tgz={tgz}",
+    f"--untar_model_dir={tmp_path}/unpacked",
+    f"--input_data_pattern={data_dir}/video/test*.tfrecord",
+    f"--output_file={tmp_path}/again.csv",
+    "--batch_size=4",
+  )
+  assert (tmp_path / "again.csv").read_bytes() == output.read_bytes()
+
+
+def test_two_models_are_named(video_predictions, video_run, data_dir, tmp_path):
+  _, tgz, _ = video_predictions
+  line = run_into_error(
+    "inference.py",
+    f"--train_dir={video_run[0]}",
+    f"--input_model_tgz={tgz}",
+    f"--untar_model_dir={tmp_path}/unpacked",
+    f"--input_data_pattern={data_dir}/video/test*.tfrecord",
+    f"--output_file={tmp_path}/out/predictions.csv",
+  )
+  assert "--train_dir" in line
+  assert "--input_model_tgz" in line
+  assert "received both" in line
+  assert not list(tmp_path.iterdir())
+
+
+def test_without_a_checkpoint(data_dir, tmp_path):
+  line = run_into_error(
+    "inference.py",
+    f"--train_dir={tmp_path}/model",
+    f"--input_data_pattern={data_dir}/video/test*.tfrecord",
+    f"--output_file={tmp_path}/predictions.csv",
+  )
+  assert f"--train_dir={tmp_path}/model" in line
+  assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
+def test_stopped_run_leaves_no_part_of_a_file(tiny_dir, tmp_path, number):
+  file = write_records(tmp_path / "part0", tiny_records(range(1000)))
+  for copy in range(1, 300):
+    (tmp_path / f"part{copy}").symlink_to(file)
+  output = tmp_path / "out" / "predictions.csv"
+  output.parent.mkdir()
+  if number == signal.SIGINT:
+    output.write_text("of an earlier run")
+  with Program(
+    tmp_path / "log",
+    "inference.py",
+    f"--train_dir={tiny_dir}",
+    f"--input_data_pattern={tmp_path}/part*",
+    f"--output_file={output}",
+    "--batch_size=10",
+  ) as program:
+    program.wait_for(
+      lambda: any(path.stat().st_size for path in output.parent.glob(".*.tmp*"))
+    )
+    program.send_signal(number)
+    if number == signal.SIGINT:
+      assert program.finish(exit_code=130).endswith("Stopped by Ctrl-C.\n")
+      assert [path.name for path in output.parent.iterdir()] == [output.name]
+      assert output.read_text() == "of an earlier run"
+    else:
+      program.wait_for_end()
+      assert not output.exists()
+
+
+def test_failed_run_leaves_the_old_file(tiny_dir, tmp_path):
+  bad = video_record("bad", mean_rgb=[1.0, 2.0, 3.0])
+  write_records(tmp_path / "a", tiny_records(range(5000)))
+  write_records(tmp_path / "b", [*tiny_records(range(7)), bad])
+  output = tmp_path / "out" / "predictions.csv"
+  output.parent.mkdir()
+  output.write_text("of an earlier run")
+  line = run_into_error(
+    "inference.py",
+    f"--train_dir={tiny_dir}",
+    f"--input_data_pattern={tmp_path}/a,{tmp_path}/b",
+    f"--output_file={output}",
+    "--batch_size=64",
+  )
+  assert f"{tmp_path}/b, record 7: " in line
+  assert "mean_rgb (3 float)" in line
+  assert [path.name for path in output.parent.iterdir()] == [output.name]
+  assert output.read_text() == "of an earlier run"
+
+
+# --------------------------------------------------------------------------
+# Videos, by the parts
+
+
+def written(write, tmp_path, *arguments) -> str:
+  write(str(tmp_path / "out.csv"), *arguments)
+  return (tmp_path / "out.csv").read_text()
+
+
+def write_videos(tiny_dir, files, tmp_path, *arguments, batch_size=4):
+  prediction = tiny_prediction(tiny_dir, files, batch_size)
+  inference.write_video_predictions(
+    prediction, str(tmp_path / "out.csv"), *arguments
+  )
+  return (tmp_path / "out.csv").read_text()
+
+
+def test_ties_go_to_the_lower_class(tiny_dir, tmp_path):
+  file = write_records(tmp_path / "a", tiny_records([7]))
+  assert write_videos(tiny_dir, [file], tmp_path, 5) == (
+    "VideoId,LabelConfidencePairs\nv7,2 0.880797 4 0.880797 0 0.5 1 0.5 5 0.5\n"
+  )
+
+
+def test_a_cut_in_a_tie_keeps_the_lower_classes(tiny_dir, tmp_path):
+  file = write_records(tmp_path / "a", tiny_records([7]))
+  text = write_videos(tiny_dir, [file], tmp_path, 4)
+  assert text.endswith("v7,2 0.880797 4 0.880797 0 0.5 1 0.5\n")
+
+
+def test_more_predictions_than_classes(tiny_dir, tmp_path):
+  file = write_records(tmp_path / "a", tiny_records([7], (3.0, -4.0)))
+  # sigmoid(0.6) = 0.645656
+  assert write_videos(tiny_dir, [file], tmp_path, 100).endswith(
+    "v7,2 0.880797 4 0.880797 1 0.645656 0 0.5 5 0.5 3 0.268941\n"
+  )
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 100])
+def test_predictions_come_in_the_order_of_the_input(
+  tiny_dir, tmp_path, batch_size
+):
+  files = [
+    write_records(tmp_path / name, tiny_records(numbers))
+    for name, numbers in [
+      ("a", [5, 3, 9]),
+      ("b", []),
+      ("c", range(100, 150)),
+      ("d", [1]),
+    ]
+  ]
+  text = write_videos(tiny_dir, files, tmp_path, 1, batch_size=batch_size)
+  ids = [line.split(",")[0] for line in text.splitlines()[1:]]
+  numbers = [5, 3, 9, *range(100, 150), 1]
+  assert ids == [f"v{number}" for number in numbers]
+
+
+def test_a_video_whose_prediction_is_no_number(tiny_dir, tmp_path):
+  records = [*tiny_records([1, 2]), *tiny_records([3], (np.nan, 1.0))]
+  file = write_records(tmp_path / "a", records)
+  text = error_of(write_videos, tiny_dir, [file], tmp_path, 2)
+  assert "v3" in text
+  assert not (tmp_path / "out.csv").exists()
+
+
+VOCABULARY_HEADER = "Index,TrainVideoCount,KnowledgeGraphId,Name,WikiUrl\n"
+
+
+def test_names_with_commas_and_quotes(tiny_dir, tmp_path):
+  (tmp_path / "vocabulary.csv").write_text(
+    VOCABULARY_HEADER
+    + "4,1,/m/4,Café,\n"
+    + '2,1,/m/2,"Salt, ""pepper"" & co",\n'
+    + "0,1,/m/0,,\n"
+    + "99,1,/m/99,Not of this model,\n"
+  )
+  names = inference.read_class_names(str(tmp_path / "vocabulary.csv"), 6)
+  assert names == [
+    "class 0",
+    "class 1",
+    'Salt, "pepper" & co',
+    "class 3",
+    "Café",
+    "class 5",
+  ]
+  file = write_records(tmp_path / "a", tiny_records([7, 8]))
+  write_videos(tiny_dir, [file], tmp_path, 3, names)
+  text = (tmp_path / "out_readable.csv").read_text()
+  assert text.splitlines()[:4] == [
+    "VideoId,Label,Name,Confidence",
+    'v7,2,"Salt, ""pepper"" & co",0.880797',
+    "v7,4,Café,0.880797",
+    "v7,0,class 0,0.5",
+  ]
+  rows = list(csv.reader(io.StringIO(text)))
+  assert rows[4] == ["v8", "2", 'Salt, "pepper" & co', "0.880797"]
+
+
+@pytest.mark.parametrize(
+  ("content", "parts"),
+  [
+    ("", ["Index and Name", "found nothing"]),
+    ("Number,Title\n1,Game\n", ["Index and Name", "found Number, Title"]),
+    ("Index,Name\n0,Game\nx,Car\n", ["line 3", "'x'"]),
+    ("Index,Name\n-1,Game\n", ["line 2", "'-1'"]),
+    ("Index,Name\n,Game\n", ["line 2", "''"]),
+    # A name of two lines.
+    ('Index,Name\n0,"Video\ngame"\nx,Car\n', ["line 4", "'x'"]),
+  ],
+)
+def test_bad_vocabulary(tmp_path, content, parts):
+  path = tmp_path / "vocabulary.csv"
+  path.write_text(content)
+  text = error_of(inference.read_class_names, str(path), 6)
+  for part in [*parts, str(path)]:
+    assert part in text
+
+
+def test_readable_path():
+  assert inference.readable_path("/a.b/out.csv") == "/a.b/out_readable.csv"
+  assert inference.readable_path("/a.b/out") == "/a.b/out_readable"
+
+
+@pytest.mark.parametrize("kind", ["text", "cut off", "other archive"])
+def test_bad_model_tgz(tmp_path, video_predictions, kind):
+  tgz = tmp_path / "model.tgz"
+  content = video_predictions[1].read_bytes()
+  if kind == "text":
+    tgz.write_text("no archive")
+  elif kind == "cut off":
+    tgz.write_bytes(content[: len(content) // 2])
+  else:
+    with tarfile.open(tgz, "w:gz") as archive:
+      archive.add(__file__, "test_inference.py")
+  text = error_of(train_dirs.extract_model_tgz, str(tgz), str(tmp_path / "out"))
+  assert str(tgz) in text
+  assert "--output_model_tgz" in text
+
+
+# --------------------------------------------------------------------------
+# Segments
+
+
+def segment_predictions(train_dir, pattern):
+  """(names, (segments, classes) confidences) of all segments, in order."""
+  names, confidences = [], []
+  model = load_model(train_dir)
+  files = sorted(tf.io.gfile.glob(pattern))
+  for record in tf.data.TFRecordDataset(files).as_numpy_iterator():
+    record = tf.train.SequenceExample.FromString(record)
+    video_id = record.context.feature["id"].bytes_list.value[0].decode()
+    lists = record.feature_lists.feature_list
+    frames = np.stack(
+      [
+        np.frombuffer(
+          rgb.bytes_list.value[0] + audio.bytes_list.value[0], np.uint8
+        )
+        for rgb, audio in zip(
+          lists["rgb"].feature, lists["audio"].feature, strict=True
+        )
+      ]
+    )
+    for start in range(0, len(frames), 5):
+      segment = frames[np.newaxis, start : start + 5]
+      outputs = model(
+        {
+          "video_matrix": segment,
+          "num_frames": np.array([segment.shape[1]], np.int32),
+        },
+        training=False,
+      )
+      names.append(f"{video_id}:{start}")
+      confidences.append(outputs["predictions"].numpy()[0])
+  return names, np.stack(confidences)
+
+
+def test_segments_by_brute_force(frame_run, segment_files, tmp_path):
+  (tmp_path / "ids.csv").write_text("Index\n39\n3\n7\n0\n")
+  log = run_program(
+    "inference.py",
+    f"--train_dir={frame_run[0]}",
+    f"--input_data_pattern={segment_files}",
+    f"--output_file={tmp_path}/predictions.csv",
+    "--segment_labels",
+    "--segment_max_pred=6",
+    f"--segment_label_ids_file={tmp_path}/ids.csv",
+    "--batch_size=4",
+  )
+  names, confidences = segment_predictions(frame_run[0], segment_files)
+  # 13, 5, 8, 15, 17, 20 and 10 frames.
+  assert len(names) == 3 + 1 + 2 + 3 + 4 + 4 + 2
+  assert "num examples processed: 19" in log
+  expected = ["Class,Segments"]
+  for wanted in (39, 3, 7, 0):
+    # Without a close call, so that rounding does not decide the order.
+    assert np.diff(np.sort(confidences[:, wanted])).min() > 1e-6
+    order = np.argsort(-confidences[:, wanted], kind="stable")[:6]
+    segments = " ".join(names[index] for index in order)
+    expected.append(f"{wanted},{segments}")
+  assert (tmp_path / "predictions.csv").read_text().splitlines() == expected
+
+
+def test_segments_of_all_classes(frame_run, segment_files, tmp_path):
+  model_flags = json.loads((frame_run[0] / "model_flags.json").read_text())
+  prediction = inference.Prediction(
+    model_flags,
+    train_dirs.latest_checkpoint(str(frame_run[0])),
+    sorted(tf.io.gfile.glob(segment_files)),
+    8,
+    True,
+  )
+  inference.write_segment_predictions(
+    prediction,
+    str(tmp_path / "out.csv"),
+    inference.read_segment_classes("", 40),
+    100000,
+  )
+  header, *lines = (tmp_path / "out.csv").read_text().splitlines()
+  assert header == "Class,Segments"
+  assert [line.split(",")[0] for line in lines] == [str(n) for n in range(40)]
+  names, _ = segment_predictions(frame_run[0], segment_files)
+  for line in lines:
+    # No segment is lost because it is not among its best classes.
+    assert sorted(line.split(",")[1].split(" ")) == sorted(names)
+
+
+def test_a_video_without_frames_has_no_segments(frame_run, tmp_path):
+  random = np.random.default_rng(1)
+  file = write_records(
+    tmp_path / "a",
+    [
+      frame_record(
+        video_id,
+        rgb=random.integers(256, size=(length, 1024), dtype=np.uint8),
+        audio=random.integers(256, size=(length, 128), dtype=np.uint8),
+      )
+      for video_id, length in [("a", 5), ("b", 0), ("c", 1)]
+    ],
+  )
+  model_flags = json.loads((frame_run[0] / "model_flags.json").read_text())
+  prediction = inference.Prediction(
+    model_flags,
+    train_dirs.latest_checkpoint(str(frame_run[0])),
+    [file],
+    8,
+    True,
+  )
+  inference.write_segment_predictions(
+    prediction, str(tmp_path / "out.csv"), np.array([3]), 100000
+  )
+  _, line = (tmp_path / "out.csv").read_text().splitlines()
+  assert sorted(line.split(",")[1].split(" ")) == ["a:0", "c:0"]
+
+
+def test_segment_classes_in_the_order_of_the_file(tmp_path):
+  path = tmp_path / "ids.csv"
+  path.write_text("Index\n3\n0\n39\n")
+  found = inference.read_segment_classes(str(path), 40)
+  assert found.tolist() == [3, 0, 39]
+  assert inference.read_segment_classes("", 3).tolist() == [0, 1, 2]
+
+
+@pytest.mark.parametrize(
+  ("content", "line", "found"),
+  [
+    ("Index\n3\n40\n", 3, "40"),
+    ("Index\n-1\n", 2, "-1"),
+    ("Index\n3\n4\ngame\n", 4, "game"),
+    ("Index\n3\n4,5\n", 3, "4,5"),
+    ("Index\n3\n1.5\n", 3, "1.5"),
+  ],
+)
+def test_bad_segment_label_ids(tmp_path, content, line, found):
+  path = tmp_path / "ids.csv"
+  path.write_text(content)
+  text = error_of(inference.read_segment_classes, str(path), 40)
+  assert f"{path}, line {line}, found {found!r}" in text
+  assert "from 0 to 39" in text
+
+
+def test_segment_label_ids_without_a_header(tmp_path):
+  # To take the first class for a header would lose it without a word.
+  path = tmp_path / "ids.csv"
+  path.write_text("3\n5\n")
+  text = error_of(inference.read_segment_classes, str(path), 40)
+  assert f"{path}, line 1" in text
+
+
+def brute_force_ranking(confidences, limit):
+  """Per class the rows, best first, of equal ones the earlier first."""
+  return [
+    sorted(range(len(column)), key=lambda row: (-column[row], row))[:limit]
+    for column in confidences.T.tolist()
+  ]
+
+
+def kept_by_best_segments(confidences, limit, sizes):
+  best = inference.BestSegments(confidences.shape[1], limit)
+  first = 0
+  for size in sizes:
+    rows = range(first, min(first + size, len(confidences)))
+    best.add([str(row) for row in rows], confidences[rows.start : rows.stop])
+    first = rows.stop
+  assert first == len(confidences)
+  return [[int(name) for name in names] for names in best.ranked()]
+
+
+@settings(deadline=None)
+@given(
+  st.integers(0, 2**32 - 1),
+  st.integers(1, 40),
+  st.integers(1, 50),
+  st.integers(1, 4),
+)
+def test_best_segments_with_ties(seed, num_segments, limit, num_values):
+  random = np.random.default_rng(seed)
+  values = random.random(num_values).astype(np.float32)
+  confidences = random.choice(values, (num_segments, 3))
+  sizes = [num_segments // 3] * 3 + [num_segments]
+  assert kept_by_best_segments(
+    confidences, limit, sizes
+  ) == brute_force_ranking(confidences, limit)
+
+
+@pytest.mark.parametrize("limit", [1, 100, 4096, 7000, 100000])
+def test_best_segments_over_many_merges(limit):
+  random = np.random.default_rng(6)
+  # 300 different values among 20,000 segments.
+  confidences = random.integers(300, size=(20000, 2)).astype(np.float32) / 300
+  assert kept_by_best_segments(
+    confidences, limit, [1500] * 13 + [500]
+  ) == brute_force_ranking(confidences, limit)
+
+
+def test_best_segments_of_nothing():
+  assert list(inference.BestSegments(2, 5).ranked()) == [[], []]

@@ -1,0 +1,105 @@
+"""Tests of what a real TensorBoard shows of a training and its evaluation."""
+
+import json
+import re
+import shutil
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+
+import pytest
+from conftest import PATIENCE_SECONDS, Program, event_tags, run_program
+
+TRAINING_TAGS = {
+  "label_loss",
+  "reg_loss",
+  "learning_rate",
+  "model/Training_Hit@1",
+  "model/Training_Perr",
+  "model/Training_GAP",
+  "global_step/Examples/Second",
+}
+EVALUATION_TAGS = {
+  "GlobalStep/Eval_Hit@1": "avg_hit_at_one",
+  "GlobalStep/Eval_Perr": "avg_perr",
+  "GlobalStep/Eval_Loss": "avg_loss",
+  "GlobalStep/Eval_Example_Second": "examples_per_second",
+  "Epoch/Eval_Avg_Hit@1": "avg_hit_at_one",
+  "Epoch/Eval_Avg_Perr": "avg_perr",
+  "Epoch/Eval_Avg_Loss": "avg_loss",
+  "Epoch/Eval_MAP": "map",
+  "Epoch/Eval_GAP": "gap",
+}
+
+
+@pytest.fixture(scope="module")
+def evaluated_run(video_run, data_dir, tmp_path_factory):
+  """train_dir of a training of 24 steps and its evaluation."""
+  train_dir = tmp_path_factory.mktemp("tensorboard") / "model"
+  shutil.copytree(video_run[0], train_dir)
+  run_program(
+    "eval.py",
+    f"--train_dir={train_dir}",
+    f"--eval_data_pattern={data_dir}/video/validate*.tfrecord",
+    "--run_once",
+  )
+  return train_dir
+
+
+@pytest.fixture(scope="module")
+def get_json(evaluated_run, tmp_path_factory):
+  """A function that asks a running TensorBoard: path, queries -> content."""
+  # Without the proxies that the environment may name.
+  opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+  with Program(
+    tmp_path_factory.mktemp("log") / "log",
+    "-m",
+    "tensorboard.main",
+    f"--logdir={evaluated_run}",
+    "--port=0",  # one that is free
+    "--host=127.0.0.1",
+  ) as tensorboard:
+    tensorboard.wait_for_line("(Press CTRL+C to quit)")
+    address = re.search(r"http://127\.0\.0\.1:\d+/", tensorboard.log)[0]
+
+    def get(path, **queries):
+      query = urllib.parse.urlencode(queries)
+      with opener.open(f"{address}data/{path}?{query}", timeout=30) as answer:
+        return json.load(answer)
+
+    yield get
+
+
+def test_scalars_of_training_and_evaluation(get_json, evaluated_run):
+  # It loads the events while it already answers.
+  give_up = time.monotonic() + PATIENCE_SECONDS
+  while True:
+    tags = get_json("plugin/scalars/tags")
+    if (
+      set(tags.get(".", ())) >= TRAINING_TAGS
+      and set(EVALUATION_TAGS) <= set(tags.get("eval", ()))
+    ) or time.monotonic() > give_up:
+      break
+    time.sleep(0.2)
+  assert set(tags) == {".", "eval"}
+  assert set(tags["."]) == TRAINING_TAGS
+  assert set(tags["eval"]) == set(EVALUATION_TAGS)
+
+  def scalars(run, tag):
+    points = get_json("plugin/scalars/scalars", run=run, tag=tag)
+    return {step: value for _, step, value in points}
+
+  scores = json.loads((evaluated_run / "eval/metrics-24.json").read_text())
+  for tag, name in EVALUATION_TAGS.items():
+    assert scalars("eval", tag) == pytest.approx({24: scores[name]}), tag
+  written = event_tags(evaluated_run)
+  for tag in TRAINING_TAGS:
+    shown = scalars(".", tag)
+    assert shown == pytest.approx(written[tag]), tag
+    assert max(shown) == 24
+
+
+def test_histograms_of_training(get_json):
+  tags = get_json("plugin/histograms/tags")
+  assert {"fully_connected/kernel", "fully_connected/bias"} <= set(tags["."])
