@@ -200,11 +200,11 @@ def read_class_names(vocabulary: str, num_classes: int) -> list[str]:
         f"Expected the columns Index and Name in --vocabulary={vocabulary},"
         f" found {', '.join(rows.fieldnames or ['nothing'])}."
       )
-    for number, row in enumerate(rows, start=2):
+    for row in rows:
       if not (row["Index"] or "").isdigit():
         raise startup.UserError(
           f"Expected a class index in the column Index of {vocabulary}, line"
-          f" {number}, found {row['Index']!r}."
+          f" {rows.line_num}, found {row['Index']!r}."
         )
       if int(row["Index"]) < num_classes and row["Name"]:
         names[int(row["Index"])] = row["Name"]
@@ -301,7 +301,13 @@ def read_segment_classes(path: str, num_classes: int) -> np.ndarray:
     return np.arange(num_classes)
   classes = []
   with tf.io.gfile.GFile(path) as file:
-    for number, line in enumerate(file.read().splitlines()[1:], start=2):
+    header, *lines = file.read().splitlines() or [""]
+    if header.strip().isdigit() or not header:
+      raise startup.UserError(
+        f"Expected a header, such as Index, in {path}, line 1, found"
+        f" {header!r}."
+      )
+    for number, line in enumerate(lines, start=2):
       index = line.strip()
       if not index.isdigit() or int(index) >= num_classes:
         raise startup.UserError(

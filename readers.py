@@ -254,8 +254,7 @@ def frame_buckets(max_frames: int) -> list[int]:
     max_frames: the longest length used.
 
   Returns:
-    Ascending lengths, the last one max_frames: at most a quarter of a batch's
-    frames is rounding, and 300 frames make 14 shapes.
+    Ascending lengths, the last one max_frames; 300 frames make 13.
   """
   buckets = []
   length = 8

@@ -232,7 +232,14 @@ def build_checked_model(model_flags: dict, quantized: bool) -> keras.Model:
     startup.UserError: the model refuses its hyper-parameters or its input.
   """
   try:
-    return models.build_model(model_flags, quantized)
+    model = models.build_model(model_flags, quantized)
+    shape = model.output["predictions"].shape
+    if shape != (None, model_flags["num_classes"]):
+      raise ValueError(
+        f"its predictions have the shape {shape}, not one for each video and"
+        " class."
+      )
+    return model
   except (ValueError, TypeError, IndexError) as error:
     level = "frame" if model_flags["frame_features"] else "video"
     raise startup.UserError(
@@ -257,7 +264,8 @@ def make_optimizer(name: str) -> keras.optimizers.Optimizer:
     for key, value in vars(keras.optimizers).items()
     if isinstance(value, type)
     and issubclass(value, keras.optimizers.Optimizer)
-    and value is not keras.optimizers.Optimizer
+    # The first is the base class; the others need optimizers of their own.
+    and key not in ("Optimizer", "LossScaleOptimizer", "MultiOptimizer")
   }
   if name in ("Adam", "AdamOptimizer"):
     return keras.optimizers.Adam(epsilon=1e-8)  # TensorFlow 1's
@@ -265,6 +273,8 @@ def make_optimizer(name: str) -> keras.optimizers.Optimizer:
     return keras.optimizers.SGD()
   if name == "MomentumOptimizer":
     return keras.optimizers.SGD(momentum=0.9)
+  if name == "RMSPropOptimizer":
+    return keras.optimizers.RMSprop()
   found = known.get(name) or known.get(name.removesuffix("Optimizer"))
   if found is None:
     raise startup.UserError(
@@ -478,7 +488,8 @@ class Reporter:
     if self._max_steps:
       fractions.append(step / self._max_steps)
     filled = round(20 * min(max(fractions), 1.0))
-    epoch = 1 + int(examples_seen / max(self._epoch_videos, 1))
+    # Of the last video seen: a full epoch does not begin the next one.
+    epoch = 1 + int((examples_seen - 1) / max(self._epoch_videos, 1))
     sys.stderr.write(
       f"\r[{'=' * filled}{' ' * (20 - filled)}] epoch {epoch} step {step}"
       f" | {rate:.0f} videos/s | Loss: {loss:.2f} GAP: {gap:.2f} "
@@ -542,6 +553,23 @@ class StopSignal:
 
 # --------------------------------------------------------------------------
 # The loop
+
+
+def check_finite(model, step) -> None:
+  """Refuses weights that are no numbers; the loss shows them a step later.
+
+  Raises:
+    startup.UserError: names a weight.
+  """
+  for variable in model.variables:
+    if variable.dtype.startswith(("float", "bfloat")) and not bool(
+      tf.reduce_all(tf.math.is_finite(variable.value))
+    ):
+      raise startup.UserError(
+        f"Expected finite weights, {variable.path} has others after step"
+        f" {step}: training diverged. Start anew with a smaller"
+        " --base_learning_rate."
+      )
 
 
 def _fingerprint(files: list[str]) -> int:
@@ -636,7 +664,17 @@ def train(
     )
   }
   checkpoints = train_dirs.Checkpoints(
-    train_dir, keep_checkpoints, model=model, optimizer=optimizer, **state
+    train_dir,
+    keep_checkpoints,
+    model=model,
+    optimizer=optimizer,
+    # Keras keeps these in the layers, where tf.train.Checkpoint finds none.
+    random_state=[
+      variable.value
+      for variable in model.variables
+      if variable.path.endswith("seed_generator_state")
+    ],
+    **state,
   )
   _restore_or_begin(train_dir, model_flags, checkpoints, state, files, seed)
   step = int(state["global_step"])
@@ -720,6 +758,7 @@ def train(
       late = time.monotonic() - saved_time > SAVE_SECONDS
       if ended or at_export or late:
         reporter.wait()  # raises, before anything is saved, on a loss of NaN
+        check_finite(model, step)
         checkpoints.save(step)
         reporter.histograms(model, step)
         if at_export or ended:
