@@ -82,7 +82,8 @@ def run(main) -> None:
     main: function without arguments. Its return value is ignored.
 
   Exit codes: 0 done; 1 a UserError or a file that could not be read or
-  written, shown as one line on stderr; 130 stopped with Ctrl-C.
+  written, shown as one line on stderr; 130 stopped with Ctrl-C, which train.py
+  takes as an order to save and end: 0.
   """
   logging.get_absl_handler().addFilter(_is_worth_showing)
   app.run(lambda argv: _guarded(main, argv))
@@ -104,6 +105,7 @@ def _guarded(main, argv) -> None:
     OSError,
     tf.errors.NotFoundError,
     tf.errors.PermissionDeniedError,
+    tf.errors.FailedPreconditionError,  # a file where a folder should be
     tf.errors.ResourceExhaustedError,  # memory, or room on the disk
     tf.errors.UnavailableError,
   ) as error:

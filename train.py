@@ -143,7 +143,7 @@ def define_flags() -> None:
   flags.DEFINE_integer(
     "num_gpu",
     None,
-    "GPUs to use; 0: the CPU; default: all that are visible.",
+    "GPUs that are made visible; 0: the CPU; default: all.",
     lower_bound=0,
   )
   flags.DEFINE_bool(

@@ -32,7 +32,7 @@ EXPORT_DIR = "export"
 
 _OWN_FILES = re.compile(
   r"model_flags\.json|checkpoint|model\.ckpt-\d+\..*|events\.out\.tfevents\..*"
-  r"|eval|export|plugins"
+  r"|(segment-)?metrics-\d+\.json|step_\d+"
   # What is left where a process was killed while it wrote.
   r"|\..+\.tmp-[0-9a-f]{8}|checkpoint\.tmp[0-9a-f]{32}|model\.ckpt-\d+_temp"
 )
@@ -57,6 +57,13 @@ def written_aside(path: str):
     A path in the same folder to write to.
   """
   path = path.rstrip("/")
+  if tf.io.gfile.isdir(path):
+    old = tf.io.gfile.listdir(path)
+    if old and "saved_model.pb" not in old:
+      raise startup.UserError(
+        f"Expected the name of a new file, or of a SavedModel to replace,"
+        f" received {path}, a folder with other files in it. Name another."
+      )
   folder, name = os.path.split(path)
   if folder:
     tf.io.gfile.makedirs(folder)
@@ -64,6 +71,10 @@ def written_aside(path: str):
   try:
     yield aside
     if tf.io.gfile.isdir(path):
+      if not tf.io.gfile.isdir(aside):
+        raise startup.UserError(
+          f"Expected the name of a file, {path} is a folder. Name another."
+        )
       old = f"{aside[:-8]}{uuid.uuid4().hex[:8]}"
       tf.io.gfile.rename(path, old)
       tf.io.gfile.rename(aside, path)
@@ -200,11 +211,20 @@ def remove_run(train_dir: str) -> None:
     startup.UserError: see check_removable.
   """
   check_removable(train_dir)
-  if not tf.io.gfile.exists(train_dir):
-    return
-  for name in tf.io.gfile.listdir(train_dir):
+  if tf.io.gfile.exists(train_dir):
+    for folder in (EVAL_DIR, EXPORT_DIR):
+      path = os.path.join(train_dir, folder)
+      if tf.io.gfile.isdir(path):
+        _remove_own_files(path)
+        if not tf.io.gfile.listdir(path):
+          tf.io.gfile.rmtree(path)
+    _remove_own_files(train_dir)
+
+
+def _remove_own_files(folder) -> None:
+  for name in tf.io.gfile.listdir(folder):
     name = name.rstrip("/")
-    path = os.path.join(train_dir, name)
+    path = os.path.join(folder, name)
     if not _OWN_FILES.fullmatch(name):
       logging.info("Left alone, as it is not of a training run: %s", path)
     elif tf.io.gfile.isdir(path):
@@ -369,6 +389,12 @@ def extract_model_tgz(tgz: str, folder: str) -> str:
   Raises:
     startup.UserError: the archive does not hold a model.
   """
+  if tf.io.gfile.exists(os.path.join(folder, "checkpoint")):
+    raise startup.UserError(
+      f"Expected a folder for an unpacked model, {folder} is the --train_dir of"
+      " a run, whose files would be overwritten. Name another"
+      " --untar_model_dir."
+    )
   tf.io.gfile.makedirs(folder)
   try:
     with (

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # What `make demo` runs: sample data -> training -> evaluation -> predictions.
-# Needs PYTHON, DEMO_DIR (deleted and made anew) and SAMPLE_DIR.
+# Needs PYTHON, DEMO_DIR (an old run in it is deleted) and SAMPLE_DIR.
 set -euo pipefail
 
 say() { printf '\n== %s\n' "$*"; }

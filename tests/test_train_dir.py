@@ -104,12 +104,12 @@ def test_a_failure_before_anything_is_written(tmp_path):
 def test_a_folder_is_replaced_when_it_is_whole(tmp_path, ending):
   folder = tmp_path / "step_1"
   folder.mkdir()
-  (folder / "old").write_text("old")
+  (folder / "saved_model.pb").write_text("old")
   with train_dirs.written_aside(f"{folder}{ending}") as aside:
     os.makedirs(f"{aside}/inner")
     with open(f"{aside}/inner/new", "w") as file:
       file.write("new")
-    assert all_files(folder) == {"old": b"old"}
+    assert all_files(folder) == {"saved_model.pb": b"old"}
   assert all_files(tmp_path) == {"step_1/inner/new": b"new"}
   assert list(tmp_path.iterdir()) == [folder]
 
@@ -117,7 +117,7 @@ def test_a_folder_is_replaced_when_it_is_whole(tmp_path, ending):
 def test_a_folder_stays_as_it_was_if_writing_fails(tmp_path):
   folder = tmp_path / "step_1"
   folder.mkdir()
-  (folder / "old").write_text("old")
+  (folder / "saved_model.pb").write_text("old")
 
   def fail():
     with train_dirs.written_aside(str(folder)) as aside:
@@ -128,8 +128,36 @@ def test_a_folder_stays_as_it_was_if_writing_fails(tmp_path):
 
   with pytest.raises(RuntimeError):
     fail()
-  assert all_files(tmp_path) == {"step_1/old": b"old"}
+  assert all_files(tmp_path) == {"step_1/saved_model.pb": b"old"}
   assert list(tmp_path.iterdir()) == [folder]
+
+
+def write_new(path):
+  with open(path, "w") as file:
+    file.write("new")
+
+
+@pytest.mark.parametrize("make", [os.makedirs, write_new])
+def test_a_folder_of_the_user_is_never_replaced(tmp_path, make):
+  thesis = tmp_path / "thesis"
+  write_files(thesis, ["thesis.tex"])
+  with (
+    pytest.raises(startup.UserError, match="thesis, a folder with other files"),
+    train_dirs.written_aside(str(thesis)) as aside,
+  ):
+    make(aside)
+  assert list(all_files(tmp_path)) == ["thesis/thesis.tex"]
+
+
+def test_a_file_never_replaces_a_saved_model(tmp_path):
+  write_files(tmp_path / "step_1", ["saved_model.pb"])
+  with (
+    pytest.raises(startup.UserError, match="is a folder"),
+    train_dirs.written_aside(str(tmp_path / "step_1")) as aside,
+    open(aside, "w") as file,
+  ):
+    file.write("new")
+  assert list(all_files(tmp_path)) == ["step_1/saved_model.pb"]
 
 
 def test_write_json(tmp_path):
@@ -271,6 +299,31 @@ def test_remove_run_leaves_only_what_is_not_its_own(tmp_path):
   write_files(tmp_path, RUN_FILES + OTHER_FILES)
   train_dirs.remove_run(str(tmp_path))
   assert all_files(tmp_path) == {name: name.encode() for name in OTHER_FILES}
+
+
+def test_remove_run_keeps_notes_beside_scores_and_exports(tmp_path):
+  write_files(
+    tmp_path,
+    [
+      "model_flags.json",
+      "eval/metrics-4.json",
+      "eval/segment-metrics-4.json",
+      "eval/events.out.tfevents.1",
+      "eval/notes.txt",
+      "export/step_4/saved_model.pb",
+    ],
+  )
+  train_dirs.remove_run(str(tmp_path))
+  assert list(all_files(tmp_path)) == ["eval/notes.txt"]
+  assert [path.name for path in tmp_path.iterdir()] == ["eval"]
+
+
+def test_a_model_is_not_unpacked_over_a_run(tmp_path):
+  write_files(tmp_path / "run", ["checkpoint", "model_flags.json"])
+  before = all_files(tmp_path)
+  with pytest.raises(startup.UserError, match="--untar_model_dir"):
+    train_dirs.extract_model_tgz("any.tgz", str(tmp_path / "run"))
+  assert all_files(tmp_path) == before
 
 
 def test_remove_run_empties_a_folder_of_its_own_files(tmp_path):
