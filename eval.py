@@ -137,12 +137,9 @@ class Evaluation:
     began = last_line = time.monotonic()
     try:
       for batch in self._batches:
-        numeric = {
-          name: value
-          for name, value in batch.items()
-          if name not in ("video_ids", "segment_start_times")
-        }
-        predictions, video_losses = self._score_batch(numeric)
+        predictions, video_losses = self._score_batch(
+          readers.numeric_part(batch)
+        )
         weights = batch.get("label_weights")
         scores = self._metrics.accumulate(
           predictions.numpy(),

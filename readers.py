@@ -962,6 +962,15 @@ def raise_for_bad_record(
       _check_numbered(reader, file, number, serialized, with_labels)
 
 
+def numeric_part(batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+  """A batch without what only names its examples, strings among it.
+
+  XLA cannot compile strings, and a GPU cannot hold them.
+  """
+  names = ("video_ids", "segment_start_times")
+  return {name: value for name, value in batch.items() if name not in names}
+
+
 READ_ERRORS = (
   tf.errors.InvalidArgumentError,
   tf.errors.DataLossError,

@@ -322,7 +322,6 @@ def make_run_steps(model, optimizer, loss, state, settings, element_spec):
   calculate_loss = compiled(loss.calculate_loss, settings["compile_ends"])
   update = compiled(update, settings["compile_ends"])
 
-  # Only what is numeric can be compiled, so ids stay outside.
   @tf.function(
     jit_compile=settings["compile_step"] or None, reduce_retracing=True
   )
@@ -351,13 +350,8 @@ def make_run_steps(model, optimizer, loss, state, settings, element_spec):
     )
 
   def one_step(batch):
-    numeric = {
-      name: value
-      for name, value in batch.items()
-      if name not in ("video_ids", "segment_start_times")
-    }
     rate = learning_rate()
-    scalars, predictions = train_step(numeric, rate)
+    scalars, predictions = train_step(readers.numeric_part(batch), rate)
     num_videos = tf.shape(batch["labels"], tf.int64)[0]
     state["global_step"].assign_add(1)
     state["examples_seen"].assign_add(num_videos)
