@@ -32,6 +32,9 @@ from absl import logging
 _DEQUANTIZE_SCALE = 4.0 / 255.0
 _DEQUANTIZE_BIAS = 4.0 / 512.0 - 2.0
 
+# A small record is read much faster with many others at once. A local
+# frame-level one is large enough to go past the buffer, which saves a copy; a
+# remote file needs the buffer, since each read is a request.
 _READ_BUFFER_BYTES = 1 << 20
 SEGMENT_FRAMES = 5  # a rated segment is 5 s, at one frame a second
 
@@ -792,24 +795,32 @@ def estimate_num_videos(files: list[str], sampled=64) -> int:
   return round(num_bytes / (sum(sizes) / len(sizes)))
 
 
-def _interleave(paths, files, num_readers):
+def _read_buffer_bytes(reader, files) -> int:
+  is_local = all("://" not in file for file in files)
+  if is_local and isinstance(reader, YT8MFrameFeatureReader):
+    return 0
+  return _READ_BUFFER_BYTES
+
+
+def _interleave(reader, paths, files, num_readers):
   """The records of the paths, num_readers files at a time, in a fixed order."""
   cycle_length = min(num_readers, len(files))
+  buffer_size = _read_buffer_bytes(reader, files)
   return paths.interleave(
-    lambda path: tf.data.TFRecordDataset(path, buffer_size=_READ_BUFFER_BYTES),
+    lambda path: tf.data.TFRecordDataset(path, buffer_size=buffer_size),
     cycle_length=cycle_length,
     num_parallel_calls=min(_PARALLEL_CALLS, cycle_length),
     deterministic=True,
   )
 
 
-def _epoch_records(files, epoch, seed, num_readers, shuffle_buffer):
+def _epoch_records(reader, files, epoch, seed, num_readers, shuffle_buffer):
   """One epoch's serialized records in an order that seed and epoch decide."""
   epoch_seed = tf.constant(seed, tf.int64) * 1_000_003 + epoch
   paths = tf.data.Dataset.from_tensor_slices(files).shuffle(
     len(files), seed=epoch_seed, reshuffle_each_iteration=False
   )
-  return _interleave(paths, files, num_readers).shuffle(
+  return _interleave(reader, paths, files, num_readers).shuffle(
     shuffle_buffer, seed=epoch_seed, reshuffle_each_iteration=False
   )
 
@@ -849,7 +860,7 @@ def training_batches(
   )
   records = epochs.flat_map(
     lambda epoch: _epoch_records(
-      files, epoch, seed, num_readers, 5 * batch_size
+      reader, files, epoch, seed, num_readers, 5 * batch_size
     )
   )
   if reader.one_example_per_record:
@@ -887,10 +898,12 @@ def evaluation_batches(
   """
   if num_readers > 1:
     records = _interleave(
-      tf.data.Dataset.from_tensor_slices(files), files, num_readers
+      reader, tf.data.Dataset.from_tensor_slices(files), files, num_readers
     )
   else:
-    records = tf.data.TFRecordDataset(files, buffer_size=_READ_BUFFER_BYTES)
+    records = tf.data.TFRecordDataset(
+      files, buffer_size=_read_buffer_bytes(reader, files)
+    )
   return reader.batches(records, batch_size, with_labels).prefetch(2)
 
 

@@ -27,6 +27,7 @@ import export_model
 # The model files define flags of their own.
 import frame_level_models  # noqa: F401
 import losses
+import model_utils
 import models
 import readers
 import train_dir as train_dirs
@@ -288,6 +289,12 @@ def make_optimizer(name: str) -> keras.optimizers.Optimizer:
 # The compiled part
 
 
+def clip_by_norm(gradient: tf.Tensor, norm: float) -> tf.Tensor:
+  """tf.clip_by_norm, which XLA makes slow; see model_utils.total."""
+  length = tf.sqrt(model_utils.total(tf.square(gradient)))
+  return gradient * (norm / tf.maximum(length, norm))
+
+
 def make_run_steps(model, optimizer, loss, state, settings, element_spec):
   """Compiles the inner loop.
 
@@ -315,7 +322,7 @@ def make_run_steps(model, optimizer, loss, state, settings, element_spec):
 
   def update(gradients, learning_rate):
     if clip_norm > 0:
-      gradients = [tf.clip_by_norm(value, clip_norm) for value in gradients]
+      gradients = [clip_by_norm(value, clip_norm) for value in gradients]
     optimizer.learning_rate.assign(learning_rate)
     optimizer.apply(gradients, model.trainable_variables)
 

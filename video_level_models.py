@@ -35,7 +35,7 @@ class LogisticModel(models.BaseModel):
     """
     logits = keras.layers.Dense(
       vocab_size,
-      kernel_regularizer=keras.regularizers.L2(l2_penalty / 2),
+      kernel_regularizer=model_utils.L2(l2_penalty),
       name="fully_connected",
     )(model_input)
     return {"predictions": model_utils.probabilities(logits)}
@@ -70,12 +70,12 @@ class MoeModel(models.BaseModel):
     gates = keras.layers.Dense(
       vocab_size * (mixtures + 1),
       use_bias=False,
-      kernel_regularizer=keras.regularizers.L2(l2_penalty / 2),
+      kernel_regularizer=model_utils.L2(l2_penalty),
       name="gates",
     )(model_input)
     experts = keras.layers.Dense(
       vocab_size * mixtures,
-      kernel_regularizer=keras.regularizers.L2(l2_penalty / 2),
+      kernel_regularizer=model_utils.L2(l2_penalty),
       name="experts",
     )(model_input)
     # Columns are class major: all gates of class 0 come first.
