@@ -118,6 +118,63 @@ def prior_bias(vocab_size):
   return keras.initializers.Constant(math.log(prior / (1.0 - prior)))
 
 
+def classify_logistic(features, vocab_size, l2_penalty=0.0, name="classifier"):
+  """A logistic classifier for each class that starts at the prior_bias.
+
+  Args:
+    features: (B, D) symbolic.
+    vocab_size: number of classes.
+    l2_penalty: weight of half the sum of squares of W.
+    name: of the layer.
+
+  Returns:
+    (B, vocab_size) float32: sigmoid(W x + b).
+  """
+  logits = keras.layers.Dense(
+    vocab_size,
+    bias_initializer=prior_bias(vocab_size),
+    kernel_regularizer=L2(l2_penalty) if l2_penalty else None,
+    name=name,
+  )(features)
+  return probabilities(logits)
+
+
+def dense_layers(features, sizes, name):
+  """Dense layers with ReLU on top of each other.
+
+  Args:
+    features: (B, D) symbolic.
+    sizes: units of each layer, with commas between: "512,1024"; "" for none.
+    name: of the layers, which get a number.
+
+  Returns:
+    (B, the last size).
+
+  Raises:
+    ValueError: the sizes are no whole numbers above 0.
+  """
+  numbers = [size.strip() for size in sizes.split(",")] if sizes else []
+  if not all(size.isdigit() and int(size) > 0 for size in numbers):
+    raise ValueError(
+      f"expected layer sizes such as 512,1024, received {sizes!r}."
+    )
+  for index, size in enumerate(numbers):
+    features = keras.layers.Dense(
+      int(size),
+      activation="relu",
+      kernel_initializer="he_normal",
+      name=f"{name}_{index}",
+    )(features)
+  return features
+
+
+def side_by_side(features):
+  """Concatenates a list of (..., D) on the last axis; one alone stays it."""
+  if len(features) == 1:
+    return features[0]
+  return keras.layers.Concatenate()(features)
+
+
 def frame_mask(frames, num_frames):
   """Tells which frames are valid.
 
@@ -304,6 +361,390 @@ class MaskedMax(keras.layers.Layer):
     lowest = ops.cast(-3e4, frames.dtype)  # finite in every half precision
     largest = ops.max(ops.where(mask, frames, lowest), axis=1)
     return ops.where(ops.any(mask, axis=1), largest, 0)
+
+
+class MaskedMean(keras.layers.Layer):
+  """The mean of each feature over the valid frames.
+
+  Input shape: frames (B, T, D), mask (B, T) bool.
+  Output shape: (B, D). A video without valid frames gives zeros.
+  """
+
+  def __init__(self, **kwargs):
+    super().__init__(**kwargs)
+    self.supports_masking = True
+
+  def call(self, frames, mask):
+    """See the class."""
+    valid = ops.sum(ops.cast(mask, "float32"), axis=1, keepdims=True)
+    weights = ops.cast(mask, "float32") / ops.maximum(valid, 1.0)
+    return ops.einsum("bt,btd->bd", ops.cast(weights, frames.dtype), frames)
+
+
+class ZeroPadding(keras.layers.Layer):
+  """Sets the frames past the valid ones to zero.
+
+  Input shape: frames (B, T, D), mask (B, T) bool.
+  Output shape: (B, T, D).
+  """
+
+  def __init__(self, **kwargs):
+    super().__init__(**kwargs)
+    self.supports_masking = True
+
+  def call(self, frames, mask):
+    """See the class."""
+    return ops.where(mask[:, :, None], frames, 0)
+
+  def compute_mask(self, frames, previous_mask=None):
+    """Ends the mask: what follows may look at the zeros."""
+    return None
+
+
+class FrameClassifier(keras.layers.Layer):
+  """A logistic classifier of single frames.
+
+  In training it classifies one random valid frame of each video, otherwise it
+  gives the mean of the probabilities of all valid frames.
+
+  Args:
+    vocab_size: number of classes.
+
+  Input shape: frames (B, T, D), num_frames (B,) int.
+  Output shape: (B, vocab_size) float32.
+  """
+
+  def __init__(self, vocab_size, **kwargs):
+    super().__init__(**kwargs)
+    self.vocab_size = vocab_size
+    self.sample = SampleFrames(1, dtype=self.dtype_policy)
+    self.dense = keras.layers.Dense(
+      vocab_size,
+      bias_initializer=prior_bias(vocab_size),
+      dtype=self.dtype_policy,
+      name="dense",
+    )
+
+  def build(self, frames_shape, num_frames_shape):
+    """Makes W and b."""
+    del num_frames_shape
+    self.dense.build((None, frames_shape[-1]))
+
+  def call(self, frames, num_frames, training=None):
+    """See the class."""
+    if training:
+      frame = self.sample(frames, num_frames, training=True)[:, 0]
+      return ops.sigmoid(ops.cast(self.dense(frame), "float32"))
+    weights = ops.cast(frame_mask(frames, num_frames), "float32")
+    valid = ops.maximum(ops.cast(num_frames, "float32"), 1.0)
+    weights = weights / valid[:, None]
+
+    def classify_video(video):
+      # The probabilities of all frames of a batch would be gigabytes.
+      frames, weights = video  # (T, D), (T,)
+      likely = ops.sigmoid(ops.cast(self.dense(frames), "float32"))
+      return ops.matmul(weights, likely)
+
+    return ops.map(classify_video, (frames, weights))
+
+  def compute_output_spec(self, frames, num_frames, training=None):
+    """See the class."""
+    return keras.KerasTensor((frames.shape[0], self.vocab_size), "float32")
+
+
+class AttentionPooling(keras.layers.Layer):
+  """Weighted sums of the frames, the weights a softmax over the valid ones.
+
+  v_k = sum_t w_tk x_t with w_tk = exp(s_tk) / sum over valid t' of exp(s_t'k).
+
+  Input shape: frames (B, T, D), scores (B, T, K), mask (B, T) bool.
+  Output shape: (B, K, D). A video without valid frames gives zeros.
+  """
+
+  def __init__(self, **kwargs):
+    super().__init__(**kwargs)
+    self.supports_masking = True
+
+  def call(self, frames, scores, mask):
+    """See the class."""
+    mask = mask[:, :, None]
+    scores = ops.where(mask, ops.cast(scores, "float32"), -1e9)
+    weights = ops.where(mask, ops.softmax(scores, axis=1), 0.0)
+    return ops.einsum("btk,btd->bkd", ops.cast(weights, frames.dtype), frames)
+
+  def compute_output_spec(self, frames, scores, mask):
+    """See the class."""
+    shape = (frames.shape[0], scores.shape[2], frames.shape[2])
+    return keras.KerasTensor(shape, self.compute_dtype)
+
+
+class AttentionCluster(keras.layers.Layer):
+  """Attention units with a shift: v_i = L2(alpha_i a_i + beta_i) / sqrt(K).
+
+  a_i is the i-th weighted sum of the frames; alpha_i and beta_i are learnt
+  numbers. Source: Long et al. 2018, Attention Clusters, equations 4 and 5.
+
+  Input shape: pooled (B, K, D), as from AttentionPooling.
+  Output shape: (B, K D).
+  """
+
+  def build(self, pooled_shape):
+    """Makes alpha, ones, and beta, about zero."""
+    _, self._units, self._features = pooled_shape
+    self.alpha = self.add_weight(
+      shape=(self._units, 1), initializer="ones", name="alpha"
+    )
+    # Were it zero, the length would hide alpha, which would not be learnt.
+    self.beta = self.add_weight(
+      shape=(self._units, 1),
+      initializer=keras.initializers.RandomNormal(stddev=0.01),
+      name="beta",
+    )
+
+  def call(self, pooled):
+    """See the class."""
+    shifted = l2_normalize(self.alpha * pooled + self.beta)
+    return ops.reshape(
+      shifted / math.sqrt(self._units), (-1, self._units * self._features)
+    )
+
+
+def _sums_of_residuals(frames, assignment, centers):
+  """sum_t a_tk x_t - c_k sum_t a_tk, (B, K, D); without centers the first sum.
+
+  Takes frames (B, T, D), assignment (B, T, K), centers (K, D) or None.
+  """
+  sums = ops.einsum("btk,btd->bkd", assignment, frames)
+  if centers is None:
+    return sums
+  return sums - ops.sum(assignment, axis=1)[:, :, None] * centers
+
+
+class Vlad(keras.layers.Layer):
+  """Vectors of locally aggregated descriptors, with soft assignment.
+
+  V_k = sum_t a_tk (x_t - c_k), each divided by its length. Source: Arandjelovic
+  et al. 2016, NetVLAD, equation 4; without the centers NetRVLAD, Miech et al.
+  2017, equation 6.
+
+  Args:
+    residual: whether centers c_k are learnt and subtracted.
+    normalize_all: whether the K vectors together are divided by their length
+      too.
+
+  Input shape: frames (B, T, D), assignment (B, T, K), zero for padding.
+  Output shape: (B, K D).
+  """
+
+  def __init__(self, residual=True, normalize_all=True, **kwargs):
+    super().__init__(**kwargs)
+    self.residual = residual
+    self.normalize_all = normalize_all
+
+  def build(self, frames_shape, assignment_shape):
+    """Makes the centers, normally distributed with deviation 1/sqrt(D)."""
+    self._features, self._clusters = frames_shape[2], assignment_shape[2]
+    self.centers = None
+    if self.residual:
+      self.centers = self.add_weight(
+        shape=(self._clusters, self._features),
+        initializer=keras.initializers.RandomNormal(
+          stddev=self._features**-0.5
+        ),
+        name="centers",
+      )
+
+  def call(self, frames, assignment):
+    """See the class."""
+    vectors = _sums_of_residuals(frames, assignment, self.centers)
+    vectors = ops.reshape(
+      l2_normalize(vectors), (-1, self._clusters * self._features)
+    )
+    return l2_normalize(vectors) if self.normalize_all else vectors
+
+  def compute_output_spec(self, frames, assignment):
+    """See the class."""
+    size = assignment.shape[2] * frames.shape[2]
+    return keras.KerasTensor((frames.shape[0], size), self.compute_dtype)
+
+
+class FisherVector(keras.layers.Layer):
+  """First and second order statistics of the frames about learnt centers.
+
+  With s_k = w_k^2 + 1e-6 for the covariance,
+    F1_k = sum_t a_tk (x_t - c_k) / s_k, each divided by its length,
+    F2_k = sum_t a_tk ((x_t - c_k)^2 / s_k^2 - 1),
+  then F1 and F2 are each divided by their length. Source: Miech et al. 2017,
+  Learnable pooling, equations 8 and 9.
+
+  Input shape: frames (B, T, D), assignment (B, T, K), zero for padding.
+  Output shape: (B, 2 K D), F1 first.
+  """
+
+  def build(self, frames_shape, assignment_shape):
+    """Makes centers about 0 and w about 1, with deviation 1/sqrt(D)."""
+    self._features, self._clusters = frames_shape[2], assignment_shape[2]
+    for name, mean in (("centers", 0.0), ("deviations", 1.0)):
+      weight = self.add_weight(
+        shape=(self._clusters, self._features),
+        initializer=keras.initializers.RandomNormal(mean, self._features**-0.5),
+        name=name,
+      )
+      setattr(self, name, weight)
+
+  def call(self, frames, assignment):
+    """See the class."""
+    scale = ops.square(self.deviations) + 1e-6
+    assigned = ops.sum(assignment, axis=1)[:, :, None]
+    sums = ops.einsum("btk,btd->bkd", assignment, frames)
+    squares = ops.einsum("btk,btd->bkd", assignment, ops.square(frames))
+    first = l2_normalize((sums - assigned * self.centers) / scale)
+    second = squares + ops.square(self.centers) * assigned
+    second = (second - 2.0 * self.centers * sums) / ops.square(scale) - assigned
+    size = self._clusters * self._features
+    return ops.concatenate(
+      [
+        l2_normalize(ops.reshape(order, (-1, size)))
+        for order in (first, second)
+      ],
+      axis=1,
+    )
+
+  def compute_output_spec(self, frames, assignment):
+    """See the class."""
+    size = 2 * assignment.shape[2] * frames.shape[2]
+    return keras.KerasTensor((frames.shape[0], size), self.compute_dtype)
+
+
+class BagOfWords(keras.layers.Layer):
+  """How often each word is seen: the sum of the assignments over the frames.
+
+  Source: Philbin et al. 2008, soft assignment; Miech et al. 2017, section 4.2.
+
+  Input shape: assignment (B, T, K), zero for padding.
+  Output shape: (B, K), each video's vector divided by its length.
+  """
+
+  def call(self, assignment):
+    """See the class."""
+    return l2_normalize(ops.sum(assignment, axis=1))
+
+
+class NextVlad(keras.layers.Layer):
+  """VLAD over groups of features: each frame counts as G smaller ones.
+
+  V_k = sum over t and g of alpha_tg a_tgk (x_tg - c_k), each divided by its
+  length, where x_tg is the g-th of G equal parts of a frame, a_tg a softmax
+  over the clusters and alpha_tg in [0, 1] the attention to that part. Source:
+  Lin et al. 2018, NeXtVLAD, equations 3 to 6.
+
+  Args:
+    clusters: K.
+
+  Input shape: frames (B, T, F), attention (B, T, G), scores (B, T, G K), mask
+    (B, T) bool. G must divide F.
+  Output shape: (B, K F / G).
+  """
+
+  def __init__(self, clusters, **kwargs):
+    super().__init__(**kwargs)
+    self.supports_masking = True
+    self.clusters = clusters
+    self.vlad = Vlad(normalize_all=False, dtype=self.dtype_policy, name="vlad")
+
+  def build(self, frames_shape, attention_shape, scores_shape):
+    """Makes the centers."""
+    del scores_shape
+    self._groups = attention_shape[2]
+    self._group_size = frames_shape[2] // self._groups
+    self.vlad.build(
+      (frames_shape[0], None, self._group_size),
+      (frames_shape[0], None, self.clusters),
+    )
+
+  def call(self, frames, attention, scores, mask):
+    """See the class."""
+    batch, length = ops.shape(mask)
+    scores = ops.reshape(scores, (batch, length, self._groups, self.clusters))
+    assignment = ops.softmax(ops.cast(scores, "float32"), axis=-1)
+    attention = ops.where(mask[:, :, None], attention, 0)
+    assignment = ops.cast(assignment, frames.dtype) * attention[..., None]
+    return self.vlad(
+      ops.reshape(frames, (batch, length * self._groups, self._group_size)),
+      ops.reshape(assignment, (batch, length * self._groups, self.clusters)),
+    )
+
+  def compute_output_spec(self, frames, attention, scores, mask):
+    """See the class."""
+    size = self.clusters * frames.shape[2] // attention.shape[2]
+    return keras.KerasTensor((frames.shape[0], size), self.compute_dtype)
+
+
+class PositionEncoding(keras.layers.Layer):
+  """Adds to each frame what tells its place: sines and cosines of the index.
+
+  Source: Vaswani et al. 2017, section 3.5.
+
+  Input shape: (B, T, D), D even.
+  Output shape: the same.
+  """
+
+  def call(self, frames):
+    """See the class."""
+    features = frames.shape[2]
+    index = ops.arange(ops.shape(frames)[1], dtype="float32")[:, None]
+    pair = ops.arange(features // 2, dtype="float32")[None, :]
+    angle = index * ops.exp(pair * (-2.0 * math.log(1e4) / features))
+    encoding = ops.concatenate([ops.sin(angle), ops.cos(angle)], axis=1)
+    return frames + ops.cast(encoding, frames.dtype)[None]
+
+  def compute_output_spec(self, frames):
+    """See the class."""
+    return keras.KerasTensor(frames.shape, self.compute_dtype)
+
+
+def context_gating(features, name, dtype=None):
+  """Lets features switch each other: y = x * sigmoid(BN(W x)).
+
+  Source: Miech et al. 2017, equation 10; W has no bias since BN has one.
+
+  Args:
+    features: (B, D) symbolic.
+    name: of the layers.
+    dtype: what to compute in; None for the policy's.
+
+  Returns:
+    (B, D).
+  """
+  gates = keras.layers.Dense(
+    features.shape[-1],
+    use_bias=False,
+    kernel_initializer=keras.initializers.RandomNormal(
+      stddev=features.shape[-1] ** -0.5
+    ),
+    dtype=dtype,
+    name=f"{name}_dense",
+  )(features)
+  gates = batch_normalization(dtype=dtype, name=f"{name}_bn")(gates)
+  gates = keras.layers.Activation("sigmoid", dtype=dtype)(gates)
+  return keras.layers.Multiply(dtype=dtype)([features, gates])
+
+
+def split_features(frames, feature_sizes):
+  """Cuts frames into the features that lie side by side in them.
+
+  Args:
+    frames: (..., sum of sizes).
+    feature_sizes: the size of each.
+
+  Returns:
+    A list of (..., size).
+  """
+  ends = [sum(feature_sizes[: i + 1]) for i in range(len(feature_sizes))]
+  return [
+    frames[..., end - size : end]
+    for end, size in zip(ends, feature_sizes, strict=True)
+  ]
 
 
 def batch_normalization(**kwargs) -> keras.layers.BatchNormalization:

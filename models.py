@@ -129,7 +129,8 @@ def resolve_hyperparameters(model_name: str) -> dict:
       if name not in model_flags:
         continue
       value = model_flags[name]
-      resolved[name] = default if value is None else value
+      # A model's own default goes before that of the classifier it ends with.
+      resolved.setdefault(name, default if value is None else value)
       if name == "video_level_classifier_model":
         classifier = find_class_by_name(resolved[name])
         if name in _keywords(classifier):

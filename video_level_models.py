@@ -11,6 +11,31 @@ from keras import ops
 import model_utils
 import models
 
+flags.DEFINE_string(
+  "nn_tower_sizes",
+  "1024",
+  "DeepNnModel: units of the layers on each feature, with commas between;"
+  " empty: none.",
+)
+flags.DEFINE_string(
+  "nn_joint_sizes",
+  "2048",
+  "DeepNnModel: units of the layers after the features are joined, with commas"
+  " between; empty: none.",
+)
+flags.DEFINE_float(
+  "dropout_rate",
+  None,
+  "Part of the units that is left out in training; default: the model's own.",
+  lower_bound=0.0,
+  upper_bound=0.99,
+)
+flags.DEFINE_bool(
+  "moe_output_gating",
+  None,
+  "MoeModel: let classes switch each other, p * sigmoid(BN(W p)); default: the"
+  " model's own, False but for NetVladModel and its kin.",
+)
 flags.DEFINE_integer(
   "moe_num_mixtures",
   2,
@@ -54,6 +79,7 @@ class MoeModel(models.BaseModel):
     model_input,
     vocab_size,
     moe_num_mixtures=2,
+    moe_output_gating=False,
     l2_penalty=1e-8,
     **unused_params,
   ):
@@ -63,6 +89,8 @@ class MoeModel(models.BaseModel):
       model_input: (batch, features) float.
       vocab_size: number of classes.
       moe_num_mixtures: m, experts for each class.
+      moe_output_gating: whether the probabilities pass model_utils'
+        context_gating (Miech et al. 2017, equation 10).
       l2_penalty: weight of half the sum of squares of the kernels.
       **unused_params: not used.
     """
@@ -85,4 +113,54 @@ class MoeModel(models.BaseModel):
     experts = model_utils.probabilities(
       ops.reshape(experts, (-1, vocab_size, mixtures))
     )
-    return {"predictions": ops.sum(gates[:, :, :mixtures] * experts, axis=2)}
+    predictions = ops.sum(gates[:, :, :mixtures] * experts, axis=2)
+    if moe_output_gating:
+      predictions = model_utils.context_gating(
+        predictions, "output_gating", dtype="float32"
+      )
+    return {"predictions": predictions}
+
+
+class DeepNnModel(models.BaseModel):
+  """A deep neural net: a tower for each feature, then joint layers.
+
+  Every layer is dense with ReLU; dropout, then a logistic classifier. Towers of
+  512,1024,4096,8192,4096 and one joint layer of 4096 are those of the thesis
+  (193.6 M parameters with mean_rgb and mean_audio).
+  """
+
+  base_learning_rate = 0.001
+
+  def create_model(
+    self,
+    model_input,
+    vocab_size,
+    feature_sizes,
+    nn_tower_sizes="1024",
+    nn_joint_sizes="2048",
+    dropout_rate=0.5,
+    **unused_params,
+  ):
+    """See models.BaseModel.
+
+    Args:
+      model_input: (batch, features) float.
+      vocab_size: number of classes.
+      feature_sizes: sizes of the features that lie side by side in
+        model_input, one for each tower.
+      nn_tower_sizes: units of each tower's layers, "1024,512".
+      nn_joint_sizes: units of the layers on all towers' outputs, likewise.
+      dropout_rate: part of the last layer's units left out in training.
+      **unused_params: not used.
+    """
+    towers = [
+      model_utils.dense_layers(feature, nn_tower_sizes, f"tower_{index}")
+      for index, feature in enumerate(
+        model_utils.split_features(model_input, feature_sizes)
+      )
+    ]
+    joint = model_utils.dense_layers(
+      model_utils.side_by_side(towers), nn_joint_sizes, "joint"
+    )
+    joint = keras.layers.Dropout(dropout_rate)(joint)
+    return {"predictions": model_utils.classify_logistic(joint, vocab_size)}

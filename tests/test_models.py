@@ -436,6 +436,7 @@ def test_a_keywords_default_holds_where_the_flag_has_none():
     "lstm_layers": 2,
     "video_level_classifier_model": "MoeModel",
     "moe_num_mixtures": 2,
+    "moe_output_gating": False,
   }
 
 
@@ -456,7 +457,17 @@ def test_a_flags_own_default_and_the_classifiers_keywords():
     "dbof_activation": "sigmoid",
     "video_level_classifier_model": "MoeModel",
     "moe_num_mixtures": 2,
+    "moe_output_gating": False,
   }
+
+
+def test_a_models_own_default_goes_before_its_classifiers():
+  resolved = models.resolve_hyperparameters("NetVladModel")
+  assert resolved["moe_output_gating"] is True
+  assert resolved["moe_num_mixtures"] == 2
+  with flagsaver.flagsaver(moe_output_gating=False):
+    resolved = models.resolve_hyperparameters("NetVladModel")
+  assert resolved["moe_output_gating"] is False
 
 
 def test_typed_flags_win():
