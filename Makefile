@@ -1,6 +1,8 @@
 # make demo   sample data -> training -> evaluation -> predictions.csv
 # make test   lint and the fast tests
 # make test-slow   the tests that take minutes
+# make learn  what each model can learn; 40 minutes. Tables to the terminal, with
+#             LEARNING_RESULTS=<file> as JSON too
 # make bench  the benchmarks; results to benchmarks/results/
 
 PYTHON ?= python3
@@ -10,7 +12,7 @@ DEMO_DIR ?= /tmp/yt8m_demo
 SAMPLE_DIR := /tmp/yt8m_sample_data
 PIP_INSTALL := $(VENV)/bin/pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test test-slow lint bench clean
+.PHONY: demo test test-slow learn lint bench clean
 
 $(VENV)/bin/activate:
 	@echo "== Creating $(VENV)"
@@ -38,7 +40,10 @@ test: lint
 	@$(RUN) -m pytest
 
 test-slow: $(VENV)/.installed-dev
-	@$(RUN) -m pytest -m slow
+	@$(RUN) -m pytest -m "slow and not learn"
+
+learn: $(VENV)/.installed-dev
+	@$(RUN) -m pytest -m learn -s tests/test_learning.py
 
 bench: $(VENV)/.installed-dev
 	@$(RUN) -m benchmarks.run_all
