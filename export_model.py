@@ -136,11 +136,20 @@ class BackgroundExporter:
     self._pending = None
     self._exporter = None
 
-  def export(self, model: keras.Model, step: int, final=False) -> None:
+  def export(
+    self, model: keras.Model, step: int, final=False, average=()
+  ) -> None:
     """Starts the export of a model's weights after a step.
 
     While an export is still being written, another one is left out rather than
     waited for, unless it is the final one.
+
+    Args:
+      model: as from models.build_model.
+      step: the step.
+      final: whether no other export will follow.
+      average: moving averages of the model's trainable weights, a tf.Variable
+        each, to export in their place; empty for none.
     """
     if self._pending is not None:
       if not self._pending.done() and not final:
@@ -150,7 +159,16 @@ class BackgroundExporter:
         )
         return
       self._pending.result()
-    weights = [variable.numpy() for variable in model.variables]
+    replaced = {
+      id(variable): mean
+      for variable, mean in zip(
+        model.trainable_variables, average, strict=False
+      )
+    }
+    weights = [
+      replaced.get(id(variable), variable).numpy()
+      for variable in model.variables
+    ]
     self._pending = self._thread.submit(self._export, weights, step)
 
   def _export(self, weights, step) -> None:

@@ -196,6 +196,17 @@ def _to_float(frames, dtype):
   return ops.cast(frames, dtype)
 
 
+class L2Normalize(keras.layers.Layer):
+  """l2_normalize as a layer.
+
+  Input shape: (..., features) float. Output shape: the same.
+  """
+
+  def call(self, vectors):
+    """See the class."""
+    return l2_normalize(vectors)
+
+
 class FrameMask(keras.layers.Layer):
   """frame_mask as a layer, for symbolic tensors.
 

@@ -178,7 +178,7 @@ def build_model(
       dtype="uint8" if quantized else "float32",
       name="video_matrix",
     )
-    model_input = model_utils.NormalizeFrames(name="normalize_frames")(
+    model_input = model_utils.NormalizeFrames(name="normalize")(
       video_matrix, num_frames
     )
     at_hand["mean_frame"] = model_utils.MeanNormalizedFrame(name="mean_frame")(
@@ -186,7 +186,7 @@ def build_model(
     )
   else:
     video_matrix = keras.Input((sum(sizes),), name="video_matrix")
-    model_input = model_utils.l2_normalize(video_matrix)
+    model_input = model_utils.L2Normalize(name="normalize")(video_matrix)
   outputs = model_class().create_model(
     model_input=model_input,
     vocab_size=model_flags["num_classes"],
@@ -199,6 +199,59 @@ def build_model(
     outputs,
     name=model_flags["model"],
   )
+
+
+def mixup_partners(values):
+  """The values of the video that each video is mixed with: the one before it.
+
+  Batches are shuffled, so that this one is as good as any.
+
+  Args:
+    values: (batch, ...).
+
+  Returns:
+    The same shape.
+  """
+  return ops.roll(values, 1, axis=0)
+
+
+def add_mixup(model: keras.Model) -> keras.Model:
+  """The same model, the same weights, on weighted means of two videos.
+
+  The normalised features x become w x + (1 - w) x', where x' is another video
+  of the batch and a video without a frame at some time counts as zeros there;
+  num_frames becomes the longer of the two. Source: Zhang et al. 2018, mixup.
+
+  Args:
+    model: as from build_model.
+
+  Returns:
+    A keras.Model with one more input, `mixup_weight`, (batch,) float32.
+  """
+  weight = keras.Input((), dtype="float32", name="mixup_weight")
+  num_frames = model.input["num_frames"]
+  longer = ops.maximum(num_frames, mixup_partners(num_frames))
+
+  def mix(values):
+    share = ops.reshape(weight, (-1,) + (1,) * (len(values.shape) - 1))
+    share = ops.cast(share, values.dtype)
+    return share * values + (1.0 - share) * mixup_partners(values)
+
+  replaced, mixed = [num_frames], [longer]
+  for layer in model.layers:
+    if layer.name == "normalize":
+      replaced.append(layer.output)
+      mixed.append(mix(layer.output))
+    elif layer.name == "mean_frame":
+      # The mean is over the frames of the longer video.
+      valid = [
+        ops.cast(ops.maximum(frames, 1), layer.output.dtype)[:, None]
+        for frames in (num_frames, longer)
+      ]
+      replaced.append(layer.output)
+      mixed.append(mix(layer.output * valid[0]) / valid[1])
+  rest = keras.Model(replaced, model.output)
+  return keras.Model({**model.input, "mixup_weight": weight}, rest(mixed))
 
 
 def regularization_loss(model: keras.Model, outputs: dict):

@@ -6,6 +6,7 @@ checkpoints, model_flags.json, TensorBoard events and SavedModels to
 """
 
 import concurrent.futures
+import dataclasses
 import hashlib
 import math
 import os
@@ -111,6 +112,22 @@ def define_flags() -> None:
     1.0,
     "Largest norm of each variable's gradient; 0: no limit.",
     lower_bound=0.0,
+  )
+  flags.DEFINE_float(
+    "mixup_alpha",
+    0.0,
+    "Train on weighted means of two videos, the weight drawn from Beta(alpha,"
+    " alpha) for each step; 0: on the videos themselves; the usual value is"
+    " 0.4.",
+    lower_bound=0.0,
+  )
+  flags.DEFINE_float(
+    "ema_decay",
+    0.0,
+    "Keep an exponential moving average of the weights with this decay a step,"
+    " such as 0.999, for evaluation, prediction and export; 0: none.",
+    lower_bound=0.0,
+    upper_bound=0.999999,
   )
   # How long.
   flags.DEFINE_integer(
@@ -295,18 +312,22 @@ def clip_by_norm(gradient: tf.Tensor, norm: float) -> tf.Tensor:
   return gradient * (norm / tf.maximum(length, norm))
 
 
-def make_run_steps(model, optimizer, loss, state, settings, element_spec):
+def draw_mixup_weight(alpha: float, seed: tf.Tensor, step: tf.Tensor):
+  """Draws the weight of a step from Beta(alpha, alpha); a float32 scalar.
+
+  A resumed run draws the same ones again.
+  """
+  gammas = tf.random.stateless_gamma([2], tf.stack([seed, step]), alpha)
+  return gammas[0] / tf.reduce_sum(gammas)
+
+
+def make_run_steps(run, loss, settings, element_spec):
   """Compiles the inner loop.
 
   Args:
-    model: as from models.build_model.
-    optimizer: built for the model's variables.
+    run: the Run to train.
     loss: a losses.BaseLoss.
-    state: dict of the variables global_step and examples_seen.
-    settings: dict of regularization_penalty, clip_gradient_norm,
-      base_learning_rate, learning_rate_decay, learning_rate_decay_examples;
-      compile_step and compile_ends: whether XLA compiles the whole step, or
-      its ends alone, the loss and the update of the weights.
+    settings: see Settings.
     element_spec: of the batches.
 
   Returns:
@@ -314,8 +335,12 @@ def make_run_steps(model, optimizer, loss, state, settings, element_spec):
     where the data ends, and gives (steps done, report of the last one): the
     scalars by TensorBoard tag, its predictions and its labels.
   """
+  model, optimizer, state = run.model, run.optimizer, run.state
   num_classes = element_spec["labels"].shape[-1]
-  clip_norm = settings["clip_gradient_norm"]
+  clip_norm = settings.clip_gradient_norm
+  compile_step, compile_ends = _what_to_compile(run.model_class, settings)
+  mixes = settings.mixup_alpha > 0
+  forward = models.add_mixup(model) if mixes else model
 
   def compiled(function, wanted):
     return tf.function(function, jit_compile=True) if wanted else function
@@ -325,40 +350,63 @@ def make_run_steps(model, optimizer, loss, state, settings, element_spec):
       gradients = [clip_by_norm(value, clip_norm) for value in gradients]
     optimizer.learning_rate.assign(learning_rate)
     optimizer.apply(gradients, model.trainable_variables)
+    # As the average knows few steps at first, it forgets faster then.
+    steps = tf.cast(optimizer.iterations, tf.float32)
+    decay = tf.minimum(settings.ema_decay, steps / (9.0 + steps))
+    for mean, variable in zip(
+      run.average, model.trainable_variables, strict=False
+    ):
+      mean.assign_add((1.0 - decay) * (variable.value - mean))
 
-  calculate_loss = compiled(loss.calculate_loss, settings["compile_ends"])
-  update = compiled(update, settings["compile_ends"])
+  calculate_loss = compiled(loss.calculate_loss, compile_ends)
+  update = compiled(update, compile_ends)
 
-  @tf.function(
-    jit_compile=settings["compile_step"] or None, reduce_retracing=True
-  )
-  def train_step(batch, learning_rate):
-    labels = batch["labels"]
+  def mean_loss(predictions, batch, mixup_weight):
+    labels, weights = batch["labels"], batch.get("label_weights")
+    value = calculate_loss(predictions, labels, weights)
+    if not mixes:
+      return value
+    others = calculate_loss(
+      predictions,
+      models.mixup_partners(labels),
+      None if weights is None else models.mixup_partners(weights),
+    )
+    return mixup_weight * value + (1.0 - mixup_weight) * others
+
+  @tf.function(jit_compile=compile_step or None, reduce_retracing=True)
+  def train_step(batch, learning_rate, mixup_weight):
+    inputs = {name: batch[name] for name in ("video_matrix", "num_frames")}
+    if mixes:
+      inputs["mixup_weight"] = tf.fill(
+        tf.shape(batch["num_frames"]), mixup_weight
+      )
     with tf.GradientTape() as tape:
-      outputs = model(
-        {name: batch[name] for name in ("video_matrix", "num_frames")},
-        training=True,
-      )
-      label_loss = calculate_loss(
-        outputs["predictions"], labels, batch.get("label_weights")
-      )
+      outputs = forward(inputs, training=True)
+      label_loss = mean_loss(outputs["predictions"], batch, mixup_weight)
       reg_loss = models.regularization_loss(model, outputs)
       auxiliary = outputs.get("auxiliary_losses", {})
-      total = label_loss + settings["regularization_penalty"] * reg_loss
+      total = label_loss + settings.regularization_penalty * reg_loss
       total = sum(auxiliary.values(), total)
     update(tape.gradient(total, model.trainable_variables), learning_rate)
     scalars = {"label_loss": label_loss, "reg_loss": reg_loss, **auxiliary}
     return scalars, outputs["predictions"]
 
   def learning_rate():
-    decays = state["examples_seen"] // settings["learning_rate_decay_examples"]
-    return settings["base_learning_rate"] * tf.pow(
-      settings["learning_rate_decay"], tf.cast(decays, tf.float32)
+    decays = state["examples_seen"] // settings.learning_rate_decay_examples
+    return settings.base_learning_rate * tf.pow(
+      settings.learning_rate_decay, tf.cast(decays, tf.float32)
     )
 
   def one_step(batch):
     rate = learning_rate()
-    scalars, predictions = train_step(readers.numeric_part(batch), rate)
+    mixup_weight = tf.constant(1.0)
+    if mixes:
+      mixup_weight = draw_mixup_weight(
+        settings.mixup_alpha, state["seed"], state["global_step"]
+      )
+    scalars, predictions = train_step(
+      readers.numeric_part(batch), rate, mixup_weight
+    )
     num_videos = tf.shape(batch["labels"], tf.int64)[0]
     state["global_step"].assign_add(1)
     state["examples_seen"].assign_add(num_videos)
@@ -396,6 +444,21 @@ def make_run_steps(model, optimizer, loss, state, settings, element_spec):
   return run_steps
 
 
+def _what_to_compile(model_class, settings) -> tuple[bool, bool]:
+  """Whether XLA compiles the whole step, or its ends alone.
+
+  The ends are the loss and the update of the weights.
+  """
+  if settings.xla is not None:
+    return settings.xla, False
+  # XLA has no half precision products on CPUs, TensorFlow has.
+  half_on_cpu = settings.mixed_precision and not (
+    tf.config.list_logical_devices("GPU")
+  )
+  compile_step = model_class.xla and not half_on_cpu
+  return compile_step, not compile_step
+
+
 # --------------------------------------------------------------------------
 # What a person sees
 
@@ -408,15 +471,14 @@ class Reporter:
 
   Args:
     train_dir: where the events go.
-    num_videos: videos in all epochs together, about; None if without end.
-    max_steps: or None.
+    settings: see Settings.
     epoch_videos: videos in one epoch, about.
   """
 
-  def __init__(self, train_dir, num_videos, max_steps, epoch_videos):
+  def __init__(self, train_dir, settings, epoch_videos):
     self._writer = tf.summary.create_file_writer(train_dir)
-    self._num_videos = num_videos
-    self._max_steps = max_steps
+    self._num_videos = epoch_videos * (settings.num_epochs or 0)
+    self._max_steps = settings.max_steps
     self._epoch_videos = epoch_videos
     self._thread = concurrent.futures.ThreadPoolExecutor(1)
     self._pending = None
@@ -556,51 +618,160 @@ class StopSignal:
 # The loop
 
 
-def check_finite(model, step) -> None:
-  """Refuses weights that are no numbers; the loss shows them a step later.
-
-  Raises:
-    startup.UserError: names a weight.
-  """
-  for variable in model.variables:
-    if variable.dtype.startswith(("float", "bfloat")) and not bool(
-      tf.reduce_all(tf.math.is_finite(variable.value))
-    ):
-      raise startup.UserError(
-        f"Expected finite weights, {variable.path} has others after step"
-        f" {step}: training diverged. Start anew with a smaller"
-        " --base_learning_rate."
-      )
-
-
 def _fingerprint(files: list[str]) -> int:
   """A number that tells one list of files from another."""
   names = "\n".join(os.path.basename(file) for file in files)
   return int.from_bytes(hashlib.sha256(names.encode()).digest()[:7])
 
 
+class Run:
+  """A model in training: all that a checkpoint holds.
+
+  Args:
+    train_dir: its folder.
+    model_flags: see train_dir.py.
+    quantized: whether frames arrive as bytes.
+    settings: see Settings. With start_new_model an old run is deleted, once the
+      new model has been built.
+
+  Attributes:
+    model_flags: see train_dir.py.
+    model: as from models.build_model.
+    model_class: its class in the model files.
+    optimizer: built for its weights.
+    average: their moving averages, empty without --ema_decay.
+    state: counters, by name.
+
+  Raises:
+    startup.UserError: for all that the user can mend.
+  """
+
+  def __init__(self, train_dir, model_flags, quantized, settings):
+    self._train_dir = train_dir
+    self.model_flags = model_flags
+    self._settings = settings
+    self.model_class = models.find_class_by_name(model_flags["model"])
+    self.model = build_checked_model(model_flags, quantized)
+    self.optimizer = make_optimizer(settings.optimizer)
+    self.optimizer.build(self.model.trainable_variables)
+    self.average = []
+    if settings.ema_decay > 0:
+      self.average = [
+        tf.Variable(variable.value)
+        for variable in self.model.trainable_variables
+      ]
+    self.state = {
+      name: tf.Variable(0, dtype=tf.int64, name=name)
+      for name in (
+        "global_step",
+        "examples_seen",
+        "position",  # examples of this order of this data
+        "finished_epochs",
+        "data_fingerprint",
+        "seed",
+      )
+    }
+    if settings.start_new_model:
+      train_dirs.remove_run(train_dir)
+    self._checkpoints = train_dirs.Checkpoints(
+      train_dir,
+      settings.keep_checkpoints,
+      self.average,
+      model=self.model,
+      optimizer=self.optimizer,
+      # Keras keeps these in the layers, where tf.train.Checkpoint finds none.
+      random_state=[
+        variable.value
+        for variable in self.model.variables
+        if variable.path.endswith("seed_generator_state")
+      ],
+      **self.state,
+    )
+
+  def restore_or_begin(self, files: list[str]) -> None:
+    """Goes on with the run in train_dir on these files, or begins one."""
+    seed = self._settings.seed
+    if train_dirs.latest_checkpoint(self._train_dir) is None:
+      train_dirs.write_model_flags(self._train_dir, self.model_flags)
+      logging.info("A new run in %s.", self._train_dir)
+    else:
+      path = self._checkpoints.restore()
+      logging.info("Going on from %s.", path)
+      if (
+        int(self.state["data_fingerprint"]) == _fingerprint(files)
+        and int(self.state["seed"]) == seed
+      ):
+        return
+      logging.info("Other files or another --seed: epochs count from here.")
+      for name in ("position", "finished_epochs"):
+        self.state[name].assign(0)
+    self.state["data_fingerprint"].assign(_fingerprint(files))
+    self.state["seed"].assign(seed)
+
+  @property
+  def step(self) -> int:
+    """Steps so far."""
+    return int(self.state["global_step"])
+
+  @property
+  def examples_seen(self) -> int:
+    """Videos so far, over all epochs."""
+    return int(self.state["examples_seen"])
+
+  def has_ended(self) -> bool:
+    """Whether num_epochs or max_steps was reached."""
+    num_epochs, max_steps = self._settings.num_epochs, self._settings.max_steps
+    if num_epochs and int(self.state["finished_epochs"]) >= num_epochs:
+      return True
+    return bool(max_steps and self.step >= max_steps)
+
+  def save(self) -> None:
+    """Saves a checkpoint, unless a weight is no number.
+
+    The loss shows such a weight only a step later.
+
+    Raises:
+      startup.UserError: names the weight.
+    """
+    for variable in self.model.variables:
+      if variable.dtype.startswith(("float", "bfloat")) and not bool(
+        tf.reduce_all(tf.math.is_finite(variable.value))
+      ):
+        raise startup.UserError(
+          f"Expected finite weights, {variable.path} has others after step"
+          f" {self.step}: training diverged. Start anew with a smaller"
+          " --base_learning_rate."
+        )
+    self._checkpoints.save(self.step)
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+  """How to train: each attribute is as the flag of its name."""
+
+  batch_size: int
+  base_learning_rate: float
+  segment_labels: bool = False
+  num_readers: int = 8
+  seed: int = 0
+  regularization_penalty: float = 1.0
+  learning_rate_decay: float = 0.95
+  learning_rate_decay_examples: int = 4000000
+  optimizer: str = "AdamOptimizer"
+  clip_gradient_norm: float = 1.0
+  mixup_alpha: float = 0.0
+  ema_decay: float = 0.0
+  num_epochs: int | None = 5
+  max_steps: int | None = None
+  export_model_steps: int = 1000
+  keep_checkpoints: int = 5
+  mixed_precision: str = ""
+  xla: bool | None = None
+  start_new_model: bool = False
+
+
 def train(
-  train_dir: str,
-  model_flags: dict,
-  files: list[str],
-  *,
-  batch_size: int,
-  base_learning_rate: float,
-  segment_labels: bool = False,
-  num_readers: int = 8,
-  seed: int = 0,
-  regularization_penalty: float = 1.0,
-  learning_rate_decay: float = 0.95,
-  learning_rate_decay_examples: int = 4000000,
-  optimizer: str = "AdamOptimizer",
-  clip_gradient_norm: float = 1.0,
-  num_epochs: int | None = 5,
-  max_steps: int | None = None,
-  export_model_steps: int = 1000,
-  keep_checkpoints: int = 5,
-  mixed_precision: str = "",
-  xla: bool | None = None,
-  start_new_model: bool = False,
+  train_dir: str, model_flags: dict, files: list[str], settings: Settings
 ) -> int:
   """Trains a model, or goes on with it, until the data or the steps end.
 
@@ -608,23 +779,7 @@ def train(
     train_dir: folder of the run.
     model_flags: see train_dir.py.
     files: TFRecord files.
-    batch_size: this and all that follow are as the flags of these names.
-    base_learning_rate: of the first step.
-    segment_labels: train on rated segments.
-    num_readers: files read at the same time.
-    seed: decides the order of the data and all random numbers.
-    regularization_penalty: weight of the regularization losses.
-    learning_rate_decay: factor every learning_rate_decay_examples.
-    learning_rate_decay_examples: videos between two decays.
-    optimizer: name.
-    clip_gradient_norm: largest norm of each variable's gradient; 0: no limit.
-    num_epochs: times each video is read; None or 0: no limit.
-    max_steps: steps of the whole run; None: no limit.
-    export_model_steps: steps between two checkpoints and SavedModels.
-    keep_checkpoints: newest to keep; 0: all.
-    mixed_precision: "bfloat16" or empty.
-    xla: compile with XLA; None: what the model declares.
-    start_new_model: delete the run in train_dir, once all else is checked.
+    settings: how.
 
   Returns:
     The number of steps so far.
@@ -632,111 +787,70 @@ def train(
   Raises:
     startup.UserError: for all that the user can mend.
   """
-  if not start_new_model and train_dirs.latest_checkpoint(train_dir):
+  if not settings.start_new_model and train_dirs.latest_checkpoint(train_dir):
     train_dirs.check_same_model(train_dir, model_flags)
   # Keras draws the seeds of its initializers, dropout and sampling from here.
   # (keras.utils.set_random_seed would set TensorFlow's global seed as well,
   # with which tf.data takes no seed that depends on the epoch.)
-  random.seed(seed)
+  random.seed(settings.seed)
+  precision = settings.mixed_precision
   keras.config.set_dtype_policy(
-    f"mixed_{mixed_precision}" if mixed_precision else "float32"
+    f"mixed_{precision}" if precision else "float32"
   )
-  half_on_cpu = mixed_precision and not tf.config.list_logical_devices("GPU")
-  model_class = models.find_class_by_name(model_flags["model"])
-  # XLA has no half precision products on CPUs, TensorFlow has.
-  compile_step = xla
-  if xla is None:
-    compile_step = model_class.xla and not half_on_cpu
-  reader = readers.open_reader(model_flags, files, True, segment_labels)
-  model = build_checked_model(model_flags, reader.quantized)
-  optimizer = make_optimizer(optimizer)
-  optimizer.build(model.trainable_variables)
-  if start_new_model:
-    train_dirs.remove_run(train_dir)
-  state = {
-    name: tf.Variable(0, dtype=tf.int64, name=name)
-    for name in (
-      "global_step",
-      "examples_seen",
-      "position",  # examples of this order of this data
-      "finished_epochs",
-      "data_fingerprint",
-      "seed",
-    )
-  }
-  checkpoints = train_dirs.Checkpoints(
-    train_dir,
-    keep_checkpoints,
-    model=model,
-    optimizer=optimizer,
-    # Keras keeps these in the layers, where tf.train.Checkpoint finds none.
-    random_state=[
-      variable.value
-      for variable in model.variables
-      if variable.path.endswith("seed_generator_state")
-    ],
-    **state,
+  reader = readers.open_reader(
+    model_flags, files, True, settings.segment_labels
   )
-  _restore_or_begin(train_dir, model_flags, checkpoints, state, files, seed)
-  step = int(state["global_step"])
-  if (num_epochs and int(state["finished_epochs"]) >= num_epochs) or (
-    max_steps and step >= max_steps
-  ):
+  run = Run(train_dir, model_flags, reader.quantized, settings)
+  run.restore_or_begin(files)
+  if run.has_ended():
     logging.info(
       "Nothing to do: the run in %s has ended after step %d. Raise"
       " --num_epochs or --max_steps to go on, or begin anew with"
       " --start_new_model.",
       train_dir,
-      step,
+      run.step,
     )
-    return step
-
-  batches = readers.training_batches(
-    reader,
-    files,
-    batch_size,
-    num_epochs,
-    int(state["seed"]),
-    int(state["position"]),
-    num_readers,
-  )
-  run_steps = make_run_steps(
-    model,
-    optimizer,
-    losses.find_class_by_name(model_flags["label_loss"])(),
-    state,
-    {
-      "regularization_penalty": regularization_penalty,
-      "clip_gradient_norm": clip_gradient_norm,
-      "base_learning_rate": base_learning_rate,
-      "learning_rate_decay": learning_rate_decay,
-      "learning_rate_decay_examples": learning_rate_decay_examples,
-      "compile_step": compile_step,
-      "compile_ends": xla is None and not compile_step,
-    },
-    batches.element_spec,
-  )
-  epoch_videos = readers.estimate_num_videos(files)
-  reporter = Reporter(
-    train_dir,
-    epoch_videos * num_epochs if num_epochs else None,
-    max_steps,
-    epoch_videos,
-  )
+    return run.step
+  reporter = Reporter(train_dir, settings, readers.estimate_num_videos(files))
   exporter = export_model.BackgroundExporter(
     model_flags, reader.kinds, train_dir
   )
+  _train_until_stopped(run, reader, files, settings, reporter, exporter)
+  exporter.close()
+  reporter.close()
+  logging.info(
+    "Done at step %d, after %d examples. Checkpoint: %s",
+    run.step,
+    run.examples_seen,
+    train_dirs.latest_checkpoint(train_dir),
+  )
+  return run.step
+
+
+def _train_until_stopped(run, reader, files, settings, reporter, exporter):
+  """The outer loop: runs the inner one, reports, saves and exports."""
+  batches = readers.training_batches(
+    reader,
+    files,
+    settings.batch_size,
+    settings.num_epochs,
+    settings.seed,
+    int(run.state["position"]),
+    settings.num_readers,
+  )
+  loss = losses.find_class_by_name(run.model_flags["label_loss"])()
+  run_steps = make_run_steps(run, loss, settings, batches.element_spec)
   iterator = iter(batches)
-  saved_step, saved_time = step, time.monotonic()
-  chunk = 1
+  step = saved_step = run.step
+  saved_time = time.monotonic()
+  chunk, every = 1, settings.export_model_steps
   ended = False
   with StopSignal() as stop:
     while not ended:
-      began = time.monotonic()
-      wanted = min(chunk, export_model_steps - step % export_model_steps)
-      if max_steps:
-        wanted = min(wanted, max_steps - step)
-      seen_before = int(state["examples_seen"])
+      wanted = min(chunk, every - step % every)
+      if settings.max_steps:
+        wanted = min(wanted, settings.max_steps - step)
+      began, seen_before = time.monotonic(), run.examples_seen
       try:
         done, outputs = run_steps(iterator, tf.constant(wanted))
       except readers.READ_ERRORS:
@@ -745,57 +859,23 @@ def train(
       done = int(done)
       step += done
       seconds = time.monotonic() - began
-      data_ended = done < wanted
-      ended = data_ended or bool(max_steps and step >= max_steps)
-      ended = ended or stop.received is not None
+      if done < wanted and settings.num_epochs:
+        run.state["finished_epochs"].assign(settings.num_epochs)
+      ended = done < wanted or run.has_ended() or stop.received is not None
       if done:
-        seen = int(state["examples_seen"])
+        seen = run.examples_seen
         reporter.report(step, seen, (seen - seen_before) / seconds, outputs)
         # Ten steps between two reports, fewer where steps are slow.
         chunk = max(1, min(10, int(_LONGEST_SILENCE_SECONDS * done / seconds)))
-      if data_ended and num_epochs:
-        state["finished_epochs"].assign(num_epochs)
-      at_export = step % export_model_steps == 0 and step > saved_step
+      at_export = step % every == 0 and step > saved_step
       late = time.monotonic() - saved_time > SAVE_SECONDS
       if ended or at_export or late:
         reporter.wait()  # raises, before anything is saved, on a loss of NaN
-        check_finite(model, step)
-        checkpoints.save(step)
-        reporter.histograms(model, step)
+        run.save()
+        reporter.histograms(run.model, step)
         if at_export or ended:
-          exporter.export(model, step, final=ended)
+          exporter.export(run.model, step, ended, run.average)
         saved_step, saved_time = step, time.monotonic()
-  exporter.close()
-  reporter.close()
-  logging.info(
-    "Done at step %d, after %d examples. Checkpoint: %s",
-    step,
-    int(state["examples_seen"]),
-    train_dirs.latest_checkpoint(train_dir),
-  )
-  return step
-
-
-def _restore_or_begin(
-  train_dir, model_flags, checkpoints, state, files, seed
-) -> None:
-  """Goes on with the run in a train_dir, or begins one."""
-  if train_dirs.latest_checkpoint(train_dir) is None:
-    train_dirs.write_model_flags(train_dir, model_flags)
-    state["data_fingerprint"].assign(_fingerprint(files))
-    state["seed"].assign(seed)
-    logging.info("A new run in %s.", train_dir)
-    return
-  path = checkpoints.restore()
-  logging.info("Going on from %s.", path)
-  if int(state["data_fingerprint"]) != _fingerprint(files) or (
-    int(state["seed"]) != seed
-  ):
-    logging.info("Other files or another --seed: epochs count from here.")
-    for name in ("position", "finished_epochs"):
-      state[name].assign(0)
-    state["data_fingerprint"].assign(_fingerprint(files))
-    state["seed"].assign(seed)
 
 
 def main() -> None:
@@ -823,27 +903,15 @@ def main() -> None:
     rate,
     pattern,
   )
+  given = {
+    field.name: getattr(FLAGS, field.name)
+    for field in dataclasses.fields(Settings)
+  }
   train(
     FLAGS.train_dir,
     model_flags,
     readers.find_files(pattern, "train_data_pattern"),
-    batch_size=batch_size,
-    base_learning_rate=rate,
-    segment_labels=FLAGS.segment_labels,
-    num_readers=FLAGS.num_readers,
-    seed=FLAGS.seed,
-    regularization_penalty=FLAGS.regularization_penalty,
-    learning_rate_decay=FLAGS.learning_rate_decay,
-    learning_rate_decay_examples=FLAGS.learning_rate_decay_examples,
-    optimizer=FLAGS.optimizer,
-    clip_gradient_norm=FLAGS.clip_gradient_norm,
-    num_epochs=FLAGS.num_epochs,
-    max_steps=FLAGS.max_steps,
-    export_model_steps=FLAGS.export_model_steps,
-    keep_checkpoints=FLAGS.keep_checkpoints,
-    mixed_precision=FLAGS.mixed_precision,
-    xla=FLAGS.xla,
-    start_new_model=FLAGS.start_new_model,
+    Settings(**{**given, "batch_size": batch_size, "base_learning_rate": rate}),
   )
 
 

@@ -275,16 +275,29 @@ def checkpoint_step(checkpoint_path: str) -> int:
   return int(checkpoint_path.rsplit("-", 1)[1])
 
 
+def _has_average(checkpoint_path: str) -> bool:
+  """Whether a checkpoint holds moving averages of the weights."""
+  names = tf.train.load_checkpoint(checkpoint_path).get_variable_to_shape_map()
+  return any(name.startswith("average/") for name in names)
+
+
 def load_weights(model: keras.Model, checkpoint_path: str) -> None:
   """Restores the model of a checkpoint, without the optimizer.
+
+  Weights of which the training run kept a moving average become that average.
 
   Raises:
     startup.UserError: the checkpoint holds another model, or is damaged.
     tf.errors.NotFoundError: it is gone; a training run deletes old ones.
   """
   with _checkpoint_errors(checkpoint_path):
-    status = tf.train.Checkpoint(model=model).restore(checkpoint_path)
-    status.expect_partial().assert_existing_objects_matched()
+    parts = [{"model": model}]
+    if _has_average(checkpoint_path):
+      weights = [variable.value for variable in model.trainable_variables]
+      parts.append({"average": weights})
+    for part in parts:
+      status = tf.train.Checkpoint(**part).restore(checkpoint_path)
+      status.expect_partial().assert_existing_objects_matched()
 
 
 @contextlib.contextmanager
@@ -317,12 +330,17 @@ class Checkpoints:
   Args:
     train_dir: where.
     keep: how many of the newest to keep; 0 for all.
-    **state: what to save: name -> model, optimizer or tf.Variable.
+    average: moving averages of the model's trainable weights, a tf.Variable
+      each; empty for none.
+    **state: what else to save: name -> model, optimizer or tf.Variable.
   """
 
-  def __init__(self, train_dir: str, keep: int, **state):
+  def __init__(self, train_dir: str, keep: int, average=(), **state):
     self._train_dir = train_dir
-    self._checkpoint = tf.train.Checkpoint(**state)
+    self._average = list(average)
+    self._state = state
+    extra = {"average": self._average} if average else {}
+    self._checkpoint = tf.train.Checkpoint(**state, **extra)
     self._manager = tf.train.CheckpointManager(
       self._checkpoint,
       train_dir,
@@ -333,6 +351,8 @@ class Checkpoints:
   def restore(self) -> str | None:
     """Restores the newest checkpoint; gives its path, or None without one.
 
+    Where it has no averages, they begin at the weights that it has.
+
     Raises:
       startup.UserError: it holds something else, or is damaged.
     """
@@ -340,7 +360,15 @@ class Checkpoints:
     if path is None:
       return None
     with _checkpoint_errors(path):
-      self._checkpoint.restore(path).assert_existing_objects_matched()
+      checkpoint = self._checkpoint
+      begins_average = self._average and not _has_average(path)
+      if begins_average:
+        checkpoint = tf.train.Checkpoint(**self._state)
+      checkpoint.restore(path).assert_existing_objects_matched()
+    if begins_average:
+      weights = self._state["model"].trainable_variables
+      for mean, variable in zip(self._average, weights, strict=True):
+        mean.assign(variable.value)
     return path
 
   def save(self, step: int) -> str:

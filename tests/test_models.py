@@ -346,6 +346,31 @@ def test_a_video_without_frames_has_finite_predictions(frame_case):
   )
 
 
+def test_a_video_mixed_with_weight_one_is_itself(case):
+  mixed = models.add_mixup(case.model)
+  # Of two videos of different lengths the longer one's counts.
+  batch = {**case.batch, "num_frames": np.full_like(NUM_FRAMES, LENGTH)}
+  expected = predict(case.model, batch)
+  for weight, is_same in ((1.0, True), (0.5, False)):
+    weights = np.full(len(NUM_FRAMES), weight, np.float32)
+    predictions = predict(mixed, {**batch, "mixup_weight": weights})
+    difference = abs(predictions - expected).max()
+    assert (difference < 1e-5) == is_same, difference
+
+
+def test_mixing_trains_the_same_weights(case):
+  mixed = models.add_mixup(case.model)
+  assert [id(variable) for variable in mixed.trainable_variables] == [
+    id(variable) for variable in case.model.trainable_variables
+  ]
+  weights = np.full(len(NUM_FRAMES), 0.3, np.float32)
+  for path, gradient in gradients_by_path(
+    mixed, {**case.batch, "mixup_weight": weights}, True
+  ).items():
+    assert gradient is not None, path
+    assert np.isfinite(gradient).all(), path
+
+
 @pytest.mark.parametrize("model_class", model_classes())
 def test_a_flags_own_default_is_the_keywords(model_class):
   # Otherwise the command line and a call would build different models.
@@ -590,6 +615,53 @@ def test_frames_are_normalised_one_by_one():
   # (0.6, 0.8) and (1, 0) have the mean (0.8, 0.4): sigmoid(0.8), sigmoid(0.4).
   np.testing.assert_allclose(
     predict(model, batch), [[0.689974, 0.598688]], atol=1e-6
+  )
+
+
+def test_mixed_videos_by_hand():
+  model = models.build_model(
+    make_model_flags(
+      video_level_models.LogisticModel, feature_sizes="1,1", num_classes=2
+    )
+  )
+  kernel, bias = model.trainable_variables
+  kernel.assign([[1.0, 0.0], [0.0, 1.0]])
+  bias.assign([0.0, 0.0])
+  batch = {
+    "video_matrix": np.array([[30.0, 40.0], [2.0, 0.0]], np.float32),
+    "num_frames": np.array([1, 1], np.int32),
+    "mixup_weight": np.array([0.75, 0.75], np.float32),
+  }
+  # 0.75 (0.6, 0.8) + 0.25 (1, 0) = (0.7, 0.6); the other way (0.9, 0.2).
+  np.testing.assert_allclose(
+    predict(models.add_mixup(model), batch),
+    [[0.668188, 0.645656], [0.710950, 0.549834]],
+    atol=1e-6,
+  )
+
+
+def test_the_mean_of_mixed_frames_is_over_the_longer_video():
+  model_class = frame_level_models.FrameLevelLogisticModel
+  model = models.build_model(
+    make_model_flags(model_class, feature_sizes="1,1", num_classes=2),
+    quantized=False,
+  )
+  kernel, bias = model.trainable_variables
+  kernel.assign([[1.0, 0.0], [0.0, 1.0]])
+  bias.assign([0.0, 0.0])
+  batch = {
+    "video_matrix": np.array(
+      [[[3, 4], [9, 9], [9, 9]], [[1, 0], [1, 0], [0, 1]]], np.float32
+    ),
+    "num_frames": np.array([1, 3], np.int32),
+    "mixup_weight": np.array([0.5, 0.5], np.float32),
+  }
+  # Frames 0.5 (0.6, 0.8) + 0.5 (1, 0), 0.5 (1, 0), 0.5 (0, 1): the mean is
+  # (1.3, 0.9) / 3, whichever of the two comes first.
+  np.testing.assert_allclose(
+    predict(models.add_mixup(model), batch),
+    [[0.606669, 0.574443]] * 2,
+    atol=1e-6,
   )
 
 

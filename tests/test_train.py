@@ -33,7 +33,9 @@ import startup  # isort: skip
 import tensorflow as tf
 
 import models
+import readers
 import train
+import train_dir as train_dirs
 
 STEP_LINE = re.compile(
   r"I\d{4} [\d:.]+ +\d+ train\.py:\d+\] training step (?P<step>\d+) \|"
@@ -584,7 +586,7 @@ def train_tiny(train_dir, files, model_flags=TINY_FLAGS, **settings):
   """train() with batches of 5, compiled by XLA only if asked for."""
   defaults = {"batch_size": 5, "base_learning_rate": 0.01, "xla": False}
   return train.train(
-    str(train_dir), model_flags, files, **{**defaults, **settings}
+    str(train_dir), model_flags, files, train.Settings(**defaults | settings)
   )
 
 
@@ -605,6 +607,11 @@ RESUMED = {
       "dbof_hidden_size": 3,
     },
     {},
+  ),
+  "mixed videos and averaged weights": (
+    "tiny_files",
+    TINY_FLAGS,
+    {"mixup_alpha": 0.4, "ema_decay": 0.9},
   ),
   "segments": (
     "tiny_segment_files",
@@ -628,6 +635,118 @@ def test_resumed_run_equals_the_uninterrupted_one(request, tmp_path, name):
   assert checkpoint_steps(parts) == {5, 9}
   assert train_tiny(parts, files, model_flags, **settings) == 14
   assert_same_state(whole / "model.ckpt-14", parts / "model.ckpt-14")
+
+
+def test_averages_by_hand(tiny_files, tmp_path):
+  settings = {"ema_decay": 0.6, "export_model_steps": 1, "keep_checkpoints": 0}
+  train_tiny(tmp_path, tiny_files, **settings, max_steps=12)
+  average = None
+  for step in range(1, 13):
+    path = str(tmp_path / f"model.ckpt-{step}")
+    model = models.build_model(TINY_FLAGS)
+    tf.train.Checkpoint(model=model).restore(path).expect_partial()
+    weights = model.trainable_variables[0].numpy()
+    found = checkpoint_values(path)["average/0/.ATTRIBUTES/VARIABLE_VALUE"]
+    if average is not None:
+      # The decay grows to 0.6 as the average gets to know more steps.
+      decay = min(0.6, step / (9.0 + step))
+      average = decay * average + (1 - decay) * weights
+      np.testing.assert_allclose(found, average, atol=1e-6)
+    average = found
+    # They are what is evaluated.
+    train_dirs.load_weights(model, path)
+    np.testing.assert_array_equal(model.trainable_variables[0].numpy(), found)
+    assert np.abs(found - weights).max() > 1e-5
+
+
+def test_averages_are_exported(tiny_files, tmp_path):
+  train_tiny(tmp_path, tiny_files, ema_decay=0.9, max_steps=6)
+  model = models.build_model(TINY_FLAGS)
+  train_dirs.load_weights(model, str(tmp_path / "model.ckpt-6"))
+  batch = {
+    "video_matrix": np.random.default_rng(3).normal(size=(4, 7)),
+    "num_frames": np.ones(4, np.int32),
+  }
+  batch["video_matrix"] = batch["video_matrix"].astype(np.float32)
+  exported = tf.saved_model.load(str(tmp_path / "export" / "step_6"))
+  signature = exported.signatures["predict_arrays"]
+  np.testing.assert_allclose(
+    signature(**{name: tf.constant(value) for name, value in batch.items()})[
+      "predictions"
+    ],
+    model(batch)["predictions"],
+    atol=1e-6,
+  )
+
+
+def test_averages_may_begin_and_end_with_any_part_of_a_run(
+  tiny_files, tmp_path
+):
+  name = "average/0/.ATTRIBUTES/VARIABLE_VALUE"
+  train_tiny(tmp_path, tiny_files, max_steps=4)
+  assert name not in checkpoint_values(tmp_path)
+  plain = load_model(tmp_path).trainable_variables[0].numpy()
+  # A step of length 0 after the average began at the restored weights.
+  train_tiny(
+    tmp_path,
+    tiny_files,
+    ema_decay=0.9,
+    base_learning_rate=0.0,
+    max_steps=5,
+  )
+  np.testing.assert_allclose(checkpoint_values(tmp_path)[name], plain)
+  train_tiny(tmp_path, tiny_files, max_steps=6)
+  assert name not in checkpoint_values(tmp_path)
+
+
+def test_the_loss_of_mixed_videos_by_hand(tiny_files, tmp_path):
+  settings = {"batch_size": NUM_TINY, "base_learning_rate": 0.0, "seed": 5}
+  train_tiny(tmp_path, tiny_files, mixup_alpha=0.4, max_steps=3, **settings)
+  losses = event_tags(tmp_path)["label_loss"]
+  kernel, bias = (
+    value.astype(np.float64)
+    for value in load_model(tmp_path).get_layer("fully_connected").get_weights()
+  )
+  reader = readers.open_reader(TINY_FLAGS, tiny_files, True)
+  batches = readers.training_batches(
+    reader, tiny_files, NUM_TINY, num_epochs=3, seed=5
+  )
+  weights = []
+  for step, batch in enumerate(batches.as_numpy_iterator()):
+    weight = float(
+      train.draw_mixup_weight(
+        0.4, tf.constant(5, tf.int64), tf.constant(step, tf.int64)
+      )
+    )
+    weights.append(weight)
+    inputs = normalized(batch["video_matrix"])
+    inputs = weight * inputs + (1 - weight) * np.roll(inputs, 1, axis=0)
+    predictions = sigmoid(inputs @ kernel + bias)
+    expected = 0.0
+    for share, labels in (
+      (weight, batch["labels"]),
+      (1 - weight, np.roll(batch["labels"], 1, axis=0)),
+    ):
+      likely = np.where(labels, predictions, 1 - predictions)
+      expected -= share * np.log(likely + 1e-5).sum() / NUM_TINY
+    if step + 1 in losses:
+      assert losses[step + 1] == pytest.approx(expected, abs=1e-5)
+  assert set(losses) == {1, 3}
+  assert len(set(weights)) == 3
+
+
+def test_mixup_weights_have_the_beta_distribution():
+  weights = np.array(
+    [
+      train.draw_mixup_weight(
+        0.4, tf.constant(1, tf.int64), tf.constant(step, tf.int64)
+      )
+      for step in range(2000)
+    ]
+  )
+  # Beta(a, a) has the mean 1/2 and the variance 1 / (4 (2 a + 1)).
+  assert weights.mean() == pytest.approx(0.5, abs=0.03)
+  assert weights.var() == pytest.approx(1 / (4 * 1.8), abs=0.01)
 
 
 def test_the_seed_decides_the_run(tiny_files, tmp_path):
