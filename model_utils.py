@@ -17,6 +17,11 @@ _SMALLEST_SQUARED_NORM = 1e-12
 _LANES = 128  # of float32: eight registers of AVX-512
 
 
+def _widen(values):
+  """Half precision becomes float32, in which many numbers can be added."""
+  return ops.cast(values, keras.backend.result_type(values.dtype, "float32"))
+
+
 def l2_normalize(vectors):
   """Divides each vector by its length; a zero vector stays zero.
 
@@ -24,10 +29,11 @@ def l2_normalize(vectors):
     vectors: (..., features) float.
 
   Returns:
-    Same shape: x / sqrt(max(sum(x^2), 1e-12)).
+    Same shape and dtype: x / sqrt(max(sum(x^2), 1e-12)).
   """
-  squared = squared_lengths(vectors)[..., None]
-  return vectors * ops.rsqrt(ops.maximum(squared, _SMALLEST_SQUARED_NORM))
+  squared = squared_lengths(_widen(vectors))[..., None]
+  scale = ops.rsqrt(ops.maximum(squared, _SMALLEST_SQUARED_NORM))
+  return vectors * ops.cast(scale, vectors.dtype)
 
 
 def squared_lengths(vectors):
@@ -528,7 +534,13 @@ def _sums_of_residuals(frames, assignment, centers):
   sums = ops.einsum("btk,btd->bkd", assignment, frames)
   if centers is None:
     return sums
-  return sums - ops.sum(assignment, axis=1)[:, :, None] * centers
+  return sums - _assigned(assignment) * centers
+
+
+def _assigned(assignment):
+  """How much is assigned to each cluster: (B, T, K) -> (B, K, 1)."""
+  assigned = ops.sum(_widen(assignment), axis=1)[:, :, None]
+  return ops.cast(assigned, assignment.dtype)
 
 
 class Vlad(keras.layers.Layer):
@@ -606,7 +618,7 @@ class FisherVector(keras.layers.Layer):
   def call(self, frames, assignment):
     """See the class."""
     scale = ops.square(self.deviations) + 1e-6
-    assigned = ops.sum(assignment, axis=1)[:, :, None]
+    assigned = _assigned(assignment)
     sums = ops.einsum("btk,btd->bkd", assignment, frames)
     squares = ops.einsum("btk,btd->bkd", assignment, ops.square(frames))
     first = l2_normalize((sums - assigned * self.centers) / scale)
@@ -638,7 +650,7 @@ class BagOfWords(keras.layers.Layer):
 
   def call(self, assignment):
     """See the class."""
-    return l2_normalize(ops.sum(assignment, axis=1))
+    return l2_normalize(_assigned(assignment)[:, :, 0])
 
 
 class NextVlad(keras.layers.Layer):

@@ -269,6 +269,16 @@ def test_half_precision_inside_gives_float32_probabilities(case):
   # bfloat16 keeps 8 bits: wrong by 0.4 % at each of several layers.
   exact = predict(case.model, case.batch)
   np.testing.assert_allclose(predictions, exact, atol=0.1)
+  outputs = half(case.batch, training=True)
+  assert outputs["predictions"].dtype == "float32"
+  for loss in [
+    models.regularization_loss(half, outputs),
+    *outputs.get("auxiliary_losses", {}).values(),
+  ]:
+    assert loss.dtype == "float32"
+  for path, gradient in gradients_by_path(half, case.batch, True).items():
+    assert gradient.dtype == "float32", path
+    assert np.isfinite(gradient).all(), path
 
 
 def test_more_padding_changes_nothing(frame_case):
