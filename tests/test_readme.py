@@ -1,4 +1,4 @@
-"""Runs the commands of README.md as they stand there."""
+"""Runs README.md's commands as they stand there; checks the models' page."""
 
 import os
 import re
@@ -6,9 +6,27 @@ import shlex
 import subprocess
 
 import pytest
+from absl import flags
+from absl.testing import flagsaver
 from conftest import REPOSITORY, run_program
 
+import startup  # isort: skip # noqa: F401
+import keras
+
+import frame_level_models
+import models
+import train
+import video_level_models
+
 README = (REPOSITORY / "README.md").read_text()
+MODEL_OVERVIEW = (REPOSITORY / "docs" / "model_overview.md").read_text()
+
+MODELS = {
+  name: value
+  for module in (video_level_models, frame_level_models)
+  for name, value in vars(module).items()
+  if isinstance(value, type) and issubclass(value, models.BaseModel)
+}
 
 
 def commands() -> list[str]:
@@ -107,3 +125,91 @@ def test_make_demo(tmp_path):
   frequencies, model = map(float, re.findall(r"GAP: ([\d.]+)$", log, re.M))
   assert model > 2 * frequencies
   assert "VideoId,LabelConfidencePairs" in log
+
+
+# --------------------------------------------------------------------------
+# docs/model_overview.md
+
+
+def overview_sections() -> list[tuple[str, str]]:
+  """(name, text) of the sections that are about a model."""
+  sections = [
+    section.partition("\n")[::2]
+    for section in re.split(r"^## ", MODEL_OVERVIEW, flags=re.MULTILINE)[1:]
+  ]
+  return [(name, text) for name, text in sections if name.endswith("Model")]
+
+
+def overview_commands(text) -> list[list[str]]:
+  """The words of each command in the code blocks of a section."""
+  blocks = re.findall(r"^```.*?\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+  lines = "".join(blocks).replace("\\\n", " ").splitlines()
+  return [shlex.split(line) for line in lines]
+
+
+@pytest.fixture
+def train_flags():
+  """The flags of train.py, with their defaults."""
+  with flagsaver.flagsaver():  # which removes new flags in the end
+    train.define_flags()
+    yield flags.FLAGS
+
+
+def test_each_model_has_a_section_and_a_row_to_choose_it_by():
+  names = sorted(name for name, _ in overview_sections())
+  rows = re.findall(r"^\| \[(\w+)\]\(#(\w+)\) \|", MODEL_OVERVIEW, re.MULTILINE)
+
+  assert names == sorted(MODELS)
+  assert sorted(rows) == [(name, name.lower()) for name in names]
+  named = set(re.findall(r"\b[A-Z]\w+Model\b", MODEL_OVERVIEW))
+  assert named - MODELS.keys() <= {"BaseModel", "MyModel", "SavedModel"}
+
+
+@pytest.mark.parametrize(("name", "text"), overview_sections())
+def test_section_has_one_command_that_train_accepts(name, text, train_flags):
+  (command,) = overview_commands(text)
+
+  assert command[:3] == ["python", "train.py", f"--model={name}"]
+  assert train_flags(command[1:]) == ["train.py"]
+  model_flags = train.model_flags_from_flags()
+  assert model_flags["model"] == name
+  is_frame_level = MODELS[name].__module__ == frame_level_models.__name__
+  assert model_flags["frame_features"] == is_frame_level
+  assert model_flags["feature_sizes"] == "1024,128"
+
+
+@pytest.mark.parametrize(("name", "text"), overview_sections())
+def test_section_tells_the_defaults(name, text):
+  words = " ".join(text.split())
+
+  batch_size, learning_rate = re.search(
+    r"Defaults: batch size (\d+), learning rate ([\d.]+)\.", words
+  ).groups()
+  assert int(batch_size) == MODELS[name].batch_size
+  assert float(learning_rate) == MODELS[name].base_learning_rate
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", MODELS)
+def test_overview_tells_the_number_of_parameters(name):
+  level, shown = re.search(
+    rf"^\| \[{name}\]\S* \| (\w+) \| ([\d.]+) \|", MODEL_OVERVIEW, re.MULTILINE
+  ).groups()
+  model = models.build_model(
+    {
+      "model": name,
+      "feature_sizes": "1024,128",
+      "frame_features": level == "frame",
+      "num_classes": 3862,
+    }
+  )
+
+  millions = (
+    sum(v.value.shape.num_elements() for v in model.trainable_variables) / 1e6
+  )
+  decimals = len(shown.partition(".")[2])
+  assert f"{millions:.{decimals}f}" == shown
+  (section,) = (text for key, text in overview_sections() if key == name)
+  assert f"Cost: {shown} M parameters" in section
+  del model
+  keras.backend.clear_session()  # the largest has 1.3 GB
