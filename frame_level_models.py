@@ -1396,8 +1396,9 @@ class AttentionClusterModel(models.BaseModel):
       dropout_rate: part of the pooled features left out in training.
       **unused_params: not used.
     """
-    frames = model_utils.SampleFrames(iterations)(
-      model_input, num_frames, training=False
+    # A training=False in the call would give way to that of the whole model's.
+    frames = model_utils.SampleFrames(iterations, random_frames=None)(
+      model_input, num_frames
     )
     mask = model_utils.FrameMask()(frames, num_frames * 0 + iterations)
     pooled = []

@@ -314,7 +314,8 @@ class SampleFrames(keras.layers.Layer):
     num_samples: K, frames to pick.
     random_frames: in training, True picks K frames independently of each
       other, with repetition; False a run of K following frames (of a shorter
-      video, all frames, the last one repeated).
+      video, all frames, the last one repeated); None evenly spaced ones there
+      too.
 
   Input shape: frames (B, T, D), num_frames (B,) int.
   Output shape: (B, K, D).
@@ -331,7 +332,7 @@ class SampleFrames(keras.layers.Layer):
     batch, length, features = ops.shape(frames)
     valid = ops.cast(num_frames, "float32")[:, None]
     steps = ops.arange(self.num_samples, dtype="float32")[None, :]
-    if not training:
+    if not training or self.random_frames is None:
       index = (steps + 0.5) * valid / self.num_samples
     elif self.random_frames:
       index = valid * keras.random.uniform(

@@ -1,11 +1,16 @@
 """Tests of frame_level_models."""
 
+import math
+import re
+
 import startup  # isort: skip # noqa: F401
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 import frame_level_models
+import losses
 import models
 
 
@@ -50,13 +55,32 @@ def random_weights(model, scale=0.8):
   return weights
 
 
-def predict(model, frames, num_frames):
-  """The predictions of some videos, as an array."""
+def random_statistics(model):
+  """Sets all moving means and variances at random; gives them by path."""
+  generator = np.random.default_rng(3)
+  weights = {}
+  for variable in model.non_trainable_variables:
+    if "moving_" in variable.path:
+      value = generator.normal(scale=0.5, size=variable.shape)
+      if "variance" in variable.path:
+        value = abs(value) + 0.5
+      variable.assign(value)
+      weights[variable.path] = value
+  return weights
+
+
+def run(model, frames, num_frames, training=False):
+  """All outputs for some videos."""
   batch = {
     "video_matrix": np.asarray(frames, np.float32),
     "num_frames": np.asarray(num_frames, np.int32),
   }
-  return model(batch, training=False)["predictions"].numpy()
+  return model(batch, training=training)
+
+
+def predict(model, frames, num_frames, training=False):
+  """The predictions of some videos, as an array."""
+  return run(model, frames, num_frames, training)["predictions"].numpy()
 
 
 def random_frames(num_frames, length, size):
@@ -70,9 +94,46 @@ def sigmoid(values):
   return 1.0 / (1.0 + np.exp(-values))
 
 
-def count_trainable(model):
-  """The number of trainable numbers in a model."""
-  return sum(int(np.prod(v.shape)) for v in model.trainable_variables)
+def dense(values, weights, name):
+  """A dense layer of (..., features), without a bias if it has none."""
+  return values @ weights[f"{name}/kernel"] + weights.get(f"{name}/bias", 0.0)
+
+
+def relu(values):
+  return np.maximum(values, 0.0)
+
+
+def softmax(scores, axis=-1):
+  powers = np.exp(scores - scores.max(axis=axis, keepdims=True))
+  return powers / powers.sum(axis=axis, keepdims=True)
+
+
+def unit(values):
+  """Vectors divided by their length."""
+  return values / np.linalg.norm(values, axis=-1, keepdims=True)
+
+
+def normalized(values, weights, name, mean=None, variance=None):
+  """Batch normalisation, by the moving statistics unless others are given."""
+  if mean is None:
+    mean = weights[f"{name}/moving_mean"]
+    variance = weights[f"{name}/moving_variance"]
+  values = (values - mean) / np.sqrt(variance + 0.001)
+  return values * weights[f"{name}/gamma"] + weights[f"{name}/beta"]
+
+
+def classified(values, weights, name="classifier"):
+  """A logistic classifier."""
+  return sigmoid(dense(values, weights, name))
+
+
+def count_trainable(model_name, feature_sizes, num_classes, **hyperparameters):
+  """The number of trainable numbers in a model, which it does not allocate."""
+  # In a graph of its own TensorFlow notes down how the variables would be
+  # initialised, and does not do it: the largest have a gigabyte.
+  with tf.Graph().as_default():
+    model = build(model_name, feature_sizes, num_classes, **hyperparameters)
+    return sum(int(np.prod(v.shape)) for v in model.trainable_variables)
 
 
 @pytest.fixture(scope="module")
@@ -251,11 +312,10 @@ def test_dbof_model_samples_at_random_only_in_training():
 
 
 def test_size_of_dbof_model():
-  model = build("DbofModel", "1024,128", 3862)
   # Batch norm of 1152, 8192 and 1024: 2 * 10,368 = 20,736; clusters
   # 1152 * 8192 = 9,437,184; hidden 8192 * 1024 = 8,388,608; MoE on 1024:
   # 1024 * 3862 * 5 + 3862 * 2 = 19,781,164.
-  assert count_trainable(model) == 37_627_692
+  assert count_trainable("DbofModel", "1024,128", 3862) == 37_627_692
 
 
 # --------------------------------------------------------------------------
@@ -374,10 +434,9 @@ def test_forget_gates_start_at_1_as_in_the_starter():
 
 
 def test_size_of_lstm_model():
-  model = build("LstmModel", "1024,128", 3862)
   # 4 * (1152 + 1024 + 1) * 1024 = 8,916,992 and 4 * (1024 + 1024 + 1) * 1024
   # = 8,392,704; MoE on 1024 as in DbofModel 19,781,164.
-  assert count_trainable(model) == 37_090_860
+  assert count_trainable("LstmModel", "1024,128", 3862) == 37_090_860
 
 
 # --------------------------------------------------------------------------
@@ -457,46 +516,79 @@ def test_a_stream_sees_its_own_feature_only():
     assert changes.max(axis=1).min() > 1e-3
 
 
+def bidirectional_states(frames, weights, name):
+  """What a bidirectional LSTM gives for valid frames alone."""
+  forward, backward = (
+    next(
+      path.rsplit("/", 1)[0]
+      for path in weights
+      if path.startswith(f"{name}/{direction}")
+    )
+    for direction in ("forward", "backward")
+  )
+  # The backward one begins at the last valid frame.
+  return np.concatenate(
+    [
+      lstm_states(frames, weights, forward),
+      lstm_states(frames[::-1], weights, backward)[::-1],
+    ],
+    axis=1,
+  )
+
+
+def stream_vectors(frames, weights):
+  """The pooled streams of a video's valid frames, of features 0-2 and 3-4."""
+  vectors = []
+  for stream, features in enumerate((slice(0, 3), slice(3, 5))):
+    name = f"stream_{stream}"
+    states = relu(dense(frames[:, features], weights, f"{name}_dense"))
+    for layer in range(2):
+      states = bidirectional_states(states, weights, f"{name}_lstm_{layer}")
+    vectors.append(states.max(axis=0))
+  return vectors
+
+
+def valid_parts(frames, num_frames):
+  """The valid frames of each video."""
+  return [frames[video, :valid] for video, valid in enumerate(num_frames)]
+
+
 def test_stream_lstm_model_against_plain_loops():
   model = build("StreamLstmModel", "3,2", 4, **SMALL_STREAMS)
   weights = random_weights(model)
   num_frames = [6, 3, 1]
   frames = random_frames(num_frames, 7, 5)
   expected = []
-  for video, valid in enumerate(num_frames):
-    probabilities = []
-    for stream, features in enumerate((slice(0, 3), slice(3, 5))):
-      name = f"stream_{stream}"
-      states = np.maximum(
-        frames[video, :valid, features] @ weights[f"{name}_dense/kernel"]
-        + weights[f"{name}_dense/bias"],
-        0.0,
-      )
-      for layer in range(2):
-        bidirectional = f"{name}_lstm_{layer}"
-        forward, backward = (
-          next(
-            path.rsplit("/", 1)[0]
-            for path in weights
-            if path.startswith(f"{bidirectional}/{direction}")
-          )
-          for direction in ("forward", "backward")
-        )
-        # The backward one begins at the last valid frame.
-        states = np.concatenate(
-          [
-            lstm_states(states, weights, forward),
-            lstm_states(states[::-1], weights, backward)[::-1],
-          ],
-          axis=1,
-        )
-      probabilities.append(
-        sigmoid(
-          states.max(axis=0) @ weights[f"{name}_classifier/kernel"]
-          + weights[f"{name}_classifier/bias"]
-        )
-      )
+  for valid in valid_parts(frames, num_frames):
+    probabilities = [
+      classified(vector, weights, f"stream_{stream}_classifier")
+      for stream, vector in enumerate(stream_vectors(valid, weights))
+    ]
     expected.append(np.mean(probabilities, axis=0))
+  np.testing.assert_allclose(
+    predict(model, frames, num_frames), expected, atol=1e-5
+  )
+
+
+def test_concatenated_streams_are_classified_once():
+  model = build(
+    "StreamLstmModel", "3,2", 4, stream_fusion="concat", **SMALL_STREAMS
+  )
+  weights = random_weights(model)
+  # Both streams, of three units in each direction.
+  kernels = [path for path in weights if path.endswith("classifier/kernel")]
+  assert kernels == ["stream_0_classifier/kernel"]
+  assert weights[kernels[0]].shape == (12, 4)
+  num_frames = [6, 3, 1]
+  frames = random_frames(num_frames, 7, 5)
+  expected = [
+    classified(
+      np.concatenate(stream_vectors(valid, weights)),
+      weights,
+      "stream_0_classifier",
+    )
+    for valid in valid_parts(frames, num_frames)
+  ]
   np.testing.assert_allclose(
     predict(model, frames, num_frames), expected, atol=1e-5
   )
@@ -505,6 +597,797 @@ def test_stream_lstm_model_against_plain_loops():
 def test_stream_lstm_model_declares_its_own_training_settings():
   assert frame_level_models.StreamLstmModel.batch_size == 128
   assert frame_level_models.StreamLstmModel.base_learning_rate == 0.001
+
+
+# --------------------------------------------------------------------------
+# NnStreamLstmModel and AutoencoderConcatModel
+
+SMALL_NN_STREAMS = {"nn_branch_sizes": "6,4", **SMALL_STREAMS}
+
+NUM_FRAMES = [6, 3, 1]
+
+
+def nn_streams_prediction(net_input, valid, weights):
+  """The prediction for a video's valid frames and its net's input."""
+  for layer in range(2):
+    net_input = relu(dense(net_input, weights, f"nn_branch_{layer}"))
+  joint = np.concatenate([net_input, *stream_vectors(valid, weights)])
+  return classified(joint, weights)
+
+
+def test_nn_stream_lstm_model_against_plain_loops():
+  model = build("NnStreamLstmModel", "3,2", 4, **SMALL_NN_STREAMS)
+  weights = random_weights(model)
+  frames = random_frames(NUM_FRAMES, 7, 5)
+  expected = [
+    nn_streams_prediction(valid.mean(axis=0), valid, weights)
+    for valid in valid_parts(frames, NUM_FRAMES)
+  ]
+  np.testing.assert_allclose(
+    predict(model, frames, NUM_FRAMES), expected, atol=1e-5
+  )
+
+
+def without_counters(path):
+  """A variable's path without the number in forward_lstm_3.
+
+  Keras counts the LSTMs of the whole process there.
+  """
+  return re.sub(r"(for|back)ward_lstm(_\d+)?/", r"\1ward/", path)
+
+
+def test_without_its_autoencoder_it_is_nn_stream_lstm_model():
+  with_streams = build("NnStreamLstmModel", "3,2", 4, **SMALL_NN_STREAMS)
+  without = build(
+    "AutoencoderConcatModel", "3,2", 4, autoencoder=False, **SMALL_NN_STREAMS
+  )
+  weights = {
+    without_counters(path): value
+    for path, value in random_weights(with_streams).items()
+  }
+  variables = {without_counters(v.path): v for v in without.trainable_variables}
+  assert {path: tuple(v.shape) for path, v in variables.items()} == {
+    path: value.shape for path, value in weights.items()
+  }
+  for path, variable in variables.items():
+    variable.assign(weights[path])
+  frames = random_frames(NUM_FRAMES, 7, 5)
+  outputs = run(without, frames, NUM_FRAMES)
+  assert set(outputs) == {"predictions"}
+  np.testing.assert_allclose(
+    outputs["predictions"], predict(with_streams, frames, NUM_FRAMES), atol=1e-6
+  )
+
+
+@pytest.mark.parametrize("reconstruction_weight", [1.0, 0.25])
+@pytest.mark.parametrize("training", [True, False])
+def test_autoencoder_against_plain_loops(reconstruction_weight, training):
+  model = build(
+    "AutoencoderConcatModel",
+    "3,2",
+    4,
+    autoencoder_code_size=7,
+    reconstruction_weight=reconstruction_weight,
+    dropout_rate=0.0,
+    **SMALL_NN_STREAMS,
+  )
+  weights = random_weights(model)
+  frames = random_frames(NUM_FRAMES, 7, 5)
+  errors, expected = [], []
+  for valid in valid_parts(frames, NUM_FRAMES):
+    mean = valid.mean(axis=0)
+    code = relu(dense(mean, weights, "encoder"))
+    assert code.shape == (7,)
+    # The decoder ends in no activation: features may be negative.
+    distance = dense(code, weights, "decoder") - mean
+    errors.append((distance**2).sum())
+    expected.append(nn_streams_prediction(code, valid, weights))
+  outputs = run(model, frames, NUM_FRAMES, training)
+  assert set(outputs["auxiliary_losses"]) == {"reconstruction_loss"}
+  np.testing.assert_allclose(
+    outputs["auxiliary_losses"]["reconstruction_loss"],
+    reconstruction_weight * np.mean(errors),
+    rtol=1e-5,
+  )
+  np.testing.assert_allclose(outputs["predictions"], expected, atol=1e-5)
+
+
+def test_the_reconstruction_error_falls_in_training():
+  keras.utils.set_random_seed(1)
+  model = build(
+    "AutoencoderConcatModel",
+    "5",
+    4,
+    autoencoder_code_size=20,
+    lstm_layers=1,
+    **SMALL_NN_STREAMS,
+  )
+  num_frames = np.array([6, 3, 1, 2, 5, 1, 1, 4], np.int32)
+  batch = {
+    "video_matrix": random_frames(num_frames, 6, 5).astype("float32"),
+    "num_frames": num_frames,
+  }
+  labels = np.arange(4) % 2 == np.arange(8)[:, None] % 2
+  optimizer = keras.optimizers.Adam(0.01)
+
+  @tf.function
+  def step():
+    with tf.GradientTape() as tape:
+      outputs = model(batch, training=True)
+      error = outputs["auxiliary_losses"]["reconstruction_loss"]
+      loss = losses.CrossEntropyLoss().calculate_loss(
+        outputs["predictions"], labels
+      )
+      loss += error
+    weights = model.trainable_variables
+    gradients = tape.gradient(loss, [weight.value for weight in weights])
+    optimizer.apply(gradients, weights)
+    return error
+
+  optimizer.build(model.trainable_variables)
+  errors = [float(step()) for _ in range(60)]
+  means = [
+    valid.mean(axis=0)
+    for valid in valid_parts(batch["video_matrix"], num_frames)
+  ]
+  # What a decoder that ignores the code reaches at best.
+  constant = ((means - np.mean(means, axis=0)) ** 2).sum(axis=1).mean()
+  assert errors[0] > 0.5 * constant
+  assert errors[-1] < 0.1 * constant
+  assert errors[-1] < 0.1 * errors[0]
+
+
+# --------------------------------------------------------------------------
+# BiLstmModel, SimpleRnnModel, GruModel
+
+
+def test_bi_lstm_model_against_plain_loops():
+  model = build("BiLstmModel", "3,2", 4, lstm_cells=3, lstm_layers=2)
+  weights = random_weights(model)
+  frames = random_frames(NUM_FRAMES, 7, 5)
+  expected = []
+  for valid in valid_parts(frames, NUM_FRAMES):
+    states = relu(dense(valid, weights, "projection"))
+    for layer in range(2):
+      # The shortcut.
+      states = states + bidirectional_states(states, weights, f"lstm_{layer}")
+    hidden = relu(dense(states.max(axis=0), weights, "hidden_0"))
+    expected.append(classified(hidden, weights))
+  assert weights["hidden_0/kernel"].shape == (6, 6)
+  np.testing.assert_allclose(
+    predict(model, frames, NUM_FRAMES), expected, atol=1e-5
+  )
+
+
+def test_simple_rnn_model_against_plain_loops():
+  model = build("SimpleRnnModel", "3,2", 4, rnn_cells=3)
+  weights = random_weights(model)
+  frames = random_frames(NUM_FRAMES, 7, 5)
+  expected = []
+  for states in valid_parts(frames, NUM_FRAMES):
+    for layer in range(2):
+      cell = f"rnn_{layer}/simple_rnn_cell"
+      state, inputs, states = np.zeros(3), states, []
+      for frame in inputs:
+        state = np.tanh(
+          dense(frame, weights, cell)
+          + state @ weights[f"{cell}/recurrent_kernel"]
+        )
+        states.append(state)
+    hidden = relu(dense(states[-1], weights, "hidden_0"))
+    expected.append(classified(hidden, weights))
+  assert weights["hidden_0/kernel"].shape == (3, 6)
+  np.testing.assert_allclose(
+    predict(model, frames, NUM_FRAMES), expected, atol=1e-5
+  )
+
+
+def gru_states(frames, weights, prefix):
+  """The states of a GRU after each of (frames, features), (frames, units).
+
+  Keras keeps the gates in the order update, reset, candidate, and applies the
+  reset gate behind the product with the state, as cuDNN does.
+  """
+  state = np.zeros(len(weights[f"{prefix}/recurrent_kernel"]))
+  bias, recurrent_bias = weights[f"{prefix}/bias"]
+  states = []
+  for frame in frames:
+    of_frame = np.split(frame @ weights[f"{prefix}/kernel"] + bias, 3)
+    of_state = np.split(
+      state @ weights[f"{prefix}/recurrent_kernel"] + recurrent_bias, 3
+    )
+    update = sigmoid(of_frame[0] + of_state[0])
+    reset = sigmoid(of_frame[1] + of_state[1])
+    candidate = np.tanh(of_frame[2] + reset * of_state[2])
+    state = update * state + (1.0 - update) * candidate
+    states.append(state)
+  return np.array(states)
+
+
+def test_gru_model_classifies_the_final_states_of_both_layers():
+  model = build(
+    "GruModel",
+    "3,2",
+    4,
+    gru_cells=3,
+    video_level_classifier_model="LogisticModel",
+  )
+  weights = random_weights(model)
+  frames = random_frames(NUM_FRAMES, 7, 5)
+  expected = []
+  for states in valid_parts(frames, NUM_FRAMES):
+    finals = []
+    for layer in range(2):
+      states = gru_states(states, weights, f"gru_{layer}/gru_cell")
+      finals.append(states[-1])
+    expected.append(
+      classified(np.concatenate(finals), weights, "fully_connected")
+    )
+  np.testing.assert_allclose(
+    predict(model, frames, NUM_FRAMES), expected, atol=1e-5
+  )
+
+
+# --------------------------------------------------------------------------
+# CnnLstmModel
+
+
+def cnn_lstm_predictions(valid, weights, training):
+  """The predictions for the valid frames of videos, without dropout."""
+  convolved = valid
+  for block in range(3):
+    name = f"conv_{block}"
+    outputs = []
+    for frames in convolved:
+      # As if nothing but zeros were around the valid frames.
+      padded = np.pad(frames, [[2, 2], [0, 0]])
+      outputs.append(
+        np.array(
+          [
+            np.einsum("kd,kdf->f", padded[t : t + 5], weights[f"{name}/kernel"])
+            + weights[f"{name}/bias"]
+            for t in range(len(frames))
+          ]
+        )
+      )
+    together = np.concatenate(outputs)
+    statistics = (
+      (together.mean(axis=0), together.var(axis=0)) if training else ()
+    )
+    outputs = [
+      normalized(frames, weights, f"{name}_bn", *statistics)
+      for frames in outputs
+    ]
+    convolved = [np.where(x > 0.0, x, 0.1 * x) for x in outputs]
+  predictions = []
+  for frames, states in zip(convolved, valid, strict=True):
+    for layer in range(3):
+      states = lstm_states(states, weights, f"lstm_{layer}/lstm_cell")
+    hidden = np.concatenate([frames.mean(axis=0), states[-1]])
+    for layer in range(2):
+      hidden = relu(dense(hidden, weights, f"hidden_{layer}"))
+    predictions.append(classified(hidden, weights))
+  return predictions
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("filters", [1, 3])
+def test_cnn_lstm_model_against_plain_loops(training, filters):
+  model = build(
+    "CnnLstmModel",
+    "5",
+    4,
+    cnn_filters=filters,
+    cnn_lstm_cells="4,3,2",
+    dropout_rate=0.0,
+  )
+  # Smaller than elsewhere, else the sums over 128 units give 0 and 1 only.
+  weights = {**random_weights(model, 0.35), **random_statistics(model)}
+  for layer, size in enumerate((4, 3, 2)):
+    cell = f"lstm_{layer}/lstm_cell"
+    assert weights[f"{cell}/recurrent_kernel"].shape == (size, 4 * size)
+  frames = random_frames(NUM_FRAMES, 9, 5)
+  expected = cnn_lstm_predictions(
+    valid_parts(frames, NUM_FRAMES), weights, training
+  )
+  assert np.ptp(expected, axis=0).max() > 0.01
+  np.testing.assert_allclose(
+    predict(model, frames, NUM_FRAMES, training), expected, atol=1e-5
+  )
+
+
+def test_the_frame_after_the_last_valid_one_does_not_reach_a_convolution():
+  model = build("CnnLstmModel", "5", 4, cnn_lstm_cells="4,3,2")
+  random_weights(model, 0.35)
+  random_statistics(model)
+  frames = random_frames(NUM_FRAMES, 9, 5)
+  other = frames.copy()
+  for video, valid in enumerate(NUM_FRAMES):
+    other[video, valid] = [9.0, -5.0, 3.0, 1.0, 0.0]
+  np.testing.assert_array_equal(
+    predict(model, other, NUM_FRAMES), predict(model, frames, NUM_FRAMES)
+  )
+  # The last valid one does.
+  for video, valid in enumerate(NUM_FRAMES):
+    other[video, valid - 1] = [9.0, -5.0, 3.0, 1.0, 0.0]
+  changes = predict(model, other, NUM_FRAMES) - predict(
+    model, frames, NUM_FRAMES
+  )
+  assert abs(changes).max(axis=1).min() > 1e-4
+
+
+# --------------------------------------------------------------------------
+# RandomFrameModel
+
+
+def test_random_frame_model_predicts_the_mean_of_its_frames():
+  model = build("RandomFrameModel", "3,2", 4)
+  weights = random_weights(model, 3.0)
+  frames = random_frames(NUM_FRAMES, 7, 5)
+  likely = classified(frames, weights, "classifier/dense")
+  expected = [x.mean(axis=0) for x in valid_parts(likely, NUM_FRAMES)]
+  np.testing.assert_allclose(
+    predict(model, frames, NUM_FRAMES), expected, atol=1e-5
+  )
+  # Not that of the mean frame: the two must be told apart here.
+  of_mean = [
+    classified(valid.mean(axis=0), weights, "classifier/dense")
+    for valid in valid_parts(frames, NUM_FRAMES)
+  ]
+  assert abs(np.array(of_mean) - expected).max() > 0.05
+
+
+def test_random_frame_model_trains_on_one_valid_frame():
+  model = build("RandomFrameModel", "3,2", 4)
+  weights = random_weights(model, 3.0)
+  frames = random_frames(NUM_FRAMES, 7, 5)
+  likely = classified(frames, weights, "classifier/dense")
+  seen = [set() for _ in NUM_FRAMES]
+  for _ in range(60):
+    predictions = predict(model, frames, NUM_FRAMES, training=True)
+    for video, prediction in enumerate(predictions):
+      distances = abs(likely[video] - prediction).max(axis=1)
+      assert distances.min() < 1e-5
+      seen[video].add(int(distances.argmin()))
+  # One of three is missed in 60 draws in one of 10^10 runs.
+  assert seen[1:] == [{0, 1, 2}, {0}]
+  assert seen[0] <= set(range(6))
+  assert len(seen[0]) > 3
+
+
+# --------------------------------------------------------------------------
+# TransformerModel
+
+
+def layer_normalized(values, weights, name):
+  values = values - values.mean(axis=-1, keepdims=True)
+  deviation = np.sqrt((values**2).mean(axis=-1, keepdims=True) + 0.001)
+  return values / deviation * weights[f"{name}/gamma"] + weights[f"{name}/beta"]
+
+
+def attended(frames, weights, name):
+  """Self-attention of a video's valid frames, head by head."""
+  query, key, value = (
+    weights[f"{name}/{part}/kernel"] for part in ("query", "key", "value")
+  )
+  output = weights[f"{name}/attention_output/kernel"]
+  heads, size = query.shape[1:]
+  result = np.zeros_like(frames)
+  for head in range(heads):
+    scores = (frames @ query[:, head]) @ (frames @ key[:, head]).T
+    assigned = softmax(scores / math.sqrt(size))
+    result += assigned @ (frames @ value[:, head]) @ output[head]
+  return result
+
+
+def gelu(values):
+  return values * 0.5 * (1.0 + np.vectorize(math.erf)(values / math.sqrt(2.0)))
+
+
+def transformer_prediction(valid, weights):
+  """The prediction of a transformer of size 4 with two layers."""
+  frames = layer_normalized(
+    dense(valid, weights, "projection"), weights, "projection_norm"
+  )
+  for index in range(len(frames)):
+    # 10000^(2 i / 4) is 1 and 100.
+    angles = np.array([index, index / 100.0])
+    frames[index] += np.concatenate([np.sin(angles), np.cos(angles)])
+  for layer in range(2):
+    name = f"encoder_{layer}"
+    normal = layer_normalized(frames, weights, f"{name}_norm_0")
+    frames = frames + attended(normal, weights, f"{name}_attention")
+    inner = layer_normalized(frames, weights, f"{name}_norm_1")
+    inner = gelu(dense(inner, weights, f"{name}_inner"))
+    frames = frames + dense(inner, weights, f"{name}_outer")
+  frames = layer_normalized(frames, weights, "norm")
+  return classified(frames.mean(axis=0), weights)
+
+
+@pytest.fixture(scope="module")
+def transformer():
+  """A small TransformerModel with random weights, and these by path."""
+  model = build(
+    "TransformerModel",
+    "3,2",
+    4,
+    transformer_size=4,
+    transformer_heads=2,
+    transformer_layers=2,
+  )
+  return model, random_weights(model)
+
+
+def test_transformer_model_against_plain_loops(transformer):
+  model, weights = transformer
+  frames = random_frames(NUM_FRAMES, 7, 5)
+  expected = [
+    transformer_prediction(valid, weights)
+    for valid in valid_parts(frames, NUM_FRAMES)
+  ]
+  np.testing.assert_allclose(
+    predict(model, frames, NUM_FRAMES), expected, atol=1e-5
+  )
+
+
+def test_the_order_of_frames_matters_to_a_transformer(transformer):
+  model, _ = transformer
+  frames = random_frames(NUM_FRAMES, 7, 5)
+  expected = predict(model, frames, NUM_FRAMES)
+  swapped = frames.copy()
+  swapped[:, [0, 2]] = swapped[:, [2, 0]]
+  changes = abs(predict(model, swapped, NUM_FRAMES) - expected).max(axis=1)
+  # The third video has one frame, and now another.
+  assert changes.min() > 1e-3
+
+
+def test_the_length_of_a_batch_does_not_matter_to_a_transformer(transformer):
+  model, _ = transformer
+  frames = random_frames(NUM_FRAMES, 7, 5)
+  longer = np.concatenate([frames, random_frames(NUM_FRAMES, 6, 5)], axis=1)
+  np.testing.assert_allclose(
+    predict(model, longer, NUM_FRAMES),
+    predict(model, frames, NUM_FRAMES),
+    atol=1e-6,
+  )
+
+
+def test_transformer_model_refuses_heads_that_do_not_fit():
+  with pytest.raises(ValueError, match="--transformer_heads=3"):
+    build("TransformerModel", "5", 4, transformer_size=4, transformer_heads=3)
+
+
+# --------------------------------------------------------------------------
+# Models that pool by attention
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_attention_cluster_model_against_plain_loops(training):
+  model = build(
+    "AttentionClusterModel",
+    "3,2",
+    3,
+    iterations=4,
+    attention_units=2,
+    attention_hidden_sizes="6,5",
+    dropout_rate=0.0,
+  )
+  weights = random_weights(model)
+  # The evenly spaced four of 10, 3 and 1 frames, in training too.
+  samples = [[1, 3, 6, 8], [0, 1, 1, 2], [0, 0, 0, 0]]
+  num_frames = [10, 3, 1]
+  frames = random_frames(num_frames, 11, 5)
+  expected = []
+  for video, indices in enumerate(samples):
+    vectors = []
+    for index, features in enumerate((slice(0, 3), slice(3, 5))):
+      sampled = frames[video, indices][:, features]
+      name = f"feature_{index}"
+      assert f"{name}_attention/bias" not in weights
+      scores = dense(sampled, weights, f"{name}_attention")
+      for k in range(2):
+        pooled = softmax(scores[:, k]) @ sampled
+        shifted = (
+          weights[f"{name}_cluster/alpha"][k] * pooled
+          + weights[f"{name}_cluster/beta"][k]
+        )
+        vectors.append(unit(shifted) / math.sqrt(2.0))
+    hidden = np.concatenate(vectors)
+    for layer in range(2):
+      hidden = np.tanh(dense(hidden, weights, f"hidden_{layer}"))
+    expected.append(classified(hidden, weights))
+  np.testing.assert_allclose(
+    predict(model, frames, num_frames, training), expected, atol=1e-5
+  )
+
+
+def test_attention_lstm_model_against_plain_loops():
+  model = build(
+    "AttentionLstmModel",
+    "3,2",
+    4,
+    stream_dense_size=4,
+    lstm_cells=3,
+    attention_hidden_sizes="6,5",
+  )
+  weights = random_weights(model)
+  frames = random_frames(NUM_FRAMES, 7, 5)
+  expected = []
+  for valid in valid_parts(frames, NUM_FRAMES):
+    vectors = []
+    for index, features in enumerate((slice(0, 3), slice(3, 5))):
+      name = f"feature_{index}"
+      states = np.tanh(dense(valid[:, features], weights, f"{name}_dense"))
+      states = bidirectional_states(states, weights, f"{name}_lstm")
+      scores = dense(states, weights, f"{name}_attention")[:, 0]
+      vectors.append(softmax(scores) @ states)
+    hidden = relu(dense(np.concatenate(vectors), weights, "hidden_0"))
+    hidden = np.tanh(dense(hidden, weights, "hidden_1"))
+    expected.append(classified(hidden, weights))
+  np.testing.assert_allclose(
+    predict(model, frames, NUM_FRAMES), expected, atol=1e-5
+  )
+
+
+# --------------------------------------------------------------------------
+# Models that pool by clusters
+
+
+def vlad(frames, assignment, centers):
+  """V_k = sum_t a_tk (x_t - c_k), each divided by its length, side by side."""
+  vectors = []
+  for cluster, center in enumerate(centers):
+    vector = np.zeros(frames.shape[1])
+    for frame, assigned in zip(frames, assignment, strict=True):
+      vector += assigned[cluster] * (frame - center)
+    vectors.append(unit(vector))
+  return np.concatenate(vectors)
+
+
+def sampled_features(frames, indices, weights):
+  """The two features of sampled frames, after batch normalisation."""
+  sampled = normalized(frames[indices], weights, "input_bn")
+  return sampled[:, :3], sampled[:, 3:]
+
+
+def soft_assignment(frames, weights, name):
+  scores = dense(frames, weights, f"{name}_clusters")
+  return softmax(normalized(scores, weights, f"{name}_clusters_bn"))
+
+
+def gated_mixture(pooled, weights):
+  """Dense layer, context gating, two experts and output gating."""
+
+  def gate(values, name):
+    gates = dense(values, weights, f"{name}_dense")
+    return values * sigmoid(normalized(gates, weights, f"{name}_bn"))
+
+  hidden = gate(dense(pooled, weights, "hidden"), "hidden_gating")
+  gates = softmax(dense(hidden, weights, "gates").reshape(3, 3))
+  experts = classified(hidden, weights, "experts").reshape(3, 2)
+  return gate((gates[:, :2] * experts).sum(axis=1), "output_gating")
+
+
+# Of 10, 3 and 1 valid frames, the evenly spaced four.
+SAMPLES = {10: [1, 3, 6, 8], 3: [0, 1, 1, 2], 1: [0, 0, 0, 0]}
+
+
+@pytest.mark.parametrize("residual", [True, False])
+def test_net_vlad_model_against_plain_loops(residual):
+  model = build(
+    "NetVladModel",
+    "3,2",
+    3,
+    iterations=4,
+    netvlad_cluster_size=4,
+    netvlad_hidden_size=6,
+    netvlad_residual=residual,
+  )
+  weights = {**random_weights(model), **random_statistics(model)}
+  # The second feature has half as many clusters.
+  assert weights["feature_0_clusters/kernel"].shape == (3, 4)
+  assert weights["feature_1_clusters/kernel"].shape == (2, 2)
+  frames = random_frames(SAMPLES, 11, 5)
+  expected = []
+  for video, indices in enumerate(SAMPLES.values()):
+    vectors = []
+    features = sampled_features(frames[video], indices, weights)
+    for index, feature in enumerate(features):
+      name = f"feature_{index}"
+      assignment = soft_assignment(feature, weights, name)
+      centers = np.zeros((assignment.shape[1], feature.shape[1]))
+      if residual:
+        centers = weights[f"{name}_vlad/centers"]
+      vectors.append(unit(vlad(feature, assignment, centers)))
+    expected.append(gated_mixture(np.concatenate(vectors), weights))
+  assert ("feature_0_vlad/centers" in weights) == residual
+  np.testing.assert_allclose(
+    predict(model, frames, list(SAMPLES)), expected, atol=1e-5
+  )
+
+
+def test_net_fv_model_against_plain_loops():
+  model = build(
+    "NetFvModel",
+    "3,2",
+    3,
+    iterations=4,
+    fv_cluster_size=4,
+    fv_hidden_size=6,
+  )
+  weights = {**random_weights(model), **random_statistics(model)}
+  frames = random_frames(SAMPLES, 11, 5)
+  expected = []
+  for video, indices in enumerate(SAMPLES.values()):
+    vectors = []
+    features = sampled_features(frames[video], indices, weights)
+    for index, feature in enumerate(features):
+      name = f"feature_{index}"
+      assignment = soft_assignment(feature, weights, name)
+      centers = weights[f"{name}_fisher/centers"]
+      covariance = weights[f"{name}_fisher/deviations"] ** 2 + 1e-6
+      first, second = np.zeros((2, *centers.shape))
+      for frame, assigned in zip(feature, assignment, strict=True):
+        distance = (frame - centers) / covariance
+        first += assigned[:, None] * distance
+        second += assigned[:, None] * (distance**2 - 1.0)
+      vectors.append(unit(unit(first).flatten()))
+      vectors.append(unit(second.flatten()))
+    expected.append(gated_mixture(np.concatenate(vectors), weights))
+  # Where w is near 0 its square in the divisor makes large numbers.
+  np.testing.assert_allclose(
+    predict(model, frames, list(SAMPLES)), expected, atol=1e-4
+  )
+
+
+def test_soft_dbow_model_against_plain_loops():
+  model = build(
+    "SoftDbowModel",
+    "3,2",
+    3,
+    iterations=4,
+    dbow_cluster_size=24,
+    dbow_hidden_size=6,
+    video_level_classifier_model="LogisticModel",
+  )
+  weights = {**random_weights(model), **random_statistics(model)}
+  # The second feature has an eighth as many words.
+  assert weights["feature_0_clusters/kernel"].shape == (3, 24)
+  assert weights["feature_1_clusters/kernel"].shape == (2, 3)
+  frames = random_frames(SAMPLES, 11, 5)
+  expected = []
+  for video, indices in enumerate(SAMPLES.values()):
+    features = sampled_features(frames[video], indices, weights)
+    words = np.concatenate(
+      [
+        unit(soft_assignment(feature, weights, f"feature_{index}").sum(axis=0))
+        for index, feature in enumerate(features)
+      ]
+    )
+    hidden = normalized(dense(words, weights, "hidden"), weights, "hidden_bn")
+    expected.append(classified(relu(hidden), weights, "fully_connected"))
+  np.testing.assert_allclose(
+    predict(model, frames, list(SAMPLES)), expected, atol=1e-5
+  )
+
+
+def next_vlad_predictions(valid, weights, num_clusters, training):
+  """The predictions for the valid frames of videos, without dropout.
+
+  The first feature has 2 groups; the second 1, and half as many clusters.
+  """
+
+  def normalized_together(values, name):
+    """Batch normalisation of what each video has, frames or a vector."""
+    statistics = ()
+    if training:
+      together = np.concatenate([np.atleast_2d(x) for x in values])
+      statistics = together.mean(axis=0), together.var(axis=0)
+    return [normalized(x, weights, name, *statistics) for x in values]
+
+  pooled = [[] for _ in valid]
+  for index, features in enumerate((slice(0, 3), slice(3, 5))):
+    name, groups = f"feature_{index}", 2 - index
+    clusters = num_clusters // (index + 1)
+    expanded = [
+      dense(frames[:, features], weights, f"{name}_expansion")
+      for frames in valid
+    ]
+    scores = normalized_together(
+      [dense(frames, weights, f"{name}_clusters") for frames in expanded],
+      f"{name}_clusters_bn",
+    )
+    vectors = []
+    for frames, score in zip(expanded, scores, strict=True):
+      attention = classified(frames, weights, f"{name}_attention")
+      # (frames, groups, ...) -> frames and groups alike.
+      assignment = softmax(score.reshape(-1, groups, clusters))
+      assignment = assignment * attention[:, :, None]
+      vectors.append(
+        vlad(
+          frames.reshape(len(frames) * groups, -1),
+          assignment.reshape(-1, clusters),
+          weights[f"{name}_vlad/vlad/centers"],
+        )
+      )
+    for video, vector in enumerate(
+      normalized_together(vectors, f"{name}_vlad_bn")
+    ):
+      pooled[video].append(vector)
+  hidden = normalized_together(
+    [dense(np.concatenate(x), weights, "hidden") for x in pooled], "hidden_bn"
+  )
+  gates = normalized_together(
+    [dense(x, weights, "gate_inner") for x in hidden], "gate_inner_bn"
+  )
+  gates = [classified(relu(x), weights, "gate_outer") for x in gates]
+  return [
+    classified(x * gate, weights) for x, gate in zip(hidden, gates, strict=True)
+  ]
+
+
+SMALL_NEXT_VLAD = {
+  "nextvlad_groups": 2,
+  "nextvlad_hidden_size": 6,
+  "nextvlad_gating_reduction": 2,
+  "dropout_rate": 0.0,
+}
+
+
+# Of two clusters the second feature has one: a single score to normalise, and
+# a softmax that is 1, of which Keras warns.
+@pytest.mark.filterwarnings("ignore:You are using a softmax")
+@pytest.mark.parametrize("clusters", [4, 2])
+@pytest.mark.parametrize("training", [True, False])
+def test_next_vlad_model_against_plain_loops(clusters, training):
+  model = build(
+    "NextVladModel",
+    "3,2",
+    3,
+    nextvlad_cluster_size=clusters,
+    **SMALL_NEXT_VLAD,
+  )
+  weights = {**random_weights(model), **random_statistics(model)}
+  for layer in ("feature_0_clusters", "hidden", "gate_inner", "gate_outer"):
+    assert f"{layer}/bias" not in weights
+  frames = random_frames(NUM_FRAMES, 9, 5)
+  expected = next_vlad_predictions(
+    valid_parts(frames, NUM_FRAMES), weights, clusters, training
+  )
+  np.testing.assert_allclose(
+    predict(model, frames, NUM_FRAMES, training), expected, atol=1e-4
+  )
+
+
+def test_next_vlad_model_refuses_groups_that_do_not_fit():
+  with pytest.raises(ValueError, match="--nextvlad_groups"):
+    build("NextVladModel", "3,2", 4, nextvlad_groups=4)
+
+
+# --------------------------------------------------------------------------
+# Sizes of the other models
+
+
+@pytest.mark.parametrize(
+  ("name", "feature_sizes", "classes", "hyperparameters", "millions"),
+  [
+    ("NetVladModel", "1024,128", 3862, {}, 321.5),
+    ("NextVladModel", "1024,128", 3862, {}, 88.9),
+    (
+      "NextVladModel",
+      "1024,128",
+      3862,
+      {"nextvlad_cluster_size": 112},
+      79.2,
+    ),
+    ("CnnLstmModel", "1024", 10, {}, 4.21),
+  ],
+)
+def test_sizes_are_the_published_ones(
+  name, feature_sizes, classes, hyperparameters, millions
+):
+  count = count_trainable(name, feature_sizes, classes, **hyperparameters)
+  assert count / 1e6 == pytest.approx(millions, rel=0.002)
 
 
 # --------------------------------------------------------------------------

@@ -4,17 +4,19 @@ import startup  # isort: skip # noqa: F401
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 import models
 
 
-def build(model, feature_size, num_classes, **hyperparameters):
-  """A model on one feature."""
+def build(model, feature_sizes, num_classes, **hyperparameters):
+  """A model on features of some sizes: 24, or "24,8"."""
+  sizes = str(feature_sizes).split(",")
   return models.build_model(
     {
       "model": model,
-      "feature_names": "mean_rgb",
-      "feature_sizes": str(feature_size),
+      "feature_names": ",".join(f"feature{n}" for n in range(len(sizes))),
+      "feature_sizes": str(feature_sizes),
       "frame_features": False,
       "num_classes": num_classes,
       "max_frames": 300,
@@ -33,14 +35,51 @@ def set_weights(model, weights):
     variables[path].assign(value)
 
 
-def predict(model, video_matrix):
+def random_weights(model):
+  """Sets all weights at random, but not the seeds; gives them by path."""
+  generator = np.random.default_rng(1)
+  weights = {}
+  for variable in model.variables:
+    if "seed_generator" not in variable.path:
+      value = generator.normal(size=variable.shape)
+      if "variance" in variable.path:
+        value = abs(value) + 0.5
+      variable.assign(value)
+      weights[variable.path] = value
+  return weights
+
+
+def random_videos(size):
+  """Four vectors of length 1."""
+  videos = np.random.default_rng(2).normal(size=(4, size))
+  return videos / np.linalg.norm(videos, axis=1, keepdims=True)
+
+
+def sigmoid(values):
+  return 1.0 / (1.0 + np.exp(-values))
+
+
+def dense(values, weights, name):
+  return values @ weights[f"{name}/kernel"] + weights[f"{name}/bias"]
+
+
+def count_trainable(model_name, feature_sizes, num_classes, **hyperparameters):
+  """The number of trainable numbers in a model, which it does not allocate."""
+  # In a graph of its own TensorFlow notes down how the variables would be
+  # initialised, and does not do it: the largest have a gigabyte.
+  with tf.Graph().as_default():
+    model = build(model_name, feature_sizes, num_classes, **hyperparameters)
+    return sum(int(np.prod(v.shape)) for v in model.trainable_variables)
+
+
+def predict(model, video_matrix, training=False):
   """The predictions of some videos, as an array."""
   video_matrix = np.asarray(video_matrix, np.float32)
   batch = {
     "video_matrix": video_matrix,
     "num_frames": np.ones(len(video_matrix), np.int32),
   }
-  return model(batch, training=False)["predictions"].numpy()
+  return model(batch, training=training)["predictions"].numpy()
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +128,7 @@ def test_logistic_model_by_hand():
 
 def test_size_of_logistic_model():
   # (1024 + 128 + 1) * 3862
-  assert build("LogisticModel", 1152, 3862).count_params() == 4_452_886
+  assert count_trainable("LogisticModel", 1152, 3862) == 4_452_886
 
 
 # --------------------------------------------------------------------------
@@ -157,7 +196,148 @@ def test_the_bias_of_the_experts_and_a_single_mixture():
 def test_size_of_moe_model():
   # Gates without bias 1152 * 3862 * 3 = 13,347,072; experts
   # 1152 * 3862 * 2 + 3862 * 2 = 8,905,772. Two mixtures are the default.
-  assert build("MoeModel", 1152, 3862).count_params() == 22_252_844
+  assert count_trainable("MoeModel", 1152, 3862) == 22_252_844
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_output_gating_against_a_plain_loop(training):
+  model = build("MoeModel", 5, 3, moe_output_gating=True)
+  weights = random_weights(model)
+  assert weights["output_gating_dense/kernel"].shape == (3, 3)
+  assert "output_gating_dense/bias" not in weights
+  videos = random_videos(5)
+  mixed = np.zeros((4, 3))
+  for video in range(4):
+    gates = np.exp(videos[video] @ weights["gates/kernel"]).reshape(3, 3)
+    experts = sigmoid(dense(videos[video], weights, "experts")).reshape(3, 2)
+    for label in range(3):
+      for expert in range(2):
+        # The third gate is the dummy's.
+        share = gates[label, expert] / sum(gates[label])
+        mixed[video, label] += share * experts[label, expert]
+  switches = mixed @ weights["output_gating_dense/kernel"]
+  norm = {
+    name: weights[f"output_gating_bn/{name}"]
+    for name in ("gamma", "beta", "moving_mean", "moving_variance")
+  }
+  mean, variance = norm["moving_mean"], norm["moving_variance"]
+  if training:
+    mean, variance = switches.mean(axis=0), switches.var(axis=0)
+  normal = (switches - mean) / np.sqrt(variance + 0.001)
+  expected = mixed * sigmoid(normal * norm["gamma"] + norm["beta"])
+  np.testing.assert_allclose(
+    predict(model, videos, training), expected, atol=1e-5
+  )
+
+
+def test_there_is_no_output_gating_by_default():
+  model = build("MoeModel", 5, 3)
+  assert {variable.path for variable in model.variables} == {
+    "gates/kernel",
+    "experts/kernel",
+    "experts/bias",
+  }
+
+
+# --------------------------------------------------------------------------
+# DeepNnModel
+
+
+def deep_nn_predictions(videos, weights, towers, joint):
+  """The predictions without dropout; towers and joint count layers."""
+  vectors = []
+  for index, values in enumerate((videos[:, :3], videos[:, 3:])):
+    for layer in range(towers):
+      name = f"tower_{index}_{layer}"
+      values = np.maximum(dense(values, weights, name), 0.0)
+    vectors.append(values)
+  hidden = np.concatenate(vectors, axis=1)
+  for layer in range(joint):
+    hidden = np.maximum(dense(hidden, weights, f"joint_{layer}"), 0.0)
+  return sigmoid(dense(hidden, weights, "classifier"))
+
+
+@pytest.mark.parametrize(
+  ("towers", "joint"), [("6,4", "5"), ("4", "6,5"), ("", "6"), ("4", "")]
+)
+def test_deep_nn_model_against_numpy(towers, joint):
+  model = build(
+    "DeepNnModel", "3,2", 4, nn_tower_sizes=towers, nn_joint_sizes=joint
+  )
+  weights = random_weights(model)
+  num_towers, num_joint = (
+    len(sizes.split(",")) if sizes else 0 for sizes in (towers, joint)
+  )
+  # The layers of two towers, those on them and the classifier.
+  assert len(weights) == 2 * (2 * num_towers + num_joint + 1)
+  videos = random_videos(5)
+  np.testing.assert_allclose(
+    predict(model, videos),
+    deep_nn_predictions(videos, weights, num_towers, num_joint),
+    atol=1e-5,
+  )
+
+
+def test_a_tower_sees_its_own_feature_only():
+  model = build(
+    "DeepNnModel", "3,2", 4, nn_tower_sizes="6,4", nn_joint_sizes="5"
+  )
+  weights = random_weights(model)
+  videos = random_videos(5)
+  # The other sign of a feature leaves the length of a vector as it is.
+  other_rgb = videos * [-1, -1, -1, 1, 1]
+  other_audio = videos * [1, 1, 1, -1, -1]
+  kernel = model.get_layer("joint_0").kernel
+  assert kernel.shape == (8, 5)
+  rows = np.arange(8)[:, None]
+  for heard, same, different in (
+    (rows < 4, other_audio, other_rgb),
+    (rows >= 4, other_rgb, other_audio),
+  ):
+    # The joint layer gets one tower alone.
+    kernel.assign(weights["joint_0/kernel"] * heard)
+    expected = predict(model, videos)
+    np.testing.assert_array_equal(predict(model, same), expected)
+    changes = abs(predict(model, different) - expected)
+    assert changes.max(axis=1).min() > 1e-3
+
+
+def test_deep_nn_model_leaves_units_out_in_training():
+  sizes = {"nn_tower_sizes": "6", "nn_joint_sizes": "200"}
+  model = build("DeepNnModel", "3,2", 4, **sizes)
+  all_units = build("DeepNnModel", "3,2", 4, dropout_rate=0.0, **sizes)
+  weights = random_weights(model)
+  set_weights(all_units, weights)
+  videos = random_videos(5)
+  expected = predict(model, videos)
+  # Dropout without a rate has none in training either.
+  np.testing.assert_allclose(
+    predict(all_units, videos, training=True), expected, atol=1e-6
+  )
+  assert abs(predict(model, videos, training=True) - expected).max() > 0.01
+  # Only what the last layer gives: the classifier's bias stays.
+  model.get_layer("classifier").kernel.assign(np.zeros((200, 4)))
+  np.testing.assert_allclose(
+    predict(model, videos, training=True),
+    np.tile(sigmoid(weights["classifier/bias"]), (4, 1)),
+    atol=1e-6,
+  )
+
+
+def test_size_of_deep_nn_model_with_the_thesiss_layers():
+  count = count_trainable(
+    "DeepNnModel",
+    "1024,128",
+    3862,
+    nn_tower_sizes="512,1024,4096,8192,4096",
+    nn_joint_sizes="4096",
+  )
+  # Of two towers the layers behind the first: 512 * 1024 + 1024 = 525,312;
+  # 1024 * 4096 + 4096 = 4,198,400; 4096 * 8192 + 8192 = 33,562,624;
+  # 8192 * 4096 + 4096 = 33,558,528: together 143,689,728. The first layers
+  # (1024 + 1 + 128 + 1) * 512 = 590,848. Joint (8192 + 1) * 4096 = 33,558,528,
+  # classifier (4096 + 1) * 3862 = 15,822,614.
+  assert count == 193_661_718
 
 
 # --------------------------------------------------------------------------
