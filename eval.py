@@ -305,10 +305,8 @@ def main() -> None:
   pattern = FLAGS.eval_data_pattern
   if not pattern:
     model_flags = train_dirs.require_model_flags(FLAGS.train_dir)
-    pattern = sample_data.sample_data_pattern(
-      "validate",
-      model_flags["frame_features"],
-      sample_data.ensure_sample_data(),
+    pattern = sample_data.pattern_or_sample_data(
+      pattern, "validate", model_flags["frame_features"]
     )
   logging.info("Scoring the model in %s on %s", FLAGS.train_dir, pattern)
   evaluate(

@@ -198,7 +198,8 @@ def read_class_names(vocabulary: str, num_classes: int) -> list[str]:
     if not {"Index", "Name"} <= set(rows.fieldnames or []):
       raise startup.UserError(
         f"Expected the columns Index and Name in --vocabulary={vocabulary},"
-        f" found {', '.join(rows.fieldnames or ['nothing'])}."
+        f" found {', '.join(rows.fieldnames or ['nothing'])}. The sample data"
+        " comes with such a vocabulary.csv; the dataset's is on its site."
       )
     for row in rows:
       if not (row["Index"] or "").isdigit():
@@ -422,9 +423,10 @@ def find_model() -> tuple[dict, str]:
       "Expected one of --train_dir and --input_model_tgz, received both. Leave"
       " out the one that is not meant."
     )
-  checkpoint = train_dirs.extract_model_tgz(
-    FLAGS.input_model_tgz, FLAGS.untar_model_dir
-  )
+  with startup.naming_flag("input_model_tgz"):
+    checkpoint = train_dirs.extract_model_tgz(
+      FLAGS.input_model_tgz, FLAGS.untar_model_dir
+    )
   return train_dirs.require_model_flags(FLAGS.untar_model_dir), checkpoint
 
 
@@ -433,13 +435,19 @@ def main() -> None:
   model_flags, checkpoint = find_model()
   class_names = None
   if FLAGS.vocabulary:
-    class_names = read_class_names(FLAGS.vocabulary, model_flags["num_classes"])
+    with startup.naming_flag("vocabulary"):
+      class_names = read_class_names(
+        FLAGS.vocabulary, model_flags["num_classes"]
+      )
   if FLAGS.segment_labels:
-    classes = read_segment_classes(
-      FLAGS.segment_label_ids_file, model_flags["num_classes"]
-    )
-  pattern = FLAGS.input_data_pattern or sample_data.sample_data_pattern(
-    "test", model_flags["frame_features"], sample_data.ensure_sample_data()
+    with startup.naming_flag("segment_label_ids_file"):
+      classes = read_segment_classes(
+        FLAGS.segment_label_ids_file, model_flags["num_classes"]
+      )
+  for name in ("output_file", "output_model_tgz"):
+    train_dirs.check_no_own_file(getattr(FLAGS, name), name)
+  pattern = sample_data.pattern_or_sample_data(
+    FLAGS.input_data_pattern, "test", model_flags["frame_features"]
   )
   logging.info("Predicting %s with %s", pattern, checkpoint)
   prediction = Prediction(
@@ -450,9 +458,10 @@ def main() -> None:
     FLAGS.segment_labels,
   )
   if FLAGS.output_model_tgz:
-    train_dirs.write_model_tgz(
-      os.path.dirname(checkpoint), checkpoint, FLAGS.output_model_tgz
-    )
+    with startup.naming_flag("output_model_tgz"):
+      train_dirs.write_model_tgz(
+        os.path.dirname(checkpoint), checkpoint, FLAGS.output_model_tgz
+      )
     logging.info("Model: %s", FLAGS.output_model_tgz)
   if FLAGS.segment_labels:
     write_segment_predictions(

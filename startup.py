@@ -6,12 +6,13 @@ with a memory allocator that suits large temporaries. `run` then turns the
 errors a user can cause into one line and a non-zero exit.
 """
 
+import contextlib
 import ctypes
 import os
 import sys
 import tempfile
 
-from absl import app, logging
+from absl import app, flags, logging
 
 
 class UserError(Exception):
@@ -75,6 +76,39 @@ def _is_worth_showing(record) -> bool:
   return record.levelno >= 30 or "/tensorflow/" not in record.pathname
 
 
+@contextlib.contextmanager
+def naming_flag(name: str):
+  """Adds to the error of a file which flag named it.
+
+  Args:
+    name: of the flag.
+
+  Raises:
+    UserError: the block raised an OSError, or TensorFlow's like of it.
+  """
+  import tensorflow as tf
+
+  try:
+    yield
+  except (OSError, *_file_errors(tf)) as error:
+    reason = getattr(error, "message", None) or error
+    raise UserError(
+      f"Expected a file that can be read or written as"
+      f" --{name}={flags.FLAGS[name].value}: {reason}"
+    ) from error
+
+
+def _file_errors(tf) -> tuple:
+  """What TensorFlow raises for files and folders."""
+  return (
+    tf.errors.NotFoundError,
+    tf.errors.PermissionDeniedError,
+    tf.errors.FailedPreconditionError,  # a file where a folder should be
+    tf.errors.ResourceExhaustedError,  # memory, or room on the disk
+    tf.errors.UnavailableError,
+  )
+
+
 def run(main) -> None:
   """Parses the flags, calls `main()` and exits as a command should.
 
@@ -103,11 +137,7 @@ def _guarded(main, argv) -> None:
   except (
     UserError,
     OSError,
-    tf.errors.NotFoundError,
-    tf.errors.PermissionDeniedError,
-    tf.errors.FailedPreconditionError,  # a file where a folder should be
-    tf.errors.ResourceExhaustedError,  # memory, or room on the disk
-    tf.errors.UnavailableError,
+    *_file_errors(tf),
   ) as error:
     message = getattr(error, "message", None) or error
     # It would still list what a checkpoint held that the model did not take.

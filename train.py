@@ -574,7 +574,9 @@ class Reporter:
     with self._writer.as_default(step=step):
       for tag, array in values.items():
         # tf.summary.histogram takes 30 doubles for each weight to count them.
-        counts, edges = np.histogram(array[np.isfinite(array)], bins=30)
+        # In float32 there may be no room for the bins between two numbers.
+        finite = array[np.isfinite(array)].astype(np.float64)
+        counts, edges = np.histogram(finite, bins=30)
         buckets = np.stack([edges[:-1], edges[1:], counts], axis=1)
         tf.summary.write(tag, buckets.astype(np.float64), metadata=metadata)
 
@@ -893,8 +895,8 @@ def main() -> None:
   rate = FLAGS.base_learning_rate
   if rate is None:
     rate = model_class.base_learning_rate
-  pattern = FLAGS.train_data_pattern or sample_data.sample_data_pattern(
-    "train", FLAGS.frame_features, sample_data.ensure_sample_data()
+  pattern = sample_data.pattern_or_sample_data(
+    FLAGS.train_data_pattern, "train", FLAGS.frame_features
   )
   logging.info(
     "%s, batch size %d, learning rate %g, training on %s",

@@ -204,6 +204,23 @@ def check_removable(train_dir: str) -> None:
     )
 
 
+def check_no_own_file(path: str, flag_name: str) -> None:
+  """Checks that writing a file would not destroy a run.
+
+  Args:
+    path: the file that is about to be written.
+    flag_name: the flag that names it.
+
+  Raises:
+    startup.UserError: it is there, and named as the files of a run are.
+  """
+  if _OWN_FILES.fullmatch(os.path.basename(path)) and tf.io.gfile.exists(path):
+    raise startup.UserError(
+      f"Expected a file of your own as --{flag_name}, {path} belongs to a"
+      " training run. Name another one."
+    )
+
+
 def remove_run(train_dir: str) -> None:
   """Deletes the files of an old run; anything else in the folder stays.
 

@@ -86,8 +86,8 @@ def main() -> None:
     ("train", "train_data_pattern"),
     ("validate", "eval_data_pattern"),
   ):
-    patterns[name] = values[name] or sample_data.sample_data_pattern(
-      split, False, sample_data.ensure_sample_data()
+    patterns[name] = sample_data.pattern_or_sample_data(
+      values[name], split, False
     )
   scores = score_label_frequencies(
     readers.find_files(patterns["train_data_pattern"], "train_data_pattern"),

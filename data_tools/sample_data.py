@@ -486,6 +486,23 @@ def sample_data_pattern(
   return os.path.join(folder, level, f"{split}*.tfrecord")
 
 
+def pattern_or_sample_data(
+  pattern: str, split: str, frame_features: bool
+) -> str:
+  """Returns a flag's glob pattern, or if it is empty that of the sample data.
+
+  The built-in sample data set is made if it is not there yet.
+
+  Args:
+    pattern: what the flag holds.
+    split: see sample_data_pattern, as for frame_features.
+    frame_features: True for frame-level records.
+  """
+  return pattern or sample_data_pattern(
+    split, frame_features, ensure_sample_data()
+  )
+
+
 def make_sample_data(
   output_dir: str, settings: Settings = DEFAULT_SETTINGS
 ) -> None:

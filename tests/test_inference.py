@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import shutil
 import signal
 import tarfile
 
@@ -224,6 +225,34 @@ def test_two_models_are_named(video_predictions, video_run, data_dir, tmp_path):
   assert "--input_model_tgz" in line
   assert "received both" in line
   assert not list(tmp_path.iterdir())
+
+
+def test_a_missing_vocabulary_names_its_flag(video_run, data_dir, tmp_path):
+  line = run_into_error(
+    "inference.py",
+    f"--train_dir={video_run[0]}",
+    f"--vocabulary={tmp_path}/words.csv",
+    f"--input_data_pattern={data_dir}/video/test*.tfrecord",
+    f"--output_file={tmp_path}/predictions.csv",
+  )
+  assert f"--vocabulary={tmp_path}/words.csv" in line
+  assert not list(tmp_path.iterdir())
+
+
+def test_predictions_do_not_replace_a_file_of_the_run(
+  video_run, data_dir, tmp_path
+):
+  shutil.copytree(video_run[0], tmp_path / "model")
+  output = tmp_path / "model" / "model_flags.json"
+  content = output.read_bytes()
+  line = run_into_error(
+    "inference.py",
+    f"--train_dir={tmp_path}/model",
+    f"--input_data_pattern={data_dir}/video/test*.tfrecord",
+    f"--output_file={output}",
+  )
+  assert f"--output_file, {output} belongs to a training run" in line
+  assert output.read_bytes() == content
 
 
 def test_without_a_checkpoint(data_dir, tmp_path):

@@ -150,6 +150,17 @@ def test_a_missing_file_is_one_line():
   assert finished.stderr.count("\n") == 1
 
 
+def test_a_missing_file_that_a_flag_names():
+  finished = run_main(
+    "from absl import flags\nflags.DEFINE_string('words', '/missing', '')\n"
+    "with startup.naming_flag('words'):\n"
+    "  open(flags.FLAGS['words'].value)"
+  )
+  assert finished.returncode == 1
+  assert "--words=/missing:" in finished.stderr
+  assert finished.stderr.count("\n") == 1
+
+
 def test_a_mistake_in_the_program_keeps_its_traceback():
   finished = run_main("1 / 0")
   assert finished.returncode == 1

@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import types
 
 import keras
 import numpy as np
@@ -154,6 +155,16 @@ def test_histograms_of_all_variables(video_run):
     assert buckets[:, 2].sum() == values.size
     assert buckets[0, 0] == pytest.approx(values.min(), abs=1e-6)
     assert buckets[-1, 1] == pytest.approx(values.max(), abs=1e-6)
+
+
+def test_a_histogram_of_numbers_that_hardly_differ(tmp_path):
+  # Moving variances do so after a first step.
+  weights = keras.Variable(np.float32([1.0, np.nextafter(np.float32(1), 2)]))
+  reporter = train.Reporter(str(tmp_path), train.Settings(1, 0.1), 10)
+  reporter.histograms(types.SimpleNamespace(variables=[weights]), 3)
+  reporter.close()
+  (buckets,) = event_tags(tmp_path)[weights.path].values()
+  assert buckets[:, 2].sum() == 2
 
 
 def test_frame_level_run(frame_run):
