@@ -27,6 +27,8 @@ import startup  # isort: skip
 import tensorflow as tf
 from absl import logging
 
+import frame_records
+
 # (x - 0) / 255 * 4 - 2, moved up by half a step of 4 / 256: the dataset's own
 # quantisation, see dequantize.
 _DEQUANTIZE_SCALE = 4.0 / 255.0
@@ -267,10 +269,11 @@ def frame_buckets(max_frames: int) -> list[int]:
   return [*buckets, max_frames]
 
 
-def _bucket(num_frames: tf.Tensor, max_frames: int) -> tf.Tensor:
-  """The first of the frame_buckets that holds so many frames, or the last."""
-  buckets = tf.constant(frame_buckets(max_frames))
-  return tf.reduce_min(tf.where(buckets >= num_frames, buckets, max_frames))
+def _bucket(num_frames: int, max_frames: int) -> int:
+  """The first of the frame_buckets that holds so many frames."""
+  return next(
+    length for length in frame_buckets(max_frames) if length >= num_frames
+  )
 
 
 def _video_id(features: dict[str, tf.Tensor]) -> tf.Tensor:
@@ -658,49 +661,42 @@ class YT8MFrameFeatureReader:
       segments = records.map(parse, num_parallel_calls=_PARALLEL_CALLS)
       return segments.unbatch().batch(batch_size)
 
-    # All that is small is parsed for a batch at once. The frames are parsed
-    # record by record and padded at once to the length that their batch will
-    # have, while they are in the CPU's cache: putting them side by side is
-    # then plain copying. A record's size tells how long it can be at most.
-    def parse_small(serialized):
-      most_frames = tf.reduce_max(tf.strings.length(serialized)) // frame_bytes
-      length = _bucket(most_frames, self.max_frames)
+    def parse(serialized):
+      frames, num_frames = self._padded_frames(serialized)
       return {
-        "serialized": serialized,
-        "length": tf.fill(tf.shape(serialized), length),
         **self._parse_context(serialized, with_labels),
+        "video_matrix": frames,
+        "num_frames": num_frames,
       }
 
-    def add_frames(video):
-      _, frames = self._parse(video.pop("serialized"), {})
-      length = video.pop("length")
-      frames = frames[:length]
-      num_frames = tf.shape(frames)[0]
-      frames = tf.pad(frames, [[0, length - num_frames], [0, 0]])
-      return {**video, "video_matrix": frames, "num_frames": num_frames}
+    # Python takes turns, so that more than two at once would only take memory.
+    return records.batch(batch_size).map(parse, num_parallel_calls=2)
 
-    frame_bytes = self._bytes_per_frame()
-    videos = records.batch(batch_size).map(parse_small).unbatch()
-    return videos.map(add_frames, num_parallel_calls=_PARALLEL_CALLS).batch(
-      batch_size
-    )
-
-  def _bytes_per_frame(self) -> int:
-    """The fewest bytes that a frame takes in a record."""
-    frame = tf.train.FeatureList(
-      feature=[
-        tf.train.Feature(
-          bytes_list=tf.train.BytesList(value=[bytes(size)])
-          if kind == "bytes"
-          else None,
-          float_list=tf.train.FloatList(value=[0.0] * size)
-          if kind == "float"
-          else None,
-        )
-        for size, kind in zip(self.feature_sizes, self.kinds, strict=True)
-      ]
-    )
-    return frame.ByteSize()
+  def _padded_frames(self, serialized):
+    """The frames of (batch,) records, padded to a bucket, and their numbers."""
+    if self.quantized:
+      frames, num_frames = tf.numpy_function(
+        lambda records: frame_records.cut_frames(
+          records,
+          self.feature_names,
+          self.feature_sizes,
+          self.max_frames,
+          lambda frames: _bucket(frames, self.max_frames),
+        ),
+        [serialized],
+        [tf.uint8, tf.int32],
+        stateful=False,
+      )
+      frames = tf.ensure_shape(frames, [None, None, sum(self.feature_sizes)])
+      return frames, tf.ensure_shape(num_frames, [None])
+    frames, num_frames = self._parse_frames(serialized)
+    num_frames = tf.minimum(num_frames, self.max_frames)
+    buckets = tf.constant(frame_buckets(self.max_frames))
+    longest = tf.reduce_max(num_frames)
+    length = tf.gather(buckets, tf.searchsorted(buckets, [longest])[0])
+    frames = frames[:, :length]
+    missing = length - tf.shape(frames)[1]
+    return tf.pad(frames, [[0, 0], [0, missing], [0, 0]]), num_frames
 
 
 Reader = YT8MAggregatedFeatureReader | YT8MFrameFeatureReader

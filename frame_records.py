@@ -1,0 +1,191 @@
+"""Cuts the frames out of serialized frame-level records, a batch at a time.
+
+A frame-level record is a tf.train.SequenceExample in which each frame is a
+byte string of its own. Parsing it makes a string of each, then copies them
+together three times over. But all frames of a feature are equally long, and so
+is what protobuf writes in front of each: they lie in the record at equal
+distances, and one strided copy moves them to their place in the batch. A
+record that is laid out in another, valid way is parsed by protobuf.
+"""
+
+import startup  # isort: skip # noqa: F401
+import numpy as np
+import tensorflow as tf
+
+# Field numbers and wire types, as in tensorflow/core/example/*.proto: all the
+# messages on the way to a frame are length-delimited fields.
+_CONTEXT = 0x0A  # SequenceExample.context
+_FEATURE_LISTS = 0x12  # SequenceExample.feature_lists
+_FIRST_FIELD = 0x0A  # map entry, its key, feature, bytes_list and value
+_SECOND_FIELD = 0x12  # the map entry's value
+
+# TensorFlow takes an array over without a copy if it begins at such a multiple.
+_ALIGNMENT = 64
+
+
+class _OtherLayoutError(Exception):
+  """The record is not laid out as this module expects; it may be valid."""
+
+
+def _length(record: bytes, at: int, tag: int) -> tuple[int, int]:
+  """Reads a length-delimited field's head: its length, where it begins.
+
+  Raises:
+    _OtherLayoutError: another field begins there.
+  """
+  if record[at] != tag:
+    raise _OtherLayoutError
+  at += 1
+  length = shift = 0
+  while True:
+    byte = record[at]
+    at += 1
+    length |= (byte & 0x7F) << shift
+    if byte < 0x80:
+      return length, at
+    shift += 7
+
+
+def _first_frames(record: bytes) -> dict[bytes, tuple[int, int, int, int]]:
+  """Finds the feature lists of a record.
+
+  Returns:
+    By name: where the list begins and ends, where the content of its first
+    frame begins, and that frame's size, in bytes; all 0 for an empty list.
+  """
+  found = {}
+  at = 0
+  while at < len(record):
+    if record[at] == _CONTEXT:
+      length, at = _length(record, at, _CONTEXT)
+      at += length
+      continue
+    length, at = _length(record, at, _FEATURE_LISTS)
+    end = at + length
+    while at < end:
+      length, at = _length(record, at, _FIRST_FIELD)
+      entry_end = at + length
+      length, at = _length(record, at, _FIRST_FIELD)
+      name, at = record[at : at + length], at + length
+      length, at = _length(record, at, _SECOND_FIELD)
+      if name in found or at + length != entry_end:
+        raise _OtherLayoutError
+      found[name] = (0, 0, 0, 0)
+      if length:
+        content = at
+        for _ in ("feature", "bytes_list", "value"):
+          size, content = _length(record, content, _FIRST_FIELD)
+        found[name] = (at, entry_end, content, size)
+      at = entry_end
+    if at != end:
+      raise _OtherLayoutError
+  if at != len(record):
+    raise _OtherLayoutError
+  return found
+
+
+def _strided_frames(record: bytes, names: list[bytes], sizes: list[int]):
+  """The frames of each feature, (frames, size) uint8 views into a record.
+
+  Raises:
+    _OtherLayoutError: they do not lie at equal distances.
+  """
+  lists = _first_frames(record)
+  array = np.frombuffer(record, np.uint8)
+  features = []
+  for name, size in zip(names, sizes, strict=True):
+    if name not in lists:
+      raise _OtherLayoutError
+    begin, end, content, found_size = lists[name]
+    if begin == end:
+      features.append(np.empty((0, size), np.uint8))
+      continue
+    head = content - begin
+    frames, rest = divmod(end - begin, head + size)
+    if rest or found_size != size:
+      raise _OtherLayoutError
+    rows = array[begin:end].reshape(frames, head + size)
+    # Were a frame shorter or longer, its head would differ.
+    if (rows[:, :head] != rows[0, :head]).any():
+      raise _OtherLayoutError
+    features.append(rows[:, head:])
+  return features
+
+
+def _parsed_frames(record: bytes, names: list[bytes], sizes: list[int]):
+  """As _strided_frames, for any valid record.
+
+  Raises:
+    ValueError: it is none, or its frames have other sizes.
+  """
+  try:
+    parsed = tf.train.SequenceExample.FromString(record)
+  except Exception as error:  # the class differs between protobuf's backends
+    raise ValueError("no SequenceExample") from error
+  lists = parsed.feature_lists.feature_list
+  features = []
+  for name, size in zip(names, sizes, strict=True):
+    if name.decode() not in lists:
+      raise ValueError(f"no feature list {name!r}")
+    frames = [
+      list(frame.bytes_list.value) for frame in lists[name.decode()].feature
+    ]
+    if any(len(frame) != 1 or len(frame[0]) != size for frame in frames):
+      raise ValueError(f"frames of {name!r} with other sizes than {size}")
+    joined = b"".join(frame[0] for frame in frames)
+    features.append(np.frombuffer(joined, np.uint8).reshape(-1, size))
+  return features
+
+
+def _aligned_empty(shape: tuple[int, ...]) -> np.ndarray:
+  """A uint8 array that TensorFlow takes over without a copy."""
+  size = int(np.prod(shape))
+  memory = np.empty(size + _ALIGNMENT, np.uint8)
+  first = -memory.ctypes.data % _ALIGNMENT
+  return memory[first : first + size].reshape(shape)
+
+
+def cut_frames(
+  records, names: list[str], sizes: list[int], max_frames: int, padded_length
+) -> tuple[np.ndarray, np.ndarray]:
+  """Cuts the frames of a batch of records out.
+
+  Args:
+    records: serialized SequenceExamples, whose features are bytes.
+    names: the feature lists, in the order in which they lie side by side.
+    sizes: bytes of a frame of each.
+    max_frames: frames used of each record, from its first one on.
+    padded_length: function from the frames of the longest record to the length
+      that all are padded to.
+
+  Returns:
+    (records, length, sum of sizes) uint8, zero past the frames of each; and
+    (records,) int32, how many those are.
+
+  Raises:
+    ValueError: a record is no SequenceExample, misses a feature, or has frames
+      of other sizes or different numbers of them.
+  """
+  encoded = [name.encode() for name in names]
+  videos = []
+  for record in records:
+    try:
+      features = _strided_frames(record, encoded, sizes)
+    except (_OtherLayoutError, IndexError):
+      features = _parsed_frames(record, encoded, sizes)
+    if len({len(feature) for feature in features}) > 1:
+      raise ValueError("unequal frame counts")
+    videos.append(features)
+  num_frames = np.array(
+    [min(len(features[0]), max_frames) for features in videos], np.int32
+  )
+  length = padded_length(int(num_frames.max(initial=0)))
+  frames = _aligned_empty((len(videos), length, sum(sizes)))
+  for video, features, count in zip(frames, videos, num_frames, strict=True):
+    start = 0
+    for feature in features:
+      end = start + feature.shape[1]
+      video[:count, start:end] = feature[:count]
+      start = end
+    video[count:] = 0
+  return frames, num_frames
