@@ -333,7 +333,10 @@ def test_masked_max_in_half_precision(dtype):
 def test_batch_normalization_has_the_starter_codes_settings():
   layer = model_utils.batch_normalization()
   inputs = np.array([[4.0], [8.0]], np.float32)
+  layer.build(inputs.shape)
+  layer.num_updates.assign(8990.0)
   layer(inputs, training=True)
+  # From step 8990 on, (1 + n) / (10 + n) = 8991 / 9000, the momentum is 0.999:
   # 0.999 * 0 + 0.001 * 6 and 0.999 * 1 + 0.001 * 4
   np.testing.assert_allclose(layer.moving_mean, [0.006], rtol=1e-4)
   np.testing.assert_allclose(layer.moving_variance, [1.003], rtol=1e-6)
@@ -343,6 +346,29 @@ def test_batch_normalization_has_the_starter_codes_settings():
   np.testing.assert_allclose(
     layer(inputs, training=False), [[1.0], [3.0]], rtol=1e-6
   )
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_batch_normalization_knows_the_data_from_the_first_steps_on(compiled):
+  layer = model_utils.batch_normalization()
+  inputs = np.array([[4.0], [8.0]], np.float32)
+  layer.build(inputs.shape)
+
+  def step():
+    layer(inputs, training=True)
+
+  step = tf.function(step, jit_compile=True) if compiled else step
+  step()
+  # Momentum 1 / 10: 0.1 * 0 + 0.9 * 6 and 0.1 * 1 + 0.9 * 4
+  np.testing.assert_allclose(layer.moving_mean, [5.4], rtol=1e-4)
+  np.testing.assert_allclose(layer.moving_variance, [3.7], rtol=1e-4)
+  step()
+  # Momentum 2 / 11: 5.4 * 2 / 11 + 6 * 9 / 11 and 3.7 * 2 / 11 + 4 * 9 / 11
+  np.testing.assert_allclose(layer.moving_mean, [64.8 / 11], rtol=1e-4)
+  np.testing.assert_allclose(layer.moving_variance, [43.4 / 11], rtol=1e-4)
+  assert float(layer.num_updates) == 2
+  layer(inputs, training=False)
+  assert float(layer.num_updates) == 2
 
 
 # --------------------------------------------------------------------------
@@ -827,6 +853,7 @@ def test_masked_batch_normalization_against_a_plain_loop():
   layer = model_utils.batch_normalization(dtype="float64")
   layer.build(frames.shape)
   randomize(layer)
+  layer.num_updates.assign(1e5)  # past the first steps' smaller momentum
   gamma, beta = layer.gamma.numpy(), layer.beta.numpy()
   moving_mean = layer.moving_mean.numpy()
   moving_variance = layer.moving_variance.numpy()
