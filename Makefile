@@ -1,6 +1,7 @@
 # make demo   sample data -> training -> evaluation -> predictions.csv
 # make test   lint and the fast tests
 # make test-slow   the tests that take minutes
+# make test-backends   the models on JAX and PyTorch, a part of the two above
 # make learn  what each model can learn; 40 minutes. Tables to the terminal, with
 #             LEARNING_RESULTS=<file> as JSON too
 # make bench  the benchmarks; results to benchmarks/results/
@@ -12,7 +13,7 @@ DEMO_DIR ?= /tmp/yt8m_demo
 SAMPLE_DIR := /tmp/yt8m_sample_data
 PIP_INSTALL := $(VENV)/bin/pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test test-slow learn lint bench clean
+.PHONY: demo test test-slow test-backends learn lint bench clean
 
 $(VENV)/bin/activate:
 	@echo "== Creating $(VENV)"
@@ -28,6 +29,14 @@ $(VENV)/.installed-dev: $(VENV)/.installed requirements-dev.txt
 	@$(PIP_INSTALL) -r requirements-dev.txt
 	@touch $@
 
+# TensorFlow imports JAX where it finds it, so each backend has its own Python,
+# where tests/test_backends.py looks for it.
+$(VENV)/%/.installed: requirements-%.txt constraints.txt | $(VENV)/bin/activate
+	@echo "== Installing $< into $(VENV)/$*"
+	@$(PYTHON) -m venv $(VENV)/$*
+	@$(VENV)/$*/bin/pip install --quiet --disable-pip-version-check -r $<
+	@touch $@
+
 demo: $(VENV)/.installed
 	@PYTHON=$(RUN) DEMO_DIR=$(DEMO_DIR) SAMPLE_DIR=$(SAMPLE_DIR) \
 	  bash data_tools/demo.sh
@@ -36,11 +45,15 @@ lint: $(VENV)/.installed-dev
 	@$(VENV)/bin/ruff check .
 	@$(VENV)/bin/ruff format --check .
 
-test: lint
-	@$(RUN) -m pytest
+test: lint $(VENV)/jax/.installed
+	@YT8M_BACKENDS=jax $(RUN) -m pytest
 
-test-slow: $(VENV)/.installed-dev
-	@$(RUN) -m pytest -m "slow and not learn"
+test-slow: $(VENV)/.installed-dev $(VENV)/torch/.installed
+	@YT8M_BACKENDS=torch $(RUN) -m pytest -m "slow and not learn"
+
+test-backends: $(VENV)/.installed-dev $(VENV)/jax/.installed \
+    $(VENV)/torch/.installed
+	@YT8M_BACKENDS="jax torch" $(RUN) -m pytest -m "" tests/test_backends.py
 
 learn: $(VENV)/.installed-dev
 	@$(RUN) -m pytest -m learn -s tests/test_learning.py

@@ -1,0 +1,168 @@
+"""Every model gives on JAX and PyTorch what it gives on TensorFlow.
+
+Keras takes its backend when it is imported, so that the others run in programs
+of their own, see run_on_backend.py, with the Pythons that `make` puts into
+folders of the environment that this one runs in.
+"""
+
+import json
+import os
+import pathlib
+import random
+import subprocess
+import sys
+
+import startup  # isort: skip # noqa: F401
+import numpy as np
+import pytest
+from conftest import REPOSITORY
+from test_models import (
+  CLASSES,
+  NUM_FRAMES,
+  dequantized,
+  make_batch,
+  make_model_flags,
+  model_classes,
+  predict,
+)
+
+import losses
+import models
+
+# Compiling all models for JAX takes minutes of a busy machine.
+PATIENCE_SECONDS = 900
+
+# float32 and another order of sums; the largest difference seen was 6e-7.
+TOLERANCE = 1e-5
+
+LABELS = np.arange(CLASSES) % 2 == np.arange(len(NUM_FRAMES))[:, None] % 2
+
+
+def weights_unlike_the_initial_ones(model) -> list:
+  """Random weights; moving statistics and biases are not 0 or 1 either."""
+  generator = np.random.default_rng(5)
+  weights = []
+  for weight in model.weights:
+    values = weight.numpy() + generator.normal(scale=0.3, size=weight.shape)
+    if "variance" in weight.path:
+      values = abs(values) + 0.1
+    weights.append(values.astype(np.float32))
+  return weights
+
+
+def make_case(model_class):
+  """A model's flags, weights and inputs, and what TensorFlow makes of them.
+
+  Returns:
+    ({name: array} for run_on_backend.py, {name: expected array}).
+  """
+  random.seed(1)  # of Keras's initializers
+  model_flags = make_model_flags(model_class)
+  batch = make_batch(model_flags)
+  batches = {"floats": batch}
+  if model_flags["frame_features"]:
+    without_frames = np.where(np.arange(len(NUM_FRAMES)) == 2, 0, NUM_FRAMES)
+    batches = {
+      "floats": {
+        **dequantized(batch),
+        "num_frames": without_frames.astype(np.int32),
+      },
+      "bytes": batch,
+    }
+  case = {
+    "model_flags": json.dumps(model_flags),
+    "kinds": json.dumps(list(batches)),
+    "labels": LABELS,
+  }
+  expected = {}
+  weights = None
+  for kind, batch in batches.items():
+    model = models.build_model(model_flags, quantized=kind == "bytes")
+    weights = weights or weights_unlike_the_initial_ones(model)
+    model.set_weights(weights)
+    expected[f"predictions_{kind}"] = predictions = predict(model, batch)
+    case.update({f"{kind}_{name}": batch[name] for name in batch})
+  for number, values in enumerate(weights):
+    case[f"weight_{number:03}"] = values
+  for loss_class in losses.BaseLoss.__subclasses__():
+    loss = loss_class().calculate_loss(predictions, LABELS)
+    expected[f"loss_{loss_class.__name__}"] = loss.numpy()
+  return case, expected
+
+
+@pytest.fixture(scope="module")
+def cases():
+  """{model: what make_case gives}."""
+  return {
+    model_class.__name__: make_case(model_class)
+    for model_class in model_classes()
+  }
+
+
+@pytest.fixture(
+  scope="module",
+  params=["jax", pytest.param("torch", marks=pytest.mark.slow)],
+)
+def results(request, tmp_path_factory):
+  """The folder with what run_on_backend.py has written for all models."""
+  backend = request.param
+  python = pathlib.Path(sys.prefix) / backend / "bin" / "python"
+  if not python.exists():
+    message = f"{python} is missing; `make test-backends` makes it"
+    if backend in os.environ.get("YT8M_BACKENDS", "").split():
+      pytest.fail(message)
+    pytest.skip(message)
+  folder = tmp_path_factory.mktemp(backend)
+  (folder / "cases").mkdir()
+  (folder / "results").mkdir()
+  for name, (case, _) in request.getfixturevalue("cases").items():
+    np.savez(folder / "cases" / name, **case)
+  program = subprocess.run(
+    [python, REPOSITORY / "tests" / "run_on_backend.py", folder],
+    env={
+      **os.environ,
+      "KERAS_BACKEND": backend,
+      "PYTHONPATH": str(REPOSITORY),
+      # A GPU rounds otherwise.
+      "CUDA_VISIBLE_DEVICES": "",
+      # Each graph runs once: it is not worth the time to make it fast.
+      "XLA_FLAGS": "--xla_backend_optimization_level=0"
+      " --xla_llvm_disable_expensive_passes=true",
+    },
+    stdout=subprocess.PIPE,
+    stderr=subprocess.STDOUT,
+    text=True,
+    timeout=PATIENCE_SECONDS,
+  )
+  assert program.returncode == 0, program.stdout
+  return folder / "results"
+
+
+@pytest.mark.parametrize(
+  "name", [model_class.__name__ for model_class in model_classes()]
+)
+def test_a_model_is_the_same_on_another_backend(name, results, cases):
+  failure = results / f"{name}.txt"
+  assert not failure.exists(), failure.read_text()
+  with np.load(results / f"{name}.npz") as result:
+    received = dict(result)
+  _, expected = cases[name]
+  for key, values in expected.items():
+    np.testing.assert_allclose(
+      received.pop(key), values, atol=TOLERANCE, err_msg=key
+    )
+  # Dropout and sampling draw other numbers there.
+  for key, values in received.items():
+    assert np.isfinite(values).all(), key
+  predictions = received.pop("training_predictions")
+  assert predictions.shape == LABELS.shape
+  assert received.pop("training_loss") > 0.0
+  assert max(abs(gradient).max() for gradient in received.values()) > 1e-3
+
+
+def test_the_weights_matter(cases):
+  # Otherwise all models would agree on every backend.
+  for name, (_, expected) in cases.items():
+    for key, values in expected.items():
+      if key.startswith("predictions_"):
+        assert values.std(axis=0).max() > 100 * TOLERANCE, (name, key)
