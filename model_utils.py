@@ -265,6 +265,7 @@ class MeanNormalizedFrame(keras.layers.Layer):
   """
 
   _VIDEOS_AT_A_TIME = 4
+  _FRAMES_AT_A_TIME = 4
 
   def __init__(self, **kwargs):
     super().__init__(autocast=False, **kwargs)
@@ -272,7 +273,7 @@ class MeanNormalizedFrame(keras.layers.Layer):
   def call(self, video_matrix, num_frames):
     """See the class."""
     batch, length, features = ops.shape(video_matrix)
-    group = self._VIDEOS_AT_A_TIME
+    group, run = self._VIDEOS_AT_A_TIME, self._FRAMES_AT_A_TIME
     mask = ops.cast(frame_mask(video_matrix, num_frames), "float32")
     valid = ops.maximum(ops.cast(num_frames, "float32"), 1.0)
     weights = mask / valid[:, None]
@@ -282,12 +283,21 @@ class MeanNormalizedFrame(keras.layers.Layer):
       frames = _to_float(frames, "float32")
       squared = squared_lengths(frames)
       scale = weights * ops.rsqrt(ops.maximum(squared, _SMALLEST_SQUARED_NORM))
-      # A matrix product would have the float frames written to memory first.
-      return ops.sum(frames * scale[:, :, None], axis=1)
+      # Each addition waits for the one before it: short sums side by side, and
+      # a product for the sum of these. A product for all of it would have the
+      # float frames written to memory first.
+      parts = ops.sum(
+        ops.reshape(frames * scale[:, :, None], (group, -1, run, features)),
+        axis=2,
+      )
+      return ops.einsum("gpd,gp->gd", parts, ops.ones_like(parts[:, :, 0]))
 
-    missing = -batch % group
-    video_matrix = ops.pad(video_matrix, [[0, missing], [0, 0], [0, 0]])
-    weights = ops.pad(weights, [[0, missing], [0, 0]])
+    more_videos, more_frames = -batch % group, -length % run
+    video_matrix = ops.pad(
+      video_matrix, [[0, more_videos], [0, more_frames], [0, 0]]
+    )
+    weights = ops.pad(weights, [[0, more_videos], [0, more_frames]])
+    length = length + more_frames
     means = ops.map(
       means_of_group,
       (
