@@ -33,11 +33,11 @@ def build(model, feature_sizes, num_classes, **hyperparameters):
 
 
 def set_weights(model, weights):
-  """Sets all weights of a model, but not the seeds, by their paths."""
+  """Sets all weights of a model, not its seeds and counters, by their paths."""
   variables = {
     variable.path: variable
     for variable in model.variables
-    if "seed_generator" not in variable.path
+    if not re.search("seed_generator|num_updates", variable.path)
   }
   assert set(variables) == set(weights)
   for path, value in weights.items():

@@ -99,7 +99,7 @@ class Report:
   def add(self, *values, **more) -> Row:
     row = Row(*values, **more)
     self.rows.append(row)
-    print(f"\n{row}")
+    print(f"\n{row}", flush=True)
     return row
 
   def conclude(self, task, text) -> None:

@@ -732,6 +732,7 @@ def test_context_gating_against_a_plain_loop(training):
     "gate_bn/beta",
     "gate_bn/moving_mean",
     "gate_bn/moving_variance",
+    "gate_bn/num_updates",
   }
   for layer in model.layers:
     randomize(layer)
