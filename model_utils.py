@@ -14,6 +14,7 @@ _BIAS = 4.0 / 512.0 - 2.0
 
 _SMALLEST_SQUARED_NORM = 1e-12
 
+_LONGEST_PIECE = 32
 _LANES = 128  # of float32: eight registers of AVX-512
 
 
@@ -62,15 +63,24 @@ def squared_lengths(vectors):
 def total(values):
   """The sum of all numbers; see squared_lengths for why not by ops.sum alone.
 
+  XLA cuts a long sum on CPUs into pieces, of numbers that it first writes to
+  memory; so pieces are short enough here to be left as they are.
+
   Args:
     values: float, at least one dimension.
 
   Returns:
     A scalar.
   """
-  while len(values.shape) > 1:
-    values = ops.sum(values, axis=0)
-  return ops.matmul(values, ops.ones_like(values))
+  columns = values.shape[-1]
+  if len(values.shape) > 1:
+    piece = 1
+    if None not in values.shape[:-1]:
+      piece = math.gcd(math.prod(values.shape[:-1]), _LONGEST_PIECE)
+    pieces = ops.sum(ops.reshape(values, (-1, piece, columns)), axis=1)
+    values = ops.sum(pieces, axis=0) if piece == 1 else pieces
+  sums = ops.matmul(values, ops.ones((columns,), values.dtype))
+  return ops.sum(sums)
 
 
 @keras.saving.register_keras_serializable("model_utils")
