@@ -750,7 +750,7 @@ class RandomFrameModel(models.BaseModel):
   """
 
   batch_size = 128
-  base_learning_rate = 0.001
+  base_learning_rate = 0.01
 
   def create_model(self, model_input, vocab_size, num_frames, **unused_params):
     """See models.BaseModel.
