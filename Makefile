@@ -2,8 +2,8 @@
 # make test   lint and the fast tests
 # make test-slow   the tests that take minutes
 # make test-backends   the models on JAX and PyTorch, a part of the two above
-# make learn  what each model can learn; 40 minutes. Tables to the terminal, with
-#             LEARNING_RESULTS=<file> as JSON too
+# make learn  what each model can learn; 40 minutes. Tables to the terminal,
+#             with LEARNING_RESULTS=<file> as JSON too
 # make bench  the benchmarks; results to benchmarks/results/
 
 PYTHON ?= python3

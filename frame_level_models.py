@@ -250,15 +250,7 @@ class FrameLevelLogisticModel(models.BaseModel):
     mean_frame,
     **unused_params,
   ):
-    """See models.BaseModel.
-
-    Args:
-      model_input: (B, T, D) float.
-      vocab_size: number of classes.
-      num_frames: (B,) int32.
-      mean_frame: (B, D) float, the mean of the valid frames.
-      **unused_params: not used.
-    """
+    """See models.BaseModel."""
     return classify("LogisticModel", mean_frame, vocab_size, {})
 
 
@@ -288,9 +280,6 @@ class DbofModel(models.BaseModel):
     """See models.BaseModel.
 
     Args:
-      model_input: (B, T, D) float.
-      vocab_size: number of classes.
-      num_frames: (B,) int32.
       iterations: frames sampled from each video.
       sample_random_frames: see model_utils.SampleFrames.
       dbof_add_batch_norm: whether to normalise; else layers have a bias.
@@ -351,9 +340,6 @@ class LstmModel(models.BaseModel):
     """See models.BaseModel.
 
     Args:
-      model_input: (B, T, D) float.
-      vocab_size: number of classes.
-      num_frames: (B,) int32.
       lstm_cells: units of each layer.
       lstm_layers: number of layers.
       video_level_classifier_model: a class of video_level_models.
@@ -437,16 +423,11 @@ class StreamLstmModel(models.BaseModel):
     """See models.BaseModel.
 
     Args:
-      model_input: (B, T, D) float.
-      vocab_size: number of classes.
-      num_frames: (B,) int32.
-      feature_sizes: see lstm_streams, as for the next three.
       stream_dense_size: units of the dense layer of a stream.
       lstm_cells: units of each direction of an LSTM; None for as many as the
         stream has features (rgb 1024, audio 128).
       lstm_layers: bidirectional LSTMs on top of each other.
       stream_fusion: "late" or "concat".
-      **unused_params: not used.
     """
     streams = lstm_streams(
       model_input,
@@ -496,17 +477,11 @@ class NnStreamLstmModel(models.BaseModel):
     """See models.BaseModel.
 
     Args:
-      model_input: (B, T, D) float.
-      vocab_size: number of classes.
-      num_frames: (B,) int32.
-      feature_sizes: see lstm_streams.
-      mean_frame: (B, D) float, the mean of the valid frames.
       nn_branch_sizes: units of the net's layers, "2048,1024".
       stream_dense_size: see lstm_streams.
       lstm_cells: see lstm_streams.
       lstm_layers: see lstm_streams.
       dropout_rate: part of what is classified left out in training.
-      **unused_params: not used.
     """
     net = model_utils.dense_layers(mean_frame, nn_branch_sizes, "nn_branch")
     streams = lstm_streams(
@@ -551,11 +526,6 @@ class AutoencoderConcatModel(NnStreamLstmModel):
     """See models.BaseModel and NnStreamLstmModel.
 
     Args:
-      model_input: (B, T, D) float.
-      vocab_size: number of classes.
-      num_frames: (B,) int32.
-      feature_sizes: see lstm_streams.
-      mean_frame: (B, D) float, the mean of the valid frames.
       autoencoder: False makes it NnStreamLstmModel.
       autoencoder_code_size: units of the code.
       reconstruction_weight: weight of the reconstruction error.
@@ -564,7 +534,6 @@ class AutoencoderConcatModel(NnStreamLstmModel):
       lstm_cells: see lstm_streams.
       lstm_layers: see lstm_streams.
       dropout_rate: see NnStreamLstmModel.
-      **unused_params: not used.
     """
     net_input = mean_frame
     auxiliary_losses = {}
@@ -624,13 +593,9 @@ class BiLstmModel(models.BaseModel):
     """See models.BaseModel.
 
     Args:
-      model_input: (B, T, D) float.
-      vocab_size: number of classes.
-      num_frames: (B,) int32.
       lstm_cells: units of each direction; a block's width is twice as many.
       lstm_layers: blocks.
       dropout_rate: part of what is classified left out in training.
-      **unused_params: not used.
     """
     mask = model_utils.FrameMask()(model_input, num_frames)
     width = 2 * lstm_cells
@@ -666,11 +631,7 @@ class SimpleRnnModel(models.BaseModel):
     """See models.BaseModel.
 
     Args:
-      model_input: (B, T, D) float.
-      vocab_size: number of classes.
-      num_frames: (B,) int32.
       rnn_cells: units of each of the two layers.
-      **unused_params: not used.
     """
     mask = model_utils.FrameMask()(model_input, num_frames)
     states = model_input
@@ -708,13 +669,9 @@ class CnnLstmModel(models.BaseModel):
     """See models.BaseModel.
 
     Args:
-      model_input: (B, T, D) float.
-      vocab_size: number of classes.
-      num_frames: (B,) int32.
       cnn_filters: of each convolution.
       cnn_lstm_cells: units of each LSTM, "512,256,128".
       dropout_rate: part of what is classified left out in training.
-      **unused_params: not used.
     """
     mask = model_utils.FrameMask()(model_input, num_frames)
     frames = model_input
@@ -753,14 +710,7 @@ class RandomFrameModel(models.BaseModel):
   base_learning_rate = 0.01
 
   def create_model(self, model_input, vocab_size, num_frames, **unused_params):
-    """See models.BaseModel.
-
-    Args:
-      model_input: (B, T, D) float.
-      vocab_size: number of classes.
-      num_frames: (B,) int32.
-      **unused_params: not used.
-    """
+    """See models.BaseModel."""
     classifier = model_utils.FrameClassifier(vocab_size, name="classifier")
     return {"predictions": classifier(model_input, num_frames)}
 
@@ -791,14 +741,10 @@ class TransformerModel(models.BaseModel):
     """See models.BaseModel.
 
     Args:
-      model_input: (B, T, D) float.
-      vocab_size: number of classes.
-      num_frames: (B,) int32.
       transformer_size: units of a frame, even and a multiple of the heads.
       transformer_layers: encoder layers.
       transformer_heads: attention heads.
       dropout_rate: part of each sublayer's output left out in training.
-      **unused_params: not used.
     """
     if transformer_size % transformer_heads:
       raise ValueError(
@@ -859,9 +805,6 @@ class GruModel(models.BaseModel):
     """See models.BaseModel.
 
     Args:
-      model_input: (B, T, D) float.
-      vocab_size: number of classes.
-      num_frames: (B,) int32.
       gru_cells: units of each layer.
       gru_layers: number of layers.
       video_level_classifier_model: a class of video_level_models.
@@ -934,11 +877,6 @@ class NetVladModel(models.BaseModel):
     """See models.BaseModel.
 
     Args:
-      model_input: (B, T, D) float.
-      vocab_size: number of classes.
-      num_frames: (B,) int32.
-      feature_sizes: sizes of the features that lie side by side in
-        model_input.
       iterations: frames sampled from each video.
       sample_random_frames: see model_utils.SampleFrames.
       netvlad_cluster_size: clusters of the first feature, twice those of
@@ -1064,10 +1002,6 @@ class NetFvModel(models.BaseModel):
     """See models.BaseModel.
 
     Args:
-      model_input: (B, T, D) float.
-      vocab_size: number of classes.
-      num_frames: (B,) int32.
-      feature_sizes: see NetVladModel.
       iterations: frames sampled from each video.
       sample_random_frames: see model_utils.SampleFrames.
       fv_cluster_size: clusters of the first feature, twice those of others.
@@ -1126,10 +1060,6 @@ class SoftDbowModel(models.BaseModel):
     """See models.BaseModel.
 
     Args:
-      model_input: (B, T, D) float.
-      vocab_size: number of classes.
-      num_frames: (B,) int32.
-      feature_sizes: see NetVladModel.
       iterations: frames sampled from each video.
       sample_random_frames: see model_utils.SampleFrames.
       dbow_cluster_size: words of the first feature, eight times those of
@@ -1190,10 +1120,6 @@ class NextVladModel(models.BaseModel):
     """See models.BaseModel.
 
     Args:
-      model_input: (B, T, D) float.
-      vocab_size: number of classes.
-      num_frames: (B,) int32.
-      feature_sizes: see NetVladModel.
       nextvlad_cluster_size: clusters of the first feature, twice those of
         others.
       nextvlad_groups: parts of a frame, likewise.
@@ -1201,7 +1127,6 @@ class NextVladModel(models.BaseModel):
       nextvlad_hidden_size: units of the hidden layer.
       nextvlad_gating_reduction: the gate's inner layer is so much narrower.
       dropout_rate: part of the pooled features left out in training.
-      **unused_params: not used.
     """
     mask = model_utils.FrameMask()(model_input, num_frames)
     pooled = []
@@ -1299,16 +1224,10 @@ class AttentionLstmModel(models.BaseModel):
     """See models.BaseModel.
 
     Args:
-      model_input: (B, T, D) float.
-      vocab_size: number of classes.
-      num_frames: (B,) int32.
-      feature_sizes: sizes of the features that lie side by side in
-        model_input.
       stream_dense_size: units of the layer in front of each LSTM.
       lstm_cells: units of each direction.
       attention_hidden_sizes: units of the ReLU and of the tanh layer.
       dropout_rate: part of the LSTM's states left out in training.
-      **unused_params: not used.
     """
     mask = model_utils.FrameMask()(model_input, num_frames)
     pooled = []
@@ -1385,16 +1304,10 @@ class AttentionClusterModel(models.BaseModel):
     """See models.BaseModel.
 
     Args:
-      model_input: (B, T, D) float.
-      vocab_size: number of classes.
-      num_frames: (B,) int32.
-      feature_sizes: sizes of the features that lie side by side in
-        model_input.
       iterations: frames taken from each video, in training too.
       attention_units: K, for each feature.
       attention_hidden_sizes: units of the two tanh layers.
       dropout_rate: part of the pooled features left out in training.
-      **unused_params: not used.
     """
     # A training=False in the call would give way to that of the whole model's.
     frames = model_utils.SampleFrames(iterations, random_frames=None)(

@@ -53,10 +53,7 @@ class LogisticModel(models.BaseModel):
     """See models.BaseModel.
 
     Args:
-      model_input: (batch, features) float.
-      vocab_size: number of classes.
       l2_penalty: weight of half the sum of squares of W.
-      **unused_params: not used.
     """
     logits = keras.layers.Dense(
       vocab_size,
@@ -86,13 +83,10 @@ class MoeModel(models.BaseModel):
     """See models.BaseModel.
 
     Args:
-      model_input: (batch, features) float.
-      vocab_size: number of classes.
       moe_num_mixtures: m, experts for each class.
       moe_output_gating: whether the probabilities pass model_utils'
         context_gating (Miech et al. 2017, equation 10).
       l2_penalty: weight of half the sum of squares of the kernels.
-      **unused_params: not used.
     """
     mixtures = moe_num_mixtures
     gates = keras.layers.Dense(
@@ -126,7 +120,7 @@ class DeepNnModel(models.BaseModel):
 
   Every layer is dense with ReLU; dropout, then a logistic classifier. Towers of
   512,1024,4096,8192,4096 and one joint layer of 4096 are those of the thesis
-  (193.6 M parameters with mean_rgb and mean_audio).
+  (193.7 M parameters with mean_rgb and mean_audio).
   """
 
   base_learning_rate = 0.001
@@ -144,14 +138,9 @@ class DeepNnModel(models.BaseModel):
     """See models.BaseModel.
 
     Args:
-      model_input: (batch, features) float.
-      vocab_size: number of classes.
-      feature_sizes: sizes of the features that lie side by side in
-        model_input, one for each tower.
       nn_tower_sizes: units of each tower's layers, "1024,512".
       nn_joint_sizes: units of the layers on all towers' outputs, likewise.
       dropout_rate: part of the last layer's units left out in training.
-      **unused_params: not used.
     """
     towers = [
       model_utils.dense_layers(feature, nn_tower_sizes, f"tower_{index}")
