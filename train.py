@@ -8,6 +8,7 @@ checkpoints, model_flags.json, TensorBoard events and SavedModels to
 import concurrent.futures
 import dataclasses
 import hashlib
+import json
 import math
 import os
 import random
@@ -880,8 +881,34 @@ def _train_until_stopped(run, reader, files, settings, reporter, exporter):
         saved_step, saved_time = step, time.monotonic()
 
 
+def check_one_machine(tf_config: str) -> None:
+  """Refuses a cluster, whose machines would each train on all of the data.
+
+  Args:
+    tf_config: the content of the environment variable TF_CONFIG.
+
+  Raises:
+    startup.UserError: it names several machines, or is no JSON.
+  """
+  try:
+    cluster = json.loads(tf_config or "{}").get("cluster", {})
+    machines = [address for task in cluster.values() for address in task]
+  except (ValueError, AttributeError, TypeError) as error:
+    raise startup.UserError(
+      f"Expected JSON with a cluster in TF_CONFIG, received {tf_config!r}. Mend"
+      " it, or unset it to train on this machine."
+    ) from error
+  if len(machines) > 1:
+    raise startup.UserError(
+      f"Expected a TF_CONFIG of one machine, received one of {len(machines)}:"
+      " a run computes on one device. Unset TF_CONFIG, and start training on"
+      " one of them."
+    )
+
+
 def main() -> None:
   """Turns the flags into a call of train."""
+  check_one_machine(os.environ.get("TF_CONFIG", ""))
   if FLAGS.log_device_placement:
     tf.debugging.set_log_device_placement(True)
   if FLAGS.num_gpu is not None:
