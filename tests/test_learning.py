@@ -15,6 +15,7 @@ import shlex
 import shutil
 import time
 
+import conftest
 import numpy as np
 import pytest
 from conftest import (
@@ -139,6 +140,12 @@ def report():
 
 # --------------------------------------------------------------------------
 # Training by the documented command
+
+
+@pytest.fixture(autouse=True)
+def patience(monkeypatch):
+  """Training a large model may take long on a busy machine."""
+  monkeypatch.setattr(conftest, "PATIENCE_SECONDS", 1800)
 
 
 def documented_command(model) -> list[str]:
