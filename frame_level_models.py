@@ -7,6 +7,8 @@ share has no default of its own; each model's keyword default holds.
 Shapes in comments: B videos, T frames, D features.
 """
 
+import math
+
 import keras
 from absl import flags
 from keras import ops
@@ -1318,9 +1320,11 @@ class AttentionClusterModel(models.BaseModel):
     for index, feature in enumerate(
       model_utils.split_features(frames, feature_sizes)
     ):
+      # The numbers of a frame of length 1 are small: unscaled, its scores would
+      # take thousands of steps to tell frames apart.
       scores = keras.layers.Dense(
         attention_units, use_bias=False, name=f"feature_{index}_attention"
-      )(feature)
+      )(feature * math.sqrt(sum(feature_sizes)))
       vectors = model_utils.AttentionPooling()(feature, scores, mask)
       pooled.append(
         model_utils.AttentionCluster(name=f"feature_{index}_cluster")(vectors)
