@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -18,6 +19,11 @@ import models
 from data_tools import sample_data
 
 REPOSITORY = Path(__file__).parents[1]
+
+# Programs started from here inherit that Ctrl-C is ignored, as it is in the
+# background of a shell.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+  signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # A program that takes longer than this hangs.
 PATIENCE_SECONDS = 300

@@ -1232,10 +1232,12 @@ def test_defaults_that_depend_on_the_model():
     "dbof_activation": "sigmoid",
     "video_level_classifier_model": "MoeModel",
     "moe_num_mixtures": 2,
+    "moe_output_gating": False,
   }
   assert lstm == {
     "lstm_cells": 1024,
     "lstm_layers": 2,
     "video_level_classifier_model": "MoeModel",
     "moe_num_mixtures": 2,
+    "moe_output_gating": False,
   }
