@@ -1084,7 +1084,8 @@ def test_attention_cluster_model_against_plain_loops(training):
       sampled = frames[video, indices][:, features]
       name = f"feature_{index}"
       assert f"{name}_attention/bias" not in weights
-      scores = dense(sampled, weights, f"{name}_attention")
+      scaled = sampled * math.sqrt(5.0)  # numbers of a frame
+      scores = dense(scaled, weights, f"{name}_attention")
       for k in range(2):
         pooled = softmax(scores[:, k]) @ sampled
         shifted = (
