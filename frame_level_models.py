@@ -850,6 +850,44 @@ def soft_assignment(frames, clusters, name):
   return keras.layers.Softmax(dtype="float32")(scores)
 
 
+def pool_sampled_frames(
+  model_input,
+  num_frames,
+  feature_sizes,
+  iterations,
+  random_frames,
+  clusters,
+  pool,
+):
+  """Samples frames, normalises them and pools each feature by its clusters.
+
+  Args:
+    model_input: (B, T, D) float.
+    num_frames: (B,) int32.
+    feature_sizes: sizes of the features that lie side by side in model_input.
+    iterations: frames sampled from each video.
+    random_frames: see model_utils.SampleFrames.
+    clusters: number of clusters of the first feature, and of later ones.
+    pool: function (frames of one feature, their soft_assignment, name) ->
+      (B, any).
+
+  Returns:
+    What pool gave, concatenated.
+  """
+  frames = model_utils.SampleFrames(iterations, random_frames)(
+    model_input, num_frames
+  )
+  frames = model_utils.batch_normalization(name="input_bn")(frames)
+  pooled = []
+  for index, feature in enumerate(
+    model_utils.split_features(frames, feature_sizes)
+  ):
+    name = f"feature_{index}"
+    assignment = soft_assignment(feature, clusters[min(index, 1)], name)
+    pooled.append(pool(feature, assignment, name))
+  return model_utils.side_by_side(pooled)
+
+
 class NetVladModel(models.BaseModel):
   """Gated NetVLAD, the model that won the challenge of 2017.
 
@@ -890,10 +928,7 @@ class NetVladModel(models.BaseModel):
       **classifier_params: passed on to it.
     """
 
-    def pool(frames, name, share):
-      assignment = soft_assignment(
-        frames, max(netvlad_cluster_size // share, 1), name
-      )
+    def pool(frames, assignment, name):
       return model_utils.Vlad(netvlad_residual, name=f"{name}_vlad")(
         frames, assignment
       )
@@ -904,6 +939,7 @@ class NetVladModel(models.BaseModel):
       feature_sizes,
       iterations,
       sample_random_frames,
+      (netvlad_cluster_size, netvlad_cluster_size // 2),
       pool,
     )
     return classify_gated(
@@ -914,37 +950,6 @@ class NetVladModel(models.BaseModel):
       moe_output_gating=moe_output_gating,
       **classifier_params,
     )
-
-
-def pool_sampled_frames(
-  model_input, num_frames, feature_sizes, iterations, random_frames, pool
-):
-  """Samples frames, normalises them and pools each feature by itself.
-
-  Args:
-    model_input: (B, T, D) float.
-    num_frames: (B,) int32.
-    feature_sizes: sizes of the features that lie side by side in model_input.
-    iterations: frames sampled from each video.
-    random_frames: see model_utils.SampleFrames.
-    pool: function (frames of one feature, name, 1 for the first feature and 2
-      for later ones) -> (B, any).
-
-  Returns:
-    What pool gave, concatenated.
-  """
-  frames = model_utils.SampleFrames(iterations, random_frames)(
-    model_input, num_frames
-  )
-  frames = model_utils.batch_normalization(name="input_bn")(frames)
-  return model_utils.side_by_side(
-    [
-      pool(feature, f"feature_{index}", 2 if index else 1)
-      for index, feature in enumerate(
-        model_utils.split_features(frames, feature_sizes)
-      )
-    ]
-  )
 
 
 def classify_gated(
@@ -1013,10 +1018,7 @@ class NetFvModel(models.BaseModel):
       **classifier_params: passed on to it.
     """
 
-    def pool(frames, name, share):
-      assignment = soft_assignment(
-        frames, max(fv_cluster_size // share, 1), name
-      )
+    def pool(frames, assignment, name):
       return model_utils.FisherVector(name=f"{name}_fisher")(frames, assignment)
 
     pooled = pool_sampled_frames(
@@ -1025,6 +1027,7 @@ class NetFvModel(models.BaseModel):
       feature_sizes,
       iterations,
       sample_random_frames,
+      (fv_cluster_size, fv_cluster_size // 2),
       pool,
     )
     return classify_gated(
@@ -1071,11 +1074,8 @@ class SoftDbowModel(models.BaseModel):
       **classifier_params: passed on to it.
     """
 
-    def pool(frames, name, share):
-      words = dbow_cluster_size // (1 if share == 1 else 8)
-      return model_utils.BagOfWords(name=f"{name}_words")(
-        soft_assignment(frames, max(words, 2), name)
-      )
+    def pool(frames, assignment, name):
+      return model_utils.BagOfWords(name=f"{name}_words")(assignment)
 
     pooled = pool_sampled_frames(
       model_input,
@@ -1083,6 +1083,7 @@ class SoftDbowModel(models.BaseModel):
       feature_sizes,
       iterations,
       sample_random_frames,
+      (dbow_cluster_size, max(dbow_cluster_size // 8, 2)),
       pool,
     )
     hidden = keras.layers.Dense(dbow_hidden_size, name="hidden")(pooled)
@@ -1137,8 +1138,8 @@ class NextVladModel(models.BaseModel):
     ):
       name = f"feature_{index}"
       share = 2 if index else 1
-      clusters = max(nextvlad_cluster_size // share, 1)
-      groups = max(nextvlad_groups // share, 1)
+      clusters = nextvlad_cluster_size // share
+      groups = nextvlad_groups // share
       size = nextvlad_expansion * frames.shape[-1]
       if size % groups:
         raise ValueError(

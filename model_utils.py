@@ -32,9 +32,14 @@ def l2_normalize(vectors):
   Returns:
     Same shape and dtype: x / sqrt(max(sum(x^2), 1e-12)).
   """
-  squared = squared_lengths(_widen(vectors))[..., None]
-  scale = ops.rsqrt(ops.maximum(squared, _SMALLEST_SQUARED_NORM))
+  scale = _inverse_lengths(_widen(vectors))[..., None]
   return vectors * ops.cast(scale, vectors.dtype)
+
+
+def _inverse_lengths(vectors):
+  """What to multiply vectors by to normalise them: (..., features) -> (...)."""
+  squared = squared_lengths(vectors)
+  return ops.rsqrt(ops.maximum(squared, _SMALLEST_SQUARED_NORM))
 
 
 def squared_lengths(vectors):
@@ -205,6 +210,12 @@ def frame_mask(frames, num_frames):
   return index[None, :] < ops.cast(num_frames, "int32")[:, None]
 
 
+def _mean_weights(mask):
+  """Each valid frame's part in a mean, else 0: (B, T) bool -> float32."""
+  mask = ops.cast(mask, "float32")
+  return mask / ops.maximum(ops.sum(mask, axis=1, keepdims=True), 1.0)
+
+
 def _to_float(frames, dtype):
   """Bytes become the floats they stand for; floats stay what they are."""
   if keras.backend.standardize_dtype(frames.dtype) == "uint8":
@@ -253,8 +264,7 @@ class NormalizeFrames(keras.layers.Layer):
     """See the class."""
     mask = ops.cast(frame_mask(video_matrix, num_frames), "float32")
     frames = _to_float(video_matrix, "float32")
-    squared = squared_lengths(frames)
-    scale = mask * ops.rsqrt(ops.maximum(squared, _SMALLEST_SQUARED_NORM))
+    scale = mask * _inverse_lengths(frames)
     return ops.cast(frames * scale[:, :, None], self.compute_dtype)
 
   def compute_output_spec(self, video_matrix, num_frames):
@@ -284,15 +294,12 @@ class MeanNormalizedFrame(keras.layers.Layer):
     """See the class."""
     batch, length, features = ops.shape(video_matrix)
     group, run = self._VIDEOS_AT_A_TIME, self._FRAMES_AT_A_TIME
-    mask = ops.cast(frame_mask(video_matrix, num_frames), "float32")
-    valid = ops.maximum(ops.cast(num_frames, "float32"), 1.0)
-    weights = mask / valid[:, None]
+    weights = _mean_weights(frame_mask(video_matrix, num_frames))
 
     def means_of_group(videos):
       frames, weights = videos  # (group, T, D), (group, T)
       frames = _to_float(frames, "float32")
-      squared = squared_lengths(frames)
-      scale = weights * ops.rsqrt(ops.maximum(squared, _SMALLEST_SQUARED_NORM))
+      scale = weights * _inverse_lengths(frames)
       # Each addition waits for the one before it: short sums side by side, and
       # a product for the sum of these. A product for all of it would have the
       # float frames written to memory first.
@@ -382,16 +389,20 @@ class SampleFrames(keras.layers.Layer):
     )
 
 
-class MaskedMax(keras.layers.Layer):
+class _MaskedLayer(keras.layers.Layer):
+  """A layer that takes a mask as an input and works with Keras's own too."""
+
+  def __init__(self, **kwargs):
+    super().__init__(**kwargs)
+    self.supports_masking = True
+
+
+class MaskedMax(_MaskedLayer):
   """The largest value of each feature over the valid frames.
 
   Input shape: frames (B, T, D), mask (B, T) bool.
   Output shape: (B, D). A video without valid frames gives zeros.
   """
-
-  def __init__(self, **kwargs):
-    super().__init__(**kwargs)
-    self.supports_masking = True
 
   def call(self, frames, mask):
     """See the class."""
@@ -401,34 +412,25 @@ class MaskedMax(keras.layers.Layer):
     return ops.where(ops.any(mask, axis=1), largest, 0)
 
 
-class MaskedMean(keras.layers.Layer):
+class MaskedMean(_MaskedLayer):
   """The mean of each feature over the valid frames.
 
   Input shape: frames (B, T, D), mask (B, T) bool.
   Output shape: (B, D). A video without valid frames gives zeros.
   """
 
-  def __init__(self, **kwargs):
-    super().__init__(**kwargs)
-    self.supports_masking = True
-
   def call(self, frames, mask):
     """See the class."""
-    valid = ops.sum(ops.cast(mask, "float32"), axis=1, keepdims=True)
-    weights = ops.cast(mask, "float32") / ops.maximum(valid, 1.0)
-    return ops.einsum("bt,btd->bd", ops.cast(weights, frames.dtype), frames)
+    weights = ops.cast(_mean_weights(mask), frames.dtype)
+    return ops.einsum("bt,btd->bd", weights, frames)
 
 
-class ZeroPadding(keras.layers.Layer):
+class ZeroPadding(_MaskedLayer):
   """Sets the frames past the valid ones to zero.
 
   Input shape: frames (B, T, D), mask (B, T) bool.
   Output shape: (B, T, D).
   """
-
-  def __init__(self, **kwargs):
-    super().__init__(**kwargs)
-    self.supports_masking = True
 
   def call(self, frames, mask):
     """See the class."""
@@ -473,9 +475,7 @@ class FrameClassifier(keras.layers.Layer):
     if training:
       frame = self.sample(frames, num_frames, training=True)[:, 0]
       return ops.sigmoid(ops.cast(self.dense(frame), "float32"))
-    weights = ops.cast(frame_mask(frames, num_frames), "float32")
-    valid = ops.maximum(ops.cast(num_frames, "float32"), 1.0)
-    weights = weights / valid[:, None]
+    weights = _mean_weights(frame_mask(frames, num_frames))
 
     def classify_video(video):
       # The probabilities of all frames of a batch would be gigabytes.
@@ -490,7 +490,7 @@ class FrameClassifier(keras.layers.Layer):
     return keras.KerasTensor((frames.shape[0], self.vocab_size), "float32")
 
 
-class AttentionPooling(keras.layers.Layer):
+class AttentionPooling(_MaskedLayer):
   """Weighted sums of the frames, the weights a softmax over the valid ones.
 
   v_k = sum_t w_tk x_t with w_tk = exp(s_tk) / sum over valid t' of exp(s_t'k).
@@ -498,10 +498,6 @@ class AttentionPooling(keras.layers.Layer):
   Input shape: frames (B, T, D), scores (B, T, K), mask (B, T) bool.
   Output shape: (B, K, D). A video without valid frames gives zeros.
   """
-
-  def __init__(self, **kwargs):
-    super().__init__(**kwargs)
-    self.supports_masking = True
 
   def call(self, frames, scores, mask):
     """See the class."""
@@ -674,7 +670,7 @@ class BagOfWords(keras.layers.Layer):
     return l2_normalize(_assigned(assignment)[:, :, 0])
 
 
-class NextVlad(keras.layers.Layer):
+class NextVlad(_MaskedLayer):
   """VLAD over groups of features: each frame counts as G smaller ones.
 
   V_k = sum over t and g of alpha_tg a_tgk (x_tg - c_k), each divided by its
@@ -692,7 +688,6 @@ class NextVlad(keras.layers.Layer):
 
   def __init__(self, clusters, **kwargs):
     super().__init__(**kwargs)
-    self.supports_masking = True
     self.clusters = clusters
     self.vlad = Vlad(normalize_all=False, dtype=self.dtype_policy, name="vlad")
 

@@ -1145,15 +1145,14 @@ def vlad(frames, assignment, centers):
   return np.concatenate(vectors)
 
 
-def sampled_features(frames, indices, weights):
-  """The two features of sampled frames, after batch normalisation."""
+def assigned_features(frames, indices, weights):
+  """Of both features: name, sampled and normalised frames, assignment."""
   sampled = normalized(frames[indices], weights, "input_bn")
-  return sampled[:, :3], sampled[:, 3:]
-
-
-def soft_assignment(frames, weights, name):
-  scores = dense(frames, weights, f"{name}_clusters")
-  return softmax(normalized(scores, weights, f"{name}_clusters_bn"))
+  for index, feature in enumerate((sampled[:, :3], sampled[:, 3:])):
+    name = f"feature_{index}"
+    scores = dense(feature, weights, f"{name}_clusters")
+    scores = normalized(scores, weights, f"{name}_clusters_bn")
+    yield name, feature, softmax(scores)
 
 
 def gated_mixture(pooled, weights):
@@ -1192,10 +1191,8 @@ def test_net_vlad_model_against_plain_loops(residual):
   expected = []
   for video, indices in enumerate(SAMPLES.values()):
     vectors = []
-    features = sampled_features(frames[video], indices, weights)
-    for index, feature in enumerate(features):
-      name = f"feature_{index}"
-      assignment = soft_assignment(feature, weights, name)
+    assigned = assigned_features(frames[video], indices, weights)
+    for name, feature, assignment in assigned:
       centers = np.zeros((assignment.shape[1], feature.shape[1]))
       if residual:
         centers = weights[f"{name}_vlad/centers"]
@@ -1221,17 +1218,15 @@ def test_net_fv_model_against_plain_loops():
   expected = []
   for video, indices in enumerate(SAMPLES.values()):
     vectors = []
-    features = sampled_features(frames[video], indices, weights)
-    for index, feature in enumerate(features):
-      name = f"feature_{index}"
-      assignment = soft_assignment(feature, weights, name)
+    assigned = assigned_features(frames[video], indices, weights)
+    for name, feature, assignment in assigned:
       centers = weights[f"{name}_fisher/centers"]
       covariance = weights[f"{name}_fisher/deviations"] ** 2 + 1e-6
       first, second = np.zeros((2, *centers.shape))
-      for frame, assigned in zip(feature, assignment, strict=True):
+      for frame, shares in zip(feature, assignment, strict=True):
         distance = (frame - centers) / covariance
-        first += assigned[:, None] * distance
-        second += assigned[:, None] * (distance**2 - 1.0)
+        first += shares[:, None] * distance
+        second += shares[:, None] * (distance**2 - 1.0)
       vectors.append(unit(unit(first).flatten()))
       vectors.append(unit(second.flatten()))
     expected.append(gated_mixture(np.concatenate(vectors), weights))
@@ -1258,12 +1253,9 @@ def test_soft_dbow_model_against_plain_loops():
   frames = random_frames(SAMPLES, 11, 5)
   expected = []
   for video, indices in enumerate(SAMPLES.values()):
-    features = sampled_features(frames[video], indices, weights)
+    assigned = assigned_features(frames[video], indices, weights)
     words = np.concatenate(
-      [
-        unit(soft_assignment(feature, weights, f"feature_{index}").sum(axis=0))
-        for index, feature in enumerate(features)
-      ]
+      [unit(assignment.sum(axis=0)) for _, _, assignment in assigned]
     )
     hidden = normalized(dense(words, weights, "hidden"), weights, "hidden_bn")
     expected.append(classified(relu(hidden), weights, "fully_connected"))
