@@ -689,25 +689,57 @@ def many_labels_floor(many_labels_data, report):
   return floor
 
 
-@pytest.mark.parametrize("model", VIDEO_LEVEL_MODELS)
+# A step of the smaller models is cheaper: these epochs take at least as long as
+# DeepNnModel's 20, which the table shows.
+MANY_RUNS = (
+  ("LogisticModel", 20),
+  ("MoeModel", 20),
+  ("DeepNnModel", 20),
+  ("LogisticModel", 200),
+  ("MoeModel", 60),
+)
+
+
+@pytest.fixture(scope="module")
+def many_labels_gaps():
+  """By (model, epochs), of the runs so far."""
+  return {}
+
+
+@pytest.mark.parametrize(("model", "epochs"), MANY_RUNS)
 def test_many_labels(
-  tmp_path, many_labels_data, many_labels_floor, report, model
+  tmp_path,
+  many_labels_data,
+  many_labels_floor,
+  many_labels_gaps,
+  report,
+  model,
+  epochs,
 ):
   trained = train_and_predict(
     tmp_path,
     model,
     many_labels_data,
-    "--num_epochs=20",
+    f"--num_epochs={epochs}",
   )
   report.add(
     "many labels",
-    model,
+    f"{model} --num_epochs={epochs}",
     trained.accuracy(),
     trained.gap(),
     trained.steps,
     trained.seconds,
   )
+  many_labels_gaps[model, epochs] = trained.gap()
   assert trained.gap() >= many_labels_floor + 0.2
+
+
+def test_many_labels_at_equal_training_time(many_labels_gaps):
+  """DeepNnModel against what the others reach in as much time and less."""
+  if len(many_labels_gaps) < len(MANY_RUNS):
+    pytest.skip("needs all runs of test_many_labels")
+  best = max(many_labels_gaps, key=many_labels_gaps.get)
+  assert best == ("DeepNnModel", 20)
 
 
 # --------------------------------------------------------------------------
