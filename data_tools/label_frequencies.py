@@ -78,6 +78,21 @@ def score_label_frequencies(
   }
 
 
+def define_flags() -> None:
+  """Defines the flags of this program."""
+  flags.DEFINE_string(
+    "train_data_pattern",
+    "",
+    "Glob pattern of the files to count labels in; empty: the sample data.",
+  )
+  flags.DEFINE_string(
+    "eval_data_pattern",
+    "",
+    "Glob pattern of the files to score on; empty: the sample data.",
+  )
+  flags.DEFINE_integer("num_classes", 3862, "Classes of the data.")
+
+
 def main() -> None:
   """Scores the files that the flags name."""
   values = flags.FLAGS.flag_values_dict()
@@ -102,15 +117,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-  flags.DEFINE_string(
-    "train_data_pattern",
-    "",
-    "Glob pattern of the files to count labels in; empty: the sample data.",
-  )
-  flags.DEFINE_string(
-    "eval_data_pattern",
-    "",
-    "Glob pattern of the files to score on; empty: the sample data.",
-  )
-  flags.DEFINE_integer("num_classes", 3862, "Classes of the data.")
+  define_flags()
   startup.run(main)

@@ -879,7 +879,7 @@ def _write_vocabulary(folder, classes, counts):
       )
 
 
-def _define_flags():
+def define_flags() -> None:
   """Defines the flags of the command, named like the Settings' attributes.
 
   They must not exist in a program that only imports this file: it may have
@@ -927,5 +927,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-  _define_flags()
+  define_flags()
   startup.run(main)

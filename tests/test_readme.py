@@ -1,4 +1,4 @@
-"""Runs README.md's commands as they stand there; checks the models' page."""
+"""Runs README.md's commands as they stand there; checks the docs' tables."""
 
 import os
 import re
@@ -13,10 +13,14 @@ from conftest import REPOSITORY, run_program
 import startup  # isort: skip # noqa: F401
 import keras
 
+import eval as eval_program
+import export_model
 import frame_level_models
+import inference
 import models
 import train
 import video_level_models
+from data_tools import label_frequencies, sample_data
 
 README = (REPOSITORY / "README.md").read_text()
 MODEL_OVERVIEW = (REPOSITORY / "docs" / "model_overview.md").read_text()
@@ -110,6 +114,54 @@ def test_files_of_the_tree_are_in_the_readme():
     if path.endswith(".py"):
       name = path.split("/")[0] + ("/" if "/" in path else "")
       assert f"| {name}" in README or f", {name}" in README, path
+
+
+# --------------------------------------------------------------------------
+# docs/flags.md
+
+
+def rows_of(found) -> list[str]:
+  """A row of docs/flags.md for each absl flag, by name."""
+  rows = []
+  for flag in sorted(found, key=lambda flag: flag.name):
+    default = (flag.default_as_str or "").strip("'")
+    default = f"`{default}`" if default else ""
+    # An enum's begins with <its|values>: by itself.
+    meaning = flag.help.replace("<|", "<empty|").replace("|", "\\|")
+    rows.append(f"| --{flag.name} | {default} | {meaning} |")
+  return rows
+
+
+DEFINES_FLAGS = {
+  "train.py": train.define_flags,
+  "eval.py": eval_program.define_flags,
+  "inference.py": inference.define_flags,
+  "export_model.py": export_model.define_flags,
+  "data_tools/sample_data.py": sample_data.define_flags,
+  "data_tools/label_frequencies.py": label_frequencies.define_flags,
+}
+
+
+@pytest.mark.parametrize(
+  "path", [*DEFINES_FLAGS, "video_level_models.py", "frame_level_models.py"]
+)
+def test_every_flag_is_in_the_docs(path):
+  with flagsaver.flagsaver():  # which removes new flags in the end
+    before = set(flags.FLAGS)
+    if path in DEFINES_FLAGS:
+      DEFINES_FLAGS[path]()
+      found = [flags.FLAGS[name] for name in set(flags.FLAGS) - before]
+    else:
+      module = path.removesuffix(".py")
+      found = flags.FLAGS.flags_by_module_dict()[module]
+    expected = rows_of(found)
+  page = (REPOSITORY / "docs" / "flags.md").read_text()
+  section = re.search(
+    rf"^## {re.escape(path)}$(.*?)(?=^## |\Z)", page, re.MULTILINE | re.DOTALL
+  )
+
+  table = [row for row in section[1].splitlines() if row.startswith("| --")]
+  assert table == expected
 
 
 @pytest.mark.slow
