@@ -36,6 +36,18 @@ def _tune_allocator() -> None:
   mallopt(m_trim_threshold, (1 << 31) - 1)
 
 
+def _set_xla_flags() -> None:
+  """Tells XLA to update weights in place; a user's own XLA_FLAGS go first.
+
+  By itself it copies a weight matrix that a regularizer reads beside the
+  update. See docs/performance.md for what this gives.
+  """
+  name = "--xla_cpu_copy_insertion_use_region_analysis"
+  given = os.environ.get("XLA_FLAGS", "")
+  if name not in given:
+    os.environ["XLA_FLAGS"] = f"{given} {name}=true".strip()
+
+
 def _import_tensorflow_quietly() -> None:
   """Imports TensorFlow; its native log stays hidden unless asked for.
 
@@ -68,6 +80,7 @@ def _import_tensorflow_quietly() -> None:
 # files alone run on the other backends too.
 os.environ["KERAS_BACKEND"] = "tensorflow"
 _tune_allocator()
+_set_xla_flags()
 _import_tensorflow_quietly()
 
 

@@ -54,6 +54,28 @@ def test_importing_prints_nothing_and_computes_with_tensorflow():
   assert finished.returncode == 0
 
 
+@pytest.mark.parametrize(
+  ("given", "expected"),
+  [
+    ("", "{name}=true"),
+    ("--xla_cpu_max_isa=AVX2", "--xla_cpu_max_isa=AVX2 {name}=true"),
+    ("{name}=false", "{name}=false"),
+  ],
+)
+def test_xla_flags_of_the_user_stay(given, expected):
+  name = "--xla_cpu_copy_insertion_use_region_analysis"
+  finished = run_python(
+    # TensorFlow ends the process at a flag that it does not know.
+    "import startup, os, tensorflow as tf\n"
+    "double = tf.function(lambda x: 2 * x, jit_compile=True)\n"
+    "assert int(double(tf.constant(2))) == 4\n"
+    "print(os.environ['XLA_FLAGS'])\n",
+    XLA_FLAGS=given.format(name=name),
+  )
+  assert finished.stdout.strip() == expected.format(name=name)
+  assert finished.returncode == 0
+
+
 def test_tensorflows_own_lines_are_there_for_who_asks():
   finished = run_python("import startup", TF_CPP_MIN_LOG_LEVEL="0")
   assert finished.returncode == 0
