@@ -85,14 +85,19 @@ def _first_frames(record: bytes) -> dict[bytes, tuple[int, int, int, int]]:
 
 
 def _strided_frames(record: bytes, names: list[bytes], sizes: list[int]):
-  """The frames of each feature, (frames, size) uint8 views into a record.
+  """Views into a record, if its frames lie at equal distances.
+
+  Returns:
+    Of each feature the frames, (frames, size) uint8; and what lies in front of
+    these, (frames, any) uint8: were a frame shorter or longer than the first,
+    so that the distances are not equal, its row would differ.
 
   Raises:
-    _OtherLayoutError: they do not lie at equal distances.
+    _OtherLayoutError: the first frame or the whole list shows another layout.
   """
   lists = _first_frames(record)
   array = np.frombuffer(record, np.uint8)
-  features = []
+  features, heads = [], []
   for name, size in zip(names, sizes, strict=True):
     if name not in lists:
       raise _OtherLayoutError
@@ -105,11 +110,9 @@ def _strided_frames(record: bytes, names: list[bytes], sizes: list[int]):
     if rest or found_size != size:
       raise _OtherLayoutError
     rows = array[begin:end].reshape(frames, head + size)
-    # Were a frame shorter or longer, its head would differ.
-    if (rows[:, :head] != rows[0, :head]).any():
-      raise _OtherLayoutError
     features.append(rows[:, head:])
-  return features
+    heads.append(rows[:, :head])
+  return features, heads
 
 
 def _parsed_frames(record: bytes, names: list[bytes], sizes: list[int]):
@@ -170,22 +173,50 @@ def cut_frames(
   videos = []
   for record in records:
     try:
-      features = _strided_frames(record, encoded, sizes)
+      videos.append(_strided_frames(record, encoded, sizes))
     except (_OtherLayoutError, IndexError):
-      features = _parsed_frames(record, encoded, sizes)
+      videos.append((_parsed_frames(record, encoded, sizes), []))
+  try:
+    return _side_by_side(videos, sum(sizes), max_frames, padded_length)
+  except _OtherLayoutError:
+    videos = [
+      (_parsed_frames(record, encoded, sizes), []) for record in records
+    ]
+    return _side_by_side(videos, sum(sizes), max_frames, padded_length)
+
+
+def _side_by_side(videos, size, max_frames, padded_length):
+  """Copies the frames of videos to one array; see cut_frames.
+
+  Args:
+    videos: of each (features, heads), as from _strided_frames.
+    size: numbers of a frame, over all features.
+    max_frames: see cut_frames.
+    padded_length: see cut_frames.
+
+  Raises:
+    ValueError: a video's features have different numbers of frames.
+    _OtherLayoutError: the frames of a video do not lie at equal distances.
+  """
+  for features, _ in videos:
     if len({len(feature) for feature in features}) > 1:
       raise ValueError("unequal frame counts")
-    videos.append(features)
   num_frames = np.array(
-    [min(len(features[0]), max_frames) for features in videos], np.int32
+    [min(len(features[0]), max_frames) for features, _ in videos], np.int32
   )
   length = padded_length(int(num_frames.max(initial=0)))
-  frames = _aligned_empty((len(videos), length, sum(sizes)))
-  for video, features, count in zip(frames, videos, num_frames, strict=True):
+  frames = _aligned_empty((len(videos), length, size))
+  for video, (features, heads), count in zip(
+    frames, videos, num_frames, strict=True
+  ):
     start = 0
     for feature in features:
       end = start + feature.shape[1]
       video[:count, start:end] = feature[:count]
       start = end
     video[count:] = 0
+    # Not before: copying has brought them into the cache, one line in sixteen
+    # at a time they would take as long as all of it.
+    if any(head.tobytes() != head[0].tobytes() * len(head) for head in heads):
+      raise _OtherLayoutError
   return frames, num_frames
