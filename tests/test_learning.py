@@ -464,11 +464,11 @@ NEEDLE_RUNS = (
   ("DbofModel", ("--iterations=300", "--dbof_cluster_size=256"), True),
   ("AttentionClusterModel", (), True),
   ("NetVladModel", (), True),
-  # It needs fewer steps, each of which takes a second.
+  # These take a second a step; NextVladModel needs no more of them.
   ("NextVladModel", ("--num_epochs=12",), True),
   ("NetFvModel", (), False),
   ("SoftDbowModel", ("--dbow_cluster_size=256",), False),
-  ("TransformerModel", (), False),
+  ("TransformerModel", ("--num_epochs=12",), False),
 )
 NEEDLE_TRAINING = ("--batch_size=64", "--num_epochs=40")
 
