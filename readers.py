@@ -810,12 +810,26 @@ def _interleave(reader, paths, files, num_readers):
   )
 
 
-def _epoch_records(reader, files, epoch, seed, num_readers, shuffle_buffer):
-  """One epoch's serialized records in an order that seed and epoch decide."""
+def _epoch_records(
+  reader,
+  files,
+  epoch,
+  seed,
+  num_readers,
+  shuffle_buffer,
+  worker,
+  num_workers,
+):
+  """One epoch's serialized records in an order that seed and epoch decide.
+
+  Of a number of machines each gets every so-manieth file, in turns: where
+  files are left over, other machines get one more in the next epoch.
+  """
   epoch_seed = tf.constant(seed, tf.int64) * 1_000_003 + epoch
   paths = tf.data.Dataset.from_tensor_slices(files).shuffle(
     len(files), seed=epoch_seed, reshuffle_each_iteration=False
   )
+  paths = paths.shard(num_workers, (worker + epoch) % num_workers)
   return _interleave(reader, paths, files, num_readers).shuffle(
     shuffle_buffer, seed=epoch_seed, reshuffle_each_iteration=False
   )
@@ -829,6 +843,8 @@ def training_batches(
   seed: int = 0,
   skip_examples: int = 0,
   num_readers: int = 8,
+  worker: int = 0,
+  num_workers: int = 1,
 ) -> tf.data.Dataset:
   """Shuffled batches with labels, in an order that only the seed decides.
 
@@ -845,6 +861,8 @@ def training_batches(
     skip_examples: how many examples of that order to leave out, so that a
       resumed run goes on where it was; they are read but not parsed.
     num_readers: files read at the same time.
+    worker: which of several machines this is, from 0 on.
+    num_workers: how many there are; each reads files of its own.
 
   Returns:
     A dataset of batches, see this module's docstring.
@@ -856,7 +874,14 @@ def training_batches(
   )
   records = epochs.flat_map(
     lambda epoch: _epoch_records(
-      reader, files, epoch, seed, num_readers, 5 * batch_size
+      reader,
+      files,
+      epoch,
+      seed,
+      num_readers,
+      5 * batch_size,
+      worker,
+      num_workers,
     )
   )
   if reader.one_example_per_record:

@@ -8,7 +8,6 @@ checkpoints, model_flags.json, TensorBoard events and SavedModels to
 import concurrent.futures
 import dataclasses
 import hashlib
-import json
 import math
 import os
 import random
@@ -23,6 +22,7 @@ import tensorflow as tf
 from absl import flags, logging
 from tensorboard.plugins.histogram import metadata as histogram_metadata
 
+import distribution
 import eval_util
 import export_model
 
@@ -82,7 +82,8 @@ def define_flags() -> None:
   flags.DEFINE_integer(
     "batch_size",
     None,
-    "Videos a step; default: the model's own, 1024 for the starter's models.",
+    "Videos a step on each device; default: the model's own, 1024 for the"
+    " starter's models.",
     lower_bound=1,
   )
   flags.DEFINE_float(
@@ -334,12 +335,14 @@ def make_run_steps(run, loss, settings, element_spec):
   Returns:
     A function (iterator, num_steps) that trains up to so many steps, fewer
     where the data ends, and gives (steps done, report of the last one): the
-    scalars by TensorBoard tag, its predictions and its labels.
+    scalars by TensorBoard tag, this machine's predictions and their labels.
   """
   model, optimizer, state = run.model, run.optimizer, run.state
+  placement = run.placement
+  element_spec = readers.numeric_part(element_spec)
   num_classes = element_spec["labels"].shape[-1]
   clip_norm = settings.clip_gradient_norm
-  compile_step, compile_ends = _what_to_compile(run.model_class, settings)
+  compile_step, compile_ends = _what_to_compile(run, settings)
   mixes = settings.mixup_alpha > 0
   forward = models.add_mixup(model) if mixes else model
 
@@ -374,8 +377,10 @@ def make_run_steps(run, loss, settings, element_spec):
     )
     return mixup_weight * value + (1.0 - mixup_weight) * others
 
-  @tf.function(jit_compile=compile_step or None, reduce_retracing=True)
   def train_step(batch, learning_rate, mixup_weight):
+    """A replica's part of a step, on its part of the videos."""
+    num_videos = tf.shape(batch["labels"], tf.int64)[0]
+    batch, share, counts = placement.weigh(batch, num_videos)
     inputs = {name: batch[name] for name in ("video_matrix", "num_frames")}
     if mixes:
       inputs["mixup_weight"] = tf.fill(
@@ -387,10 +392,21 @@ def make_run_steps(run, loss, settings, element_spec):
       reg_loss = models.regularization_loss(model, outputs)
       auxiliary = outputs.get("auxiliary_losses", {})
       total = label_loss + settings.regularization_penalty * reg_loss
-      total = sum(auxiliary.values(), total)
-    update(tape.gradient(total, model.trainable_variables), learning_rate)
+      total = share * sum(auxiliary.values(), total)
+    gradients = tape.gradient(total, model.trainable_variables)
     scalars = {"label_loss": label_loss, "reg_loss": reg_loss, **auxiliary}
-    return scalars, outputs["predictions"]
+    scalars = {tag: share * value for tag, value in scalars.items()}
+    gradients, scalars = placement.sum((gradients, scalars))
+    update(gradients, learning_rate)
+    predictions = outputs["predictions"]
+    if placement.num_replicas > 1:
+      predictions = predictions[:num_videos]  # without weigh's
+    return scalars, predictions, counts
+
+  if placement.num_replicas == 1:
+    train_step = tf.function(
+      train_step, jit_compile=compile_step or None, reduce_retracing=True
+    )
 
   def learning_rate():
     decays = state["examples_seen"] // settings.learning_rate_decay_examples
@@ -405,14 +421,15 @@ def make_run_steps(run, loss, settings, element_spec):
       mixup_weight = draw_mixup_weight(
         settings.mixup_alpha, state["seed"], state["global_step"]
       )
-    scalars, predictions = train_step(
-      readers.numeric_part(batch), rate, mixup_weight
+    scalars, predictions, counts = placement.strategy.run(
+      train_step, args=(placement.split(batch), rate, mixup_weight)
     )
-    num_videos = tf.shape(batch["labels"], tf.int64)[0]
+    scalars, counts = placement.first((scalars, counts))
     state["global_step"].assign_add(1)
-    state["examples_seen"].assign_add(num_videos)
-    state["position"].assign_add(num_videos)
-    return {**scalars, "learning_rate": rate}, predictions, batch["labels"]
+    state["examples_seen"].assign_add(tf.reduce_sum(counts))
+    state["position"].assign_add(counts)
+    scalars = {**scalars, "learning_rate": rate}
+    return scalars, placement.join(predictions), batch["labels"]
 
   scalar_specs = tf.nest.map_structure(
     lambda _: tf.constant(0.0),
@@ -435,28 +452,32 @@ def make_run_steps(run, loss, settings, element_spec):
           (labels, tf.TensorShape([None, num_classes])),
         ]
       )
-      batch = iterator.get_next_as_optional()
-      more = batch.has_value()
+      more, batch = placement.next_batch(iterator, element_spec)
       if more:
-        scalars, predictions, labels = one_step(batch.get_value())
+        scalars, new_predictions, new_labels = one_step(batch)
         steps += 1
+        if tf.shape(new_labels)[0] > 0:  # else other machines only had videos
+          predictions, labels = new_predictions, new_labels
     return steps, (scalars, predictions, labels)
 
   return run_steps
 
 
-def _what_to_compile(model_class, settings) -> tuple[bool, bool]:
+def _what_to_compile(run, settings) -> tuple[bool, bool]:
   """Whether XLA compiles the whole step, or its ends alone.
 
-  The ends are the loss and the update of the weights.
+  The ends are the loss and the update of the weights. What replicas have to
+  tell each other in between it cannot compile.
   """
+  if run.placement.num_replicas > 1:
+    return False, False
   if settings.xla is not None:
     return settings.xla, False
   # XLA has no half precision products on CPUs, TensorFlow has.
   half_on_cpu = settings.mixed_precision and not (
     tf.config.list_logical_devices("GPU")
   )
-  compile_step = model_class.xla and not half_on_cpu
+  compile_step = run.model_class.xla and not half_on_cpu
   return compile_step, not compile_step
 
 
@@ -471,13 +492,17 @@ class Reporter:
   steps need not wait for them.
 
   Args:
-    train_dir: where the events go.
+    train_dir: where the events go; None to write none.
     settings: see Settings.
     epoch_videos: videos in one epoch, about.
   """
 
   def __init__(self, train_dir, settings, epoch_videos):
-    self._writer = tf.summary.create_file_writer(train_dir)
+    self._writer = (
+      tf.summary.create_file_writer(train_dir)
+      if train_dir
+      else tf.summary.create_noop_writer()
+    )
     self._num_videos = epoch_videos * (settings.num_epochs or 0)
     self._max_steps = settings.max_steps
     self._epoch_videos = epoch_videos
@@ -636,8 +661,10 @@ class Run:
     quantized: whether frames arrive as bytes.
     settings: see Settings. With start_new_model an old run is deleted, once the
       new model has been built.
+    placement: a distribution.Placement.
 
   Attributes:
+    placement: see above.
     model_flags: see train_dir.py.
     model: as from models.build_model.
     model_class: its class in the model files.
@@ -649,33 +676,45 @@ class Run:
     startup.UserError: for all that the user can mend.
   """
 
-  def __init__(self, train_dir, model_flags, quantized, settings):
+  def __init__(self, train_dir, model_flags, quantized, settings, placement):
     self._train_dir = train_dir
     self.model_flags = model_flags
     self._settings = settings
+    self.placement = placement
     self.model_class = models.find_class_by_name(model_flags["model"])
-    self.model = build_checked_model(model_flags, quantized)
-    self.optimizer = make_optimizer(settings.optimizer)
-    self.optimizer.build(self.model.trainable_variables)
-    self.average = []
-    if settings.ema_decay > 0:
-      self.average = [
-        tf.Variable(variable.value)
-        for variable in self.model.trainable_variables
-      ]
+    with placement.strategy.scope():
+      self.model = build_checked_model(model_flags, quantized)
+      self.optimizer = make_optimizer(settings.optimizer)
+      self.optimizer.build(self.model.trainable_variables)
+      self.average = []
+      if settings.ema_decay > 0:
+        self.average = [
+          tf.Variable(
+            variable.value,
+            # All replicas have the same.
+            aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA,
+          )
+          for variable in self.model.trainable_variables
+        ]
+    # It would sum the gradients, which are clipped after they were summed.
+    self.optimizer._all_reduce_sum_gradients = lambda pairs: pairs
     self.state = {
       name: tf.Variable(0, dtype=tf.int64, name=name)
       for name in (
         "global_step",
         "examples_seen",
-        "position",  # examples of this order of this data
         "finished_epochs",
         "data_fingerprint",
         "seed",
       )
     }
-    if settings.start_new_model:
+    # Of each machine, examples of its order of this data.
+    self.state["position"] = tf.Variable(
+      tf.zeros([placement.num_workers], tf.int64), shape=[None], name="position"
+    )
+    if settings.start_new_model and placement.is_chief:
       train_dirs.remove_run(train_dir)
+    placement.wait_for_all()
     self._checkpoints = train_dirs.Checkpoints(
       train_dir,
       settings.keep_checkpoints,
@@ -695,19 +734,29 @@ class Run:
     """Goes on with the run in train_dir on these files, or begins one."""
     seed = self._settings.seed
     if train_dirs.latest_checkpoint(self._train_dir) is None:
-      train_dirs.write_model_flags(self._train_dir, self.model_flags)
+      if self.placement.is_chief:
+        train_dirs.write_model_flags(self._train_dir, self.model_flags)
       logging.info("A new run in %s.", self._train_dir)
     else:
       path = self._checkpoints.restore()
       logging.info("Going on from %s.", path)
-      if (
-        int(self.state["data_fingerprint"]) == _fingerprint(files)
-        and int(self.state["seed"]) == seed
-      ):
-        return
-      logging.info("Other files or another --seed: epochs count from here.")
-      for name in ("position", "finished_epochs"):
-        self.state[name].assign(0)
+    self.placement.check_same(
+      [self.step, _fingerprint([*files, repr(self._settings)]) % 2**53],
+      "Expected all machines to begin at the same step of the same run. Give"
+      " them the same flags, the same files and a --train_dir that they share.",
+    )
+    position = self.state["position"]
+    if self.step and (
+      int(self.state["data_fingerprint"]) != _fingerprint(files)
+      or int(self.state["seed"]) != seed
+      or len(position.numpy()) != self.placement.num_workers
+    ):
+      logging.info(
+        "Other files, another --seed or another number of machines: epochs"
+        " count from here."
+      )
+      position.assign(tf.zeros([self.placement.num_workers], tf.int64))
+      self.state["finished_epochs"].assign(0)
     self.state["data_fingerprint"].assign(_fingerprint(files))
     self.state["seed"].assign(seed)
 
@@ -745,7 +794,8 @@ class Run:
           f" {self.step}: training diverged. Start anew with a smaller"
           " --base_learning_rate."
         )
-    self._checkpoints.save(self.step)
+    if self.placement.is_chief:
+      self._checkpoints.save(self.step)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -774,7 +824,11 @@ class Settings:
 
 
 def train(
-  train_dir: str, model_flags: dict, files: list[str], settings: Settings
+  train_dir: str,
+  model_flags: dict,
+  files: list[str],
+  settings: Settings,
+  placement: distribution.Placement | None = None,
 ) -> int:
   """Trains a model, or goes on with it, until the data or the steps end.
 
@@ -783,6 +837,7 @@ def train(
     model_flags: see train_dir.py.
     files: TFRecord files.
     settings: how.
+    placement: where; None for one device.
 
   Returns:
     The number of steps so far.
@@ -790,6 +845,7 @@ def train(
   Raises:
     startup.UserError: for all that the user can mend.
   """
+  placement = placement or distribution.Placement()
   if not settings.start_new_model and train_dirs.latest_checkpoint(train_dir):
     train_dirs.check_same_model(train_dir, model_flags)
   # Keras draws the seeds of its initializers, dropout and sampling from here.
@@ -803,7 +859,7 @@ def train(
   reader = readers.open_reader(
     model_flags, files, True, settings.segment_labels
   )
-  run = Run(train_dir, model_flags, reader.quantized, settings)
+  run = Run(train_dir, model_flags, reader.quantized, settings, placement)
   run.restore_or_begin(files)
   if run.has_ended():
     logging.info(
@@ -814,13 +870,18 @@ def train(
       run.step,
     )
     return run.step
-  reporter = Reporter(train_dir, settings, readers.estimate_num_videos(files))
+  reporter = Reporter(
+    train_dir if placement.is_chief else None,
+    settings,
+    readers.estimate_num_videos(files),
+  )
   exporter = export_model.BackgroundExporter(
     model_flags, reader.kinds, train_dir
   )
   _train_until_stopped(run, reader, files, settings, reporter, exporter)
   exporter.close()
   reporter.close()
+  placement.wait_for_all()
   logging.info(
     "Done at step %d, after %d examples. Checkpoint: %s",
     run.step,
@@ -832,14 +893,17 @@ def train(
 
 def _train_until_stopped(run, reader, files, settings, reporter, exporter):
   """The outer loop: runs the inner one, reports, saves and exports."""
+  placement = run.placement
   batches = readers.training_batches(
     reader,
     files,
-    settings.batch_size,
+    settings.batch_size * placement.local_replicas,
     settings.num_epochs,
     settings.seed,
-    int(run.state["position"]),
+    int(run.state["position"][placement.worker]),
     settings.num_readers,
+    placement.worker,
+    placement.num_workers,
   )
   loss = losses.find_class_by_name(run.model_flags["label_loss"])()
   run_steps = make_run_steps(run, loss, settings, batches.element_spec)
@@ -859,61 +923,37 @@ def _train_until_stopped(run, reader, files, settings, reporter, exporter):
       except readers.READ_ERRORS:
         readers.raise_for_bad_record(reader, files, True)
         raise
+      except placement.lost_errors as error:
+        raise placement.lost_machine(step) from error
       done = int(done)
       step += done
       seconds = time.monotonic() - began
       if done < wanted and settings.num_epochs:
         run.state["finished_epochs"].assign(settings.num_epochs)
-      ended = done < wanted or run.has_ended() or stop.received is not None
+      stopped, pace = placement.most(
+        [stop.received is not None, seconds / max(done, 1)]
+      )
+      ended = done < wanted or run.has_ended() or stopped > 0
       if done:
         seen = run.examples_seen
         reporter.report(step, seen, (seen - seen_before) / seconds, outputs)
         # Ten steps between two reports, fewer where steps are slow.
-        chunk = max(1, min(10, int(_LONGEST_SILENCE_SECONDS * done / seconds)))
+        chunk = max(1, min(10, int(_LONGEST_SILENCE_SECONDS / pace)))
       at_export = step % every == 0 and step > saved_step
       late = time.monotonic() - saved_time > SAVE_SECONDS
       if ended or at_export or late:
         reporter.wait()  # raises, before anything is saved, on a loss of NaN
         run.save()
         reporter.histograms(run.model, step)
-        if at_export or ended:
+        if (at_export or ended) and placement.is_chief:
           exporter.export(run.model, step, ended, run.average)
         saved_step, saved_time = step, time.monotonic()
 
 
-def check_one_machine(tf_config: str) -> None:
-  """Refuses a cluster, whose machines would each train on all of the data.
-
-  Args:
-    tf_config: the content of the environment variable TF_CONFIG.
-
-  Raises:
-    startup.UserError: it names several machines, or is no JSON.
-  """
-  try:
-    cluster = json.loads(tf_config or "{}").get("cluster", {})
-    machines = [address for task in cluster.values() for address in task]
-  except (ValueError, AttributeError, TypeError) as error:
-    raise startup.UserError(
-      f"Expected JSON with a cluster in TF_CONFIG, received {tf_config!r}. Mend"
-      " it, or unset it to train on this machine."
-    ) from error
-  if len(machines) > 1:
-    raise startup.UserError(
-      f"Expected a TF_CONFIG of one machine, received one of {len(machines)}:"
-      " a run computes on one device. Unset TF_CONFIG, and start training on"
-      " one of them."
-    )
-
-
 def main() -> None:
   """Turns the flags into a call of train."""
-  check_one_machine(os.environ.get("TF_CONFIG", ""))
   if FLAGS.log_device_placement:
     tf.debugging.set_log_device_placement(True)
-  if FLAGS.num_gpu is not None:
-    gpus = tf.config.list_physical_devices("GPU")
-    tf.config.set_visible_devices(gpus[: FLAGS.num_gpu], "GPU")
   model_flags = model_flags_from_flags()
   if FLAGS.start_new_model:
     train_dirs.check_removable(FLAGS.train_dir)
@@ -925,10 +965,13 @@ def main() -> None:
   pattern = sample_data.pattern_or_sample_data(
     FLAGS.train_data_pattern, "train", FLAGS.frame_features
   )
+  placement = distribution.choose(
+    os.environ.get("TF_CONFIG", ""), FLAGS.num_gpu
+  )
   logging.info(
     "%s, batch size %d, learning rate %g, training on %s",
     model_flags["model"],
-    batch_size,
+    batch_size * placement.num_replicas,
     rate,
     pattern,
   )
@@ -941,6 +984,7 @@ def main() -> None:
     model_flags,
     readers.find_files(pattern, "train_data_pattern"),
     Settings(**{**given, "batch_size": batch_size, "base_learning_rate": rate}),
+    placement,
   )
 
 

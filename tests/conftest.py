@@ -133,9 +133,10 @@ class Program:
     log_path: the file for its output.
     *arguments: the script, then its flags.
     output: file descriptor for its output, instead of the file.
+    **more_environment: further environment variables.
   """
 
-  def __init__(self, log_path, *arguments, output=None):
+  def __init__(self, log_path, *arguments, output=None, **more_environment):
     self._log_path = Path(log_path)
     # What this process's own import of TensorFlow has set is not for others.
     environment = {
@@ -147,7 +148,7 @@ class Program:
       self._process = subprocess.Popen(
         [sys.executable, *map(str, arguments)],
         cwd=REPOSITORY,
-        env=environment,
+        env={**environment, **more_environment},
         stdin=subprocess.DEVNULL,
         stdout=output or log,
         stderr=output or log,

@@ -648,29 +648,6 @@ def test_resumed_run_equals_the_uninterrupted_one(request, tmp_path, name):
   assert_same_state(whole / "model.ckpt-14", parts / "model.ckpt-14")
 
 
-@pytest.mark.parametrize(
-  "content", ["", "{}", '{"cluster": {"worker": ["a:1"]}, "task": {}}']
-)
-def test_a_cluster_of_one_machine_is_none(content):
-  train.check_one_machine(content)
-
-
-@pytest.mark.parametrize(
-  ("content", "part"),
-  [
-    ('{"cluster": {"worker": ["a:1", "b:1"]}}', "one of 2"),
-    ('{"cluster": {"master": ["a:1"], "ps": ["b:1", "c:1"]}}', "one of 3"),
-    ("a:1,b:1", "JSON"),
-    ('["a:1"]', "JSON"),
-    ('{"cluster": 3}', "JSON"),
-  ],
-)
-def test_several_machines_are_refused(content, part):
-  with pytest.raises(startup.UserError, match="TF_CONFIG") as error:
-    train.check_one_machine(content)
-  assert part in str(error.value)
-
-
 def test_averages_by_hand(tiny_files, tmp_path):
   settings = {"ema_decay": 0.6, "export_model_steps": 1, "keep_checkpoints": 0}
   train_tiny(tmp_path, tiny_files, **settings, max_steps=12)

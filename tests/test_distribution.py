@@ -1,0 +1,420 @@
+"""Tests of distribution: replicas on devices and machines act as one."""
+
+import contextlib
+import json
+import signal
+import socket
+import time
+
+import numpy as np
+import pytest
+from conftest import (
+  Program,
+  checkpoint_values,
+  event_tags,
+  frame_record,
+  video_record,
+  write_records,
+)
+
+import startup  # isort: skip
+import tensorflow as tf
+
+import distribution
+import readers
+import train
+import train_dir as train_dirs
+
+# Files of so many videos: they do not divide by two or three machines, nor
+# the videos by any batch.
+SIZES = (13, 7, 5, 9, 11)
+VIDEO_FLAGS = (
+  "--feature_names=mean_rgb,mean_audio",
+  "--feature_sizes=4,3",
+  "--num_classes=6",
+)
+FRAME_FLAGS = (
+  "--frame_features=True",
+  "--feature_names=rgb,audio",
+  "--feature_sizes=4,3",
+  "--num_classes=6",
+  "--max_frames=7",
+)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+  """A folder of video0.tfrecord to video4.tfrecord, frame0.tfrecord, ..."""
+  folder = tmp_path_factory.mktemp("data")
+  random = np.random.default_rng(3)
+  for number, size in enumerate(SIZES):
+    videos, frames = [], []
+    for index in range(size):
+      about = f"{number}-{index}", random.choice(6, 2, replace=False)
+      rgb = random.integers(
+        256, size=(random.integers(1, 8), 4), dtype=np.uint8
+      )
+      audio = random.integers(256, size=(len(rgb), 3), dtype=np.uint8)
+      frames.append(frame_record(*about, rgb=rgb, audio=audio))
+      vectors = np.split(random.normal(size=7).astype(np.float32), [4])
+      videos.append(
+        video_record(*about, mean_rgb=vectors[0], mean_audio=vectors[1])
+      )
+    write_records(folder / f"video{number}.tfrecord", videos)
+    write_records(folder / f"frame{number}.tfrecord", frames)
+  return folder
+
+
+# --------------------------------------------------------------------------
+# Programs
+
+
+# TensorFlow must be told of a second CPU before anything is computed.
+TRAIN_ON_CPUS = """
+import startup, sys, tensorflow as tf
+cpu = tf.config.list_physical_devices("CPU")[0]
+tf.config.set_logical_device_configuration(
+  cpu, [tf.config.LogicalDeviceConfiguration()] * int(sys.argv.pop(1))
+)
+import train
+train.define_flags()
+startup.run(train.main)
+"""
+
+
+def train_on_cpus(folder, number, *flags) -> str:
+  """Trains as train.py does, on a machine with so many CPUs; gives the log."""
+  with Program(
+    folder.parent / "log", "-c", TRAIN_ON_CPUS, number, *flags
+  ) as run:
+    return run.finish()
+
+
+def free_ports(number) -> list[int]:
+  with contextlib.ExitStack() as stack:
+    sockets = [stack.enter_context(socket.socket()) for _ in range(number)]
+    for one in sockets:
+      one.bind(("127.0.0.1", 0))
+    return [one.getsockname()[1] for one in sockets]
+
+
+@contextlib.contextmanager
+def workers(folder, number, *flags):
+  """Starts python train.py on so many machines, all of them this one."""
+  addresses = [f"127.0.0.1:{port}" for port in free_ports(number)]
+  with contextlib.ExitStack() as stack:
+    yield [
+      stack.enter_context(
+        Program(
+          folder / f"log{index}",
+          "train.py",
+          *flags,
+          TF_CONFIG=json.dumps(
+            {
+              "cluster": {"worker": addresses},
+              "task": {"type": "worker", "index": index},
+            }
+          ),
+        )
+      )
+      for index in range(number)
+    ]
+
+
+def weights_of(checkpoint) -> dict:
+  return {
+    name: value
+    for name, value in checkpoint_values(checkpoint).items()
+    if value.dtype == np.float32
+  }
+
+
+def assert_same_weights(one, other) -> None:
+  expected, found = weights_of(one), weights_of(other)
+  assert expected.keys() == found.keys()
+  for name, value in expected.items():
+    np.testing.assert_allclose(found[name], value, atol=1e-5, err_msg=name)
+
+
+# --------------------------------------------------------------------------
+# Several devices of one machine
+
+
+@pytest.mark.parametrize(
+  ("model", "level", "flags"),
+  [
+    ("LogisticModel", "video", ("--clip_gradient_norm=0.05",)),
+    ("MoeModel", "video", ("--ema_decay=0.9",)),
+    ("LogisticModel", "video", ("--optimizer=MomentumOptimizer",)),
+    ("FrameLevelLogisticModel", "frame", ()),
+    (
+      "AutoencoderConcatModel",
+      "frame",
+      (
+        "--dropout_rate=0",
+        "--lstm_cells=3",
+        "--lstm_layers=1",
+        "--stream_dense_size=4",
+        "--nn_branch_sizes=5",
+        "--autoencoder_code_size=8",
+      ),
+    ),
+  ],
+)
+def test_two_replicas_equal_one(tmp_path, data, model, level, flags):
+  # 135 videos in batches of 6 are 23 steps, the last one with 3.
+  common = (
+    f"--model={model}",
+    f"--train_data_pattern={data}/{level}*.tfrecord",
+    *(VIDEO_FLAGS if level == "video" else FRAME_FLAGS),
+    "--base_learning_rate=0.01",
+    "--num_epochs=3",
+    *flags,
+  )
+
+  log = train_on_cpus(
+    tmp_path, 1, *common, "--batch_size=6", f"--train_dir={tmp_path}/one"
+  )
+  assert "Computing on one CPU." in log
+  log = train_on_cpus(
+    tmp_path, 2, *common, "--batch_size=3", f"--train_dir={tmp_path}/two"
+  )
+
+  assert "Computing on 2 CPUs of this machine." in log
+  assert "batch size 6" in log
+  for folder in ("one", "two"):
+    assert train_dirs.latest_checkpoint(f"{tmp_path}/{folder}").endswith("-23")
+  assert_same_weights(tmp_path / "one", tmp_path / "two")
+  one, two = (event_tags(tmp_path / folder) for folder in ("one", "two"))
+  assert one.keys() == two.keys()
+  assert two["label_loss"][23] == pytest.approx(one["label_loss"][23], rel=1e-4)
+  assert two["model/Training_GAP"][23] == pytest.approx(
+    one["model/Training_GAP"][23], abs=1e-4
+  )
+
+
+def test_replicas_without_videos_change_nothing(tmp_path, data):
+  """45 videos in batches of 4 x 11: the last step has one video."""
+  common = (
+    f"--train_data_pattern={data}/video*.tfrecord",
+    *VIDEO_FLAGS,
+    "--num_epochs=1",
+  )
+  train_on_cpus(
+    tmp_path, 1, *common, "--batch_size=44", f"--train_dir={tmp_path}/one"
+  )
+  train_on_cpus(
+    tmp_path, 4, *common, "--batch_size=11", f"--train_dir={tmp_path}/four"
+  )
+  assert train_dirs.latest_checkpoint(f"{tmp_path}/four").endswith("-2")
+  assert_same_weights(tmp_path / "one", tmp_path / "four")
+
+
+# --------------------------------------------------------------------------
+# Several machines
+
+
+class OneMachineForAll:
+  """readers.training_batches, with the batches of all machines side by side."""
+
+  def __init__(self, num_workers):
+    self._num_workers = num_workers
+    self._training_batches = readers.training_batches
+
+  def __call__(
+    self, reader, files, batch_size, num_epochs, seed, skip, num_readers, *_
+  ):
+    parts = [
+      self._training_batches(
+        reader,
+        files,
+        batch_size // self._num_workers,
+        num_epochs,
+        seed,
+        0,
+        num_readers,
+        worker,
+        self._num_workers,
+      )
+      for worker in range(self._num_workers)
+    ]
+
+    def side_by_side():
+      iterators = [iter(part) for part in parts]
+      while batches := [b for it in iterators if (b := next(it, None))]:
+        yield {
+          name: tf.concat([batch[name] for batch in batches], axis=0)
+          for name in batches[0]
+        }
+
+    assert skip == 0
+    return tf.data.Dataset.from_generator(
+      side_by_side, output_signature=parts[0].element_spec
+    )
+
+
+@pytest.mark.parametrize("number", [2, 3])
+def test_machines_equal_one_on_the_same_batches(
+  tmp_path, data, monkeypatch, number
+):
+  """Through train.py itself, stopped and resumed in between."""
+  flags = (
+    f"--train_dir={tmp_path}/run",
+    f"--train_data_pattern={data}/video*.tfrecord",
+    *VIDEO_FLAGS,
+    "--batch_size=4",
+    "--num_epochs=4",
+    "--clip_gradient_norm=0.05",
+  )
+  for more in (("--max_steps=9",), ()):
+    with workers(tmp_path, number, *flags, *more) as programs:
+      logs = [program.finish() for program in programs]
+    assert all(f"Computing on {number} machines" in log for log in logs)
+    assert all(f"batch size {4 * number}" in log for log in logs)
+
+  files = sorted(str(path) for path in data.glob("video*"))
+  monkeypatch.setattr(readers, "training_batches", OneMachineForAll(number))
+  step = train.train(
+    str(tmp_path / "one"),
+    train_dirs.read_model_flags(str(tmp_path / "run")),
+    files,
+    train.Settings(
+      batch_size=4 * number,
+      base_learning_rate=0.01,
+      num_epochs=4,
+      clip_gradient_norm=0.05,
+    ),
+  )
+
+  assert train_dirs.latest_checkpoint(str(tmp_path / "run")).endswith(
+    f"-{step}"
+  )
+  assert_same_weights(tmp_path / "one", tmp_path / "run")
+  # Each video in each epoch.
+  state = checkpoint_values(tmp_path / "run")
+  assert state["examples_seen/.ATTRIBUTES/VARIABLE_VALUE"] == 4 * sum(SIZES)
+  # One event file a start, and one writer.
+  assert len(list((tmp_path / "run").glob("events.out.tfevents.*"))) == 2
+  assert all(
+    np.isfinite(v) for v in event_tags(tmp_path / "run")["label_loss"].values()
+  )
+  assert (tmp_path / "run" / "export" / f"step_{step}").is_dir()
+
+
+def endless(tmp_path, data) -> tuple[str, ...]:
+  return (
+    f"--train_dir={tmp_path}/run",
+    f"--train_data_pattern={data}/video*.tfrecord",
+    *VIDEO_FLAGS,
+    "--batch_size=4",
+    "--num_epochs=0",
+    "--export_model_steps=10",
+  )
+
+
+def test_a_machine_that_dies_ends_the_others(tmp_path, data):
+  flags = endless(tmp_path, data)
+  with workers(tmp_path, 2, *flags) as (chief, other):
+    chief.wait_for(
+      lambda: train_dirs.latest_checkpoint(str(tmp_path / "run")) is not None
+    )
+    other.send_signal(signal.SIGKILL)
+    began = time.monotonic()
+
+    assert chief.wait_for_end() == 1
+
+    assert time.monotonic() - began < 90
+    (line,) = [x for x in chief.log.splitlines() if x.startswith("ERROR: ")]
+    assert "lost one" in line
+    assert "Start the same command on all of them" in line
+    assert "Traceback" not in chief.log
+  saved = train_dirs.latest_checkpoint(str(tmp_path / "run"))
+  step = train_dirs.checkpoint_step(saved)
+  with workers(tmp_path, 2, *flags, f"--max_steps={step + 3}") as programs:
+    logs = [program.finish() for program in programs]
+  assert all(f"Going on from {saved}." in log for log in logs)
+  assert all(f"Done at step {step + 3}" in log for log in logs)
+
+
+def test_a_signal_to_one_machine_saves_and_ends_all(tmp_path, data):
+  with workers(tmp_path, 2, *endless(tmp_path, data)) as (chief, other):
+    other.wait_for_line("training step")
+    other.send_signal(signal.SIGTERM)
+
+    logs = [chief.finish(), other.finish()]
+
+  step = train_dirs.checkpoint_step(
+    train_dirs.latest_checkpoint(str(tmp_path / "run"))
+  )
+  assert all(f"Done at step {step}" in log for log in logs)
+
+
+def test_machines_with_other_flags_are_refused(tmp_path, data):
+  flags = endless(tmp_path, data)
+  addresses = [f"127.0.0.1:{port}" for port in free_ports(2)]
+  with contextlib.ExitStack() as stack:
+    programs = [
+      stack.enter_context(
+        Program(
+          tmp_path / f"log{index}",
+          "train.py",
+          *flags,
+          f"--seed={index}",
+          TF_CONFIG=json.dumps(
+            {
+              "cluster": {"worker": addresses},
+              "task": {"type": "worker", "index": index},
+            }
+          ),
+        )
+      )
+      for index in range(2)
+    ]
+    logs = [program.finish(1) for program in programs]
+  assert all("the same flags" in log for log in logs)
+
+
+# --------------------------------------------------------------------------
+# Choosing
+
+
+@pytest.mark.parametrize(
+  "content",
+  [
+    "",
+    "{}",
+    '{"cluster": {"worker": ["a:1"]}, "task": {}}',
+    '{"cluster": {}, "task": {"type": "worker", "index": 0}}',
+  ],
+)
+def test_a_cluster_of_one_machine_is_none(content):
+  placement = distribution.choose(content, None)
+  assert (placement.num_workers, placement.num_replicas) == (1, 1)
+  assert placement.is_chief
+  assert placement.most([2.5, -1.0]) == [2.5, -1.0]
+
+
+@pytest.mark.parametrize(
+  ("content", "part"),
+  [
+    ('{"cluster": {"master": ["a:1"], "ps": ["b:1", "c:1"]}}', "'master'"),
+    ('{"cluster": {"worker": ["a:1", "b:1"], "ps": ["c:1"]}}', "'ps'"),
+    (
+      '{"cluster": {"worker": ["a:1", "b:1"]}, "task": {"index": 2}}',
+      "one of its 2",
+    ),
+    (
+      '{"cluster": {"worker": ["a:1", "b:1"]}, "task": {"type": "evaluator"}}',
+      "evaluator",
+    ),
+    ("a:1,b:1", "JSON"),
+    ('["a:1"]', "JSON"),
+    ('{"cluster": 3}', "JSON"),
+    ('{"cluster": {"worker": [1, 2]}}', "texts"),
+    ('{"cluster": {"worker": ["a:1", "b:1"]}, "task": {"index": "x"}}', "JSON"),
+  ],
+)
+def test_bad_clusters_are_refused(content, part):
+  with pytest.raises(startup.UserError, match="TF_CONFIG") as error:
+    distribution.choose(content, None)
+  assert part in str(error.value)
