@@ -690,8 +690,8 @@ def many_labels_floor(many_labels_data, report):
   return floor
 
 
-# A step of the smaller models is cheaper: these epochs take at least as long as
-# DeepNnModel's 20, which the table shows.
+# A step of the smaller models is cheaper, and what is learnt here is linear:
+# these get as much time as DeepNnModel too.
 MANY_RUNS = (
   ("LogisticModel", 20),
   ("MoeModel", 20),
@@ -701,27 +701,12 @@ MANY_RUNS = (
 )
 
 
-@pytest.fixture(scope="module")
-def many_labels_gaps():
-  """By (model, epochs), of the runs so far."""
-  return {}
-
-
 @pytest.mark.parametrize(("model", "epochs"), MANY_RUNS)
 def test_many_labels(
-  tmp_path,
-  many_labels_data,
-  many_labels_floor,
-  many_labels_gaps,
-  report,
-  model,
-  epochs,
+  tmp_path, many_labels_data, many_labels_floor, report, model, epochs
 ):
   trained = train_and_predict(
-    tmp_path,
-    model,
-    many_labels_data,
-    f"--num_epochs={epochs}",
+    tmp_path, model, many_labels_data, f"--num_epochs={epochs}"
   )
   report.add(
     "many labels",
@@ -731,22 +716,20 @@ def test_many_labels(
     trained.steps,
     trained.seconds,
   )
-  many_labels_gaps[model, epochs] = trained.gap()
   assert trained.gap() >= many_labels_floor + 0.2
-
-
-def test_many_labels_at_equal_training_time(many_labels_gaps):
-  """DeepNnModel against what the others reach in as much time and less."""
-  if len(many_labels_gaps) < len(MANY_RUNS):
-    pytest.skip("needs all runs of test_many_labels")
-  best = max(many_labels_gaps, key=many_labels_gaps.get)
-  assert best == ("DeepNnModel", 20)
 
 
 # --------------------------------------------------------------------------
 # Real records
 
 REAL_SEEDS = (0, 1, 2)
+# As long as the original code was trained for its scores; and LogisticModel,
+# whose steps are cheaper, about as long in time as DeepNnModel.
+REAL_STEPS = 410
+REAL_RUNS = (
+  *((model, REAL_STEPS) for model in VIDEO_LEVEL_MODELS),
+  ("LogisticModel", 3 * REAL_STEPS),
+)
 
 
 def test_real_sample(tmp_path, shared_dir, report):
@@ -755,38 +738,31 @@ def test_real_sample(tmp_path, shared_dir, report):
     ("--feature_names=mean_rgb,mean_audio", "--feature_sizes=1024,128"),
   )
   gaps = {}
-  for model in VIDEO_LEVEL_MODELS:
+  for model, steps in REAL_RUNS:
+    name = f"{model} --max_steps={steps}"
     for seed in REAL_SEEDS:
       trained = train_and_predict(
         tmp_path,
         model,
         data,
-        # 120 videos; as long as the original code was trained for its scores.
-        "--batch_size=60",
+        "--batch_size=60",  # of 120 videos
         "--num_epochs=0",
-        "--max_steps=410",
+        f"--max_steps={steps}",
         f"--seed={seed}",
         test_split="validate",
       )
-      gaps.setdefault(model, []).append(trained.gap())
+      gaps.setdefault(name, []).append(trained.gap())
       report.add(
         "real sample",
-        f"{model} --seed={seed}",
+        f"{name} --seed={seed}",
         trained.accuracy(),
         trained.gap(),
         trained.steps,
         trained.seconds,
       )
-  means = {model: float(np.mean(values)) for model, values in gaps.items()}
-  verdict = (
-    "beats"
-    if means["DeepNnModel"] > means["LogisticModel"]
-    else ("does not beat")
-  )
-  listing = ", ".join(f"{model} {gap:.3f}" for model, gap in means.items())
-  report.conclude(
-    "real sample",
-    f"Mean GAP: {listing}. DeepNnModel {verdict} LogisticModel.",
-  )
+  means = {name: float(np.mean(values)) for name, values in gaps.items()}
+  listing = ", ".join(f"{name} {gap:.3f}" for name, gap in means.items())
+  report.conclude("real sample", f"Mean GAP: {listing}.")
   # The original code's LogisticModel has 0.237, its MoeModel 0.258.
   assert min(means.values()) > 0.18
+  assert max(means, key=means.get) == f"DeepNnModel --max_steps={REAL_STEPS}"
