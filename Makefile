@@ -4,6 +4,7 @@
 # make test-backends   the models on JAX and PyTorch, a part of the two above
 # make learn  what each model can learn; 40 minutes. Tables to the terminal,
 #             with LEARNING_RESULTS=<file> as JSON too
+# make two-workers   trains as two machines would, both of them this one
 # make bench  the benchmarks; results to benchmarks/results/
 
 PYTHON ?= python3
@@ -13,7 +14,7 @@ DEMO_DIR ?= /tmp/yt8m_demo
 SAMPLE_DIR := /tmp/yt8m_sample_data
 PIP_INSTALL := $(VENV)/bin/pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test test-slow test-backends learn lint bench clean
+.PHONY: demo test test-slow test-backends learn lint two-workers bench clean
 
 $(VENV)/bin/activate:
 	@echo "== Creating $(VENV)"
@@ -57,6 +58,14 @@ test-backends: $(VENV)/.installed-dev $(VENV)/jax/.installed \
 
 learn: $(VENV)/.installed-dev
 	@$(RUN) -m pytest -m learn -s tests/test_learning.py
+
+WORKERS := "127.0.0.1:20001", "127.0.0.1:20002"
+WORKER = TF_CONFIG='{"cluster": {"worker": [$(WORKERS)]}, \
+  "task": {"type": "worker", "index": $(1)}}' \
+  $(RUN) train.py --train_dir=/tmp/yt8m_two_workers --num_epochs=2
+
+two-workers: $(VENV)/.installed
+	@$(call WORKER,1) & $(call WORKER,0); wait $$!
 
 bench: $(VENV)/.installed-dev
 	@$(RUN) -m benchmarks.run_all

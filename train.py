@@ -7,6 +7,7 @@ checkpoints, model_flags.json, TensorBoard events and SavedModels to
 
 import concurrent.futures
 import dataclasses
+import datetime
 import hashlib
 import math
 import os
@@ -163,7 +164,7 @@ def define_flags() -> None:
   flags.DEFINE_integer(
     "num_gpu",
     None,
-    "GPUs that are made visible; 0: the CPU; default: all.",
+    "GPUs of this machine to use; 0: the CPU; default: all.",
     lower_bound=0,
   )
   flags.DEFINE_bool(
@@ -509,6 +510,9 @@ class Reporter:
     self._thread = concurrent.futures.ThreadPoolExecutor(1)
     self._pending = None
     self._on_terminal = sys.stderr.isatty()
+    self._began = time.monotonic()
+    self._first_done = None
+    self._best = None
 
   def report(self, step, examples_seen, rate, outputs) -> None:
     """Reports a step, after the report before it is done.
@@ -523,6 +527,8 @@ class Reporter:
       startup.UserError: the loss was no number.
     """
     self.wait()
+    if self._first_done is None:
+      self._first_done = time.monotonic(), self._part_done(step, examples_seen)
     self._pending = self._thread.submit(
       self._report, step, examples_seen, rate, *outputs
     )
@@ -548,6 +554,8 @@ class Reporter:
       predictions, labels
     )
     gap = eval_util.calculate_gap(predictions, labels)
+    if self._best is None or gap > self._best[0]:
+      self._best = gap, step
     if self._on_terminal:
       self._draw_bar(step, examples_seen, rate, loss, gap)
     else:
@@ -570,20 +578,48 @@ class Reporter:
       tf.summary.scalar("global_step/Examples/Second", rate)
     self._writer.flush()
 
-  def _draw_bar(self, step, examples_seen, rate, loss, gap) -> None:
-    fractions = [0.0]
+  def _part_done(self, step, examples_seen) -> float:
+    """How much of the whole run is done, from 0 to 1; 0 if it has no end."""
+    parts = [0.0]
     if self._num_videos:
-      fractions.append(examples_seen / self._num_videos)
+      parts.append(examples_seen / self._num_videos)
     if self._max_steps:
-      fractions.append(step / self._max_steps)
-    filled = round(20 * min(max(fractions), 1.0))
+      parts.append(step / self._max_steps)
+    return min(max(parts), 1.0)
+
+  def _draw_bar(self, step, examples_seen, rate, loss, gap) -> None:
+    done = self._part_done(step, examples_seen)
+    filled = round(20 * done)
     # Of the last video seen: a full epoch does not begin the next one.
     epoch = 1 + int((examples_seen - 1) / max(self._epoch_videos, 1))
+    # The first step takes long, so that the time left is reckoned from there.
+    began, done_before = self._first_done
+    left = ""
+    if done > done_before:
+      pace = (time.monotonic() - began) / (done - done_before)
+      left = f" | {datetime.timedelta(seconds=round(pace * (1 - done)))} left"
     sys.stderr.write(
       f"\r[{'=' * filled}{' ' * (20 - filled)}] epoch {epoch} step {step}"
-      f" | {rate:.0f} videos/s | Loss: {loss:.2f} GAP: {gap:.2f} "
+      f" | {rate:.0f} videos/s | Loss: {loss:.2f} GAP: {gap:.2f}{left:<18}"
     )
     sys.stderr.flush()
+
+  def summary(self, videos, train_dir) -> str:
+    """What a person wants to know of a run at its end, in a line.
+
+    Args:
+      videos: trained on since the program began.
+      train_dir: the run's folder.
+    """
+    seconds = time.monotonic() - self._began
+    best = ""
+    if self._best:
+      best = "; best GAP in training {:.3f} at step {}".format(*self._best)
+    return (
+      f"{videos} videos in {datetime.timedelta(seconds=round(seconds))},"
+      f" {videos / seconds:.0f} videos/s with all that belongs to it{best}."
+      f" All files: {train_dir}"
+    )
 
   def histograms(self, model, step) -> None:
     """Writes a histogram of each variable, after the report before it."""
@@ -878,6 +914,7 @@ def train(
   exporter = export_model.BackgroundExporter(
     model_flags, reader.kinds, train_dir
   )
+  seen_before = run.examples_seen
   _train_until_stopped(run, reader, files, settings, reporter, exporter)
   exporter.close()
   reporter.close()
@@ -887,6 +924,9 @@ def train(
     run.step,
     run.examples_seen,
     train_dirs.latest_checkpoint(train_dir),
+  )
+  logging.info(
+    "%s", reporter.summary(run.examples_seen - seen_before, train_dir)
   )
   return run.step
 

@@ -106,21 +106,27 @@ def _files(folder, level) -> list[str]:
   )
 
 
-def _drain(dataset) -> None:
-  for _ in dataset:
-    pass
+def _steady_rate(dataset, batch_size, warm_up=20, timed=60) -> float:
+  """Records/s of an endless dataset once its buffers are full."""
+  iterator = iter(dataset)
+  for _ in range(warm_up):
+    next(iterator)
+  began = time.perf_counter()
+  for _ in range(timed):
+    next(iterator)
+  return timed * batch_size / (time.perf_counter() - began)
 
 
 def measure_input(folder: str) -> dict:
   """Videos/s of reading without parsing and of whole input pipelines.
 
-  The two are measured in turn, so that their ratio means something on a noisy
-  machine.
+  Each is the median of several; they are measured in turn, so that their ratio
+  means something on a noisy machine.
   """
   rates = {}
-  for level, names, sizes, batch_size, num_videos in (
-    ("frame", "rgb,audio", "1024,128", 128, 2048),
-    ("video", "mean_rgb,mean_audio", "1024,128", 1024, 16384),
+  for level, names, sizes, batch_size in (
+    ("frame", "rgb,audio", "1024,128", 128),
+    ("video", "mean_rgb,mean_audio", "1024,128", 1024),
   ):
     files = _files(folder, level)
     reader = readers.open_reader(
@@ -134,25 +140,23 @@ def measure_input(folder: str) -> dict:
       files,
       with_labels=True,
     )
-    rates[f"raw_read_{level}"] = _rate(
-      lambda files=files: _drain(
-        tf.data.TFRecordDataset(
-          files, buffer_size=1 << 20, num_parallel_reads=4
-        ).batch(128)
+    again = 10 * files  # long enough to be timed
+    pipelines = {
+      f"raw_read_{level}": tf.data.TFRecordDataset(
+        again, buffer_size=1 << 20, num_parallel_reads=4
+      ).batch(batch_size),
+      f"evaluation_input_{level}": readers.evaluation_batches(
+        reader, again, batch_size
       ),
-      num_videos,
-    )
-    for name, make in (
-      ("evaluation", readers.evaluation_batches),
-      ("training", readers.training_batches),
-    ):
-      extra = {"num_epochs": 1} if name == "training" else {}
-      rates[f"{name}_input_{level}"] = _rate(
-        lambda make=make, extra=extra, reader=reader, files=files: _drain(
-          make(reader, files, batch_size=batch_size, **extra)  # noqa: B023
-        ),
-        num_videos,
-      )
+      f"training_input_{level}": readers.training_batches(
+        reader, files, batch_size
+      ),
+    }
+    found = {name: [] for name in pipelines}
+    for _ in range(_REPEATS):
+      for name, dataset in pipelines.items():
+        found[name].append(_steady_rate(dataset, batch_size))
+    rates |= {name: statistics.median(of) for name, of in found.items()}
   return rates
 
 

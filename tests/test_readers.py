@@ -1009,6 +1009,41 @@ def test_the_seed_decides_the_training_order(many_videos):
   assert training_ids(reader, files, 4, num_epochs=2, seed=0) != first
 
 
+@pytest.mark.parametrize("num_workers", [2, 3, 5])
+def test_machines_read_each_video_once_an_epoch(many_videos, num_workers):
+  reader, files = many_videos
+  everything = sorted(joined(training_ids(reader, files, 4, num_epochs=1)))
+  shares = []
+  for num_epochs in range(1, num_workers + 1):
+    found = [
+      joined(
+        training_ids(
+          reader,
+          files,
+          4,
+          num_epochs=num_epochs,
+          worker=worker,
+          num_workers=num_workers,
+        )
+      )
+      for worker in range(num_workers)
+    ]
+    assert sorted(sum(found, [])) == sorted(num_epochs * everything)
+    shares = [len(ids) for ids in found]
+  # In as many epochs as there are machines each reads as many files, be they
+  # fewer than the machines.
+  assert min(shares) >= min(COUNTS) * len(COUNTS)
+
+
+def test_a_machine_continues_exactly(many_videos):
+  reader, files = many_videos
+  where = {"num_epochs": 3, "worker": 1, "num_workers": 2}
+  whole = joined(training_ids(reader, files, 4, **where))
+  for skipped in (1, 10, 25):
+    rest = training_ids(reader, files, 4, skip_examples=skipped, **where)
+    assert joined(rest) == whole[skipped:]
+
+
 @pytest.mark.parametrize("num_epochs", [None, 0])
 def test_training_without_end(many_videos, num_epochs):
   reader, files = many_videos

@@ -481,19 +481,26 @@ def test_progress_bar_on_a_terminal(data_dir, tmp_path):
   assert "training step" not in text
   bars = re.findall(
     r"\r\[(=*) *\] epoch (\d+) step (\d+) \| \d+ videos/s"
-    r" \| Loss: \d+\.\d\d GAP: \d\.\d\d",
+    r" \| Loss: \d+\.\d\d GAP: \d\.\d\d(?: \| (\d+:\d\d:\d\d) left)?",
     text,
   )
-  assert [int(step) for _, _, step in bars][-1] == 24
-  filled = [len(bar) for bar, _, _ in bars]
+  assert [int(step) for _, _, step, _ in bars][-1] == 24
+  # There is nothing to reckon the time left from at first.
+  assert (bars[0][3], bars[-1][3]) == ("", "0:00:00")
+  filled = [len(bar) for bar, *_ in bars]
   assert filled == sorted(filled)
   assert filled[0] < filled[-1] == 20
-  epochs = [int(epoch) for _, epoch, _ in bars]
+  epochs = [int(epoch) for _, epoch, *_ in bars]
   assert epochs == sorted(epochs)
   assert epochs[0] == 1
   # Only four epochs exist, and the last line does not stick to the bar.
   assert epochs[-1] == 4
   assert re.search(r"\nI\d{4} .*Done at step 24", text)
+  assert re.search(
+    r"240 videos in 0:\d\d:\d\d, \d+ videos/s with all that belongs to it;"
+    r" best GAP in training 0\.\d{3} at step \d+\. All files: ",
+    text,
+  )
 
 
 # --------------------------------------------------------------------------
