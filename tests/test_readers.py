@@ -1028,7 +1028,7 @@ def test_machines_read_each_video_once_an_epoch(many_videos, num_workers):
       )
       for worker in range(num_workers)
     ]
-    assert sorted(sum(found, [])) == sorted(num_epochs * everything)
+    assert sorted(joined(found)) == sorted(num_epochs * everything)
     shares = [len(ids) for ids in found]
   # In as many epochs as there are machines each reads as many files, be they
   # fewer than the machines.
