@@ -156,6 +156,19 @@ class Placement:
     # What was made outside of the replica is on no device.
     return self.sum(tf.identity(value))
 
+  def run_on_parts(self, function, batch):
+    """Shares a batch among this machine's replicas.
+
+    Args:
+      function: (a part of the batch) -> nested (videos, ...) tensors.
+      batch: by name, (videos, ...) each.
+
+    Returns:
+      What function gives for the whole batch.
+    """
+    results = self.strategy.run(function, args=(self.split(batch),))
+    return tf.nest.map_structure(self.join, results)
+
   def join(self, values) -> tf.Tensor:
     """Puts the replicas' (batch, ...) values of this machine together again."""
     local = self.strategy.experimental_local_results(values)

@@ -15,6 +15,7 @@ import numpy as np
 import tensorflow as tf
 from absl import flags, logging
 
+import distribution
 import eval_util
 import losses
 import models
@@ -55,20 +56,20 @@ def define_flags() -> None:
   )
 
 
-def make_score_batch(model: keras.Model, loss: losses.BaseLoss):
+def make_score_batch(model: keras.Model, loss: losses.BaseLoss, placement):
   """Compiles the forward pass and the loss of each video.
 
   Args:
     model: as from models.build_model.
     loss: of each video.
+    placement: a distribution.Placement.
 
   Returns:
     A function from the numeric part of a batch to predictions (batch, classes)
     and losses (batch,).
   """
 
-  @tf.function(reduce_retracing=True)
-  def score_batch(batch):
+  def score_part(batch):
     predictions = model(
       {name: batch[name] for name in ("video_matrix", "num_frames")},
       training=False,
@@ -78,7 +79,10 @@ def make_score_batch(model: keras.Model, loss: losses.BaseLoss):
     )
     return predictions, video_losses
 
-  return score_batch
+  return tf.function(
+    lambda batch: placement.run_on_parts(score_part, batch),
+    reduce_retracing=True,
+  )
 
 
 class Evaluation:
@@ -91,6 +95,7 @@ class Evaluation:
     segment_labels: score rated segments.
     num_readers: files read at the same time.
     top_k: best predictions of each video that GAP ranks.
+    placement: a distribution.Placement; None for one device.
   """
 
   def __init__(
@@ -102,18 +107,23 @@ class Evaluation:
     segment_labels: bool = False,
     num_readers: int = 8,
     top_k: int = 20,
+    placement: distribution.Placement | None = None,
   ):
+    placement = placement or distribution.Placement()
     self._files = files
     self._reader = readers.open_reader(model_flags, files, True, segment_labels)
     self._batches = readers.evaluation_batches(
       self._reader, files, batch_size, True, num_readers
     )
-    self._model = models.build_model(model_flags, self._reader.quantized)
+    with placement.strategy.scope():
+      self._model = models.build_model(model_flags, self._reader.quantized)
     self._metrics = eval_util.EvaluationMetrics(
       model_flags["num_classes"], top_k
     )
     self._score_batch = make_score_batch(
-      self._model, losses.find_class_by_name(model_flags["label_loss"])()
+      self._model,
+      losses.find_class_by_name(model_flags["label_loss"])(),
+      placement,
     )
 
   def score(self, checkpoint: str) -> dict:
@@ -261,7 +271,7 @@ def evaluate(
     files: labelled TFRecord files.
     run_once: score one checkpoint and end; else go on until interrupted.
     segment_labels: score rated segments.
-    **settings: batch_size, num_readers and top_k, see Evaluation.
+    **settings: batch_size, num_readers, top_k and placement, see Evaluation.
 
   Returns:
     The last scores, see Evaluation.score.
@@ -317,6 +327,7 @@ def main() -> None:
     batch_size=FLAGS.batch_size,
     num_readers=FLAGS.num_readers,
     top_k=FLAGS.top_k,
+    placement=distribution.choose("", None),
   )
 
 

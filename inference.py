@@ -16,6 +16,7 @@ import numpy as np
 import tensorflow as tf
 from absl import flags, logging
 
+import distribution
 import models
 import readers
 import train_dir as train_dirs
@@ -103,27 +104,34 @@ class Prediction:
     files: TFRecord files.
     batch_size: videos a step.
     segment_labels: predict for each segment.
+    placement: a distribution.Placement; None for one device.
   """
 
   def __init__(
-    self, model_flags, checkpoint, files, batch_size, segment_labels=False
+    self,
+    model_flags,
+    checkpoint,
+    files,
+    batch_size,
+    segment_labels=False,
+    placement=None,
   ):
+    placement = placement or distribution.Placement()
     self._files = files
     self._reader = readers.open_reader(
       model_flags, files, False, segment_labels
     )
-    model = models.build_model(model_flags, self._reader.quantized)
+    with placement.strategy.scope():
+      model = models.build_model(model_flags, self._reader.quantized)
     train_dirs.load_weights(model, checkpoint)
     self.num_classes = model_flags["num_classes"]
 
-    @tf.function(reduce_retracing=True)
-    def predict(video_matrix, num_frames):
-      return model(
-        {"video_matrix": video_matrix, "num_frames": num_frames},
-        training=False,
-      )["predictions"]
-
-    self._predict = predict
+    self._predict = tf.function(
+      lambda batch: placement.run_on_parts(
+        lambda part: model(part, training=False)["predictions"], batch
+      ),
+      reduce_retracing=True,
+    )
     self._batches = readers.evaluation_batches(
       self._reader, files, batch_size, with_labels=False, num_readers=1
     )
@@ -134,7 +142,9 @@ class Prediction:
     num_examples = 0
     try:
       for batch in self._batches:
-        predictions = self._predict(batch["video_matrix"], batch["num_frames"])
+        predictions = self._predict(
+          {name: batch[name] for name in ("video_matrix", "num_frames")}
+        )
         yield batch, predictions
         num_examples += predictions.shape[0]
         now = time.monotonic()
@@ -456,6 +466,7 @@ def main() -> None:
     readers.find_files(pattern, "input_data_pattern"),
     FLAGS.batch_size,
     FLAGS.segment_labels,
+    distribution.choose("", None),
   )
   if FLAGS.output_model_tgz:
     with startup.naming_flag("output_model_tgz"):

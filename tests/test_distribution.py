@@ -70,23 +70,22 @@ def data(tmp_path_factory):
 
 
 # TensorFlow must be told of a second CPU before anything is computed.
-TRAIN_ON_CPUS = """
-import startup, sys, tensorflow as tf
+RUN_ON_CPUS = """
+import startup, importlib, sys, tensorflow as tf
 cpu = tf.config.list_physical_devices("CPU")[0]
 tf.config.set_logical_device_configuration(
   cpu, [tf.config.LogicalDeviceConfiguration()] * int(sys.argv.pop(1))
 )
-import train
-train.define_flags()
-startup.run(train.main)
+program = importlib.import_module(sys.argv.pop(1))
+program.define_flags()
+startup.run(program.main)
 """
 
 
-def train_on_cpus(folder, number, *flags) -> str:
-  """Trains as train.py does, on a machine with so many CPUs; gives the log."""
-  with Program(
-    folder.parent / "log", "-c", TRAIN_ON_CPUS, number, *flags
-  ) as run:
+def run_on_cpus(folder, number, program, *flags) -> str:
+  """Runs a program on a machine with so many CPUs; gives its log."""
+  arguments = ("-c", RUN_ON_CPUS, number, program, *flags)
+  with Program(folder / "log", *arguments) as run:
     return run.finish()
 
 
@@ -181,12 +180,22 @@ def test_two_replicas_equal_one(tmp_path, data, model, level, flags):
     *flags,
   )
 
-  log = train_on_cpus(
-    tmp_path, 1, *common, "--batch_size=6", f"--train_dir={tmp_path}/one"
+  log = run_on_cpus(
+    tmp_path,
+    1,
+    "train",
+    *common,
+    "--batch_size=6",
+    f"--train_dir={tmp_path}/one",
   )
   assert "Computing on one CPU." in log
-  log = train_on_cpus(
-    tmp_path, 2, *common, "--batch_size=3", f"--train_dir={tmp_path}/two"
+  log = run_on_cpus(
+    tmp_path,
+    2,
+    "train",
+    *common,
+    "--batch_size=3",
+    f"--train_dir={tmp_path}/two",
   )
 
   assert "Computing on 2 CPUs of this machine." in log
@@ -209,14 +218,69 @@ def test_replicas_without_videos_change_nothing(tmp_path, data):
     *VIDEO_FLAGS,
     "--num_epochs=1",
   )
-  train_on_cpus(
-    tmp_path, 1, *common, "--batch_size=44", f"--train_dir={tmp_path}/one"
+  run_on_cpus(
+    tmp_path,
+    1,
+    "train",
+    *common,
+    "--batch_size=44",
+    f"--train_dir={tmp_path}/one",
   )
-  train_on_cpus(
-    tmp_path, 4, *common, "--batch_size=11", f"--train_dir={tmp_path}/four"
+  run_on_cpus(
+    tmp_path,
+    4,
+    "train",
+    *common,
+    "--batch_size=11",
+    f"--train_dir={tmp_path}/four",
   )
   assert train_dirs.latest_checkpoint(f"{tmp_path}/four").endswith("-2")
   assert_same_weights(tmp_path / "one", tmp_path / "four")
+
+
+def test_evaluation_and_prediction_on_several_devices(tmp_path, data):
+  """45 videos in batches of 22 on 3 devices: the last batch has one video."""
+  train_dir = f"--train_dir={tmp_path}/run"
+  run_on_cpus(
+    tmp_path,
+    1,
+    "train",
+    train_dir,
+    f"--train_data_pattern={data}/frame*.tfrecord",
+    *FRAME_FLAGS,
+    "--model=FrameLevelLogisticModel",
+    "--batch_size=6",
+  )
+  scores, lines = [], []
+  for number in (1, 3):
+    log = run_on_cpus(
+      tmp_path,
+      number,
+      "eval",
+      train_dir,
+      f"--eval_data_pattern={data}/frame*.tfrecord",
+      "--run_once",
+      "--batch_size=22",
+    )
+    assert f"Computing on {'one CPU' if number == 1 else '3 CPUs'}" in log
+    (path,) = (tmp_path / "run" / "eval").glob("metrics-*.json")
+    scores.append(json.loads(path.read_text()))
+    run_on_cpus(
+      tmp_path,
+      number,
+      "inference",
+      train_dir,
+      f"--input_data_pattern={data}/frame*.tfrecord",
+      f"--output_file={tmp_path}/{number}.csv",
+      "--batch_size=22",
+      "--top_k=6",
+    )
+    lines.append((tmp_path / f"{number}.csv").read_text().splitlines())
+  assert scores[0]["num_examples"] == sum(SIZES)
+  for name in ("gap", "map", "avg_hit_at_one", "avg_perr", "avg_loss"):
+    assert scores[1][name] == pytest.approx(scores[0][name], abs=1e-5), name
+  assert len(lines[0]) == 1 + sum(SIZES)
+  assert lines[0] == lines[1]
 
 
 # --------------------------------------------------------------------------
