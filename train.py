@@ -183,6 +183,12 @@ def define_flags() -> None:
   flags.DEFINE_bool(
     "log_device_placement", False, "Log the device of each operation."
   )
+  flags.DEFINE_list(
+    "profile_steps",
+    [],
+    "First and last step of a profile for TensorBoard, such as 10,20; empty:"
+    " none.",
+  )
 
 
 def define_feature_flags() -> None:
@@ -651,6 +657,47 @@ class Reporter:
     self._writer.close()
 
 
+class Profile:
+  """Writes what some steps spend their time on, for TensorBoard.
+
+  Args:
+    train_dir: where; None to write nothing.
+    steps: first and last step, or nothing.
+  """
+
+  def __init__(self, train_dir, steps):
+    self._train_dir = train_dir
+    # Before which steps it begins and ends.
+    self._borders = [steps[0] - 1, steps[1]] if steps and train_dir else []
+    self._is_running = False
+
+  def steps_to_border(self, step, wanted) -> int:
+    """How many of the wanted steps to take at once after so many."""
+    return min(
+      [border - step for border in self._borders if border > step] + [wanted]
+    )
+
+  def begin_or_end(self, step, ended=False) -> None:
+    """Begins or ends it, if it is time to after so many steps.
+
+    Args:
+      step: steps so far.
+      ended: whether these were the last.
+    """
+    if self._is_running and (ended or step >= self._borders[1]):
+      tf.profiler.experimental.stop()
+      self._is_running = False
+      logging.info(
+        "A profile of steps %d to %d is in %s.",
+        self._borders[0] + 1,
+        step,
+        self._train_dir,
+      )
+    elif self._borders and step == self._borders[0] and not ended:
+      tf.profiler.experimental.start(self._train_dir)
+      self._is_running = True
+
+
 class StopSignal:
   """Turns a first Ctrl-C or SIGTERM into a flag that the loop looks at."""
 
@@ -700,6 +747,7 @@ class Run:
     placement: a distribution.Placement.
 
   Attributes:
+    train_dir: see above.
     placement: see above.
     model_flags: see train_dir.py.
     model: as from models.build_model.
@@ -713,7 +761,7 @@ class Run:
   """
 
   def __init__(self, train_dir, model_flags, quantized, settings, placement):
-    self._train_dir = train_dir
+    self.train_dir = train_dir
     self.model_flags = model_flags
     self._settings = settings
     self.placement = placement
@@ -769,10 +817,10 @@ class Run:
   def restore_or_begin(self, files: list[str]) -> None:
     """Goes on with the run in train_dir on these files, or begins one."""
     seed = self._settings.seed
-    if train_dirs.latest_checkpoint(self._train_dir) is None:
+    if train_dirs.latest_checkpoint(self.train_dir) is None:
       if self.placement.is_chief:
-        train_dirs.write_model_flags(self._train_dir, self.model_flags)
-      logging.info("A new run in %s.", self._train_dir)
+        train_dirs.write_model_flags(self.train_dir, self.model_flags)
+      logging.info("A new run in %s.", self.train_dir)
     else:
       path = self._checkpoints.restore()
       logging.info("Going on from %s.", path)
@@ -857,6 +905,27 @@ class Settings:
   mixed_precision: str = ""
   xla: bool | None = None
   start_new_model: bool = False
+  profile_steps: tuple[int, int] | None = None
+
+
+def profile_steps_from_flag(given: list[str]) -> tuple[int, int] | None:
+  """Turns --profile_steps into numbers.
+
+  Raises:
+    startup.UserError: they are not two whole numbers in order, from 1 on.
+  """
+  if not given:
+    return None
+  if not all(text.strip().isdigit() for text in given) or len(given) != 2:
+    first, last = 0, 0
+  else:
+    first, last = map(int, given)
+  if not 0 < first <= last:
+    raise startup.UserError(
+      f"Expected --profile_steps=FIRST,LAST such as 10,20, received"
+      f" {','.join(given)!r}."
+    )
+  return first, last
 
 
 def train(
@@ -952,9 +1021,13 @@ def _train_until_stopped(run, reader, files, settings, reporter, exporter):
   saved_time = time.monotonic()
   chunk, every = 1, settings.export_model_steps
   ended = False
+  profile = Profile(
+    run.train_dir if placement.is_chief else None, settings.profile_steps
+  )
   with StopSignal() as stop:
+    profile.begin_or_end(step)
     while not ended:
-      wanted = min(chunk, every - step % every)
+      wanted = profile.steps_to_border(step, min(chunk, every - step % every))
       if settings.max_steps:
         wanted = min(wanted, settings.max_steps - step)
       began, seen_before = time.monotonic(), run.examples_seen
@@ -974,6 +1047,7 @@ def _train_until_stopped(run, reader, files, settings, reporter, exporter):
         [stop.received is not None, seconds / max(done, 1)]
       )
       ended = done < wanted or run.has_ended() or stopped > 0
+      profile.begin_or_end(step, ended)
       if done:
         seen = run.examples_seen
         reporter.report(step, seen, (seen - seen_before) / seconds, outputs)
@@ -1019,11 +1093,16 @@ def main() -> None:
     field.name: getattr(FLAGS, field.name)
     for field in dataclasses.fields(Settings)
   }
+  given |= {
+    "batch_size": batch_size,
+    "base_learning_rate": rate,
+    "profile_steps": profile_steps_from_flag(FLAGS.profile_steps),
+  }
   train(
     FLAGS.train_dir,
     model_flags,
     readers.find_files(pattern, "train_data_pattern"),
-    Settings(**{**given, "batch_size": batch_size, "base_learning_rate": rate}),
+    Settings(**given),
     placement,
   )
 

@@ -503,6 +503,34 @@ def test_progress_bar_on_a_terminal(data_dir, tmp_path):
   )
 
 
+def test_profile_of_some_steps(data_dir, tmp_path):
+  flags = (
+    f"--train_dir={tmp_path}/model",
+    f"--train_data_pattern={data_dir}/video/train*.tfrecord",
+    *VIDEO_DATA_FLAGS,
+    "--batch_size=10",
+  )
+  log = run_program("train.py", *flags, "--max_steps=9", "--profile_steps=4,6")
+  assert "A profile of steps 4 to 6 is in" in log
+  (file,) = (tmp_path / "model").glob("plugins/profile/*/*.xplane.pb")
+  assert b"train_step" in file.read_bytes()
+  # One that the run's end cuts short.
+  log = run_program(
+    "train.py", *flags, "--max_steps=12", "--profile_steps=11,99"
+  )
+  assert "A profile of steps 11 to 12 is in" in log
+  line = run_into_error("train.py", *flags, "--profile_steps=5,4")
+  assert "--profile_steps=FIRST,LAST" in line
+  assert "'5,4'" in line
+
+
+@pytest.mark.parametrize("given", ["3", "0,3", "5,4", "a,b", "1,2,3", "-1,2"])
+def test_steps_to_profile_that_cannot_be(given):
+  with pytest.raises(startup.UserError, match="--profile_steps") as error:
+    train.profile_steps_from_flag(given.split(","))
+  assert repr(given) in str(error.value)
+
+
 # --------------------------------------------------------------------------
 # train() on tiny data
 
