@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 import types
 
 import keras
@@ -448,6 +449,50 @@ def test_killed_run_goes_on_from_its_last_checkpoint(data_dir, tmp_path):
     run.send_signal(signal.SIGKILL)
   step = int(tf.train.latest_checkpoint(killed).rsplit("-", 1)[1])
   assert_goes_on_exactly(data_dir, tmp_path, killed, step)
+
+
+@pytest.mark.slow
+def test_killed_at_any_moment(data_dir, tmp_path):
+  """Random frames, averages, epoch borders; twelve kills, anywhere in a run."""
+
+  def command(train_dir):
+    return (
+      "train.py",
+      f"--train_dir={train_dir}",
+      f"--train_data_pattern={data_dir}/frame/train*.tfrecord",
+      *FRAME_DATA_FLAGS,
+      "--model=DbofModel",
+      "--dbof_cluster_size=16",
+      "--dbof_hidden_size=8",
+      "--iterations=3",
+      "--batch_size=7",
+      "--ema_decay=0.9",
+      "--mixup_alpha=0.4",
+      "--num_epochs=0",
+      "--max_steps=240",
+      "--export_model_steps=4",
+    )
+
+  random = np.random.default_rng(11)
+  steps = []
+  for _ in range(12):
+    with Program(tmp_path / "log", *command(tmp_path / "killed")) as run:
+      if random.random() < 0.8:
+        run.wait_for_line("training step")
+      time.sleep(random.uniform(0.0, 1.0))
+      run.send_signal(signal.SIGKILL)
+      run.wait_for_end()
+    steps.append(max(checkpoint_steps(tmp_path / "killed"), default=0))
+  run_program(*command(tmp_path / "killed"))
+  run_program(*command(tmp_path / "whole"))
+
+  assert steps == sorted(steps)
+  # It was killed in the middle, again and again.
+  assert len({step for step in steps if 0 < step < 240}) >= 4
+  assert_same_state(
+    tmp_path / "killed" / "model.ckpt-240",
+    tmp_path / "whole" / "model.ckpt-240",
+  )
 
 
 # --------------------------------------------------------------------------
