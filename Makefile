@@ -2,7 +2,7 @@
 # make test   lint and the fast tests
 # make test-slow   the tests that take minutes
 # make test-backends   the models on JAX and PyTorch, a part of the two above
-# make learn  what each model can learn; 40 minutes. Tables to the terminal,
+# make learn  what each model can learn; an hour. Tables to the terminal,
 #             with LEARNING_RESULTS=<file> as JSON too
 # make two-workers   trains as two machines would, both of them this one
 # make bench  the benchmarks; results to benchmarks/results/
