@@ -62,7 +62,8 @@ learn: $(VENV)/.installed-dev
 WORKERS := "127.0.0.1:20001", "127.0.0.1:20002"
 WORKER = TF_CONFIG='{"cluster": {"worker": [$(WORKERS)]}, \
   "task": {"type": "worker", "index": $(1)}}' \
-  $(RUN) train.py --train_dir=/tmp/yt8m_two_workers --num_epochs=2
+  $(RUN) train.py --train_dir=/tmp/yt8m_two_workers --num_epochs=2 \
+  --batch_size=32
 
 two-workers: $(VENV)/.installed
 	@$(call WORKER,1) & $(call WORKER,0); wait $$!

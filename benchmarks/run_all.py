@@ -3,8 +3,8 @@
 Measures in one run this machine's limits (matrix products, reading TFRecords,
 copying memory) and beside them the input pipeline, training from files to
 updated weights through train.py itself with logging on, evaluation through
-eval.py, and the metrics. Prints a table; --output_file adds the figures with
-machine, versions and commit as JSON.
+eval.py, and the metrics. Prints the figures with machine, versions and commit
+as JSON, and writes them to a file in benchmarks/results/.
 """
 
 import datetime
@@ -26,6 +26,7 @@ import tensorflow as tf
 from absl import flags
 
 import readers
+import train_dir as train_dirs
 from data_tools import sample_data
 
 FLAGS = flags.FLAGS
@@ -255,8 +256,17 @@ def machine() -> dict:
   }
 
 
+def result_path(about: dict) -> str:
+  """Where the figures of a machine go, from what `machine` gives."""
+  processor = re.sub(r"\([^)]*\)|@.*", "", about["processor"]).lower()
+  words = re.findall(r"[a-z0-9]+", processor)[:3]
+  name = "_".join([about["date"], *words, str(about["cores"]), "cores"])
+  folder = os.path.join(os.path.dirname(__file__), "results")
+  return os.path.join(folder, f"{name}.json")
+
+
 def main() -> None:
-  """Measures everything and prints it."""
+  """Measures everything, prints it and writes it to a file."""
   folder = FLAGS.data_dir
   make_data(folder)
   figures = {"machine": machine(), "limits": measure_limits()}
@@ -298,9 +308,12 @@ def main() -> None:
   figures["metrics"] = json.loads(metrics.strip().splitlines()[-1])
   text = json.dumps(figures, indent=2)
   print(text)
-  if FLAGS.output_file:
-    with open(FLAGS.output_file, "w") as file:
-      file.write(text + "\n")
+  path = FLAGS.output_file
+  if path is None:
+    path = result_path(figures["machine"])
+  if path:
+    train_dirs.write_json(path, figures)
+    print(f"Written to {path}", file=sys.stderr)
   if FLAGS.delete_data:
     shutil.rmtree(folder)
 
@@ -309,6 +322,11 @@ if __name__ == "__main__":
   flags.DEFINE_string(
     "data_dir", "/tmp/yt8m_bench_data", "Folder for the data, made if missing."
   )
-  flags.DEFINE_string("output_file", "", "JSON file to write; empty: none.")
+  flags.DEFINE_string(
+    "output_file",
+    None,
+    "JSON file to write; default: one in benchmarks/results/ named after the"
+    " day and the processor; empty: none.",
+  )
   flags.DEFINE_bool("delete_data", False, "Delete --data_dir at the end.")
   startup.run(main)
