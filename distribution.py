@@ -6,6 +6,7 @@ batches of B videos do what one does with batches of R B. See
 docs/distributed.md.
 """
 
+import contextlib
 import json
 
 import startup  # isort: skip
@@ -14,6 +15,14 @@ from absl import logging
 
 # A peer that does not answer for so long has died.
 _PATIENCE_SECONDS = 60
+# What computing raises when one does not answer.
+_LOST_ERRORS = (
+  tf.errors.AbortedError,
+  tf.errors.CancelledError,
+  tf.errors.DeadlineExceededError,
+  tf.errors.InternalError,
+  tf.errors.UnavailableError,
+)
 
 
 def _read_cluster(tf_config: str) -> tuple[list[str], int]:
@@ -78,19 +87,6 @@ class Placement:
     self.num_workers = num_workers
     self.worker = worker
     self.num_replicas = self.strategy.num_replicas_in_sync
-
-  @property
-  def lost_errors(self) -> tuple:
-    """What computing raises when another machine does not answer."""
-    if self.num_workers == 1:
-      return ()
-    return (
-      tf.errors.AbortedError,
-      tf.errors.CancelledError,
-      tf.errors.DeadlineExceededError,
-      tf.errors.InternalError,
-      tf.errors.UnavailableError,
-    )
 
   @property
   def is_chief(self) -> bool:
@@ -237,13 +233,23 @@ class Placement:
     if largest != [*numbers, *(-number for number in numbers)]:
       raise startup.UserError(message)
 
-  def lost_machine(self, step: int) -> startup.UserError:
-    """The error for one of lost_errors after a step."""
-    return startup.UserError(
-      f"Expected {self.num_workers} machines to train together, lost one after"
-      f" step {step}. Start the same command on all of them again: it goes on"
-      " from the last checkpoint."
-    )
+  @contextlib.contextmanager
+  def naming_lost_machine(self, step: int):
+    """Goes around what machines do together after so many steps.
+
+    Raises:
+      startup.UserError: one of the others does not answer.
+    """
+    try:
+      yield
+    except _LOST_ERRORS as error:
+      if self.num_workers == 1:
+        raise
+      raise startup.UserError(
+        f"Expected {self.num_workers} machines to train together, lost one"
+        f" after step {step}. Start the same command on all of them again: it"
+        " goes on from the last checkpoint."
+      ) from error
 
   @tf.function(reduce_retracing=True)
   def _most(self, values):

@@ -554,7 +554,12 @@ class Reporter:
         " diverged. Start anew with a smaller --base_learning_rate; the last"
         " checkpoint was saved before."
       )
+    with self._writer.as_default(step=step):
+      for tag, value in scalars.items():
+        tf.summary.scalar(tag, value)
     predictions, labels = predictions.numpy(), labels.numpy()
+    if not len(labels):  # other machines only had videos
+      return
     hit_at_one = eval_util.calculate_hit_at_one(predictions, labels)
     perr = eval_util.calculate_precision_at_equal_recall_rate(
       predictions, labels
@@ -576,8 +581,6 @@ class Reporter:
         gap,
       )
     with self._writer.as_default(step=step):
-      for tag, value in scalars.items():
-        tf.summary.scalar(tag, value)
       tf.summary.scalar("model/Training_Hit@1", hit_at_one)
       tf.summary.scalar("model/Training_Perr", perr)
       tf.summary.scalar("model/Training_GAP", gap)
@@ -661,14 +664,15 @@ class Profile:
   """Writes what some steps spend their time on, for TensorBoard.
 
   Args:
-    train_dir: where; None to write nothing.
+    train_dir: where; None to write nothing, but to take as many steps at once
+      as the machine that does.
     steps: first and last step, or nothing.
   """
 
   def __init__(self, train_dir, steps):
     self._train_dir = train_dir
     # Before which steps it begins and ends.
-    self._borders = [steps[0] - 1, steps[1]] if steps and train_dir else []
+    self._borders = [steps[0] - 1, steps[1]] if steps else []
     self._is_running = False
 
   def steps_to_border(self, step, wanted) -> int:
@@ -693,7 +697,7 @@ class Profile:
         step,
         self._train_dir,
       )
-    elif self._borders and step == self._borders[0] and not ended:
+    elif step in self._borders[:1] and self._train_dir and not ended:
       tf.profiler.experimental.start(self._train_dir)
       self._is_running = True
 
@@ -987,7 +991,8 @@ def train(
   _train_until_stopped(run, reader, files, settings, reporter, exporter)
   exporter.close()
   reporter.close()
-  placement.wait_for_all()
+  with placement.naming_lost_machine(run.step):
+    placement.wait_for_all()
   logging.info(
     "Done at step %d, after %d examples. Checkpoint: %s",
     run.step,
@@ -1031,21 +1036,20 @@ def _train_until_stopped(run, reader, files, settings, reporter, exporter):
       if settings.max_steps:
         wanted = min(wanted, settings.max_steps - step)
       began, seen_before = time.monotonic(), run.examples_seen
-      try:
-        done, outputs = run_steps(iterator, tf.constant(wanted))
-      except readers.READ_ERRORS:
-        readers.raise_for_bad_record(reader, files, True)
-        raise
-      except placement.lost_errors as error:
-        raise placement.lost_machine(step) from error
-      done = int(done)
+      with placement.naming_lost_machine(step):
+        try:
+          done, outputs = run_steps(iterator, tf.constant(wanted))
+        except readers.READ_ERRORS:
+          readers.raise_for_bad_record(reader, files, True)
+          raise
+        done = int(done)
+        seconds = time.monotonic() - began
+        stopped, pace = placement.most(
+          [stop.received is not None, seconds / max(done, 1)]
+        )
       step += done
-      seconds = time.monotonic() - began
       if done < wanted and settings.num_epochs:
         run.state["finished_epochs"].assign(settings.num_epochs)
-      stopped, pace = placement.most(
-        [stop.received is not None, seconds / max(done, 1)]
-      )
       ended = done < wanted or run.has_ended() or stopped > 0
       profile.begin_or_end(step, ended)
       if done:

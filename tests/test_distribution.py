@@ -339,7 +339,8 @@ def test_machines_equal_one_on_the_same_batches(
     "--num_epochs=4",
     "--clip_gradient_norm=0.05",
   )
-  for more in (("--max_steps=9",), ()):
+  # All machines stop for the profile that one of them writes.
+  for more in (("--max_steps=9", "--profile_steps=3,5"), ()):
     with workers(tmp_path, number, *flags, *more) as programs:
       logs = [program.finish() for program in programs]
     assert all(f"Computing on {number} machines" in log for log in logs)
@@ -372,6 +373,9 @@ def test_machines_equal_one_on_the_same_batches(
     np.isfinite(v) for v in event_tags(tmp_path / "run")["label_loss"].values()
   )
   assert (tmp_path / "run" / "export" / f"step_{step}").is_dir()
+  assert (
+    len(list((tmp_path / "run").glob("plugins/profile/*/*.xplane.pb"))) == 1
+  )
 
 
 def endless(tmp_path, data) -> tuple[str, ...]:
