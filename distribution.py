@@ -127,9 +127,7 @@ class Placement:
     if self.num_replicas == 1:
       return batch, 1.0, num_videos[None]
     row = tf.one_hot(self.worker, self.num_workers, dtype=tf.int64)
-    counts = tf.distribute.get_replica_context().all_reduce(
-      tf.distribute.ReduceOp.SUM, row * num_videos
-    )
+    counts = self.sum(row * num_videos)
     share = tf.cast(num_videos, tf.float32) / tf.cast(
       tf.reduce_sum(counts), tf.float32
     )
@@ -229,8 +227,9 @@ class Placement:
     Raises:
       startup.UserError: they have not; with the message.
     """
-    largest = self.most([*numbers, *(-number for number in numbers)])
-    if largest != [*numbers, *(-number for number in numbers)]:
+    # The largest are the smallest, too.
+    both_ways = [*numbers, *(-number for number in numbers)]
+    if self.most(both_ways) != both_ways:
       raise startup.UserError(message)
 
   @contextlib.contextmanager

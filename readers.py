@@ -822,8 +822,8 @@ def _epoch_records(
 ):
   """One epoch's serialized records in an order that seed and epoch decide.
 
-  Of a number of machines each gets every so-manieth file, in turns: where
-  files are left over, other machines get one more in the next epoch.
+  Machines share the files out. Where these do not divide evenly, other machines
+  get one more in the next epoch.
   """
   epoch_seed = tf.constant(seed, tf.int64) * 1_000_003 + epoch
   paths = tf.data.Dataset.from_tensor_slices(files).shuffle(

@@ -920,16 +920,13 @@ def profile_steps_from_flag(given: list[str]) -> tuple[int, int] | None:
   """
   if not given:
     return None
-  if not all(text.strip().isdigit() for text in given) or len(given) != 2:
-    first, last = 0, 0
-  else:
-    first, last = map(int, given)
-  if not 0 < first <= last:
+  steps = [int(text) if text.strip().isdecimal() else 0 for text in given]
+  if len(steps) != 2 or not 0 < steps[0] <= steps[1]:
     raise startup.UserError(
       f"Expected --profile_steps=FIRST,LAST such as 10,20, received"
       f" {','.join(given)!r}."
     )
-  return first, last
+  return tuple(steps)
 
 
 def train(

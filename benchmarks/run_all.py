@@ -108,7 +108,7 @@ def _files(folder, level) -> list[str]:
 
 
 def _steady_rate(dataset, batch_size, warm_up=20, timed=60) -> float:
-  """Records/s of an endless dataset once its buffers are full."""
+  """Records/s of a long dataset once its buffers are full."""
   iterator = iter(dataset)
   for _ in range(warm_up):
     next(iterator)
