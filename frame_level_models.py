@@ -15,6 +15,7 @@ from keras import ops
 
 import model_utils
 import models
+import recurrent
 
 flags.DEFINE_integer(
   "iterations",
@@ -350,7 +351,7 @@ class LstmModel(models.BaseModel):
     mask = model_utils.FrameMask()(model_input, num_frames)
     states = model_input
     for layer in range(lstm_layers):
-      states = keras.layers.LSTM(
+      states = recurrent.LSTM(
         lstm_cells,
         return_sequences=layer < lstm_layers - 1,
         name=f"lstm_{layer}",
@@ -389,9 +390,7 @@ def lstm_streams(
     )(states)
     for layer in range(layers):
       states = keras.layers.Bidirectional(
-        keras.layers.LSTM(
-          cells or feature_sizes[stream], return_sequences=True
-        ),
+        recurrent.LSTM(cells or feature_sizes[stream], return_sequences=True),
         name=f"stream_{stream}_lstm_{layer}",
       )(states, mask=mask)
     pooled.append(model_utils.MaskedMax()(states, mask))
@@ -606,7 +605,7 @@ class BiLstmModel(models.BaseModel):
     )
     for layer in range(lstm_layers):
       lstm = keras.layers.Bidirectional(
-        keras.layers.LSTM(lstm_cells, return_sequences=True),
+        recurrent.LSTM(lstm_cells, return_sequences=True),
         name=f"lstm_{layer}",
       )
       states = keras.layers.Add()([states, lstm(states, mask=mask)])
@@ -690,7 +689,7 @@ class CnnLstmModel(models.BaseModel):
     states = model_input
     cells = [int(size) for size in cnn_lstm_cells.split(",")]
     for layer, size in enumerate(cells):
-      states = keras.layers.LSTM(
+      states = recurrent.LSTM(
         size, return_sequences=layer < len(cells) - 1, name=f"lstm_{layer}"
       )(states, mask=mask)
     joint = model_utils.side_by_side(
@@ -815,7 +814,7 @@ class GruModel(models.BaseModel):
     mask = model_utils.FrameMask()(model_input, num_frames)
     states, finals = model_input, []
     for layer in range(gru_layers):
-      states, final = keras.layers.GRU(
+      states, final = recurrent.GRU(
         gru_cells, return_sequences=True, return_state=True, name=f"gru_{layer}"
       )(states, mask=mask)
       finals.append(final)
@@ -1242,7 +1241,7 @@ class AttentionLstmModel(models.BaseModel):
         stream_dense_size, activation="tanh", name=f"{name}_dense"
       )(states)
       states = keras.layers.Bidirectional(
-        keras.layers.LSTM(lstm_cells, return_sequences=True),
+        recurrent.LSTM(lstm_cells, return_sequences=True),
         name=f"{name}_lstm",
       )(states, mask=mask)
       states = keras.layers.Dropout(dropout_rate)(states)

@@ -33,6 +33,7 @@ import losses
 import model_utils
 import models
 import readers
+import recurrent
 import train_dir as train_dirs
 import video_level_models  # noqa: F401
 from data_tools import sample_data
@@ -350,6 +351,8 @@ def make_run_steps(run, loss, settings, element_spec):
   num_classes = element_spec["labels"].shape[-1]
   clip_norm = settings.clip_gradient_norm
   compile_step, compile_ends = _what_to_compile(run, settings)
+  if compile_step:
+    recurrent.use_keras_loops(model)  # XLA knows no other
   mixes = settings.mixup_alpha > 0
   forward = models.add_mixup(model) if mixes else model
 
