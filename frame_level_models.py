@@ -257,6 +257,20 @@ class FrameLevelLogisticModel(models.BaseModel):
     return classify("LogisticModel", mean_frame, vocab_size, {})
 
 
+# Their largest value is that of their largest input.
+_RISING_ACTIVATIONS = (
+  "elu",
+  "leaky_relu",
+  "linear",
+  "relu",
+  "selu",
+  "sigmoid",
+  "softplus",
+  "softsign",
+  "tanh",
+)
+
+
 class DbofModel(models.BaseModel):
   """Deep bag of frames: sampled frames vote for clusters.
 
@@ -294,9 +308,9 @@ class DbofModel(models.BaseModel):
       **classifier_params: passed on to it.
     """
 
-    def layer(inputs, units, name):
-      """Dense, batch normalisation or bias, activation."""
-      outputs = keras.layers.Dense(
+    def dense(kind, inputs, units, name):
+      """A dense layer, with a bias unless batch normalisation follows."""
+      return kind(
         units,
         use_bias=not dbof_add_batch_norm,
         kernel_initializer=keras.initializers.RandomNormal(
@@ -305,18 +319,40 @@ class DbofModel(models.BaseModel):
         bias_initializer=keras.initializers.RandomNormal(stddev=0.01),
         name=name,
       )(inputs)
-      if dbof_add_batch_norm:
-        outputs = model_utils.batch_normalization(name=f"{name}_bn")(outputs)
-      return keras.layers.Activation(dbof_activation)(outputs)
+
+    def normalized(inputs, name):
+      if not dbof_add_batch_norm:
+        return inputs
+      return model_utils.batch_normalization(name=name)(inputs)
 
     frames = model_utils.SampleFrames(iterations, sample_random_frames)(
       model_input, num_frames
     )
+    kind = keras.layers.Dense
     if dbof_add_batch_norm:
-      frames = model_utils.batch_normalization(name="input_bn")(frames)
-    clusters = layer(frames, dbof_cluster_size, "cluster")  # (B, T, clusters)
-    pool = {"max": ops.max, "average": ops.mean}[dbof_pooling_method]
-    hidden = layer(pool(clusters, axis=1), dbof_hidden_size, "hidden1")
+      kind = model_utils.ScaledDense
+      frames = model_utils.batch_normalization(
+        scale=False, center=False, name="input_bn"
+      )(frames)
+    clusters = dense(kind, frames, dbof_cluster_size, "cluster")  # (B, T, K)
+    activation = keras.layers.Activation(dbof_activation)
+    if (
+      dbof_add_batch_norm
+      and dbof_pooling_method == "max"
+      and dbof_activation in _RISING_ACTIVATIONS
+    ):
+      pooled = activation(
+        model_utils.batch_normalization(
+          model_utils.MaxOfNormalized, name="cluster_bn"
+        )(clusters)
+      )
+    else:
+      pool = {"max": ops.max, "average": ops.mean}[dbof_pooling_method]
+      pooled = pool(activation(normalized(clusters, "cluster_bn")), axis=1)
+    hidden = dense(keras.layers.Dense, pooled, dbof_hidden_size, "hidden1")
+    hidden = keras.layers.Activation(dbof_activation)(
+      normalized(hidden, "hidden1_bn")
+    )
     return classify(
       video_level_classifier_model, hidden, vocab_size, classifier_params
     )

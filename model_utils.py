@@ -811,23 +811,91 @@ class BatchNormalization(keras.layers.BatchNormalization):
 
   def call(self, inputs, training=None, mask=None):
     """See keras.layers.BatchNormalization."""
+    inputs = _widen(inputs)
+    mean, variance = self._statistics(inputs, training, mask)
+    outputs = ops.batch_normalization(
+      inputs, mean, variance, self.axis, self.beta, self.gamma, self.epsilon
+    )
+    return ops.cast(outputs, self.compute_dtype)
+
+  def _statistics(self, inputs, training, mask=None):
+    """The mean and the variance to normalise with, each (features,)."""
     if not (training and self.trainable):
-      return super().call(inputs, training=False, mask=mask)
-    moved = (self.moving_mean, self.moving_variance)
-    before = [ops.copy(variable) for variable in moved]
-    outputs = super().call(inputs, training=True, mask=mask)
-    way = 9.0 / (10.0 + self.num_updates)
-    farther = ops.maximum(way / (1.0 - self.momentum), 1.0)
-    for variable, old in zip(moved, before, strict=True):
-      variable.assign(old + farther * (variable - old))
+      return self.moving_mean, self.moving_variance
+    mean, variance = self._moments(inputs, mask)
+    way = ops.maximum(1.0 - self.momentum, 9.0 / (10.0 + self.num_updates))
+    self.moving_mean.assign_add(way * (mean - self.moving_mean))
+    self.moving_variance.assign_add(way * (variance - self.moving_variance))
     self.num_updates.assign_add(1.0)
-    return outputs
+    return mean, variance
 
 
-def batch_normalization(**kwargs) -> BatchNormalization:
+@keras.saving.register_keras_serializable("model_utils")
+class MaxOfNormalized(BatchNormalization):
+  """The largest value of each normalised feature over the frames.
+
+  Equal to the maximum of BatchNormalization's outputs, but only the maxima are
+  normalised: as that is a line for each feature, the largest input gives the
+  largest output, or, where gamma is negative, the smallest one.
+
+  Input shape: frames (B, T, D), all of them valid.
+  Output shape: (B, D).
+  """
+
+  def call(self, inputs, training=None):
+    """See the class."""
+    inputs = _widen(inputs)
+    mean, variance = self._statistics(inputs, training)
+    sign = ops.where(self.gamma < 0, -1.0, 1.0)
+    largest = sign * ops.max(sign * inputs, axis=1)
+    outputs = ops.batch_normalization(
+      largest, mean, variance, -1, self.beta, self.gamma, self.epsilon
+    )
+    return ops.cast(outputs, self.compute_dtype)
+
+  def compute_output_spec(self, inputs, training=None):
+    """See the class."""
+    shape = (inputs.shape[0], inputs.shape[2])
+    return keras.KerasTensor(shape, self.compute_dtype)
+
+
+@keras.saving.register_keras_serializable("model_utils")
+class ScaledDense(keras.layers.Dense):
+  """A dense layer without bias on x * gamma + beta, for each feature of x.
+
+  Equal to a scaling in front of a dense layer, but it scales the weights: where
+  x does not depend on other weights, as in normalised input, the gradient of
+  gamma then needs no product that goes back to x, a third of all of the layer.
+
+  Args:
+    units: see keras.layers.Dense.
+    **kwargs: kernel_initializer and the like.
+  """
+
+  def __init__(self, units, **kwargs):
+    super().__init__(units, **{**kwargs, "use_bias": False})
+
+  def build(self, input_shape):
+    """Makes the kernel (D, units), gamma of ones and beta of zeros (D,)."""
+    super().build(input_shape)
+    self.gamma, self.beta = (
+      self.add_weight(
+        shape=(input_shape[-1],), initializer=initializer, name=name
+      )
+      for name, initializer in (("gamma", "ones"), ("beta", "zeros"))
+    )
+
+  def call(self, inputs):
+    """Gives (..., units)."""
+    scaled = self.gamma[:, None] * self.kernel
+    return ops.matmul(inputs, scaled) + ops.matmul(self.beta, self.kernel)
+
+
+def batch_normalization(kind=BatchNormalization, **kwargs):
   """Batch normalisation with the starter code's settings.
 
   Args:
+    kind: BatchNormalization or a class derived from it.
     **kwargs: passed on to the layer.
   """
-  return BatchNormalization(momentum=0.999, epsilon=0.001, **kwargs)
+  return kind(momentum=0.999, epsilon=0.001, **kwargs)

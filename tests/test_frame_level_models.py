@@ -205,9 +205,16 @@ def test_frame_level_logistic_model_by_hand():
 
 def golden_batch_normalization(golden, layer):
   """The weights of one batch normalisation of the golden DbofModel."""
-  return {
-    f"{layer}/{name}": golden[f"DbofModel/var/tower/{layer}/{name}"]
+  weights = {
+    name: golden[f"DbofModel/var/tower/{layer}/{name}"]
     for name in ("beta", "gamma", "moving_mean", "moving_variance")
+  }
+  # The first one's scaling is part of the layer behind it.
+  scaling = "cluster" if layer == "input_bn" else layer
+  places = {"beta": scaling, "gamma": scaling}
+  return {
+    f"{places.get(name, layer)}/{name}": value
+    for name, value in weights.items()
   }
 
 

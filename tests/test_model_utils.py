@@ -849,6 +849,100 @@ def test_frame_classifier_trains_on_one_random_valid_frame():
 # Batch normalisation of valid frames alone
 
 
+def outputs_and_gradients(layers, inputs, training):
+  """Of layers one after the other, compiled: outputs, gradients, statistics."""
+  rng = np.random.default_rng(5)
+  frames = tf.constant(inputs, tf.float32)
+  variables = [value for layer in layers for value in layer.variables]
+  trainable = [value.value for value in variables if value.trainable]
+
+  @tf.function
+  def run(frames):
+    with tf.GradientTape() as tape:
+      tape.watch(frames)
+      outputs = frames
+      for layer in layers:
+        outputs = layer(outputs, training=training)
+      weight = rng.normal(size=outputs.shape)
+      loss = tf.reduce_sum(outputs * tf.constant(weight, tf.float32))
+    return outputs, tape.gradient(loss, [frames, *trainable])
+
+  outputs, gradients = run(frames)
+  moved = [value.numpy() for value in variables if not value.trainable]
+  return [outputs.numpy(), *(value.numpy() for value in gradients), *moved]
+
+
+class MaxOverFrames(keras.layers.Layer):
+  """The plain maximum."""
+
+  def call(self, frames):
+    return keras.ops.max(frames, axis=1)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_max_of_normalized_is_the_max_after_normalising(training):
+  """Also where gamma turns the order round, and with equal frames."""
+  rng = np.random.default_rng(4)
+  frames = rng.normal(3.0, 2.0, (5, 7, 6))
+  frames[2, 3] = frames[2, 4]
+  statistics = rng.uniform(0.5, 2.0, 6), rng.uniform(0.5, 2.0, 6)
+  gamma = np.array([1.0, -2.0, 0.5, -0.5, 0.25, 3.0])
+  found = []
+  for layers in (
+    [model_utils.batch_normalization(model_utils.MaxOfNormalized)],
+    [model_utils.batch_normalization(), MaxOverFrames()],
+  ):
+    layers[0].build(frames.shape)
+    layers[0].set_weights([gamma, np.arange(6.0), *statistics, np.zeros(())])
+    found.append(outputs_and_gradients(layers, frames, training))
+  assert len(found[0]) == 1 + 3 + 3
+  for one, other in zip(*found, strict=True):
+    np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
+
+
+def test_max_of_normalized_in_half_precision():
+  """Statistics are float32, outputs are not."""
+  layer = model_utils.batch_normalization(
+    model_utils.MaxOfNormalized, dtype="mixed_bfloat16"
+  )
+  frames = np.random.default_rng(4).normal(3.0, 2.0, (5, 7, 6))
+  outputs = layer(tf.constant(frames, tf.bfloat16), training=True)
+  assert outputs.dtype == tf.bfloat16
+  assert layer.moving_mean.dtype == "float32"
+  assert layer(keras.KerasTensor((None, 7, 6))).shape == (None, 6)
+
+
+def test_scaled_dense_is_a_scaling_before_a_dense_layer():
+  """Outputs and gradients, and it is as large as both."""
+  rng = np.random.default_rng(6)
+  kernel = rng.normal(size=(6, 3))
+  gamma, beta = rng.normal(size=6), rng.normal(size=6)
+
+  class Scaling(keras.layers.Layer):
+    def build(self, input_shape):
+      self.gamma = self.add_weight(shape=(6,))
+      self.beta = self.add_weight(shape=(6,))
+
+    def call(self, inputs):
+      return inputs * self.gamma + self.beta
+
+  scaled = model_utils.ScaledDense(3)
+  scaled.build((None, 4, 6))
+  scaled.set_weights([kernel, gamma, beta])
+  plain = [Scaling(), keras.layers.Dense(3, use_bias=False)]
+  for layer in plain:
+    layer.build((None, 4, 6))
+  plain[0].set_weights([gamma, beta])
+  plain[1].set_weights([kernel])
+  inputs = rng.normal(size=(5, 4, 6))
+  outputs, d_inputs, *found = outputs_and_gradients([scaled], inputs, True)
+  wanted, d_wanted, *others = outputs_and_gradients(plain, inputs, True)
+  np.testing.assert_allclose(outputs, wanted, atol=1e-5)
+  np.testing.assert_allclose(d_inputs, d_wanted, atol=1e-5)
+  for one, other in zip(found, [others[2], *others[:2]], strict=True):
+    np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
+
+
 def test_masked_batch_normalization_against_a_plain_loop():
   frames = masked_values(SIZE)
   layer = model_utils.batch_normalization(dtype="float64")
