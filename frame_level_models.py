@@ -763,6 +763,7 @@ class TransformerModel(models.BaseModel):
 
   batch_size = 128
   base_learning_rate = 0.0003
+  xla = False
 
   def create_model(
     self,
@@ -1140,6 +1141,7 @@ class NextVladModel(models.BaseModel):
 
   batch_size = 160
   base_learning_rate = 0.0002
+  xla = False
 
   def create_model(
     self,
@@ -1326,6 +1328,7 @@ class AttentionClusterModel(models.BaseModel):
 
   batch_size = 128
   base_learning_rate = 0.0003
+  xla = False
 
   def create_model(
     self,

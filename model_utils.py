@@ -556,7 +556,10 @@ def _sums_of_residuals(frames, assignment, centers):
 
 def _assigned(assignment):
   """How much is assigned to each cluster: (B, T, K) -> (B, K, 1)."""
-  assigned = ops.sum(_widen(assignment), axis=1)[:, :, None]
+  # As a product: XLA would work a sum out anew for each number that needs it.
+  assignment_wide = _widen(assignment)
+  ones = ops.ones_like(assignment_wide[:, :, :1])
+  assigned = ops.einsum("btk,bto->bko", assignment_wide, ones)
   return ops.cast(assigned, assignment.dtype)
 
 
