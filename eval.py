@@ -82,6 +82,7 @@ def make_score_batch(model: keras.Model, loss: losses.BaseLoss, placement):
   return tf.function(
     lambda batch: placement.run_on_parts(score_part, batch),
     reduce_retracing=True,
+    autograph=False,
   )
 
 

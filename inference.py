@@ -17,6 +17,7 @@ import tensorflow as tf
 from absl import flags, logging
 
 import distribution
+import eval_util
 import models
 import readers
 import train_dir as train_dirs
@@ -131,6 +132,7 @@ class Prediction:
         lambda part: model(part, training=False)["predictions"], batch
       ),
       reduce_retracing=True,
+      autograph=False,
     )
     self._batches = readers.evaluation_batches(
       self._reader, files, batch_size, with_labels=False, num_readers=1
@@ -259,10 +261,9 @@ def write_video_predictions(
       )
       readable.writerow(["VideoId", "Label", "Name", "Confidence"])
     for batch, predictions in prediction.batches():
-      best, class_indexes = tf.math.top_k(predictions, top_k)
-      best, class_indexes = best.numpy(), class_indexes.numpy()
-      video_ids = batch["video_ids"].numpy()
-      check_finite(best, video_ids)
+      predictions, video_ids = predictions.numpy(), batch["video_ids"].numpy()
+      check_finite(predictions, video_ids)
+      class_indexes, best = eval_util.top_k_classes(predictions, top_k)
       rows = list(
         zip(video_ids, class_indexes.tolist(), best.tolist(), strict=True)
       )

@@ -38,6 +38,9 @@ _DEQUANTIZE_BIAS = 4.0 / 512.0 - 2.0
 # frame-level one is large enough to go past the buffer, which saves a copy; a
 # remote file needs the buffer, since each read is a request.
 _READ_BUFFER_BYTES = 1 << 20
+# AutoGraph would rewrite each function for tf.data, a good part of a second.
+_as_written = tf.autograph.experimental.do_not_convert
+
 SEGMENT_FRAMES = 5  # a rated segment is 5 s, at one frame a second
 
 # Fixed rather than tf.data.AUTOTUNE, which takes many batches to get there.
@@ -386,7 +389,7 @@ class YT8MAggregatedFeatureReader:
   ) -> tf.data.Dataset:
     """Batches a dataset of serialized records, keeping their order."""
     return records.batch(batch_size).map(
-      lambda serialized: self.parse_batch(serialized, with_labels),
+      _as_written(lambda serialized: self.parse_batch(serialized, with_labels)),
       num_parallel_calls=_PARALLEL_CALLS,
     )
 
@@ -658,7 +661,9 @@ class YT8MFrameFeatureReader:
     """Batches a dataset of serialized records, keeping their order."""
     if self.segment_labels:
       parse = self.parse_segments if with_labels else self.parse_every_segment
-      segments = records.map(parse, num_parallel_calls=_PARALLEL_CALLS)
+      segments = records.map(
+        _as_written(parse), num_parallel_calls=_PARALLEL_CALLS
+      )
       return segments.unbatch().batch(batch_size)
 
     def parse(serialized):
@@ -670,7 +675,9 @@ class YT8MFrameFeatureReader:
       }
 
     # Python takes turns, so that more than two at once would only take memory.
-    return records.batch(batch_size).map(parse, num_parallel_calls=2)
+    return records.batch(batch_size).map(
+      _as_written(parse), num_parallel_calls=2
+    )
 
   def _padded_frames(self, serialized):
     """The frames of (batch,) records, padded to a bucket, and their numbers."""
@@ -803,7 +810,9 @@ def _interleave(reader, paths, files, num_readers):
   cycle_length = min(num_readers, len(files))
   buffer_size = _read_buffer_bytes(reader, files)
   return paths.interleave(
-    lambda path: tf.data.TFRecordDataset(path, buffer_size=buffer_size),
+    _as_written(
+      lambda path: tf.data.TFRecordDataset(path, buffer_size=buffer_size)
+    ),
     cycle_length=cycle_length,
     num_parallel_calls=min(_PARALLEL_CALLS, cycle_length),
     deterministic=True,
@@ -873,15 +882,17 @@ def training_batches(
     else tf.data.Dataset.counter()
   )
   records = epochs.flat_map(
-    lambda epoch: _epoch_records(
-      reader,
-      files,
-      epoch,
-      seed,
-      num_readers,
-      5 * batch_size,
-      worker,
-      num_workers,
+    _as_written(
+      lambda epoch: _epoch_records(
+        reader,
+        files,
+        epoch,
+        seed,
+        num_readers,
+        5 * batch_size,
+        worker,
+        num_workers,
+      )
     )
   )
   if reader.one_example_per_record:

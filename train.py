@@ -357,7 +357,9 @@ def make_run_steps(run, loss, settings, element_spec):
   forward = models.add_mixup(model) if mixes else model
 
   def compiled(function, wanted):
-    return tf.function(function, jit_compile=True) if wanted else function
+    if not wanted:
+      return function
+    return tf.function(function, jit_compile=True, autograph=False)
 
   def update(gradients, learning_rate):
     if clip_norm > 0:
@@ -415,7 +417,10 @@ def make_run_steps(run, loss, settings, element_spec):
 
   if placement.num_replicas == 1:
     train_step = tf.function(
-      train_step, jit_compile=compile_step or None, reduce_retracing=True
+      train_step,
+      jit_compile=compile_step or None,
+      reduce_retracing=True,
+      autograph=False,
     )
 
   def learning_rate():
@@ -424,6 +429,7 @@ def make_run_steps(run, loss, settings, element_spec):
       settings.learning_rate_decay, tf.cast(decays, tf.float32)
     )
 
+  @tf.autograph.experimental.do_not_convert
   def one_step(batch):
     rate = learning_rate()
     mixup_weight = tf.constant(1.0)
@@ -443,7 +449,7 @@ def make_run_steps(run, loss, settings, element_spec):
 
   scalar_specs = tf.nest.map_structure(
     lambda _: tf.constant(0.0),
-    tf.function(one_step)
+    tf.function(one_step, autograph=False)
     .get_concrete_function(element_spec)
     .structured_outputs[0],
   )

@@ -1,13 +1,16 @@
 """Times what the design must reach: python -m benchmarks.run_all.
 
-Measures in one run this machine's limits (matrix products, reading TFRecords,
-copying memory) and beside them the input pipeline, training from files to
-updated weights through train.py itself with logging on, evaluation through
-eval.py, and the metrics. Prints the figures with machine, versions and commit
-as JSON, and writes them to a file in benchmarks/results/.
+Measures in one run this machine's limits (matrix products, reading TFRecords
+with their checksums, copying memory) and beside them the input pipeline; every
+model's training from files to updated weights through train.py itself with
+logging on; whole eval.py and inference.py runs; how cost grows with the data;
+finding a place in the data again; and the metrics. Prints the figures with
+machine, versions and commit as JSON, and writes them to a file in
+benchmarks/results/. --models names a few models for a shorter run.
 """
 
 import datetime
+import glob
 import json
 import os
 import platform
@@ -25,13 +28,53 @@ import numpy as np
 import tensorflow as tf
 from absl import flags
 
+import frame_level_models  # noqa: F401
+import models
 import readers
 import train_dir as train_dirs
+import video_level_models  # noqa: F401
+from benchmarks import matrix_work
 from data_tools import sample_data
 
 FLAGS = flags.FLAGS
 
 _REPEATS = 5
+_MEAN_FRAMES = 210  # of the frame-level videos made here
+_SECONDS_A_MODEL = 20.0
+_TIMES_THE_DATA = 10
+
+# Every model with what it is given beyond its defaults.
+TRAINED = (
+  ("LogisticModel", "--frame_features=False"),
+  ("LogisticModel", "--frame_features=False", "--mixed_precision=bfloat16"),
+  ("MoeModel", "--frame_features=False"),
+  ("DeepNnModel", "--frame_features=False"),
+  ("FrameLevelLogisticModel", "--batch_size=128"),
+  (
+    "FrameLevelLogisticModel",
+    "--batch_size=128",
+    "--mixed_precision=bfloat16",
+  ),
+  ("DbofModel", "--batch_size=128"),
+  ("DbofModel", "--batch_size=128", "--mixed_precision=bfloat16"),
+  ("LstmModel", "--batch_size=128"),
+  ("LstmModel", "--batch_size=128", "--mixed_precision=bfloat16"),
+  ("StreamLstmModel",),
+  ("BiLstmModel",),
+  ("NnStreamLstmModel",),
+  ("AutoencoderConcatModel",),
+  ("SimpleRnnModel",),
+  ("CnnLstmModel",),
+  ("RandomFrameModel",),
+  ("TransformerModel",),
+  ("GruModel",),
+  ("NetVladModel",),
+  ("NetFvModel",),
+  ("SoftDbowModel",),
+  ("NextVladModel",),
+  ("AttentionLstmModel",),
+  ("AttentionClusterModel",),
+)
 
 
 def _rate(function, amount) -> float:
@@ -45,26 +88,27 @@ def _rate(function, amount) -> float:
   return statistics.median(rates)
 
 
+def measure_products(dtype=tf.float32) -> float:
+  """TensorFlow's rate of products of 2048 x 2048 matrices, in GFLOP/s."""
+  matrix = tf.cast(tf.random.uniform((2048, 2048)), dtype)
+  product = tf.function(tf.matmul, autograph=False)
+  return _rate(
+    lambda: [product(matrix, matrix) for _ in range(10)],
+    10 * 2 * 2048**3 / 1e9,
+  )
+
+
 def measure_limits() -> dict:
   """The machine's limits.
 
   Returns:
-    matmul_gflops and matmul_bfloat16_gflops (TensorFlow, 2048 x 2048), and
-    copy_gb_per_s (256 MB, bytes copied).
+    matmul_gflops and matmul_bfloat16_gflops, and copy_gb_per_s (256 MB, bytes
+    copied).
   """
-  limits = {}
-  for name, dtype in (
-    ("matmul_gflops", tf.float32),
-    ("matmul_bfloat16_gflops", tf.bfloat16),
-  ):
-    matrix = tf.cast(tf.random.uniform((2048, 2048)), dtype)
-    product = tf.function(tf.matmul)
-    limits[name] = _rate(
-      lambda product=product, matrix=matrix: [
-        product(matrix, matrix) for _ in range(10)
-      ],
-      10 * 2 * 2048**3 / 1e9,
-    )
+  limits = {
+    "matmul_gflops": measure_products(),
+    "matmul_bfloat16_gflops": measure_products(tf.bfloat16),
+  }
   source = np.ones(256 << 20, np.uint8)
   target = np.empty_like(source)
   limits["copy_gb_per_s"] = _rate(
@@ -99,6 +143,12 @@ def make_data(folder: str) -> None:
         levels=("frame",),
       ),
     )
+  os.makedirs(f"{folder}/more", exist_ok=True)
+  for file in glob.glob(f"{folder}/frame/frame/train*.tfrecord"):
+    for copy in range(_TIMES_THE_DATA):
+      link = f"{folder}/more/{copy}-{os.path.basename(file)}"
+      if not os.path.exists(link):
+        os.symlink(file, link)
 
 
 def _files(folder, level) -> list[str]:
@@ -161,42 +211,113 @@ def measure_input(folder: str) -> dict:
   return rates
 
 
-def _run(*arguments) -> str:
-  return subprocess.run(
-    [sys.executable, *arguments],
-    check=True,
-    capture_output=True,
-    text=True,
-  ).stderr
-
-
-_TIME_AND_STEP = re.compile(
-  r"^I\d+ (\d+):(\d+):([\d.]+) .*training step (\d+) ", re.MULTILINE
-)
-
-
-def measure_training(folder, level, model, batch_size, steps, *more) -> dict:
-  """Runs train.py; gives videos/s of the second half of its log lines."""
-  with tempfile.TemporaryDirectory() as train_dir:
-    log = _run(
-      "train.py",
-      f"--train_dir={train_dir}",
-      f"--train_data_pattern={folder}/{level}/{level}/train*.tfrecord",
-      f"--model={model}",
-      f"--batch_size={batch_size}",
-      f"--frame_features={level == 'frame'}",
-      f"--max_steps={steps}",
-      "--num_epochs=0",
-      *more,
+def _run(*arguments) -> tuple[str, float, float]:
+  """Runs a program; gives its log, its seconds and its peak memory in GiB."""
+  began = time.perf_counter()
+  with tempfile.TemporaryFile("w+") as log:
+    process = subprocess.Popen(
+      [sys.executable, *arguments], stdout=subprocess.DEVNULL, stderr=log
     )
-  lines = [
-    (int(hour) * 3600 + int(minute) * 60 + float(second), int(step))
-    for hour, minute, second, step in _TIME_AND_STEP.findall(log)
-  ]
-  lines = lines[len(lines) // 2 :]
-  seconds = lines[-1][0] - lines[0][0]
-  rate = (lines[-1][1] - lines[0][1]) * batch_size / seconds
-  return {"videos_per_s": rate}
+    _, status, usage = os.wait4(process.pid, 0)
+    seconds = time.perf_counter() - began
+    log.seek(0)
+    text = log.read()
+  if status:
+    raise RuntimeError(f"{arguments} failed:\n{text}")
+  return text, seconds, usage.ru_maxrss / 2**20
+
+
+_STEP_LINE = re.compile(r"training step (\d+) ")
+
+
+def _watch_training(arguments, seconds):
+  """Runs train.py, which goes on without end, for a while after it has begun.
+
+  Returns:
+    Steps a second, without the first ones, which compile and fill what
+    allocators keep; seconds until the first report of a step; the process's
+    peak memory in GiB.
+  """
+  began = time.perf_counter()
+  process = subprocess.Popen(
+    [sys.executable, "train.py", *arguments, "--num_epochs=0"],
+    stderr=subprocess.PIPE,
+    text=True,
+  )
+  reports, log, first = [], [], 1
+  try:
+    for line in process.stderr:
+      log.append(line)
+      found = _STEP_LINE.search(line)
+      if found:
+        reports.append((time.perf_counter() - began, int(found.group(1))))
+        # Steps of many seconds are alike from the second one on.
+        slow = len(reports) > 1 and reports[1][0] - reports[0][0] > 3.0
+        first = 1 if slow else 3
+        if len(reports) > first + 1 and (
+          reports[-1][0] - reports[first][0] > seconds
+        ):
+          break
+    if len(reports) < first + 2:
+      raise RuntimeError(f"{arguments} ended:\n{''.join(log[-20:])}")
+    with open(f"/proc/{process.pid}/status") as file:
+      peak = int(re.search(r"VmHWM:\s+(\d+)", file.read()).group(1))
+  finally:
+    process.kill()
+    process.wait()
+  (first_time, first_step), (last_time, last_step) = (
+    reports[first],
+    reports[-1],
+  )
+  rate = (last_step - first_step) / (last_time - first_time)
+  return rate, reports[0][0], peak / 2**20
+
+
+def measure_training(folder, model, *more, seconds=_SECONDS_A_MODEL) -> dict:
+  """Trains a model from files for a while.
+
+  Args:
+    folder: of the data.
+    model: name of the class.
+    *more: flags of train.py.
+    seconds: how long at least, once it is running.
+
+  Returns:
+    videos_per_s; fraction_of_matmul, how much of the products' rate just before
+    and after its own products are; and peak_gib, of the process.
+  """
+  level = "video" if "--frame_features=False" in more else "frame"
+  dtype = tf.float32
+  if "--mixed_precision=bfloat16" in more:
+    dtype = tf.bfloat16
+  batch_size = models.find_class_by_name(model).batch_size
+  if "--batch_size=128" in more:
+    batch_size = 128
+  limits = [measure_products(dtype)]
+  with tempfile.TemporaryDirectory() as train_dir:
+    steps_per_s, first_seconds, peak = _watch_training(
+      [
+        f"--train_dir={train_dir}",
+        f"--train_data_pattern={folder}/{level}/{level}/train*.tfrecord",
+        "--frame_features=True",
+        f"--model={model}",
+        *more,
+      ],
+      seconds,
+    )
+    model_flags = train_dirs.require_model_flags(train_dir)
+  limits.append(measure_products(dtype))
+  gflop = matrix_work.gflop_per_video(model_flags, batch_size, _MEAN_FRAMES)
+  keras.backend.clear_session()
+  rate = steps_per_s * batch_size
+  return {
+    "batch_size": batch_size,
+    "videos_per_s": rate,
+    "gflop_per_video": gflop,
+    "fraction_of_matmul": rate * gflop / statistics.mean(limits),
+    "seconds_to_first_report": first_seconds,
+    "peak_gib": peak,
+  }
 
 
 def measure_programs(folder: str) -> dict:
@@ -224,13 +345,98 @@ def measure_programs(folder: str) -> dict:
     ):
       if name != "import_tensorflow":
         arguments.append(f"--train_dir={train_dir}")
-      times = []
-      for _ in range(3):
-        began = time.perf_counter()
-        _run(*arguments)
-        times.append(time.perf_counter() - began)
-      seconds[f"{name}_seconds"] = statistics.median(times)
+      seconds[f"{name}_seconds"] = statistics.median(
+        _run(*arguments)[1] for _ in range(_REPEATS)
+      )
   return seconds
+
+
+_RATES = {
+  "train.py": re.compile(r"videos in \S+, ([\d,]+) videos/s"),
+  "inference.py": re.compile(r"examples/sec: ([\d.]+)$", re.MULTILINE),
+}
+
+
+def measure_growth(folder: str) -> dict:
+  """FrameLevelLogisticModel on the frame-level data and on ten times as much.
+
+  Returns:
+    By program and number of videos: videos/s as the program gives it, without
+    its start, and the peak memory of the process in GiB.
+  """
+  figures = {}
+  for name, pattern in (
+    ("once", f"{folder}/frame/frame/train*.tfrecord"),
+    ("ten_times", f"{folder}/more/*.tfrecord"),
+  ):
+    with tempfile.TemporaryDirectory() as train_dir:
+      for program, arguments in (
+        (
+          "train.py",
+          [
+            f"--train_data_pattern={pattern}",
+            "--model=FrameLevelLogisticModel",
+            "--frame_features=True",
+            "--batch_size=128",
+            "--num_epochs=1",
+          ],
+        ),
+        ("eval.py", ["--run_once", f"--eval_data_pattern={pattern}"]),
+        (
+          "inference.py",
+          [
+            f"--input_data_pattern={pattern}",
+            f"--output_file={train_dir}/predictions.csv",
+          ],
+        ),
+      ):
+        log, _, peak = _run(program, *arguments, f"--train_dir={train_dir}")
+        if program == "eval.py":
+          path = glob.glob(f"{train_dir}/eval/metrics-*.json")[0]
+          with open(path) as file:
+            rate = json.load(file)["examples_per_second"]
+        else:
+          found = _RATES[program].findall(log)[-1]
+          rate = float(found.replace(",", ""))
+        figures[f"{program}_{name}"] = {
+          "videos_per_s": rate,
+          "peak_gib": peak,
+        }
+  return figures
+
+
+def measure_skipping(folder: str) -> dict:
+  """Seconds to the first batch of a resumed run, beside a mere read.
+
+  The run stopped after nine tenths of ten times the frame-level data.
+  """
+  files = readers.find_files(f"{folder}/more/*.tfrecord", "data_dir")
+  reader = readers.open_reader(
+    {
+      "feature_names": "rgb,audio",
+      "feature_sizes": "1024,128",
+      "frame_features": True,
+      "num_classes": 3862,
+      "max_frames": 300,
+    },
+    files,
+    with_labels=True,
+  )
+  skipped = 9 * 2048
+  raw = tf.data.TFRecordDataset(files, num_parallel_reads=4).skip(skipped)
+  resumed = readers.training_batches(
+    reader, files, 128, num_epochs=1, skip_examples=skipped
+  )
+  seconds = {"raw": [], "resumed": []}
+  for _ in range(3):
+    for name, dataset in (("raw", raw), ("resumed", resumed)):
+      began = time.perf_counter()
+      next(iter(dataset))
+      seconds[name].append(time.perf_counter() - began)
+  return {
+    f"{name}_videos_per_s": skipped / statistics.median(of)
+    for name, of in seconds.items()
+  }
 
 
 def machine() -> dict:
@@ -271,34 +477,17 @@ def main() -> None:
   make_data(folder)
   figures = {"machine": machine(), "limits": measure_limits()}
   figures["input"] = measure_input(folder)
-  flops = 2 * 2 * 1024 * 3862  # forward and the gradient of the weights
-  training = {}
-  for name, arguments in {
-    "LogisticModel": ("video", "LogisticModel", 1024, 200),
-    "LogisticModel bfloat16": (
-      "video",
-      "LogisticModel",
-      1024,
-      240,
-      "--mixed_precision=bfloat16",
-    ),
-    "MoeModel": ("video", "MoeModel", 1024, 40),
-    "FrameLevelLogisticModel": ("frame", "FrameLevelLogisticModel", 128, 240),
-    "FrameLevelLogisticModel bfloat16": (
-      "frame",
-      "FrameLevelLogisticModel",
-      128,
-      240,
-      "--mixed_precision=bfloat16",
-    ),
-  }.items():
-    training[name] = measure_training(folder, *arguments)
-    if arguments[1] == "LogisticModel":
-      gflops = training[name]["videos_per_s"] * flops / 1e9
-      kind = "matmul_bfloat16_gflops" if "bf" in name else "matmul_gflops"
-      training[name]["fraction_of_matmul"] = gflops / figures["limits"][kind]
-  figures["training"] = training
+  figures["skipping"] = measure_skipping(folder)
   figures["programs_20000_videos"] = measure_programs(folder)
+  figures["growth"] = measure_growth(folder)
+  training = figures["training"] = {}
+  for model, *more in TRAINED:
+    if FLAGS.models and model not in FLAGS.models:
+      continue
+    is_half = "--mixed_precision=bfloat16" in more
+    name = f"{model} bfloat16" if is_half else model
+    training[name] = measure_training(folder, model, *more)
+    print(name, json.dumps(training[name]), file=sys.stderr, flush=True)
   metrics = subprocess.run(
     [sys.executable, "-m", "benchmarks.bench_metrics"],
     check=True,
@@ -328,5 +517,6 @@ if __name__ == "__main__":
     "JSON file to write; default: one in benchmarks/results/ named after the"
     " day and the processor; empty: none.",
   )
+  flags.DEFINE_list("models", [], "Models to train; empty: all.")
   flags.DEFINE_bool("delete_data", False, "Delete --data_dir at the end.")
   startup.run(main)

@@ -415,7 +415,19 @@ def test_model_files_run_on_every_backend(file):
     "math",
     "model_utils",
     "models",
+    "recurrent",
   }
+
+
+def test_recurrent_layers_need_tensorflow_only_where_they_use_it():
+  tree = ast.parse((REPOSITORY / "recurrent.py").read_text())
+  imported = set()
+  for node in tree.body:
+    if isinstance(node, ast.Import):
+      imported.update(alias.name for alias in node.names)
+    elif isinstance(node, ast.ImportFrom):
+      imported.add(node.module)
+  assert imported == {"keras"}
 
 
 # --------------------------------------------------------------------------
