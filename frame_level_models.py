@@ -530,7 +530,7 @@ class NnStreamLstmModel(models.BaseModel):
       lstm_layers,
     )
     joint = model_utils.side_by_side([net, *streams])
-    joint = keras.layers.Dropout(dropout_rate)(joint)
+    joint = model_utils.Dropout(dropout_rate)(joint)
     return {"predictions": model_utils.classify_logistic(joint, vocab_size)}
 
 
@@ -647,7 +647,7 @@ class BiLstmModel(models.BaseModel):
       states = keras.layers.Add()([states, lstm(states, mask=mask)])
     pooled = model_utils.MaskedMax()(states, mask)
     hidden = model_utils.dense_layers(pooled, str(width), "hidden")
-    hidden = keras.layers.Dropout(dropout_rate)(hidden)
+    hidden = model_utils.Dropout(dropout_rate)(hidden)
     return {"predictions": model_utils.classify_logistic(hidden, vocab_size)}
 
 
@@ -732,7 +732,7 @@ class CnnLstmModel(models.BaseModel):
       [model_utils.MaskedMean()(frames, mask), states]
     )
     hidden = model_utils.dense_layers(joint, "128,64", "hidden")
-    hidden = keras.layers.Dropout(dropout_rate)(hidden)
+    hidden = model_utils.Dropout(dropout_rate)(hidden)
     return {"predictions": model_utils.classify_logistic(hidden, vocab_size)}
 
 
@@ -806,14 +806,14 @@ class TransformerModel(models.BaseModel):
         use_bias=False,
         name=f"{name}_attention",
       )(normal, normal, attention_mask=mask[:, None, :])
-      attended = keras.layers.Dropout(dropout_rate)(attended)
+      attended = model_utils.Dropout(dropout_rate)(attended)
       frames = keras.layers.Add()([frames, attended])
       inner = keras.layers.LayerNormalization(name=f"{name}_norm_1")(frames)
       inner = keras.layers.Dense(
         4 * transformer_size, activation="gelu", name=f"{name}_inner"
       )(inner)
       inner = keras.layers.Dense(transformer_size, name=f"{name}_outer")(inner)
-      inner = keras.layers.Dropout(dropout_rate)(inner)
+      inner = model_utils.Dropout(dropout_rate)(inner)
       frames = keras.layers.Add()([frames, inner])
     frames = keras.layers.LayerNormalization(name="norm")(frames)
     pooled = model_utils.MaskedMean()(frames, mask)
@@ -1207,9 +1207,7 @@ class NextVladModel(models.BaseModel):
       pooled.append(
         model_utils.batch_normalization(name=f"{name}_vlad_bn")(vector)
       )
-    hidden = keras.layers.Dropout(dropout_rate)(
-      model_utils.side_by_side(pooled)
-    )
+    hidden = model_utils.Dropout(dropout_rate)(model_utils.side_by_side(pooled))
     hidden = self._dense(nextvlad_hidden_size, "hidden")(hidden)
     hidden = model_utils.batch_normalization(name="hidden_bn")(hidden)
     gates = self._dense(
@@ -1282,7 +1280,7 @@ class AttentionLstmModel(models.BaseModel):
         recurrent.LSTM(lstm_cells, return_sequences=True),
         name=f"{name}_lstm",
       )(states, mask=mask)
-      states = keras.layers.Dropout(dropout_rate)(states)
+      states = model_utils.Dropout(dropout_rate)(states)
       # A bias would shift all frames' scores alike.
       scores = keras.layers.Dense(1, use_bias=False, name=f"{name}_attention")(
         states
@@ -1328,7 +1326,6 @@ class AttentionClusterModel(models.BaseModel):
 
   batch_size = 128
   base_learning_rate = 0.0003
-  xla = False
 
   def create_model(
     self,
@@ -1368,9 +1365,7 @@ class AttentionClusterModel(models.BaseModel):
       pooled.append(
         model_utils.AttentionCluster(name=f"feature_{index}_cluster")(vectors)
       )
-    pooled = keras.layers.Dropout(dropout_rate)(
-      model_utils.side_by_side(pooled)
-    )
+    pooled = model_utils.Dropout(dropout_rate)(model_utils.side_by_side(pooled))
     return classify_attention(
       pooled, vocab_size, attention_hidden_sizes, "tanh"
     )

@@ -151,5 +151,5 @@ class DeepNnModel(models.BaseModel):
     joint = model_utils.dense_layers(
       model_utils.side_by_side(towers), nn_joint_sizes, "joint"
     )
-    joint = keras.layers.Dropout(dropout_rate)(joint)
+    joint = model_utils.Dropout(dropout_rate)(joint)
     return {"predictions": model_utils.classify_logistic(joint, vocab_size)}
