@@ -218,3 +218,19 @@ def test_without_mask_it_is_kerass():
   """All frames are valid then."""
   (layer, expected), frames = _pair("GRU")
   np.testing.assert_allclose(layer(frames), expected(frames), atol=1e-6)
+
+
+def test_a_gpu_gets_kerass_layer(monkeypatch):
+  """That is the one that knows of cuDNN."""
+  (layer, _), frames = _pair("LSTM")
+  marked = tf.fill([6, _UNITS], 7.0)
+  monkeypatch.setattr(
+    tf.config, "list_logical_devices", lambda kind=None: [f"{kind}:0"]
+  )
+  monkeypatch.setattr(
+    keras.layers.LSTM,
+    "inner_loop",
+    lambda *arguments, **named: (marked, marked[:, None], [marked, marked]),
+  )
+  outputs = layer(frames, mask=_mask([37, 2, 9, 38, 3, 38]))
+  np.testing.assert_array_equal(outputs, marked)
