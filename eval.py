@@ -56,13 +56,16 @@ def define_flags() -> None:
   )
 
 
-def make_score_batch(model: keras.Model, loss: losses.BaseLoss, placement):
+def make_score_batch(
+  model: keras.Model, loss: losses.BaseLoss, placement, compiled=False
+):
   """Compiles the forward pass and the loss of each video.
 
   Args:
     model: as from models.build_model.
     loss: of each video.
     placement: a distribution.Placement.
+    compiled: whether XLA shall compile it, on a single device.
 
   Returns:
     A function from the numeric part of a batch to predictions (batch, classes)
@@ -81,6 +84,7 @@ def make_score_batch(model: keras.Model, loss: losses.BaseLoss, placement):
 
   return tf.function(
     lambda batch: placement.run_on_parts(score_part, batch),
+    jit_compile=(compiled and placement.num_replicas == 1) or None,
     reduce_retracing=True,
     autograph=False,
   )
@@ -125,6 +129,7 @@ class Evaluation:
       self._model,
       losses.find_class_by_name(model_flags["label_loss"])(),
       placement,
+      models.compiles_predictions(model_flags),
     )
 
   def score(self, checkpoint: str) -> dict:

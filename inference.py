@@ -127,10 +127,12 @@ class Prediction:
     train_dirs.load_weights(model, checkpoint)
     self.num_classes = model_flags["num_classes"]
 
+    compiled = models.compiles_predictions(model_flags)
     self._predict = tf.function(
       lambda batch: placement.run_on_parts(
         lambda part: model(part, training=False)["predictions"], batch
       ),
+      jit_compile=(compiled and placement.num_replicas == 1) or None,
       reduce_retracing=True,
       autograph=False,
     )

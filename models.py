@@ -88,6 +88,20 @@ def find_class_by_name(name: str) -> type[BaseModel]:
   )
 
 
+def compiles_predictions(model_flags: dict) -> bool:
+  """Whether XLA shall compile what predicts, in eval.py and inference.py.
+
+  At video level that takes longer than it saves.
+
+  Args:
+    model_flags: see build_model.
+  """
+  return bool(
+    model_flags["frame_features"]
+    and find_class_by_name(model_flags["model"]).xla
+  )
+
+
 def _keywords(model_class: type[BaseModel]) -> dict:
   """The keyword defaults of a model's create_model, by name."""
   parameters = inspect.signature(model_class.create_model).parameters
