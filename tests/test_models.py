@@ -419,6 +419,19 @@ def test_model_files_run_on_every_backend(file):
   }
 
 
+@pytest.mark.parametrize(
+  ("model", "frame_features", "wanted"),
+  [
+    ("FrameLevelLogisticModel", True, True),
+    ("LstmModel", True, False),  # not even its training
+    ("LogisticModel", False, False),  # over before it is compiled
+  ],
+)
+def test_which_predictions_xla_compiles(model, frame_features, wanted):
+  flags = {"model": model, "frame_features": frame_features}
+  assert models.compiles_predictions(flags) is wanted
+
+
 def test_recurrent_layers_need_tensorflow_only_where_they_use_it():
   tree = ast.parse((REPOSITORY / "recurrent.py").read_text())
   imported = set()
