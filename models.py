@@ -35,9 +35,10 @@ class BaseModel:
   Attributes:
     batch_size: videos a step; holds unless --batch_size is typed.
     base_learning_rate: likewise for --base_learning_rate.
-    xla: whether the training step is compiled with XLA. It fuses what lies
-      between the matrix products; a recurrent network's many small steps gain
-      little and take long to compile.
+    xla: whether the training step is compiled with XLA, and predictions as
+      compiles_predictions says. It fuses what lies between the matrix products;
+      a recurrent network's many small steps gain little and take long to
+      compile.
   """
 
   batch_size = 1024
