@@ -349,34 +349,28 @@ def _uniform(shape, seed_generator):
   return tf.random.stateless_uniform(shape, seed, alg="philox")
 
 
-class Dropout(keras.layers.Layer):
+class Dropout(keras.layers.Dropout):
   """keras.layers.Dropout, but see _uniform.
 
   Args:
     rate: the part of the numbers that is set to zero in training, the others
       growing to keep the mean.
+    **kwargs: see keras.layers.Dropout.
 
   Input shape: any, float. Output shape: the same.
   """
 
   def __init__(self, rate, **kwargs):
-    super().__init__(**kwargs)
-    if not 0.0 <= rate < 1.0:
+    super().__init__(rate, **kwargs)
+    if rate == 1.0:
       raise ValueError(f"expected a rate from 0 to below 1, received {rate}.")
-    self.rate = rate
-    self.supports_masking = True
-    self.seed_generator = keras.random.SeedGenerator()
 
-  def call(self, inputs, training=None):
+  def call(self, inputs, training=False):
     """See the class."""
     if not training or self.rate == 0.0:
       return inputs
     keep = _uniform(ops.shape(inputs), self.seed_generator) >= self.rate
     return ops.where(keep, inputs / (1.0 - self.rate), 0.0)
-
-  def compute_output_spec(self, inputs, training=None):
-    """See the class."""
-    return keras.KerasTensor(inputs.shape, self.compute_dtype)
 
 
 class SampleFrames(keras.layers.Layer):

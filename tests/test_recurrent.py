@@ -64,6 +64,14 @@ def _outputs_and_gradients(layer, frames, mask, training, states=None):
   return run(frames, [] if states is None else states)
 
 
+def _assert_equal(found, wanted, rtol=1e-4, atol=1e-5):
+  """Compares nests of arrays one by one."""
+  for one, other in zip(
+    tf.nest.flatten(found), tf.nest.flatten(wanted), strict=True
+  ):
+    np.testing.assert_allclose(one, other, rtol=rtol, atol=atol)
+
+
 @pytest.mark.parametrize("frames_at_a_time", [16, 4096])
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("settings", _CASES.values(), ids=_CASES)
@@ -75,10 +83,7 @@ def test_equals_keras(name, settings, training, frames_at_a_time, monkeypatch):
   mask = _mask([37, 2, 0, 38, 3, 38])
   found = _outputs_and_gradients(layer, frames, mask, training)
   wanted = _outputs_and_gradients(expected, frames, mask, training)
-  for one, other in zip(
-    tf.nest.flatten(found), tf.nest.flatten(wanted), strict=True
-  ):
-    np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
+  _assert_equal(found, wanted)
 
 
 @pytest.mark.parametrize("name", ["LSTM", "GRU"])
@@ -93,10 +98,7 @@ def test_initial_state(name):
   ]
   found = _outputs_and_gradients(layer, frames, mask, True, states)
   wanted = _outputs_and_gradients(expected, frames, mask, True, states)
-  for one, other in zip(
-    tf.nest.flatten(found), tf.nest.flatten(wanted), strict=True
-  ):
-    np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
+  _assert_equal(found, wanted)
 
 
 @pytest.mark.parametrize("name", ["LSTM", "GRU"])
@@ -208,10 +210,7 @@ def test_other_settings_are_left_to_keras(settings):
   (layer, expected), frames = _pair("LSTM", **settings)
   mask = _mask([37, 2, 9, 38, 3, 38])
   found, wanted = (one(frames, mask=mask) for one in (layer, expected))
-  for one, other in zip(
-    tf.nest.flatten(found), tf.nest.flatten(wanted), strict=True
-  ):
-    np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
+  _assert_equal(found, wanted, rtol=1e-5, atol=1e-6)
 
 
 def test_without_mask_it_is_kerass():
