@@ -204,7 +204,7 @@ class Evaluation:
 
 
 def report(scores: dict, eval_dir: str, writer, segment_labels: bool) -> None:
-  """Writes scores to the log, to metrics-<step>.json and to TensorBoard.
+  """Writes scores to metrics-<step>.json, to TensorBoard and to the log.
 
   Args:
     scores: as from Evaluation.score.
@@ -213,16 +213,6 @@ def report(scores: dict, eval_dir: str, writer, segment_labels: bool) -> None:
     segment_labels: whether segments were scored.
   """
   step = scores["global_step"]
-  logging.info(
-    "epoch/eval number %d | Avg_Hit@1: %.3f | Avg_PERR: %.3f | MAP: %.3f |"
-    " GAP: %.3f | Avg_Loss: %.3f",
-    step,
-    scores["avg_hit_at_one"],
-    scores["avg_perr"],
-    scores["map"],
-    scores["gap"],
-    scores["avg_loss"],
-  )
   scope = "SegEval" if segment_labels else "Eval"
   train_dirs.write_json(
     os.path.join(
@@ -246,6 +236,17 @@ def report(scores: dict, eval_dir: str, writer, segment_labels: bool) -> None:
     for tag, name in tags.items():
       tf.summary.scalar(tag.format(scope), scores[name])
   writer.flush()
+  # Last: whoever waits for this line finds the rest written.
+  logging.info(
+    "epoch/eval number %d | Avg_Hit@1: %.3f | Avg_PERR: %.3f | MAP: %.3f |"
+    " GAP: %.3f | Avg_Loss: %.3f",
+    step,
+    scores["avg_hit_at_one"],
+    scores["avg_perr"],
+    scores["map"],
+    scores["gap"],
+    scores["avg_loss"],
+  )
 
 
 def wait_for_checkpoint(train_dir: str, run_once: bool) -> None:

@@ -8,6 +8,8 @@ import math
 import keras
 from keras import ops
 
+import random_numbers
+
 # The bytes of the dataset stand for q * 4/255 + 4/512 - 2; see readers.py.
 _SCALE = 4.0 / 255.0
 _BIAS = 4.0 / 512.0 - 2.0
@@ -331,26 +333,8 @@ class MeanNormalizedFrame(keras.layers.Layer):
     return keras.KerasTensor(shape, self.compute_dtype)
 
 
-def _uniform(shape, seed_generator):
-  """Random numbers in [0, 1), float32.
-
-  keras.random.uniform lets TensorFlow choose how to draw them, which takes XLA
-  50 times as long on a CPU.
-
-  Args:
-    shape: of the result.
-    seed_generator: a keras.random.SeedGenerator.
-  """
-  if keras.backend.backend() != "tensorflow":
-    return keras.random.uniform(shape, seed=seed_generator)
-  import tensorflow as tf
-
-  seed = tf.bitcast(tf.cast(seed_generator.next(), tf.uint32), tf.int32)
-  return tf.random.stateless_uniform(shape, seed, alg="philox")
-
-
 class Dropout(keras.layers.Dropout):
-  """keras.layers.Dropout, but see _uniform.
+  """keras.layers.Dropout, but see random_numbers.py.
 
   Args:
     rate: the part of the numbers that is set to zero in training, the others
@@ -369,7 +353,10 @@ class Dropout(keras.layers.Dropout):
     """See the class."""
     if not training or self.rate == 0.0:
       return inputs
-    keep = _uniform(ops.shape(inputs), self.seed_generator) >= self.rate
+    keep = (
+      random_numbers.uniform(ops.shape(inputs), self.seed_generator)
+      >= self.rate
+    )
     return ops.where(keep, inputs / (1.0 - self.rate), 0.0)
 
 
@@ -404,10 +391,14 @@ class SampleFrames(keras.layers.Layer):
     if not training or self.random_frames is None:
       index = (steps + 0.5) * valid / self.num_samples
     elif self.random_frames:
-      index = valid * _uniform((batch, self.num_samples), self.seed_generator)
+      index = valid * random_numbers.uniform(
+        (batch, self.num_samples), self.seed_generator
+      )
     else:
       room = ops.maximum(valid - self.num_samples + 1.0, 1.0)
-      first = ops.floor(room * _uniform((batch, 1), self.seed_generator))
+      first = ops.floor(
+        room * random_numbers.uniform((batch, 1), self.seed_generator)
+      )
       index = first + steps
     index = ops.minimum(index, valid - 1.0)
     # A product just below a whole number may round up to it.

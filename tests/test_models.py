@@ -415,6 +415,7 @@ def test_model_files_run_on_every_backend(file):
     "math",
     "model_utils",
     "models",
+    "random_numbers",
     "recurrent",
   }
 
@@ -432,8 +433,9 @@ def test_which_predictions_xla_compiles(model, frame_features, wanted):
   assert models.compiles_predictions(flags) is wanted
 
 
-def test_recurrent_layers_need_tensorflow_only_where_they_use_it():
-  tree = ast.parse((REPOSITORY / "recurrent.py").read_text())
+@pytest.mark.parametrize("file", ["random_numbers.py", "recurrent.py"])
+def test_helpers_need_tensorflow_only_where_they_use_it(file):
+  tree = ast.parse((REPOSITORY / file).read_text())
   imported = set()
   for node in tree.body:
     if isinstance(node, ast.Import):
