@@ -150,18 +150,28 @@ class Placement:
     # What was made outside of the replica is on no device.
     return self.sum(tf.identity(value))
 
-  def run_on_parts(self, function, batch):
-    """Shares a batch among this machine's replicas.
+  def compile_forward(self, function, with_xla):
+    """Compiles what this machine's replicas share among them.
 
     Args:
       function: (a part of the batch) -> nested (videos, ...) tensors.
-      batch: by name, (videos, ...) each.
+      with_xla: whether XLA shall compile it, on a single device.
 
     Returns:
-      What function gives for the whole batch.
+      A function of a batch, by name, (videos, ...) each, that gives what
+      function gives for the whole of it.
     """
-    results = self.strategy.run(function, args=(self.split(batch),))
-    return tf.nest.map_structure(self.join, results)
+
+    def forward(batch):
+      results = self.strategy.run(function, args=(self.split(batch),))
+      return tf.nest.map_structure(self.join, results)
+
+    return tf.function(
+      forward,
+      jit_compile=(with_xla and self.num_replicas == 1) or None,
+      reduce_retracing=True,
+      autograph=False,
+    )
 
   def join(self, values) -> tf.Tensor:
     """Puts the replicas' (batch, ...) values of this machine together again."""

@@ -57,7 +57,7 @@ def define_flags() -> None:
 
 
 def make_score_batch(
-  model: keras.Model, loss: losses.BaseLoss, placement, compiled=False
+  model: keras.Model, loss: losses.BaseLoss, placement, with_xla=False
 ):
   """Compiles the forward pass and the loss of each video.
 
@@ -65,14 +65,14 @@ def make_score_batch(
     model: as from models.build_model.
     loss: of each video.
     placement: a distribution.Placement.
-    compiled: whether XLA shall compile it, on a single device.
+    with_xla: whether XLA shall compile it, on a single device.
 
   Returns:
     A function from the numeric part of a batch to predictions (batch, classes)
     and losses (batch,).
   """
 
-  def score_part(batch):
+  def score(batch):
     predictions = model(
       {name: batch[name] for name in ("video_matrix", "num_frames")},
       training=False,
@@ -82,12 +82,7 @@ def make_score_batch(
     )
     return predictions, video_losses
 
-  return tf.function(
-    lambda batch: placement.run_on_parts(score_part, batch),
-    jit_compile=(compiled and placement.num_replicas == 1) or None,
-    reduce_retracing=True,
-    autograph=False,
-  )
+  return placement.compile_forward(score, with_xla)
 
 
 class Evaluation:

@@ -126,15 +126,9 @@ class Prediction:
       model = models.build_model(model_flags, self._reader.quantized)
     train_dirs.load_weights(model, checkpoint)
     self.num_classes = model_flags["num_classes"]
-
-    compiled = models.compiles_predictions(model_flags)
-    self._predict = tf.function(
-      lambda batch: placement.run_on_parts(
-        lambda part: model(part, training=False)["predictions"], batch
-      ),
-      jit_compile=(compiled and placement.num_replicas == 1) or None,
-      reduce_retracing=True,
-      autograph=False,
+    self._predict = placement.compile_forward(
+      lambda batch: model(batch, training=False)["predictions"],
+      models.compiles_predictions(model_flags),
     )
     self._batches = readers.evaluation_batches(
       self._reader, files, batch_size, with_labels=False, num_readers=1
@@ -226,13 +220,27 @@ def read_class_names(vocabulary: str, num_classes: int) -> list[str]:
   return names
 
 
-def format_line(video_id: bytes, class_indexes, confidences) -> str:
-  """One line of the predictions: id,label confidence label confidence ..."""
-  pairs = " ".join(
-    f"{index} {confidence:g}"
-    for index, confidence in zip(class_indexes, confidences, strict=True)
+def format_lines(video_ids, class_indexes, confidences) -> str:
+  """Lines of the predictions: id,label confidence label confidence ...
+
+  Args:
+    video_ids: of each video, bytes.
+    class_indexes: (videos, ranks) int.
+    confidences: (videos, ranks) float, written with six digits.
+
+  Returns:
+    A line for each video.
+  """
+  videos, ranks = class_indexes.shape
+  pairs = np.empty((videos, 2 * ranks), object)
+  pairs[:, 0::2] = class_indexes
+  pairs[:, 1::2] = confidences
+  # One format a line takes half the time of one a number.
+  line = f"%s,{' '.join(['%d %g'] * ranks)}\n"
+  return "".join(
+    line % (video_id.decode(), *row)
+    for video_id, row in zip(video_ids, pairs.tolist(), strict=True)
   )
-  return f"{video_id.decode()},{pairs}\n"
 
 
 def write_video_predictions(
@@ -266,14 +274,13 @@ def write_video_predictions(
       predictions, video_ids = predictions.numpy(), batch["video_ids"].numpy()
       check_finite(predictions, video_ids)
       class_indexes, best = eval_util.top_k_classes(predictions, top_k)
-      rows = list(
-        zip(video_ids, class_indexes.tolist(), best.tolist(), strict=True)
-      )
-      file.write("".join(format_line(*row) for row in rows))
+      file.write(format_lines(video_ids, class_indexes, best))
       if readable_file:
         readable.writerows(
           [video_id.decode(), index, class_names[index], f"{confidence:g}"]
-          for video_id, indexes, confidences in rows
+          for video_id, indexes, confidences in zip(
+            video_ids, class_indexes.tolist(), best.tolist(), strict=True
+          )
           for index, confidence in zip(indexes, confidences, strict=True)
         )
 

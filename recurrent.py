@@ -360,7 +360,7 @@ def _recur(layer, step, weights, sequences, states, mask, training):
   num_steps = tf.reduce_max(num_frames)
   is_valid = tf.range(num_steps)[:, None] < sorted_lengths[None, :]
   counts = tf.reduce_sum(tf.cast(is_valid, tf.int32), axis=1)
-  index, rank = tf.unstack(tf.where(is_valid, name="packed"), axis=1)
+  index, rank = tf.unstack(tf.where(is_valid), axis=1)
   video = tf.gather(order, rank)
   index = tf.cast(index, tf.int32)
   frame = index
