@@ -389,7 +389,7 @@ def make_run_steps(run, loss, settings, element_spec):
     )
     return mixup_weight * value + (1.0 - mixup_weight) * others
 
-  def train_step(batch, learning_rate, mixup_weight):
+  def train_step(batch, learning_rate, mixup_weight, is_reported):
     """A replica's part of a step, on its part of the videos."""
     num_videos = tf.shape(batch["labels"], tf.int64)[0]
     batch, share, counts = placement.weigh(batch, num_videos)
@@ -406,6 +406,12 @@ def make_run_steps(run, loss, settings, element_spec):
       total = label_loss + settings.regularization_penalty * reg_loss
       total = share * sum(auxiliary.values(), total)
     gradients = tape.gradient(total, model.trainable_variables)
+    # The gradient needs no logarithms, of which the value has one a class.
+    label_loss = tf.cond(
+      is_reported,
+      lambda: mean_loss(outputs["predictions"], batch, mixup_weight),
+      lambda: tf.constant(0.0),
+    )
     scalars = {"label_loss": label_loss, "reg_loss": reg_loss, **auxiliary}
     scalars = {tag: share * value for tag, value in scalars.items()}
     gradients, scalars = placement.sum((gradients, scalars))
@@ -430,7 +436,7 @@ def make_run_steps(run, loss, settings, element_spec):
     )
 
   @tf.autograph.experimental.do_not_convert
-  def one_step(batch):
+  def one_step(batch, is_reported):
     rate = learning_rate()
     mixup_weight = tf.constant(1.0)
     if mixes:
@@ -438,7 +444,8 @@ def make_run_steps(run, loss, settings, element_spec):
         settings.mixup_alpha, state["seed"], state["global_step"]
       )
     scalars, predictions, counts = placement.strategy.run(
-      train_step, args=(placement.split(batch), rate, mixup_weight)
+      train_step,
+      args=(placement.split(batch), rate, mixup_weight, is_reported),
     )
     scalars, counts = placement.first((scalars, counts))
     state["global_step"].assign_add(1)
@@ -449,8 +456,8 @@ def make_run_steps(run, loss, settings, element_spec):
 
   scalar_specs = tf.nest.map_structure(
     lambda _: tf.constant(0.0),
-    tf.function(one_step, autograph=False)
-    .get_concrete_function(element_spec)
+    tf.function(one_step)
+    .get_concrete_function(element_spec, tf.TensorSpec([], tf.bool))
     .structured_outputs[0],
   )
 
@@ -460,20 +467,24 @@ def make_run_steps(run, loss, settings, element_spec):
     scalars = scalar_specs
     predictions = tf.zeros([0, num_classes])
     labels = tf.zeros([0, num_classes], tf.bool)
-    more = tf.constant(True)
-    while more and steps < num_steps:
+    more, batch = placement.next_batch(iterator, element_spec)
+    while more:
       tf.autograph.experimental.set_loop_options(
         shape_invariants=[
           (predictions, tf.TensorShape([None, num_classes])),
           (labels, tf.TensorShape([None, num_classes])),
         ]
       )
-      more, batch = placement.next_batch(iterator, element_spec)
+      # The step that is reported must know it, also where the data ends early.
+      following = batch
+      more = steps + 1 < num_steps
       if more:
-        scalars, new_predictions, new_labels = one_step(batch)
-        steps += 1
-        if tf.shape(new_labels)[0] > 0:  # else other machines only had videos
-          predictions, labels = new_predictions, new_labels
+        more, following = placement.next_batch(iterator, element_spec)
+      scalars, new_predictions, new_labels = one_step(batch, not more)
+      steps += 1
+      batch = following
+      if tf.shape(new_labels)[0] > 0:  # else other machines only had videos
+        predictions, labels = new_predictions, new_labels
     return steps, (scalars, predictions, labels)
 
   return run_steps

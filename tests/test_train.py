@@ -790,6 +790,23 @@ def test_averages_may_begin_and_end_with_any_part_of_a_run(
   assert name not in checkpoint_values(tmp_path)
 
 
+def test_the_loss_where_the_data_ends_by_hand(tiny_files, tmp_path):
+  """It ends before the steps that were to be taken at once."""
+  train_tiny(tmp_path, tiny_files, base_learning_rate=0.0, num_epochs=1)
+  losses = event_tags(tmp_path)["label_loss"]
+  kernel, bias = load_model(tmp_path).get_layer("fully_connected").get_weights()
+  reader = readers.open_reader(TINY_FLAGS, tiny_files, True)
+  batches = readers.training_batches(
+    reader, tiny_files, 5, num_epochs=1, seed=0
+  )
+  expected = {}
+  for step, batch in enumerate(batches.as_numpy_iterator(), start=1):
+    predictions = sigmoid(normalized(batch["video_matrix"]) @ kernel + bias)
+    likely = np.where(batch["labels"], predictions, 1 - predictions)
+    expected[step] = -np.log(likely + 1e-5).sum(axis=1).mean()
+  assert losses == pytest.approx({1: expected[1], 5: expected[5]}, rel=1e-5)
+
+
 def test_the_loss_of_mixed_videos_by_hand(tiny_files, tmp_path):
   settings = {"batch_size": NUM_TINY, "base_learning_rate": 0.0, "seed": 5}
   train_tiny(tmp_path, tiny_files, mixup_alpha=0.4, max_steps=3, **settings)
