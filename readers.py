@@ -45,6 +45,9 @@ SEGMENT_FRAMES = 5  # a rated segment is 5 s, at one frame a second
 
 # Fixed rather than tf.data.AUTOTUNE, which takes many batches to get there.
 _PARALLEL_CALLS = (os.cpu_count() or 1) + 1
+# Reading local files and cutting frames out of them take about the same time;
+# more threads than cores only get into each other's way.
+_HALF_THE_CORES = max((os.cpu_count() or 1) // 2, 1)
 
 
 # --------------------------------------------------------------------------
@@ -675,8 +678,10 @@ class YT8MFrameFeatureReader:
       }
 
     # Python takes turns, so that more than two at once would only take memory.
-    return records.batch(batch_size).map(
-      _as_written(parse), num_parallel_calls=2
+    return (
+      records.batch(batch_size)
+      .prefetch(1)
+      .map(_as_written(parse), num_parallel_calls=min(_HALF_THE_CORES, 2))
     )
 
   def _padded_frames(self, serialized):
@@ -809,13 +814,16 @@ def _interleave(reader, paths, files, num_readers):
   """The records of the paths, num_readers files at a time, in a fixed order."""
   cycle_length = min(num_readers, len(files))
   buffer_size = _read_buffer_bytes(reader, files)
+  calls = _HALF_THE_CORES if buffer_size == 0 else _PARALLEL_CALLS
+  calls = min(calls, cycle_length)
   return paths.interleave(
     _as_written(
       lambda path: tf.data.TFRecordDataset(path, buffer_size=buffer_size)
     ),
     cycle_length=cycle_length,
-    num_parallel_calls=min(_PARALLEL_CALLS, cycle_length),
-    deterministic=True,
+    # A single call at a time is made without threads, and in the same order.
+    num_parallel_calls=calls if calls > 1 else None,
+    deterministic=True if calls > 1 else None,
   )
 
 

@@ -27,13 +27,16 @@ def _tune_allocator() -> None:
   every training step then pays for its page faults again. See
   docs/performance.md for what this gives. Other C libraries are left alone.
   """
-  m_trim_threshold, m_mmap_threshold = -1, -3  # of glibc's malloc.h
+  # Of glibc's malloc.h.
+  m_trim_threshold, m_top_pad, m_mmap_threshold = -1, -2, -3
   try:
     mallopt = ctypes.CDLL(None).mallopt
   except (AttributeError, OSError, TypeError):
     return
   mallopt(m_mmap_threshold, 1 << 30)
   mallopt(m_trim_threshold, (1 << 31) - 1)
+  # Threads have heaps of 64 MB of their own; this keeps empty ones of them.
+  mallopt(m_top_pad, 1 << 26)
 
 
 def _set_xla_flags() -> None:
