@@ -47,7 +47,7 @@ lint: $(VENV)/.installed-dev
 	@$(VENV)/bin/ruff format --check .
 
 test: lint $(VENV)/jax/.installed
-	@YT8M_BACKENDS=jax $(RUN) -m pytest
+	@YT8M_BACKENDS=jax $(RUN) -m pytest --numprocesses=2 --dist=loadfile
 
 test-slow: $(VENV)/.installed-dev $(VENV)/torch/.installed
 	@YT8M_BACKENDS=torch $(RUN) -m pytest -m "slow and not learn"
