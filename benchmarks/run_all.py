@@ -41,7 +41,7 @@ FLAGS = flags.FLAGS
 _REPEATS = 5
 _MEAN_FRAMES = 210  # of the frame-level videos made here
 _SECONDS_A_MODEL = 15.0
-_TIMES_THE_DATA = 10
+_TIMES_THE_DATA = (10, 100)
 
 # Every model with what it is given beyond its defaults.
 TRAINED = (
@@ -143,12 +143,13 @@ def make_data(folder: str) -> None:
         levels=("frame",),
       ),
     )
-  os.makedirs(f"{folder}/more", exist_ok=True)
-  for file in glob.glob(f"{folder}/frame/frame/train*.tfrecord"):
-    for copy in range(_TIMES_THE_DATA):
-      link = f"{folder}/more/{copy}-{os.path.basename(file)}"
-      if not os.path.exists(link):
-        os.symlink(file, link)
+  for times in _TIMES_THE_DATA:
+    os.makedirs(f"{folder}/{times}_times", exist_ok=True)
+    for file in glob.glob(f"{folder}/frame/frame/train*.tfrecord"):
+      for copy in range(times):
+        link = f"{folder}/{times}_times/{copy}-{os.path.basename(file)}"
+        if not os.path.exists(link):
+          os.symlink(file, link)
 
 
 def _files(folder, level) -> list[str]:
@@ -321,7 +322,10 @@ def measure_training(folder, model, *more, seconds=_SECONDS_A_MODEL) -> dict:
 
 
 def measure_programs(folder: str) -> dict:
-  """Seconds of whole eval.py and inference.py runs on 20,000 videos."""
+  """Seconds of whole eval.py and inference.py runs on 20,000 videos.
+
+  They and the import of TensorFlow are timed in turn.
+  """
   seconds = {}
   pattern = f"{folder}/video/video/validate*.tfrecord"
   with tempfile.TemporaryDirectory() as train_dir:
@@ -331,77 +335,82 @@ def measure_programs(folder: str) -> dict:
       f"--train_data_pattern={folder}/video/video/train*.tfrecord",
       "--max_steps=3",
     )
-    for name, arguments in (
-      ("import_tensorflow", ["-c", "import startup"]),
-      ("eval", ["eval.py", "--run_once", f"--eval_data_pattern={pattern}"]),
-      (
-        "inference",
-        [
-          "inference.py",
-          f"--input_data_pattern={pattern}",
-          f"--output_file={train_dir}/predictions.csv",
-        ],
-      ),
-    ):
-      if name != "import_tensorflow":
-        arguments.append(f"--train_dir={train_dir}")
-      seconds[f"{name}_seconds"] = statistics.median(
-        _run(*arguments)[1] for _ in range(3)
+    programs = {
+      "import_tensorflow": ["-c", "import startup"],
+      "eval": [
+        "eval.py",
+        "--run_once",
+        f"--train_dir={train_dir}",
+        f"--eval_data_pattern={pattern}",
+      ],
+      "inference": [
+        "inference.py",
+        f"--train_dir={train_dir}",
+        f"--input_data_pattern={pattern}",
+        f"--output_file={train_dir}/predictions.csv",
+      ],
+    }
+    found = {name: [] for name in programs}
+    for _ in range(_REPEATS):
+      for name, arguments in programs.items():
+        found[name].append(_run(*arguments)[1])
+  imports = found["import_tensorflow"]
+  for name, of in found.items():
+    seconds[f"{name}_seconds"] = statistics.median(of)
+    if name != "import_tensorflow":
+      seconds[f"{name}_seconds_beyond_import"] = statistics.median(
+        whole - start for whole, start in zip(of, imports, strict=True)
       )
   return seconds
 
 
-_RATES = {
-  "train.py": re.compile(r"videos in \S+, ([\d,]+) videos/s"),
-  "inference.py": re.compile(r"examples/sec: ([\d.]+)$", re.MULTILINE),
-}
-
-
 def measure_growth(folder: str) -> dict:
-  """FrameLevelLogisticModel on the frame-level data and on ten times as much.
+  """FrameLevelLogisticModel on the frame-level data, on 10 and 100 times it.
 
   Returns:
-    By program and number of videos: videos/s as the program gives it, without
-    its start, and the peak memory of the process in GiB.
+    By program and number of videos: the seconds and the peak memory in GiB of
+    the whole process; and, but for the smallest, videos_per_s: the videos and
+    the seconds that it has more than the size before it, which has the same
+    start.
   """
+  sizes = {2048: f"{folder}/frame/frame/train*.tfrecord"} | {
+    2048 * times: f"{folder}/{times}_times/*.tfrecord"
+    for times in _TIMES_THE_DATA
+  }
   figures = {}
-  for name, pattern in (
-    ("once", f"{folder}/frame/frame/train*.tfrecord"),
-    ("ten_times", f"{folder}/more/*.tfrecord"),
+  for program, data_flag, *more in (
+    (
+      "train.py",
+      "train_data_pattern",
+      "--model=FrameLevelLogisticModel",
+      "--frame_features=True",
+      "--batch_size=128",
+      "--num_epochs=1",
+      "--start_new_model",
+    ),
+    ("eval.py", "eval_data_pattern", "--run_once"),
+    ("inference.py", "input_data_pattern"),
   ):
-    with tempfile.TemporaryDirectory() as train_dir:
-      for program, arguments in (
-        (
-          "train.py",
-          [
-            f"--train_data_pattern={pattern}",
-            "--model=FrameLevelLogisticModel",
-            "--frame_features=True",
-            "--batch_size=128",
-            "--num_epochs=1",
-          ],
+    figures[program] = {}
+    before = None
+    for videos, pattern in sizes.items():
+      _, seconds, peak = _run(
+        program,
+        f"--train_dir={folder}/growth",
+        f"--{data_flag}={pattern}",
+        *more,
+        *(
+          [f"--output_file={folder}/predictions.csv"]
+          if program == "inference.py"
+          else []
         ),
-        ("eval.py", ["--run_once", f"--eval_data_pattern={pattern}"]),
-        (
-          "inference.py",
-          [
-            f"--input_data_pattern={pattern}",
-            f"--output_file={train_dir}/predictions.csv",
-          ],
-        ),
-      ):
-        log, _, peak = _run(program, *arguments, f"--train_dir={train_dir}")
-        if program == "eval.py":
-          path = glob.glob(f"{train_dir}/eval/metrics-*.json")[0]
-          with open(path) as file:
-            rate = json.load(file)["examples_per_second"]
-        else:
-          found = _RATES[program].findall(log)[-1]
-          rate = float(found.replace(",", ""))
-        figures[f"{program}_{name}"] = {
-          "videos_per_s": rate,
-          "peak_gib": peak,
-        }
+      )
+      figures[program][videos] = {"seconds": seconds, "peak_gib": peak}
+      if before:
+        figures[program][videos]["videos_per_s"] = (videos - before[0]) / (
+          seconds - before[1]
+        )
+      before = videos, seconds
   return figures
 
 
@@ -410,7 +419,7 @@ def measure_skipping(folder: str) -> dict:
 
   The run stopped after nine tenths of ten times the frame-level data.
   """
-  files = readers.find_files(f"{folder}/more/*.tfrecord", "data_dir")
+  files = readers.find_files(f"{folder}/10_times/*.tfrecord", "data_dir")
   reader = readers.open_reader(
     {
       "feature_names": "rgb,audio",
@@ -458,7 +467,7 @@ def machine() -> dict:
     "numpy": np.__version__,
     "commit": commit,
     "date": datetime.date.today().isoformat(),
-    "command": "python -m benchmarks.run_all",
+    "command": " ".join(["python -m benchmarks.run_all", *sys.argv[1:]]),
   }
 
 
