@@ -810,11 +810,16 @@ def _read_buffer_bytes(reader, files) -> int:
   return _READ_BUFFER_BYTES
 
 
-def _interleave(reader, paths, files, num_readers):
-  """The records of the paths, num_readers files at a time, in a fixed order."""
+def _interleave(reader, paths, files, num_readers, is_skipped=False):
+  """The records of the paths, num_readers files at a time, in a fixed order.
+
+  With is_skipped they are read as fast as can be: nothing else is to be done
+  until there is one that counts.
+  """
   cycle_length = min(num_readers, len(files))
   buffer_size = _read_buffer_bytes(reader, files)
-  calls = _HALF_THE_CORES if buffer_size == 0 else _PARALLEL_CALLS
+  shares_cores = buffer_size == 0 and not is_skipped
+  calls = _HALF_THE_CORES if shares_cores else _PARALLEL_CALLS
   calls = min(calls, cycle_length)
   return paths.interleave(
     _as_written(
@@ -836,6 +841,7 @@ def _epoch_records(
   shuffle_buffer,
   worker,
   num_workers,
+  is_skipped,
 ):
   """One epoch's serialized records in an order that seed and epoch decide.
 
@@ -847,7 +853,8 @@ def _epoch_records(
     len(files), seed=epoch_seed, reshuffle_each_iteration=False
   )
   paths = paths.shard(num_workers, (worker + epoch) % num_workers)
-  return _interleave(reader, paths, files, num_readers).shuffle(
+  records = _interleave(reader, paths, files, num_readers, is_skipped)
+  return records.shuffle(
     shuffle_buffer, seed=epoch_seed, reshuffle_each_iteration=False
   )
 
@@ -900,6 +907,7 @@ def training_batches(
         5 * batch_size,
         worker,
         num_workers,
+        skip_examples > 0,
       )
     )
   )

@@ -9,6 +9,7 @@ machine, versions and commit as JSON, and writes them to a file in
 benchmarks/results/. --models names a few models for a shorter run.
 """
 
+import contextlib
 import datetime
 import glob
 import json
@@ -212,20 +213,37 @@ def measure_input(folder: str) -> dict:
   return rates
 
 
-def _run(*arguments) -> tuple[str, float, float]:
-  """Runs a program; gives its log, its seconds and its peak memory in GiB."""
+def _peak_gib(process) -> float:
+  """The peak memory so far of a process that runs; 0 of one that does not.
+
+  What the kernel says of ended children is no less than the peak of this
+  process, whose memory they shared before they had their own.
+  """
+  with contextlib.suppress(OSError):
+    with open(f"/proc/{process.pid}/status") as file:
+      found = re.search(r"VmHWM:\s+(\d+)", file.read())
+    if found:
+      return int(found.group(1)) / 2**20
+  return 0.0
+
+
+def _run(*arguments) -> tuple[float, float]:
+  """Runs a program; gives its seconds and its peak memory in GiB."""
   began = time.perf_counter()
+  peak = 0.0
   with tempfile.TemporaryFile("w+") as log:
     process = subprocess.Popen(
       [sys.executable, *arguments], stdout=subprocess.DEVNULL, stderr=log
     )
-    _, status, usage = os.wait4(process.pid, 0)
+    while process.poll() is None:
+      peak = max(peak, _peak_gib(process))
+      with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(0.1)
     seconds = time.perf_counter() - began
     log.seek(0)
-    text = log.read()
-  if status:
-    raise RuntimeError(f"{arguments} failed:\n{text}")
-  return text, seconds, usage.ru_maxrss / 2**20
+    if process.returncode:
+      raise RuntimeError(f"{arguments} failed:\n{log.read()}")
+  return seconds, peak
 
 
 _STEP_LINE = re.compile(r"training step (\d+) ")
@@ -261,8 +279,7 @@ def _watch_training(arguments, seconds):
           break
     if len(reports) < first + 2:
       raise RuntimeError(f"{arguments} ended:\n{''.join(log[-20:])}")
-    with open(f"/proc/{process.pid}/status") as file:
-      peak = int(re.search(r"VmHWM:\s+(\d+)", file.read()).group(1))
+    peak = _peak_gib(process)
   finally:
     process.kill()
     process.wait()
@@ -271,7 +288,7 @@ def _watch_training(arguments, seconds):
     reports[-1],
   )
   rate = (last_step - first_step) / (last_time - first_time)
-  return rate, reports[0][0], peak / 2**20
+  return rate, reports[0][0], peak
 
 
 def measure_training(folder, model, *more, seconds=_SECONDS_A_MODEL) -> dict:
@@ -353,7 +370,7 @@ def measure_programs(folder: str) -> dict:
     found = {name: [] for name in programs}
     for _ in range(_REPEATS):
       for name, arguments in programs.items():
-        found[name].append(_run(*arguments)[1])
+        found[name].append(_run(*arguments)[0])
   imports = found["import_tensorflow"]
   for name, of in found.items():
     seconds[f"{name}_seconds"] = statistics.median(of)
@@ -394,7 +411,7 @@ def measure_growth(folder: str) -> dict:
     figures[program] = {}
     before = None
     for videos, pattern in sizes.items():
-      _, seconds, peak = _run(
+      seconds, peak = _run(
         program,
         f"--train_dir={folder}/growth",
         f"--{data_flag}={pattern}",
