@@ -5,7 +5,7 @@
 # make learn  what each model can learn; an hour. Tables to the terminal,
 #             with LEARNING_RESULTS=<file> as JSON too
 # make two-workers   trains as two machines would, both of them this one
-# make bench  the benchmarks, 40 minutes; results to benchmarks/results/
+# make bench  the benchmarks, 50 minutes; results to benchmarks/results/
 
 PYTHON ?= python3
 VENV ?= .venv
