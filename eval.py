@@ -57,7 +57,7 @@ def define_flags() -> None:
 
 
 def make_score_batch(
-  model: keras.Model, loss: losses.BaseLoss, placement, with_xla=False
+  model: keras.Model, loss: losses.BaseLoss, placement, with_xla: bool
 ):
   """Compiles the forward pass and the loss of each video.
 

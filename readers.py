@@ -803,22 +803,25 @@ def estimate_num_videos(files: list[str], sampled=64) -> int:
   return round(num_bytes / (sum(sizes) / len(sizes)))
 
 
-def _read_buffer_bytes(reader, files) -> int:
+def _has_large_local_records(reader, files) -> bool:
+  """Whether reading is work for the processor, in large pieces."""
   is_local = all("://" not in file for file in files)
-  if is_local and isinstance(reader, YT8MFrameFeatureReader):
-    return 0
-  return _READ_BUFFER_BYTES
+  return is_local and isinstance(reader, YT8MFrameFeatureReader)
 
 
-def _interleave(reader, paths, files, num_readers, is_skipped=False):
+def _read_buffer_bytes(reader, files) -> int:
+  return 0 if _has_large_local_records(reader, files) else _READ_BUFFER_BYTES
+
+
+def _interleave(reader, paths, files, num_readers, skips=False):
   """The records of the paths, num_readers files at a time, in a fixed order.
 
-  With is_skipped they are read as fast as can be: nothing else is to be done
-  until there is one that counts.
+  With skips, where the first ones are left out, they are read as fast as can
+  be: nothing else is to be done until there is one that counts.
   """
   cycle_length = min(num_readers, len(files))
   buffer_size = _read_buffer_bytes(reader, files)
-  shares_cores = buffer_size == 0 and not is_skipped
+  shares_cores = _has_large_local_records(reader, files) and not skips
   calls = _HALF_THE_CORES if shares_cores else _PARALLEL_CALLS
   calls = min(calls, cycle_length)
   return paths.interleave(
@@ -841,7 +844,7 @@ def _epoch_records(
   shuffle_buffer,
   worker,
   num_workers,
-  is_skipped,
+  skips,
 ):
   """One epoch's serialized records in an order that seed and epoch decide.
 
@@ -853,7 +856,7 @@ def _epoch_records(
     len(files), seed=epoch_seed, reshuffle_each_iteration=False
   )
   paths = paths.shard(num_workers, (worker + epoch) % num_workers)
-  records = _interleave(reader, paths, files, num_readers, is_skipped)
+  records = _interleave(reader, paths, files, num_readers, skips)
   return records.shuffle(
     shuffle_buffer, seed=epoch_seed, reshuffle_each_iteration=False
   )

@@ -395,39 +395,35 @@ def measure_growth(folder: str) -> dict:
     for times in _TIMES_THE_DATA
   }
   figures = {}
-  for program, data_flag, *more in (
-    (
-      "train.py",
-      "train_data_pattern",
-      "--model=FrameLevelLogisticModel",
-      "--frame_features=True",
-      "--batch_size=128",
-      "--num_epochs=1",
-      "--start_new_model",
-    ),
-    ("eval.py", "eval_data_pattern", "--run_once"),
-    ("inference.py", "input_data_pattern"),
-  ):
-    figures[program] = {}
-    before = None
-    for videos, pattern in sizes.items():
-      seconds, peak = _run(
-        program,
-        f"--train_dir={folder}/growth",
-        f"--{data_flag}={pattern}",
-        *more,
-        *(
-          [f"--output_file={folder}/predictions.csv"]
-          if program == "inference.py"
-          else []
-        ),
-      )
-      figures[program][videos] = {"seconds": seconds, "peak_gib": peak}
-      if before:
-        figures[program][videos]["videos_per_s"] = (videos - before[0]) / (
-          seconds - before[1]
+  with tempfile.TemporaryDirectory() as train_dir:
+    for program, data_flag, *more in (
+      (
+        "train.py",
+        "train_data_pattern",
+        "--model=FrameLevelLogisticModel",
+        "--frame_features=True",
+        "--batch_size=128",
+        "--num_epochs=1",
+        "--start_new_model",
+      ),
+      ("eval.py", "eval_data_pattern", "--run_once"),
+      (
+        "inference.py",
+        "input_data_pattern",
+        f"--output_file={train_dir}/predictions.csv",
+      ),
+    ):
+      figures[program] = {}
+      before = None
+      for videos, pattern in sizes.items():
+        seconds, peak = _run(
+          program, f"--train_dir={train_dir}", f"--{data_flag}={pattern}", *more
         )
-      before = videos, seconds
+        found = {"seconds": seconds, "peak_gib": peak}
+        if before:
+          found["videos_per_s"] = (videos - before[0]) / (seconds - before[1])
+        figures[program][videos] = found
+        before = videos, seconds
   return figures
 
 
