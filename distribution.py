@@ -9,9 +9,10 @@ docs/distributed.md.
 import contextlib
 import json
 
-import startup  # isort: skip
 import tensorflow as tf
 from absl import logging
+
+import errors
 
 # A peer that does not answer for so long has died.
 _PATIENCE_SECONDS = 60
@@ -29,7 +30,7 @@ def _read_cluster(tf_config: str) -> tuple[list[str], int]:
   """Reads TF_CONFIG: the addresses of all workers, and which of them this is.
 
   Raises:
-    startup.UserError: it is no JSON, has other machines than workers, or does
+    errors.UserError: it is no JSON, has other machines than workers, or does
       not say which of them this is.
   """
   try:
@@ -42,13 +43,13 @@ def _read_cluster(tf_config: str) -> tuple[list[str], int]:
     task = config.get("task") or {}
     job, index = task.get("type", "worker"), int(task.get("index", 0))
   except (ValueError, AttributeError, TypeError) as error:
-    raise startup.UserError(
+    raise errors.UserError(
       f"Expected JSON with a cluster and a task in TF_CONFIG, received"
       f" {tf_config!r} ({error}). Mend it, or unset it to train on this machine"
       " alone."
     ) from error
   if others:
-    raise startup.UserError(
+    raise errors.UserError(
       f"Expected workers in the cluster of TF_CONFIG, received {others[0]!r}"
       " too. Name every machine a worker; the first one takes the place of"
       " master and ps."
@@ -58,7 +59,7 @@ def _read_cluster(tf_config: str) -> tuple[list[str], int]:
   if job == "worker":
     index += len(cluster.get("chief", []))
   if job not in cluster or not 0 <= index < len(addresses):
-    raise startup.UserError(
+    raise errors.UserError(
       f"Expected the task in TF_CONFIG to be one of its {len(addresses)}"
       f" machines, received {task}. Give each machine the same cluster and an"
       " index of its own, from 0 on."
@@ -235,26 +236,26 @@ class Placement:
     """Checks that all machines have the same numbers, below 2^53.
 
     Raises:
-      startup.UserError: they have not; with the message.
+      errors.UserError: they have not; with the message.
     """
     # The largest are the smallest, too.
     both_ways = [*numbers, *(-number for number in numbers)]
     if self.most(both_ways) != both_ways:
-      raise startup.UserError(message)
+      raise errors.UserError(message)
 
   @contextlib.contextmanager
   def naming_lost_machine(self, step: int):
     """Goes around what machines do together after so many steps.
 
     Raises:
-      startup.UserError: one of the others does not answer.
+      errors.UserError: one of the others does not answer.
     """
     try:
       yield
     except _LOST_ERRORS as error:
       if self.num_workers == 1:
         raise
-      raise startup.UserError(
+      raise errors.UserError(
         f"Expected {self.num_workers} machines to train together, lost one"
         f" after step {step}. Start the same command on all of them again: it"
         " goes on from the last checkpoint."
@@ -281,7 +282,7 @@ def choose(tf_config: str, num_gpu: int | None) -> Placement:
     machine, or its CPUs if it was told to have several; else its one device.
 
   Raises:
-    startup.UserError: TF_CONFIG is not what it should be, or a machine of it
+    errors.UserError: TF_CONFIG is not what it should be, or a machine of it
       does not answer.
   """
   addresses, worker = _read_cluster(tf_config)

@@ -16,6 +16,7 @@ import tensorflow as tf
 from absl import flags, logging
 
 import distribution
+import errors
 import eval_util
 import losses
 import models
@@ -138,7 +139,7 @@ class Evaluation:
       examples_per_second.
 
     Raises:
-      startup.UserError: a record is not as the flags say; the model's
+      errors.UserError: a record is not as the flags say; the model's
         predictions are no numbers.
     """
     train_dirs.load_weights(self._model, checkpoint)
@@ -176,11 +177,9 @@ class Evaluation:
       readers.raise_for_bad_record(self._reader, self._files, True)
       raise
     except ValueError as error:
-      raise startup.UserError(
-        f"Scoring {checkpoint} failed: {error}"
-      ) from error
+      raise errors.UserError(f"Scoring {checkpoint} failed: {error}") from error
     if not num_examples:
-      raise startup.UserError(
+      raise errors.UserError(
         f"Expected examples in {self._files[0]} and the files after it, found"
         " none. With --segment_labels, records need rated segments."
       )
@@ -248,7 +247,7 @@ def wait_for_checkpoint(train_dir: str, run_once: bool) -> None:
   """Waits until training has saved a checkpoint; with run_once it must have.
 
   Raises:
-    startup.UserError: there is none, with run_once.
+    errors.UserError: there is none, with run_once.
   """
   if run_once:
     train_dirs.require_checkpoint(train_dir)
@@ -279,7 +278,7 @@ def evaluate(
     The last scores, see Evaluation.score.
 
   Raises:
-    startup.UserError: for all that the user can mend.
+    errors.UserError: for all that the user can mend.
   """
   wait_for_checkpoint(train_dir, run_once)
   evaluation = Evaluation(

@@ -18,6 +18,7 @@ import keras
 import tensorflow as tf
 from absl import flags, logging
 
+import errors
 import models
 import readers
 import train_dir as train_dirs
@@ -198,7 +199,7 @@ def main() -> None:
     FLAGS.train_dir
   )
   if not tf.io.gfile.exists(f"{checkpoint}.index"):
-    raise startup.UserError(
+    raise errors.UserError(
       f"Expected a checkpoint as --checkpoint_file={checkpoint}, found no"
       f" {checkpoint}.index. Give its path without the file endings, such as"
       " /tmp/yt8m_model/model.ckpt-1000."

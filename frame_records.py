@@ -8,7 +8,6 @@ distances, and one strided copy moves them to their place in the batch. A
 record that is laid out in another, valid way is parsed by protobuf.
 """
 
-import startup  # isort: skip # noqa: F401
 import numpy as np
 import tensorflow as tf
 

@@ -17,6 +17,7 @@ import tensorflow as tf
 from absl import flags, logging
 
 import distribution
+import errors
 import eval_util
 import models
 import readers
@@ -171,11 +172,11 @@ def check_finite(values, video_ids) -> None:
   """Refuses predictions that are no numbers.
 
   Raises:
-    startup.UserError: names the video.
+    errors.UserError: names the video.
   """
   rows = np.flatnonzero(~np.isfinite(values).all(axis=1))
   if len(rows):
-    raise startup.UserError(
+    raise errors.UserError(
       "Expected probabilities, the model gave a NaN for the video"
       f" {video_ids[rows[0]].decode()}: its training diverged, or the video's"
       " features are no numbers. Train it anew with a smaller"
@@ -198,20 +199,20 @@ def read_class_names(vocabulary: str, num_classes: int) -> list[str]:
     A name for each class; "class N" where the file has none.
 
   Raises:
-    startup.UserError: the file is no such CSV.
+    errors.UserError: the file is no such CSV.
   """
   names = [f"class {index}" for index in range(num_classes)]
   with tf.io.gfile.GFile(vocabulary) as file:
     rows = csv.DictReader(file)
     if not {"Index", "Name"} <= set(rows.fieldnames or []):
-      raise startup.UserError(
+      raise errors.UserError(
         f"Expected the columns Index and Name in --vocabulary={vocabulary},"
         f" found {', '.join(rows.fieldnames or ['nothing'])}. The sample data"
         " comes with such a vocabulary.csv; the dataset's is on its site."
       )
     for row in rows:
       if not (row["Index"] or "").isdigit():
-        raise startup.UserError(
+        raise errors.UserError(
           f"Expected a class index in the column Index of {vocabulary}, line"
           f" {rows.line_num}, found {row['Index']!r}."
         )
@@ -316,7 +317,7 @@ def read_segment_classes(path: str, num_classes: int) -> np.ndarray:
     Class indices, int64, in the order of the file.
 
   Raises:
-    startup.UserError: a line is no class of the model.
+    errors.UserError: a line is no class of the model.
   """
   if not path:
     return np.arange(num_classes)
@@ -324,14 +325,14 @@ def read_segment_classes(path: str, num_classes: int) -> np.ndarray:
   with tf.io.gfile.GFile(path) as file:
     header, *lines = file.read().splitlines() or [""]
     if header.strip().isdigit() or not header:
-      raise startup.UserError(
+      raise errors.UserError(
         f"Expected a header, such as Index, in {path}, line 1, found"
         f" {header!r}."
       )
     for number, line in enumerate(lines, start=2):
       index = line.strip()
       if not index.isdigit() or int(index) >= num_classes:
-        raise startup.UserError(
+        raise errors.UserError(
           f"Expected a class index from 0 to {num_classes - 1} in {path}, line"
           f" {number}, found {line!r}."
         )
@@ -433,13 +434,13 @@ def find_model() -> tuple[dict, str]:
     Its model_flags and its checkpoint's path.
 
   Raises:
-    startup.UserError: there is none, or two are named.
+    errors.UserError: there is none, or two are named.
   """
   if not FLAGS.input_model_tgz:
     model_flags = train_dirs.require_model_flags(FLAGS.train_dir)
     return model_flags, train_dirs.require_checkpoint(FLAGS.train_dir)
   if FLAGS["train_dir"].present:
-    raise startup.UserError(
+    raise errors.UserError(
       "Expected one of --train_dir and --input_model_tgz, received both. Leave"
       " out the one that is not meant."
     )

@@ -23,10 +23,10 @@ lengths so that few shapes are compiled.
 import dataclasses
 import os
 
-import startup  # isort: skip
 import tensorflow as tf
 from absl import logging
 
+import errors
 import frame_records
 
 # (x - 0) / 255 * 4 - 2, moved up by half a step of 4 / 256: the dataset's own
@@ -67,23 +67,23 @@ def get_feature_names_and_sizes(
     The names and the sizes, in the order given.
 
   Raises:
-    startup.UserError: another number of names than of sizes, or no numbers.
+    errors.UserError: another number of names than of sizes, or no numbers.
   """
   names = [name.strip() for name in feature_names.split(",")]
   sizes = [size.strip() for size in feature_sizes.split(",")]
   if len(names) != len(sizes):
-    raise startup.UserError(
+    raise errors.UserError(
       f"Expected one size for each feature, received {len(names)} names"
       f" (--feature_names={feature_names}) and {len(sizes)} sizes"
       f" (--feature_sizes={feature_sizes}). Name a size for each."
     )
   if not all(names) or len(set(names)) < len(names):
-    raise startup.UserError(
+    raise errors.UserError(
       f"Expected different, non-empty feature names, received"
       f" --feature_names={feature_names}."
     )
   if not all(size.isdigit() and int(size) > 0 for size in sizes):
-    raise startup.UserError(
+    raise errors.UserError(
       f"Expected whole numbers above 0 with commas between, received"
       f" --feature_sizes={feature_sizes}."
     )
@@ -102,13 +102,13 @@ def find_files(data_pattern: str, flag_name: str) -> list[str]:
     The paths, sorted, each once.
 
   Raises:
-    startup.UserError: a pattern matches no file.
+    errors.UserError: a pattern matches no file.
   """
   files = set()
   for pattern in data_pattern.split(","):
     found = tf.io.gfile.glob(pattern.strip())
     if not found:
-      raise startup.UserError(
+      raise errors.UserError(
         f"Expected files that match --{flag_name}={pattern.strip()}, found"
         " none. Check the path, and quote the pattern so that the shell does"
         " not expand it."
@@ -159,12 +159,12 @@ def parse_record(serialized: bytes) -> tf.train.SequenceExample:
   SequenceExample whose context holds all its features.
 
   Raises:
-    startup.UserError: the bytes are neither.
+    errors.UserError: the bytes are neither.
   """
   try:
     return tf.train.SequenceExample.FromString(serialized)
   except Exception as error:  # the class differs between protobuf's backends
-    raise startup.UserError(
+    raise errors.UserError(
       "expected a tf.train.Example or SequenceExample, received"
       f" {len(serialized)} bytes that are neither"
     ) from error
@@ -199,13 +199,13 @@ def _listing(features: dict[str, FoundFeature]) -> str:
 def _check_common(context, labels, num_classes, needs_labels) -> None:
   """Checks the id and the labels of a record; see check_record."""
   if not {"id", "video_id"} & context.keys():
-    raise startup.UserError(
+    raise errors.UserError(
       f"expected the feature id (or video_id), found only {_listing(context)}"
     )
   if not needs_labels:
     return
   if "labels" not in context:
-    raise startup.UserError(
+    raise errors.UserError(
       f"expected the feature labels, found only {_listing(context)};"
       " training and evaluation need labels, the test split has none: name"
       " the train or validate files"
@@ -216,7 +216,7 @@ def _check_common(context, labels, num_classes, needs_labels) -> None:
 def _check_classes(feature_name, classes, num_classes) -> None:
   wrong = [index for index in classes if not 0 <= index < num_classes]
   if wrong:
-    raise startup.UserError(
+    raise errors.UserError(
       f"expected class indices from 0 to {num_classes - 1} in"
       f" {feature_name}, found {wrong[0]}; set --num_classes to the number of"
       " classes of this data"
@@ -226,17 +226,17 @@ def _check_classes(feature_name, classes, num_classes) -> None:
 def _check_feature(name, size, kinds, found, level_hint) -> None:
   """Checks one wanted feature against those found; see check_record."""
   if name not in found:
-    raise startup.UserError(
+    raise errors.UserError(
       f"expected the feature {name} (--feature_names), found"
       f" {_listing(found)}; {level_hint}"
     )
   if found[name].kind not in kinds:
-    raise startup.UserError(
+    raise errors.UserError(
       f"expected {' or '.join(kinds)} in the feature {name}, found"
       f" {_listing(found)}; {level_hint}"
     )
   if found[name].size != size:
-    raise startup.UserError(
+    raise errors.UserError(
       f"expected {size} numbers in the feature {name}, found"
       f" {_listing(found)}; change --feature_sizes"
     )
@@ -338,7 +338,7 @@ class YT8MAggregatedFeatureReader:
     self.feature_names = list(feature_names)
 
   def check_record(self, serialized: bytes, with_labels: bool) -> None:
-    """Raises startup.UserError if a record is not as the flags say."""
+    """Raises errors.UserError if a record is not as the flags say."""
     record = parse_record(serialized)
     context, lists = describe_record(record)
     hint = "change --feature_names and --feature_sizes"
@@ -459,7 +459,7 @@ class YT8MFrameFeatureReader:
     return True
 
   def check_record(self, serialized: bytes, with_labels: bool) -> None:
-    """Raises startup.UserError if a record is not as the flags say."""
+    """Raises errors.UserError if a record is not as the flags say."""
     record = parse_record(serialized)
     context, lists = describe_record(record)
     hint = "change --feature_names and --feature_sizes"
@@ -478,13 +478,13 @@ class YT8MFrameFeatureReader:
         _found_feature(frame).size != size
         for frame in record.feature_lists.feature_list[name].feature
       ):
-        raise startup.UserError(
+        raise errors.UserError(
           f"expected {size} numbers in every frame of the feature {name},"
           " found a frame with another number"
         )
     frames = {lists[name].frames for name in self.feature_names}
     if len(frames) > 1:
-      raise startup.UserError(
+      raise errors.UserError(
         "expected as many frames in each feature, found"
         f" {_listing({name: lists[name] for name in self.feature_names})}"
       )
@@ -499,19 +499,19 @@ class YT8MFrameFeatureReader:
   def _check_segments(self, record, context) -> None:
     names = ["segment_start_times", "segment_labels", "segment_scores"]
     if not set(names) <= context.keys():
-      raise startup.UserError(
+      raise errors.UserError(
         f"expected the features {', '.join(names)} (--segment_labels), found"
         f" {_listing(context)}; leave out --segment_labels for records that"
         " are labelled as whole videos"
       )
     if len({context[name].size for name in names}) > 1:
-      raise startup.UserError(
+      raise errors.UserError(
         f"expected as many values in each of {', '.join(names)}, found"
         f" {_listing({name: context[name] for name in names})}"
       )
     starts = record.context.feature["segment_start_times"].int64_list.value
     if min(starts, default=0) < 0:
-      raise startup.UserError(
+      raise errors.UserError(
         "expected segment_start_times from 0 on, in seconds, found"
         f" {min(starts)}"
       )
@@ -759,10 +759,10 @@ def open_reader(
     A reader that knows which features are floats.
 
   Raises:
-    startup.UserError: the record is not what the flags say, or there is none.
+    errors.UserError: the record is not what the flags say, or there is none.
   """
   if segment_labels and not model_flags["frame_features"]:
-    raise startup.UserError(
+    raise errors.UserError(
       "Expected frame-level features with --segment_labels, received"
       " --frame_features=False. Segments are cut from frames: add"
       " --frame_features=True."
@@ -777,7 +777,7 @@ def open_reader(
         return reader
   if not is_empty:
     return reader  # no video has a frame
-  raise startup.UserError(
+  raise errors.UserError(
     f"Expected records in the {len(files)} files from {files[0]}, found none:"
     " all are empty. Name other files, or make them anew."
   )
@@ -970,7 +970,7 @@ def numbered_records(file: str):
       yield number, serialized
       number += 1
   except tf.errors.DataLossError as error:
-    raise startup.UserError(
+    raise errors.UserError(
       f"{file}, record {number}: expected a whole TFRecord, received a damaged"
       " or cut off one, or the file is no TFRecord file. Fetch or make the"
       " file anew."
@@ -980,12 +980,12 @@ def numbered_records(file: str):
 def _check_numbered(reader, file, number, serialized, with_labels) -> None:
   try:
     reader.check_record(serialized, with_labels)
-  except startup.UserError as error:
-    raise startup.UserError(f"{file}, record {number}: {error}.") from error
+  except errors.UserError as error:
+    raise errors.UserError(f"{file}, record {number}: {error}.") from error
 
 
 def check_labels(file: str, number: int, context, num_classes: int) -> None:
-  """Raises startup.UserError if a record has no usable labels.
+  """Raises errors.UserError if a record has no usable labels.
 
   Args:
     file: for the message.
@@ -997,8 +997,8 @@ def check_labels(file: str, number: int, context, num_classes: int) -> None:
   labels = context["labels"].int64_list.value if "labels" in found else []
   try:
     _check_common(found, labels, num_classes, needs_labels=True)
-  except startup.UserError as error:
-    raise startup.UserError(f"{file}, record {number}: {error}.") from error
+  except errors.UserError as error:
+    raise errors.UserError(f"{file}, record {number}: {error}.") from error
 
 
 def raise_for_bad_record(
@@ -1011,7 +1011,7 @@ def raise_for_bad_record(
   file shows, then all of them.
 
   Raises:
-    startup.UserError: names file, record number (from 0) and what is wrong.
+    errors.UserError: names file, record number (from 0) and what is wrong.
       Returns without one if every record is good.
   """
   logging.info("A record could not be read; looking for it in the data.")

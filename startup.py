@@ -14,9 +14,7 @@ import tempfile
 
 from absl import app, flags, logging
 
-
-class UserError(Exception):
-  """An error that the user can mend: shown as one line, without traceback."""
+from errors import UserError
 
 
 def _tune_allocator() -> None:

@@ -24,6 +24,7 @@ from absl import flags, logging
 from tensorboard.plugins.histogram import metadata as histogram_metadata
 
 import distribution
+import errors
 import eval_util
 import export_model
 
@@ -230,7 +231,7 @@ def model_flags_from_flags() -> dict:
   """Collects what goes into model_flags.json.
 
   Raises:
-    startup.UserError: a flag has a value that cannot be.
+    errors.UserError: a flag has a value that cannot be.
   """
   frame_features = FLAGS.frame_features
   names = FLAGS.feature_names or ("rgb,audio" if frame_features else "mean_rgb")
@@ -240,7 +241,7 @@ def model_flags_from_flags() -> dict:
     hyperparameters = models.resolve_hyperparameters(FLAGS.model)
     losses.find_class_by_name(FLAGS.label_loss)
   except ValueError as error:
-    raise startup.UserError(str(error)) from error
+    raise errors.UserError(str(error)) from error
   return {
     "model": FLAGS.model,
     "feature_names": ",".join(names),
@@ -257,7 +258,7 @@ def build_checked_model(model_flags: dict, quantized: bool) -> keras.Model:
   """models.build_model, for flags that a user typed.
 
   Raises:
-    startup.UserError: the model refuses its hyper-parameters or its input.
+    errors.UserError: the model refuses its hyper-parameters or its input.
   """
   try:
     model = models.build_model(model_flags, quantized)
@@ -270,7 +271,7 @@ def build_checked_model(model_flags: dict, quantized: bool) -> keras.Model:
     return model
   except (ValueError, TypeError, IndexError) as error:
     level = "frame" if model_flags["frame_features"] else "video"
-    raise startup.UserError(
+    raise errors.UserError(
       f"Expected flags that {model_flags['model']} can be built with, on"
       f" {level}-level features; it failed with:"
       f" {str(error).strip().splitlines()[0]} Frame-level models need"
@@ -285,7 +286,7 @@ def make_optimizer(name: str) -> keras.optimizers.Optimizer:
     name: such as "AdamOptimizer" or "Adam".
 
   Raises:
-    startup.UserError: there is no such optimizer.
+    errors.UserError: there is no such optimizer.
   """
   known = {
     key: value
@@ -305,7 +306,7 @@ def make_optimizer(name: str) -> keras.optimizers.Optimizer:
     return keras.optimizers.RMSprop()
   found = known.get(name) or known.get(name.removesuffix("Optimizer"))
   if found is None:
-    raise startup.UserError(
+    raise errors.UserError(
       f"Expected --optimizer to name a class in keras.optimizers, received"
       f" {name!r}. There are: {', '.join(sorted(known))}."
     )
@@ -550,7 +551,7 @@ class Reporter:
       outputs: (scalars, predictions, labels) of the step.
 
     Raises:
-      startup.UserError: the loss was no number.
+      errors.UserError: the loss was no number.
     """
     self.wait()
     if self._first_done is None:
@@ -569,7 +570,7 @@ class Reporter:
     scalars = {tag: float(value) for tag, value in scalars.items()}
     loss = scalars["label_loss"]
     if not math.isfinite(loss):
-      raise startup.UserError(
+      raise errors.UserError(
         f"Expected a finite loss, received {loss} at step {step}: training"
         " diverged. Start anew with a smaller --base_learning_rate; the last"
         " checkpoint was saved before."
@@ -781,7 +782,7 @@ class Run:
     state: counters, by name.
 
   Raises:
-    startup.UserError: for all that the user can mend.
+    errors.UserError: for all that the user can mend.
   """
 
   def __init__(self, train_dir, model_flags, quantized, settings, placement):
@@ -891,13 +892,13 @@ class Run:
     The loss shows such a weight only a step later.
 
     Raises:
-      startup.UserError: names the weight.
+      errors.UserError: names the weight.
     """
     for variable in self.model.variables:
       if variable.dtype.startswith(("float", "bfloat")) and not bool(
         tf.reduce_all(tf.math.is_finite(variable.value))
       ):
-        raise startup.UserError(
+        raise errors.UserError(
           f"Expected finite weights, {variable.path} has others after step"
           f" {self.step}: training diverged. Start anew with a smaller"
           " --base_learning_rate."
@@ -936,13 +937,13 @@ def profile_steps_from_flag(given: list[str]) -> tuple[int, int] | None:
   """Turns --profile_steps into numbers.
 
   Raises:
-    startup.UserError: they are not two whole numbers in order, from 1 on.
+    errors.UserError: they are not two whole numbers in order, from 1 on.
   """
   if not given:
     return None
   steps = [int(text) if text.strip().isdecimal() else 0 for text in given]
   if len(steps) != 2 or not 0 < steps[0] <= steps[1]:
-    raise startup.UserError(
+    raise errors.UserError(
       f"Expected --profile_steps=FIRST,LAST such as 10,20, received"
       f" {','.join(given)!r}."
     )
@@ -969,7 +970,7 @@ def train(
     The number of steps so far.
 
   Raises:
-    startup.UserError: for all that the user can mend.
+    errors.UserError: for all that the user can mend.
   """
   placement = placement or distribution.Placement()
   if not settings.start_new_model and train_dirs.latest_checkpoint(train_dir):

@@ -18,11 +18,11 @@ import re
 import tarfile
 import uuid
 
-import startup  # isort: skip
 import keras
 import tensorflow as tf
 from absl import logging
 
+import errors
 import models
 
 MODEL_FLAGS_FILE = "model_flags.json"
@@ -60,7 +60,7 @@ def written_aside(path: str):
   if tf.io.gfile.isdir(path):
     old = tf.io.gfile.listdir(path)
     if old and "saved_model.pb" not in old:
-      raise startup.UserError(
+      raise errors.UserError(
         f"Expected the name of a new file, or of a SavedModel to replace,"
         f" received {path}, a folder with other files in it. Name another."
       )
@@ -72,7 +72,7 @@ def written_aside(path: str):
     yield aside
     if tf.io.gfile.isdir(path):
       if not tf.io.gfile.isdir(aside):
-        raise startup.UserError(
+        raise errors.UserError(
           f"Expected the name of a file, {path} is a folder. Name another."
         )
       old = f"{aside[:-8]}{uuid.uuid4().hex[:8]}"
@@ -103,7 +103,7 @@ def read_model_flags(train_dir: str) -> dict | None:
   """Reads model_flags.json; None if there is none.
 
   Raises:
-    startup.UserError: the file is not one of this project's.
+    errors.UserError: the file is not one of this project's.
   """
   path = os.path.join(train_dir, MODEL_FLAGS_FILE)
   if not tf.io.gfile.exists(path):
@@ -114,12 +114,12 @@ def read_model_flags(train_dir: str) -> dict | None:
     model_flags = json.loads(content)
     missing = [name for name in models.GRAPH_FLAGS if name not in model_flags]
   except (ValueError, TypeError) as error:
-    raise startup.UserError(
+    raise errors.UserError(
       f"Expected JSON in {path}, received something else ({error}). Name"
       " another --train_dir, or train anew with --start_new_model."
     ) from error
   if missing:
-    raise startup.UserError(
+    raise errors.UserError(
       f"Expected {', '.join(models.GRAPH_FLAGS)} in {path}, {missing[0]} is"
       " missing: the original TensorFlow 1 code wrote it, whose checkpoints"
       " cannot be read. Name another --train_dir, or train anew with"
@@ -132,11 +132,11 @@ def require_model_flags(train_dir: str) -> dict:
   """Reads model_flags.json, which a program that needs a model must find.
 
   Raises:
-    startup.UserError: there is none.
+    errors.UserError: there is none.
   """
   model_flags = read_model_flags(train_dir)
   if model_flags is None:
-    raise startup.UserError(
+    raise errors.UserError(
       f"Expected a trained model in --train_dir={train_dir}, found no"
       f" {MODEL_FLAGS_FILE} there. Train one first (python train.py"
       f" --train_dir={train_dir} ...) or name another folder."
@@ -148,7 +148,7 @@ def check_same_model(train_dir: str, model_flags: dict) -> None:
   """Checks that a run which goes on in a train_dir is of the same model.
 
   Raises:
-    startup.UserError: lists the flags that differ.
+    errors.UserError: lists the flags that differ.
   """
   old = read_model_flags(train_dir)
   if old is None:
@@ -161,7 +161,7 @@ def check_same_model(train_dir: str, model_flags: dict) -> None:
   ]
   if not differing:
     return
-  raise startup.UserError(
+  raise errors.UserError(
     f"Expected the flags of the model in --train_dir={train_dir}, received"
     f" others: {'; '.join(differing)}. Use the old flags to go on with it,"
     " another --train_dir to keep it, or --start_new_model to delete it."
@@ -181,12 +181,12 @@ def check_removable(train_dir: str) -> None:
   """Checks that a folder is empty, missing or a train_dir.
 
   Raises:
-    startup.UserError: it is none of these, and so must not be emptied.
+    errors.UserError: it is none of these, and so must not be emptied.
   """
   if not tf.io.gfile.exists(train_dir):
     return
   if not tf.io.gfile.isdir(train_dir):
-    raise startup.UserError(
+    raise errors.UserError(
       f"Expected a folder as --train_dir, {train_dir} is a file."
     )
   names = [name.rstrip("/") for name in tf.io.gfile.listdir(train_dir)]
@@ -197,7 +197,7 @@ def check_removable(train_dir: str) -> None:
     or name.startswith((CHECKPOINT_NAME, "events.out.tfevents."))
   ]
   if names and not marks:
-    raise startup.UserError(
+    raise errors.UserError(
       f"Expected an old run in --train_dir={train_dir} for --start_new_model to"
       f" delete, found none of its files but {sorted(names)[0]!r}. Name another"
       " folder, or empty this one yourself."
@@ -212,10 +212,10 @@ def check_no_own_file(path: str, flag_name: str) -> None:
     flag_name: the flag that names it.
 
   Raises:
-    startup.UserError: it is there, and named as the files of a run are.
+    errors.UserError: it is there, and named as the files of a run are.
   """
   if _OWN_FILES.fullmatch(os.path.basename(path)) and tf.io.gfile.exists(path):
-    raise startup.UserError(
+    raise errors.UserError(
       f"Expected a file of your own as --{flag_name}, {path} belongs to a"
       " training run. Name another one."
     )
@@ -225,7 +225,7 @@ def remove_run(train_dir: str) -> None:
   """Deletes the files of an old run; anything else in the folder stays.
 
   Raises:
-    startup.UserError: see check_removable.
+    errors.UserError: see check_removable.
   """
   check_removable(train_dir)
   if tf.io.gfile.exists(train_dir):
@@ -275,11 +275,11 @@ def require_checkpoint(train_dir: str) -> str:
   """The newest checkpoint's path, which must be there.
 
   Raises:
-    startup.UserError: there is none.
+    errors.UserError: there is none.
   """
   checkpoint_path = latest_checkpoint(train_dir)
   if checkpoint_path is None:
-    raise startup.UserError(
+    raise errors.UserError(
       f"Expected a checkpoint in --train_dir={train_dir}, found none. Train"
       f" first (python train.py --train_dir={train_dir} ...) or name another"
       " folder."
@@ -304,7 +304,7 @@ def load_weights(model: keras.Model, checkpoint_path: str) -> None:
   Weights of which the training run kept a moving average become that average.
 
   Raises:
-    startup.UserError: the checkpoint holds another model, or is damaged.
+    errors.UserError: the checkpoint holds another model, or is damaged.
     tf.errors.NotFoundError: it is gone; a training run deletes old ones.
   """
   with _checkpoint_errors(checkpoint_path):
@@ -333,7 +333,7 @@ def _checkpoint_errors(checkpoint_path):
     for ending in ("index", "data-*"):
       if not tf.io.gfile.glob(f"{checkpoint_path}.{ending}"):
         raise tf.errors.NotFoundError(None, None, reason) from error
-    raise startup.UserError(
+    raise errors.UserError(
       f"Expected in {checkpoint_path} the weights of the model that"
       f" {MODEL_FLAGS_FILE} describes, received others or a damaged file"
       f" ({reason}). Name another --train_dir, or train anew with"
@@ -371,7 +371,7 @@ class Checkpoints:
     Where it has no averages, they begin at the weights that it has.
 
     Raises:
-      startup.UserError: it holds something else, or is damaged.
+      errors.UserError: it holds something else, or is damaged.
     """
     path = latest_checkpoint(self._train_dir)
     if path is None:
@@ -432,10 +432,10 @@ def extract_model_tgz(tgz: str, folder: str) -> str:
     The checkpoint's path. Its model_flags.json lies beside it.
 
   Raises:
-    startup.UserError: the archive does not hold a model.
+    errors.UserError: the archive does not hold a model.
   """
   if tf.io.gfile.exists(os.path.join(folder, "checkpoint")):
-    raise startup.UserError(
+    raise errors.UserError(
       f"Expected a folder for an unpacked model, {folder} is the --train_dir of"
       " a run, whose files would be overwritten. Name another"
       " --untar_model_dir."
@@ -449,7 +449,7 @@ def extract_model_tgz(tgz: str, folder: str) -> str:
       names = archive.getnames()
       indexes = [name for name in names if name.endswith(".index")]
       if MODEL_FLAGS_FILE not in names or len(indexes) != 1:
-        raise startup.UserError(
+        raise errors.UserError(
           f"Expected {MODEL_FLAGS_FILE} and one checkpoint in {tgz}, found"
           f" {', '.join(names) or 'nothing'}. Make the archive with"
           " inference.py --output_model_tgz."
@@ -459,7 +459,7 @@ def extract_model_tgz(tgz: str, folder: str) -> str:
       while archive.fileobj.read(1 << 20):
         pass
   except (tarfile.TarError, EOFError, OSError) as error:
-    raise startup.UserError(
+    raise errors.UserError(
       f"Expected a .tgz archive of a model, {tgz} is none ({error}). Make it"
       " with inference.py --output_model_tgz."
     ) from error

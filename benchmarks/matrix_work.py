@@ -10,7 +10,6 @@ tells how much of the machine is used.
 import math
 import re
 
-import startup  # isort: skip # noqa: F401
 import tensorflow as tf
 
 import losses

@@ -26,7 +26,7 @@ def read_labels(files: list[str], num_classes: int, batch_size=1024):
     (videos, num_classes) bool arrays, up to batch_size videos each.
 
   Raises:
-    startup.UserError: a record has no labels, or a class out of range.
+    errors.UserError: a record has no labels, or a class out of range.
   """
   for file in files:
     labels = []
@@ -57,7 +57,7 @@ def score_label_frequencies(
     gap, map, avg_hit_at_one and avg_perr.
 
   Raises:
-    startup.UserError: see read_labels.
+    errors.UserError: see read_labels.
   """
   counts = np.zeros(num_classes)
   num_videos = 0

@@ -43,15 +43,12 @@ import sys
 import time
 from typing import NamedTuple
 
-if not __package__:
-  # Run as a file: Python searches this file's folder, not the project's.
-  sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-
-import startup  # isort: split
-
+import startup  # isort: skip
 import numpy as np
 import tensorflow as tf
 from absl import flags, logging
+
+import errors
 
 DEFAULT_FOLDER = "/tmp/yt8m_sample_data"
 FORMAT_VERSION = 1  # Increase it whenever the same arguments give other bytes.
@@ -111,7 +108,7 @@ _NOUNS = (  # noqa: SIM905 (64 lines as a list)
 ).split()
 
 
-class SampleDataError(startup.UserError, ValueError):
+class SampleDataError(errors.UserError, ValueError):
   """An argument or a folder that cannot be used; the text says what to do."""
 
 

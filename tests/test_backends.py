@@ -12,7 +12,6 @@ import random
 import subprocess
 import sys
 
-import startup  # isort: skip # noqa: F401
 import numpy as np
 import pytest
 from conftest import REPOSITORY

@@ -1,6 +1,5 @@
 """Tests of benchmarks/matrix_work.py."""
 
-import startup  # isort: skip # noqa: F401
 import pytest
 import tensorflow as tf
 

@@ -1,10 +1,8 @@
 import numpy as np
 import pytest
-
-import startup  # isort: skip
-
 from conftest import run_into_error, run_program, video_record, write_records
 
+import errors
 from data_tools import label_frequencies
 
 
@@ -47,7 +45,7 @@ def test_labels_come_in_batches_and_none_is_lost(tmp_path):
 def test_class_out_of_range_names_file_and_record(tmp_path):
   files = files_of(tmp_path, "train", [[0], [7]])
 
-  with pytest.raises(startup.UserError, match=r"record 1: .*found 7"):
+  with pytest.raises(errors.UserError, match=r"record 1: .*found 7"):
     list(label_frequencies.read_labels(files, 3))
 
 

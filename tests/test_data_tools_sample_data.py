@@ -19,7 +19,7 @@ import pytest
 import tensorflow as tf
 from absl import flags
 
-import startup
+import errors
 from data_tools import sample_data
 from data_tools.sample_data import SampleVideos, Settings
 
@@ -496,7 +496,7 @@ def test_an_occupied_folder_is_refused_before_any_work(tmp_path, monkeypatch):
     lambda: sample_data.ensure_sample_data(str(folder)),
   ]:
     # Every program shows a UserError as one line.
-    with pytest.raises(startup.UserError, match=str(folder)) as error:
+    with pytest.raises(errors.UserError, match=str(folder)) as error:
       make()
     assert isinstance(error.value, ValueError)
   assert [path.name for path in folder.iterdir()] == ["notes.txt"]

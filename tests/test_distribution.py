@@ -8,6 +8,7 @@ import time
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from conftest import (
   Program,
   checkpoint_values,
@@ -17,10 +18,8 @@ from conftest import (
   write_records,
 )
 
-import startup  # isort: skip
-import tensorflow as tf
-
 import distribution
+import errors
 import readers
 import train
 import train_dir as train_dirs
@@ -486,6 +485,6 @@ def test_a_cluster_of_one_machine_is_none(content):
   ],
 )
 def test_bad_clusters_are_refused(content, part):
-  with pytest.raises(startup.UserError, match="TF_CONFIG") as error:
+  with pytest.raises(errors.UserError, match="TF_CONFIG") as error:
     distribution.choose(content, None)
   assert part in str(error.value)

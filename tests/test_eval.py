@@ -7,6 +7,7 @@ import signal
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from conftest import (
   VIDEO_DATA_FLAGS,
   Program,
@@ -16,9 +17,6 @@ from conftest import (
   run_into_error,
   run_program,
 )
-
-import startup  # isort: skip # noqa: F401
-import tensorflow as tf
 
 SUMMARY_LINE = re.compile(
   r"I\d{4} [\d:.]+ +\d+ eval\.py:\d+\] epoch/eval number (?P<step>\d+)"

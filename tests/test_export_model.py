@@ -7,7 +7,6 @@ import subprocess
 import sys
 import threading
 
-import startup  # isort: skip # noqa: F401
 import numpy as np
 import pytest
 import tensorflow as tf

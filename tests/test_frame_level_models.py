@@ -3,7 +3,6 @@
 import math
 import re
 
-import startup  # isort: skip # noqa: F401
 import keras
 import numpy as np
 import pytest

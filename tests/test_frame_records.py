@@ -1,6 +1,5 @@
 """Tests of frame_records."""
 
-import startup  # isort: skip # noqa: F401
 import hypothesis
 import numpy as np
 import pytest

@@ -9,6 +9,7 @@ import tarfile
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from conftest import (
   Program,
   frame_record,
@@ -21,9 +22,7 @@ from conftest import (
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import startup  # isort: skip
-import tensorflow as tf
-
+import errors
 import inference
 import models
 import train_dir as train_dirs
@@ -73,7 +72,7 @@ def tiny_records(numbers, values=(0.0, 1.0)):
 
 
 def error_of(function, *arguments) -> str:
-  with pytest.raises(startup.UserError) as caught:
+  with pytest.raises(errors.UserError) as caught:
     function(*arguments)
   return str(caught.value)
 

@@ -16,8 +16,10 @@ import shutil
 import time
 
 import conftest
+import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from conftest import (
   REPOSITORY,
   event_tags,
@@ -26,10 +28,6 @@ from conftest import (
   video_record,
   write_records,
 )
-
-import startup  # isort: skip # noqa: F401
-import keras
-import tensorflow as tf
 
 import eval_util
 import models

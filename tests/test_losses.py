@@ -1,6 +1,5 @@
 """Tests of losses."""
 
-import startup  # isort: skip # noqa: F401
 import numpy as np
 import pytest
 import tensorflow as tf

@@ -2,7 +2,6 @@
 
 import math
 
-import startup  # isort: skip # noqa: F401
 import keras
 import numpy as np
 import pytest

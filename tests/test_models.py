@@ -6,7 +6,6 @@ import pathlib
 import random
 import re
 
-import startup  # isort: skip # noqa: F401
 import keras
 import numpy as np
 import pytest

@@ -5,6 +5,7 @@ import itertools
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from conftest import (
   frame_record,
   segment_record,
@@ -14,9 +15,7 @@ from conftest import (
 from hypothesis import given
 from hypothesis import strategies as st
 
-import startup  # isort: skip
-import tensorflow as tf
-
+import errors
 import readers
 
 NUM_CLASSES = 5
@@ -87,7 +86,7 @@ def ids_of(batches):
 
 def error_of(function, *arguments, **keywords) -> str:
   """The text of the UserError that a call raises."""
-  with pytest.raises(startup.UserError) as caught:
+  with pytest.raises(errors.UserError) as caught:
     function(*arguments, **keywords)
   return str(caught.value)
 

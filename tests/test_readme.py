@@ -5,13 +5,11 @@ import re
 import shlex
 import subprocess
 
+import keras
 import pytest
 from absl import flags
 from absl.testing import flagsaver
 from conftest import REPOSITORY, run_program
-
-import startup  # isort: skip # noqa: F401
-import keras
 
 import eval as eval_program
 import export_model

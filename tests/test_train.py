@@ -14,6 +14,7 @@ import types
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from conftest import (
   FRAME_DATA_FLAGS,
   REPOSITORY,
@@ -31,9 +32,7 @@ from conftest import (
   write_records,
 )
 
-import startup  # isort: skip
-import tensorflow as tf
-
+import errors
 import models
 import readers
 import train
@@ -571,7 +570,7 @@ def test_profile_of_some_steps(data_dir, tmp_path):
 
 @pytest.mark.parametrize("given", ["3", "0,3", "5,4", "a,b", "1,2,3", "-1,2"])
 def test_steps_to_profile_that_cannot_be(given):
-  with pytest.raises(startup.UserError, match="--profile_steps") as error:
+  with pytest.raises(errors.UserError, match="--profile_steps") as error:
     train.profile_steps_from_flag(given.split(","))
   assert repr(given) in str(error.value)
 
@@ -1071,7 +1070,7 @@ def test_no_checkpoint_of_a_diverged_model(tiny_files, tmp_path, max_steps):
       export_model_steps=1,
       keep_checkpoints=0,
     )
-  except startup.UserError as error:
+  except errors.UserError as error:
     message = str(error)
   saved = checkpoint_steps(tmp_path)
   assert "diverged" in message or saved == set(range(1, max_steps + 1))
@@ -1121,7 +1120,7 @@ def test_optimizer_settings_are_the_starters():
 
 
 def optimizer_error(name):
-  with pytest.raises(startup.UserError) as caught:
+  with pytest.raises(errors.UserError) as caught:
     train.make_optimizer(name)
   return str(caught.value)
 

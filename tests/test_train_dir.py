@@ -5,12 +5,12 @@ import json
 import os
 import tarfile
 
-import startup  # isort: skip
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
+import errors
 import models
 import train_dir as train_dirs
 
@@ -142,7 +142,7 @@ def test_a_folder_of_the_user_is_never_replaced(tmp_path, make):
   thesis = tmp_path / "thesis"
   write_files(thesis, ["thesis.tex"])
   with (
-    pytest.raises(startup.UserError, match="thesis, a folder with other files"),
+    pytest.raises(errors.UserError, match="thesis, a folder with other files"),
     train_dirs.written_aside(str(thesis)) as aside,
   ):
     make(aside)
@@ -152,7 +152,7 @@ def test_a_folder_of_the_user_is_never_replaced(tmp_path, make):
 def test_a_file_never_replaces_a_saved_model(tmp_path):
   write_files(tmp_path / "step_1", ["saved_model.pb"])
   with (
-    pytest.raises(startup.UserError, match="is a folder"),
+    pytest.raises(errors.UserError, match="is a folder"),
     train_dirs.written_aside(str(tmp_path / "step_1")) as aside,
     open(aside, "w") as file,
   ):
@@ -190,7 +190,7 @@ def test_model_flags_come_back_as_they_were(tmp_path):
 
 def test_missing_model_flags(tmp_path):
   assert train_dirs.read_model_flags(str(tmp_path)) is None
-  with pytest.raises(startup.UserError, match="model_flags") as error:
+  with pytest.raises(errors.UserError, match="model_flags") as error:
     train_dirs.require_model_flags(str(tmp_path))
   assert f"--train_dir={tmp_path}" in str(error.value)
   assert "train.py" in str(error.value)
@@ -202,7 +202,7 @@ def test_missing_model_flags(tmp_path):
 )
 def test_model_flags_that_are_no_json(tmp_path, content):
   (tmp_path / "model_flags.json").write_bytes(content)
-  with pytest.raises(startup.UserError, match="Expected JSON in") as error:
+  with pytest.raises(errors.UserError, match="Expected JSON in") as error:
     train_dirs.read_model_flags(str(tmp_path))
   assert str(tmp_path / "model_flags.json") in str(error.value)
 
@@ -216,9 +216,7 @@ def test_model_flags_of_the_original_code(tmp_path):
     "label_loss": "CrossEntropyLoss",
   }
   (tmp_path / "model_flags.json").write_text(json.dumps(content))
-  with pytest.raises(
-    startup.UserError, match="num_classes is missing"
-  ) as error:
+  with pytest.raises(errors.UserError, match="num_classes is missing") as error:
     train_dirs.require_model_flags(str(tmp_path))
   assert "TensorFlow 1" in str(error.value)
 
@@ -240,7 +238,7 @@ def test_another_model_is_refused_with_the_flags_that_differ(tmp_path):
     "num_classes": 4,
     "moe_num_mixtures": 2,
   }
-  with pytest.raises(startup.UserError) as error:
+  with pytest.raises(errors.UserError) as error:
     train_dirs.check_same_model(folder, new)
   message = str(error.value)
   assert f"--train_dir={folder}" in message
@@ -321,7 +319,7 @@ def test_remove_run_keeps_notes_beside_scores_and_exports(tmp_path):
 def test_a_model_is_not_unpacked_over_a_run(tmp_path):
   write_files(tmp_path / "run", ["checkpoint", "model_flags.json"])
   before = all_files(tmp_path)
-  with pytest.raises(startup.UserError, match="--untar_model_dir"):
+  with pytest.raises(errors.UserError, match="--untar_model_dir"):
     train_dirs.extract_model_tgz("any.tgz", str(tmp_path / "run"))
   assert all_files(tmp_path) == before
 
@@ -338,7 +336,7 @@ def test_remove_run_empties_a_folder_of_its_own_files(tmp_path):
 def test_a_folder_that_is_no_train_dir_is_never_emptied(tmp_path, name):
   write_files(tmp_path, [name])
   for function in (train_dirs.check_removable, train_dirs.remove_run):
-    with pytest.raises(startup.UserError, match="--start_new_model") as error:
+    with pytest.raises(errors.UserError, match="--start_new_model") as error:
       function(str(tmp_path))
     assert f"--train_dir={tmp_path}" in str(error.value)
     assert repr(name.split("/")[0]) in str(error.value)
@@ -349,7 +347,7 @@ def test_a_file_is_no_train_dir(tmp_path):
   path = tmp_path / "file"
   path.write_text("mine")
   for function in (train_dirs.check_removable, train_dirs.remove_run):
-    with pytest.raises(startup.UserError, match="is a file"):
+    with pytest.raises(errors.UserError, match="is a file"):
       function(str(path))
   assert path.read_text() == "mine"
 
@@ -506,7 +504,7 @@ def test_a_train_dir_may_be_moved(tmp_path):
 
 def test_a_missing_checkpoint(tmp_path):
   assert train_dirs.latest_checkpoint(str(tmp_path / "missing")) is None
-  with pytest.raises(startup.UserError, match="found none") as error:
+  with pytest.raises(errors.UserError, match="found none") as error:
     train_dirs.require_checkpoint(str(tmp_path))
   assert f"--train_dir={tmp_path}" in str(error.value)
 
@@ -545,7 +543,7 @@ def test_load_weights_takes_the_model_of_a_whole_run(saved_run):
 )
 def test_load_weights_refuses_another_model(saved_run, changes):
   _, _, path = saved_run
-  with pytest.raises(startup.UserError, match="received others") as error:
+  with pytest.raises(errors.UserError, match="received others") as error:
     train_dirs.load_weights(small_model(**changes), path)
   assert path in str(error.value)
   assert "\n" not in str(error.value)
@@ -556,14 +554,14 @@ def test_load_weights_refuses_a_model_with_weights_of_its_own(tmp_path):
   changes = {"model": "LstmModel", "frame_features": True, "lstm_cells": 2}
   smaller = small_model(**changes, lstm_layers=1)
   path = train_dirs.Checkpoints(str(tmp_path), 5, model=smaller).save(1)
-  with pytest.raises(startup.UserError, match="received others"):
+  with pytest.raises(errors.UserError, match="received others"):
     train_dirs.load_weights(small_model(**changes, lstm_layers=2), path)
 
 
 def test_restore_refuses_another_model(saved_run):
   folder, _, path = saved_run
   run = {**make_run(0), "model": small_model(num_classes=4)}
-  with pytest.raises(startup.UserError, match="received others") as error:
+  with pytest.raises(errors.UserError, match="received others") as error:
     train_dirs.Checkpoints(str(folder), 5, **run).restore()
   assert path in str(error.value)
 
@@ -586,10 +584,10 @@ def test_a_damaged_checkpoint_is_told_to_the_user(saved_run, ending, damage):
   folder, _, path = saved_run
   file = folder / f"model.ckpt-5.{ending}"
   file.write_bytes(damage(file.read_bytes()))
-  with pytest.raises(startup.UserError, match="damaged file") as error:
+  with pytest.raises(errors.UserError, match="damaged file") as error:
     train_dirs.load_weights(small_model(), path)
   assert path in str(error.value)
-  with pytest.raises(startup.UserError, match="damaged file") as error:
+  with pytest.raises(errors.UserError, match="damaged file") as error:
     train_dirs.Checkpoints(str(folder), 5, **make_run(0)).restore()
   assert path in str(error.value)
 
@@ -656,7 +654,7 @@ def make_archive(path, names):
 def test_an_archive_of_something_else(tmp_path, names):
   tgz = tmp_path / "model.tgz"
   make_archive(tgz, names)
-  with pytest.raises(startup.UserError, match="and one checkpoint in") as error:
+  with pytest.raises(errors.UserError, match="and one checkpoint in") as error:
     train_dirs.extract_model_tgz(str(tgz), str(tmp_path / "out"))
   assert f"{tgz}, found {', '.join(names) or 'nothing'}." in str(error.value)
   assert all_files(tmp_path / "out") == {}
@@ -665,7 +663,7 @@ def test_an_archive_of_something_else(tmp_path, names):
 def test_an_archive_cannot_write_outside_its_folder(tmp_path):
   tgz = tmp_path / "model.tgz"
   make_archive(tgz, ["../evil", "model_flags.json", "model.ckpt-5.index"])
-  with pytest.raises(startup.UserError, match="is none"):
+  with pytest.raises(errors.UserError, match="is none"):
     train_dirs.extract_model_tgz(str(tgz), str(tmp_path / "out"))
   assert not (tmp_path / "evil").exists()
 
@@ -681,7 +679,7 @@ def test_a_damaged_archive(saved_run, tmp_path, damage):
   tgz = tmp_path / "model.tgz"
   train_dirs.write_model_tgz(str(folder), path, str(tgz))
   tgz.write_bytes(damage(tgz.read_bytes()))
-  with pytest.raises(startup.UserError, match="archive of a model") as error:
+  with pytest.raises(errors.UserError, match="archive of a model") as error:
     train_dirs.extract_model_tgz(str(tgz), str(tmp_path / "out"))
   assert str(tgz) in str(error.value)
 

@@ -1,6 +1,5 @@
 """Tests of video_level_models."""
 
-import startup  # isort: skip # noqa: F401
 import keras
 import numpy as np
 import pytest

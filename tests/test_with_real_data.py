@@ -3,10 +3,8 @@
 import json
 
 import pytest
-from conftest import run_program
-
-import startup  # isort: skip # noqa: F401
 import tensorflow as tf
+from conftest import run_program
 
 FEATURES = (
   "--feature_names=mean_rgb,mean_audio",
