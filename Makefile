@@ -1,53 +1,90 @@
-# make demo   sample data -> training -> evaluation -> predictions.csv
-# make test   lint and the fast tests
-# make test-slow   the tests that take minutes
-# make test-backends   the models on JAX and PyTorch, a part of the two above
-# make learn  what each model can learn; an hour. Tables to the terminal,
-#             with LEARNING_RESULTS=<file> as JSON too
-# make two-workers   trains as two machines would, both of them this one
-# make bench  the benchmarks, 50 minutes; results to benchmarks/results/
+# make demo           sample data -> training -> evaluation -> predictions.csv
+# make test           lint and the fast tests
+# make lint           ruff, types; .pre-commit-config.yaml runs it too
+# make docs           writes docs/flags.md from the flags of the programs
+# make test-pythons   the fast tests on each installed Python of PYTHONS
+# make test-slow      the tests that take minutes
+# make test-backends  only the models on JAX and PyTorch; test and test-slow
+#                     run a part each
+# make learn          what each model can learn, about an hour; prints tables,
+#                     with LEARNING_RESULTS=<file> also writes JSON
+# make two-workers    trains as two machines would, on this one
+# make bench          the benchmarks, 50 minutes; results in benchmarks/results/
 
 PYTHON ?= python3
+PYTHONS ?= 3.11 3.12 3.13
 VENV ?= .venv
 RUN := $(VENV)/bin/python
 DEMO_DIR ?= /tmp/yt8m_demo
-SAMPLE_DIR := /tmp/yt8m_sample_data
 PIP_INSTALL := $(VENV)/bin/pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test test-slow test-backends learn lint two-workers bench clean
+# Extra options for pytest: `make test PYTEST_FLAGS="-k export"`.
+PYTEST_FLAGS ?=
+FAST_TESTS = $(RUN) -m pytest --numprocesses=2 --dist=worksteal --durations=25 \
+  $(PYTEST_FLAGS)
+
+.PHONY: demo test test-pythons fast-tests test-slow test-backends learn lint \
+  docs two-workers bench clean
 
 $(VENV)/bin/activate:
 	@echo "== Creating $(VENV)"
 	@$(PYTHON) -m venv $(VENV)
 
-$(VENV)/.installed: $(VENV)/bin/activate requirements.txt constraints.txt
+$(VENV)/.installed: $(VENV)/bin/activate requirements.txt \
+    requirements/constraints.txt
 	@echo "== Installing requirements.txt into $(VENV)"
 	@$(PIP_INSTALL) -r requirements.txt
 	@touch $@
 
-$(VENV)/.installed-dev: $(VENV)/.installed requirements-dev.txt
-	@echo "== Installing requirements-dev.txt into $(VENV)"
-	@$(PIP_INSTALL) -r requirements-dev.txt
+$(VENV)/.installed-dev: $(VENV)/.installed requirements/dev.txt
+	@echo "== Installing requirements/dev.txt into $(VENV)"
+	@$(PIP_INSTALL) -r requirements/dev.txt
 	@touch $@
 
-# TensorFlow imports JAX where it finds it, so each backend has its own Python,
-# where tests/test_backends.py looks for it.
-$(VENV)/%/.installed: requirements-%.txt constraints.txt | $(VENV)/bin/activate
+# TensorFlow imports JAX if it is installed, so each backend has its own
+# environment, where tests/test_backends.py looks for it.
+$(VENV)/%/.installed: requirements/%.txt \
+    requirements/constraints.txt | $(VENV)/bin/activate
 	@echo "== Installing $< into $(VENV)/$*"
 	@$(PYTHON) -m venv $(VENV)/$*
 	@$(VENV)/$*/bin/pip install --quiet --disable-pip-version-check -r $<
 	@touch $@
 
 demo: $(VENV)/.installed
-	@PYTHON=$(RUN) DEMO_DIR=$(DEMO_DIR) SAMPLE_DIR=$(SAMPLE_DIR) \
-	  bash data_tools/demo.sh
+	@PYTHON=$(RUN) DEMO_DIR=$(DEMO_DIR) bash data_tools/demo.sh
 
 lint: $(VENV)/.installed-dev
 	@$(VENV)/bin/ruff check .
 	@$(VENV)/bin/ruff format --check .
+	@$(VENV)/bin/basedpyright --pythonpath $(RUN)
+
+docs: $(VENV)/.installed
+	@$(RUN) -m docs.make_flags_page
 
 test: lint $(VENV)/jax/.installed
-	@YT8M_BACKENDS=jax $(RUN) -m pytest --numprocesses=2 --dist=loadfile
+	@YT8M_BACKENDS=jax $(FAST_TESTS)
+
+# Each Python has its own environment (.venv-3.12, ...), without JAX. python3.12
+# on the PATH may be a pyenv shim that fails unless this version is selected;
+# then the interpreters in pyenv's folder are tried.
+test-pythons:
+	@for version in $(PYTHONS); do \
+	  found=; \
+	  for python in python$$version \
+	      "$$(pyenv root 2>/dev/null)"/versions/$$version.*/bin/python; do \
+	    "$$python" -c "import venv" 2>/dev/null && found=$$python && break; \
+	  done; \
+	  if [ -z "$$found" ]; then \
+	    echo "== Python $$version is not installed: skipped"; \
+	    continue; \
+	  fi; \
+	  echo "== Python $$version: $$found"; \
+	  $(MAKE) --no-print-directory fast-tests VENV=.venv-$$version \
+	    PYTHON="$$found" || exit 1; \
+	done
+
+fast-tests: $(VENV)/.installed-dev
+	@$(FAST_TESTS)
 
 test-slow: $(VENV)/.installed-dev $(VENV)/torch/.installed
 	@YT8M_BACKENDS=torch $(RUN) -m pytest -m "slow and not learn"
@@ -72,4 +109,4 @@ bench: $(VENV)/.installed-dev
 	@$(RUN) -m benchmarks.run_all
 
 clean:
-	@rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis
+	@rm -rf $(VENV) .venv-* .pytest_cache .ruff_cache .hypothesis

@@ -5,18 +5,18 @@ the precision at the positive's rank, divided by the number of positives:
 
   AP = 1 / P * sum over positives i of (positives up to rank i) / (rank of i)
 
-Predictions are ranked from the largest to the smallest. Within a tie negatives
-come before positives: a model gains nothing from equal predictions, and the
-score depends on what is in the ranking, never on the order of its arrival.
+Predictions are ranked from the largest to the smallest. Of equal predictions,
+negatives come before positives. So a model gains nothing from equal
+predictions, and the score does not depend on the order of arrival.
 """
 
 import numbers
 
 import numpy as np
 
-# Pieces are joined once they hold this many entries: enough that the cost of a
-# NumPy call and of an array object is nothing beside the entries, and small
-# beside what an evaluation keeps.
+# Pieces are joined once they hold this many entries: enough to make the
+# overhead of a NumPy call and of an array object negligible, and small compared
+# with what an evaluation keeps.
 _BLOCK_ENTRIES = 1 << 18
 
 
@@ -29,7 +29,7 @@ def as_floats(predictions):
   Returns:
     An array of the same shape: float32 stays float32, float64 stays float64,
     and smaller types (float16, bfloat16, int8) become float32. It may be the
-    array that was given.
+    same array.
   """
   predictions = np.asarray(predictions)
   return predictions.astype(
@@ -44,27 +44,27 @@ def check_top_n(top_n, name="top_n"):
   ):
     raise ValueError(
       f"Expected {name} to be a positive integer, or None for the whole "
-      f"ranking; received {top_n!r}."
+      f"ranking, received {top_n!r}. Pass one of these."
     )
 
 
 def average_precision(positives, negatives, num_positives=None, n=None):
-  """Average precision of the ranking that positives and negatives form.
+  """Average precision of the ranking of positives and negatives together.
 
-  Both arrays are sorted in place, which spares copies of what can be most of a
+  Both arrays are sorted in place, to avoid copies: they can be most of a
   program's memory.
 
   Args:
     positives: (num_ranked_positives,) floats, the predictions of the positives,
       in any order.
     negatives: (num_ranked_negatives,) floats, those of the negatives.
-    num_positives: all positives, where some are not in the ranking. None: the
-      ranking holds all of them.
-    n: number of ranks that count, None for all. The positives are then at most
-      n too, so that a perfect ranking scores 1.
+    num_positives: the number of all positives, if some are not in the ranking.
+      None: the ranking holds all of them.
+    n: number of ranks that count, None for all. The number of positives is
+      limited to n too, so that a perfect ranking scores 1.
 
   Returns:
-    The average precision, a float; 0.0 where there is no positive at all.
+    The average precision, a float; 0.0 without positives.
   """
   if num_positives is None:
     num_positives = len(positives)
@@ -72,8 +72,8 @@ def average_precision(positives, negatives, num_positives=None, n=None):
     num_positives = min(num_positives, n)
   if not num_positives:
     return 0.0
-  # Sorted apart, they need neither an index array nor pairs, and searching from
-  # the left puts the negatives of a tie before its positives.
+  # Sorted separately, they need neither an index array nor pairs. Searching
+  # from the left puts negatives before positives of the same value.
   positives.sort()
   positives = positives[::-1]
   negatives.sort()
@@ -87,9 +87,9 @@ def average_precision(positives, negatives, num_positives=None, n=None):
 class ArrayBlocks:
   """Parallel one-dimensional arrays that grow by appending.
 
-  Every entry is copied at most once after it was appended and no room is
-  reserved, so that the memory kept is that of the entries, whether they come a
-  million at a time or one by one.
+  Every entry is copied at most once after it was appended and no space is
+  reserved, so the memory is that of the entries, whether they arrive a million
+  at a time or one by one.
   """
 
   def __init__(self):
@@ -98,10 +98,10 @@ class ArrayBlocks:
     self._piece_entries = 0
 
   def append(self, *columns):
-    """Adds entries; the arrays, all of one length, now belong to this object.
+    """Adds entries; takes over the arrays, which have the same length.
 
     Args:
-      *columns: (entries,) arrays, as many at each call.
+      *columns: (entries,) arrays, the same number in each call.
     """
     self._pieces.append(columns)
     self._piece_entries += len(columns[0])
@@ -127,13 +127,13 @@ class ArrayBlocks:
 class AveragePrecisionCalculator:
   """Average precision of one ranking whose predictions arrive in parts.
 
-  The result is exact and is the same for every order of arrival and every way
-  of cutting the data into `accumulate` calls.
+  The result is exact. It does not depend on the order of arrival or on how the
+  data is divided into calls of `accumulate`.
 
   Args:
-    top_n: number of best predictions that are kept and ranked, or None for all
-      of them. Memory is then bounded by about twice that many predictions and
-      one call's.
+    top_n: number of best predictions that are kept and ranked, or None for all.
+      With a number, memory is limited to about twice as many predictions plus
+      those of one call.
 
   Raises:
     ValueError: top_n is neither None nor a positive integer.
@@ -167,31 +167,34 @@ class AveragePrecisionCalculator:
     """Adds predictions to the ranking.
 
     Args:
-      predictions: (predictions,) numbers, the larger the surer.
+      predictions: (predictions,) numbers, larger for more likely positives.
       actuals: (predictions,) labels; those above zero are positive.
-      num_positives: number of positives that these predictions stand for, where
-        some are missing among them (cut off before). None: as many as there are
-        in actuals.
+      num_positives: number of all positives, if some are not among these
+        predictions (cut off before). None: the positives in actuals.
 
     Raises:
       ValueError: the lengths differ, a prediction is NaN, or num_positives is
-        negative or not a number. Nothing is accumulated then.
+        negative or not a number. In this case nothing is accumulated.
     """
     predictions, actuals = _check_ranking(predictions, actuals)
     if num_positives is None:
       num_positives = int(np.count_nonzero(actuals))
-    elif not isinstance(num_positives, numbers.Number) or num_positives < 0:
+    elif (
+      not isinstance(num_positives, (int, float, np.number))
+      or num_positives < 0
+    ):
       raise ValueError(
         "Expected num_positives to be a number that is not negative, or None "
-        f"to count the positives in actuals; received {num_positives!r}."
+        f"to count the positives in actuals, received {num_positives!r}. Pass "
+        "the number of all positives."
       )
     self._num_positives += num_positives
     if not len(predictions):
       return
-    # The caller may go on to change its array.
+    # The caller may change its array later.
     self._ranking.append(predictions.copy(), actuals)
-    # A ranking twice as long as needed is cut in half: each prediction then
-    # pays for a bounded share of a sort.
+    # A ranking is cut in half once it is twice as long as needed, so that the
+    # cost of sorting is constant for each prediction.
     if (
       self._top_n is not None
       and len(self._ranking) > 2 * self._top_n + _BLOCK_ENTRIES // 64
@@ -214,10 +217,10 @@ class AveragePrecisionCalculator:
     self._num_positives = 0
 
   def peek_ap_at_n(self):
-    """Average precision of what was accumulated, which stays as it is.
+    """Average precision of everything accumulated, which is kept.
 
     Returns:
-      The average precision over the top_n best predictions, a float; 0.0 where
+      The average precision over the top_n best predictions, a float; 0.0 if
       nothing was accumulated.
     """
     if not self.heap_size:
@@ -239,7 +242,7 @@ class AveragePrecisionCalculator:
       actuals: (predictions,) labels; those above zero are positive.
 
     Returns:
-      The average precision, a float; 0.0 where there is no positive.
+      The average precision, a float; 0.0 without positives.
 
     Raises:
       ValueError: the lengths differ, or a prediction is NaN.
@@ -247,19 +250,21 @@ class AveragePrecisionCalculator:
     return AveragePrecisionCalculator.ap_at_n(predictions, actuals, n=None)
 
   @staticmethod
-  def ap_at_n(predictions, actuals, n=20, total_num_positives=None):
+  def ap_at_n(
+    predictions, actuals, n: int | None = 20, total_num_positives=None
+  ):
     """Average precision of the n best predictions of a ranking.
 
     Args:
       predictions: (predictions,) numbers, in any order.
       actuals: (predictions,) labels; those above zero are positive.
       n: number of ranks that count, None for all.
-      total_num_positives: all positives, where some are not in the ranking.
-        None: as many as there are in actuals.
+      total_num_positives: the number of all positives, if some are not in the
+        ranking. None: the positives in actuals.
 
     Returns:
       The sum of the precisions at the positives among the first n, divided by
-      the smaller of n and the number of positives; 0.0 where there is none.
+      the smaller of n and the number of positives; 0.0 without positives.
 
     Raises:
       ValueError: the lengths differ, a prediction is NaN, or n is neither None
@@ -278,13 +283,13 @@ def _check_ranking(predictions, actuals):
   actuals = np.asarray(actuals)
   if predictions.ndim != 1 or predictions.shape != actuals.shape:
     raise ValueError(
-      "Expected predictions and actuals to be lists of the same length; "
+      "Expected predictions and actuals to be lists of the same length, "
       f"received shapes {predictions.shape} and {actuals.shape}. Pass one "
       "actual for each prediction."
     )
   if np.isnan(predictions).any():
     raise ValueError(
-      "Expected predictions that can be ranked; received "
+      "Expected predictions that can be ranked, received "
       f"{np.count_nonzero(np.isnan(predictions))} NaN among "
       f"{predictions.size}. The model diverged: train it with a lower learning "
       "rate, or evaluate an earlier checkpoint."

@@ -10,225 +10,146 @@ import os
 import time
 
 import startup  # isort: skip
-import keras
-import numpy as np
 import tensorflow as tf
 from absl import flags, logging
 
-import distribution
 import errors
 import eval_util
 import losses
-import models
-import readers
-import train_dir as train_dirs
-from data_tools import sample_data
+import program_flags
+import train
+from engine import distribution
+from engine import files as files_in_place
+from engine import train_dir as train_dirs
+from engine.forward import ForwardPass
+from records import shards
 
 FLAGS = flags.FLAGS
 
 _POLL_SECONDS = 2.0
 
 
-def define_flags() -> None:
+def define_flags(flag_values: flags.FlagValues = FLAGS) -> None:
   """Defines the flags of this program."""
-  flags.DEFINE_string(
-    "train_dir", "/tmp/yt8m_model/", "Folder with the trained model."
-  )
-  flags.DEFINE_string(
+  program_flags.define_graph_flags(flag_values, trained=True)
+  data = program_flags.Subject(program_flags.DATA, flag_values)
+  data.string(
     "eval_data_pattern",
     "",
     "Glob pattern of the TFRecord files, several with commas between; empty:"
     " the built-in sample data.",
   )
-  flags.DEFINE_bool(
+  data.bool(
     "segment_labels", False, "Score the rated 5 s segments of the videos."
   )
-  flags.DEFINE_integer("batch_size", 1024, "Videos a step.", lower_bound=1)
-  flags.DEFINE_integer(
-    "num_readers", 8, "Files read at the same time.", lower_bound=1
+  data.integer("batch_size", 1024, "Videos a step.", lower_bound=1)
+  data.integer("num_readers", 8, "Files read at the same time.", lower_bound=1)
+  program_flags.Subject(program_flags.MODEL, flag_values).string(
+    "train_dir", "/tmp/yt8m_model/", "Folder with the trained model."
   )
-  flags.DEFINE_bool(
+  output = program_flags.Subject(program_flags.OUTPUT, flag_values)
+  output.bool(
     "run_once",
     False,
     "Score the newest checkpoint and end; False: wait for new ones.",
   )
-  flags.DEFINE_integer(
+  output.integer(
     "top_k", 20, "Best predictions of each video that GAP ranks.", lower_bound=1
   )
+  program_flags.define_device_flags(flag_values)
 
 
-def make_score_batch(
-  model: keras.Model, loss: losses.BaseLoss, placement, with_xla: bool
-):
-  """Compiles the forward pass and the loss of each video.
+def accept_flags() -> None:
+  """Accepts the flags of train.py that have no effect here."""
+  program_flags.accept_flags_of(train.define_flags)
+
+
+# --------------------------------------------------------------------------
+# Scores of a checkpoint
+
+
+def score_checkpoint(
+  forward: ForwardPass,
+  checkpoint: str,
+  num_classes: int,
+  top_k: int,
+) -> dict:
+  """Scores a checkpoint on every example once.
 
   Args:
-    model: as from models.build_model.
-    loss: of each video.
-    placement: a distribution.Placement.
-    with_xla: whether XLA shall compile it, on a single device.
+    forward: over labelled examples, with a loss.
+    checkpoint: path without its file endings.
+    num_classes: of the model.
+    top_k: best predictions of each video that GAP ranks.
 
   Returns:
-    A function from the numeric part of a batch to predictions (batch, classes)
-    and losses (batch,).
+    global_step, num_examples, avg_loss, a score for each of eval_util.METRICS
+    by its key, and examples_per_second.
+
+  Raises:
+    errors.UserError: a record is not as the flags say; a prediction is not
+      finite; there are no examples.
   """
-
-  def score(batch):
-    predictions = model(
-      {name: batch[name] for name in ("video_matrix", "num_frames")},
-      training=False,
-    )["predictions"]
-    video_losses = loss.per_video_loss(
-      predictions, batch["labels"], batch.get("label_weights")
-    )
-    return predictions, video_losses
-
-  return placement.compile_forward(score, with_xla)
-
-
-class Evaluation:
-  """Scores checkpoints of one model on one set of files.
-
-  Args:
-    model_flags: see train_dir.py.
-    files: labelled TFRecord files.
-    batch_size: videos a step.
-    segment_labels: score rated segments.
-    num_readers: files read at the same time.
-    top_k: best predictions of each video that GAP ranks.
-    placement: a distribution.Placement; None for one device.
-  """
-
-  def __init__(
-    self,
-    model_flags: dict,
-    files: list[str],
-    *,
-    batch_size: int = 1024,
-    segment_labels: bool = False,
-    num_readers: int = 8,
-    top_k: int = 20,
-    placement: distribution.Placement | None = None,
-  ):
-    placement = placement or distribution.Placement()
-    self._files = files
-    self._reader = readers.open_reader(model_flags, files, True, segment_labels)
-    self._batches = readers.evaluation_batches(
-      self._reader, files, batch_size, True, num_readers
-    )
-    with placement.strategy.scope():
-      self._model = models.build_model(model_flags, self._reader.quantized)
-    self._metrics = eval_util.EvaluationMetrics(
-      model_flags["num_classes"], top_k
-    )
-    self._score_batch = make_score_batch(
-      self._model,
-      losses.find_class_by_name(model_flags["label_loss"])(),
-      placement,
-      models.compiles_predictions(model_flags),
-    )
-
-  def score(self, checkpoint: str) -> dict:
-    """Scores a checkpoint on every example once.
-
-    Args:
-      checkpoint: path without its file endings.
-
-    Returns:
-      global_step, num_examples, avg_hit_at_one, avg_perr, avg_loss, map, gap,
-      examples_per_second.
-
-    Raises:
-      errors.UserError: a record is not as the flags say; the model's
-        predictions are no numbers.
-    """
-    train_dirs.load_weights(self._model, checkpoint)
-    step = train_dirs.checkpoint_step(checkpoint)
-    self._metrics.clear()
-    num_examples = 0
-    began = last_line = time.monotonic()
-    try:
-      for batch in self._batches:
-        predictions, video_losses = self._score_batch(
-          readers.numeric_part(batch)
-        )
-        weights = batch.get("label_weights")
-        scores = self._metrics.accumulate(
-          predictions.numpy(),
-          batch["labels"].numpy(),
-          video_losses.numpy(),
-          None if weights is None else weights.numpy(),
-        )
-        num_examples += len(video_losses)
-        now = time.monotonic()
-        if now - last_line > 5.0:
-          logging.info(
-            "examples_processed: %d | global_step %d | Batch Hit@1: %.3f |"
-            " Batch PERR: %.3f | Batch Loss: %.3f | Examples_per_sec: %.3f",
-            num_examples,
-            step,
-            scores["hit_at_one"],
-            scores["perr"],
-            scores["loss"],
-            num_examples / (now - began),
-          )
-          last_line = now
-    except readers.READ_ERRORS:
-      readers.raise_for_bad_record(self._reader, self._files, True)
-      raise
-    except ValueError as error:
-      raise errors.UserError(f"Scoring {checkpoint} failed: {error}") from error
-    if not num_examples:
-      raise errors.UserError(
-        f"Expected examples in {self._files[0]} and the files after it, found"
-        " none. With --segment_labels, records need rated segments."
+  forward.load_weights(checkpoint)
+  step = train_dirs.checkpoint_step(checkpoint)
+  metrics = eval_util.EvaluationMetrics(num_classes, top_k)
+  progress = None
+  try:
+    for batch, (predictions, video_losses), progress in forward.run():
+      weights = batch.get("label_weights")
+      scores = metrics.accumulate(
+        predictions.numpy(),
+        batch["labels"].numpy(),
+        video_losses.numpy(),
+        None if weights is None else weights.numpy(),
       )
-    found = self._metrics.get()
-    average_precisions = found["aps"]
-    return {
-      "global_step": step,
-      "num_examples": num_examples,
-      "avg_hit_at_one": float(found["avg_hit_at_one"]),
-      "avg_perr": float(found["avg_perr"]),
-      "avg_loss": float(found["avg_loss"]),
-      "map": float(np.mean(average_precisions)) if average_precisions else 0.0,
-      "gap": float(found["gap"]),
-      "examples_per_second": num_examples / (time.monotonic() - began),
-    }
+      if progress.is_due:
+        logging.info(
+          "examples_processed: %d | global_step %d | Batch Hit@1: %.3f |"
+          " Batch PERR: %.3f | Batch Loss: %.3f | Examples_per_sec: %.3f",
+          progress.num_examples,
+          step,
+          scores["hit_at_one"],
+          scores["perr"],
+          scores["loss"],
+          progress.rate,
+        )
+  except ValueError as error:
+    raise errors.UserError(f"Scoring {checkpoint} failed: {error}") from error
+  if progress is None:
+    raise errors.UserError(
+      "Expected examples in the files of --eval_data_pattern, received none."
+      " With --segment_labels, records need rated segments."
+    )
+  return {
+    "global_step": step,
+    "num_examples": progress.num_examples,
+    **metrics.scores(),
+    "examples_per_second": progress.rate,
+  }
 
 
 def report(scores: dict, eval_dir: str, writer, segment_labels: bool) -> None:
   """Writes scores to metrics-<step>.json, to TensorBoard and to the log.
 
   Args:
-    scores: as from Evaluation.score.
+    scores: as from score_checkpoint.
     eval_dir: folder of the JSON file.
     writer: a tf.summary writer.
     segment_labels: whether segments were scored.
   """
   step = scores["global_step"]
   scope = "SegEval" if segment_labels else "Eval"
-  train_dirs.write_json(
+  files_in_place.write_json(
     os.path.join(
       eval_dir,
       f"{'segment-' if segment_labels else ''}metrics-{step}.json",
     ),
     scores,
   )
-  tags = {
-    "GlobalStep/{}_Hit@1": "avg_hit_at_one",
-    "GlobalStep/{}_Perr": "avg_perr",
-    "GlobalStep/{}_Loss": "avg_loss",
-    "GlobalStep/{}_Example_Second": "examples_per_second",
-    "Epoch/{}_Avg_Hit@1": "avg_hit_at_one",
-    "Epoch/{}_Avg_Perr": "avg_perr",
-    "Epoch/{}_Avg_Loss": "avg_loss",
-    "Epoch/{}_MAP": "map",
-    "Epoch/{}_GAP": "gap",
-  }
   with writer.as_default(step=step):
-    for tag, name in tags.items():
-      tf.summary.scalar(tag.format(scope), scores[name])
+    for tag, name in eval_util.evaluation_tags(scope).items():
+      tf.summary.scalar(tag, scores[name])
   writer.flush()
   # Last: whoever waits for this line finds the rest written.
   logging.info(
@@ -243,6 +164,10 @@ def report(scores: dict, eval_dir: str, writer, segment_labels: bool) -> None:
   )
 
 
+# --------------------------------------------------------------------------
+# Checkpoints, one after the other
+
+
 def wait_for_checkpoint(train_dir: str, run_once: bool) -> None:
   """Waits until training has saved a checkpoint; with run_once it must have.
 
@@ -252,7 +177,11 @@ def wait_for_checkpoint(train_dir: str, run_once: bool) -> None:
   if run_once:
     train_dirs.require_checkpoint(train_dir)
   elif train_dirs.latest_checkpoint(train_dir) is None:
-    logging.info("Waiting for a checkpoint in %s.", train_dir)
+    logging.info(
+      "Waiting for train.py to save the first checkpoint in %s. Ctrl-C ends"
+      " this program.",
+      train_dir,
+    )
     while train_dirs.latest_checkpoint(train_dir) is None:
       time.sleep(_POLL_SECONDS)
 
@@ -263,7 +192,10 @@ def evaluate(
   *,
   run_once: bool = True,
   segment_labels: bool = False,
-  **settings,
+  batch_size: int = 1024,
+  num_readers: int = 8,
+  top_k: int = 20,
+  placement: distribution.Placement | None = None,
 ) -> dict:
   """Scores the newest checkpoint, or each new one as it appears.
 
@@ -272,20 +204,31 @@ def evaluate(
     files: labelled TFRecord files.
     run_once: score one checkpoint and end; else go on until interrupted.
     segment_labels: score rated segments.
-    **settings: batch_size, num_readers, top_k and placement, see Evaluation.
+    batch_size: videos a step.
+    num_readers: files read at the same time.
+    top_k: best predictions of each video that GAP ranks.
+    placement: where; None for one device.
 
   Returns:
-    The last scores, see Evaluation.score.
+    The last scores, see score_checkpoint.
 
   Raises:
-    errors.UserError: for all that the user can mend.
+    errors.UserError: for everything that the user can fix.
   """
   wait_for_checkpoint(train_dir, run_once)
-  evaluation = Evaluation(
-    train_dirs.require_model_flags(train_dir),
+  model_flags = train_dirs.require_model_flags(train_dir)
+  try:
+    loss = losses.make_loss(model_flags)
+  except ValueError as error:  # its class is gone
+    raise errors.UserError(str(error)) from error
+  forward = ForwardPass(
+    model_flags,
     files,
+    placement or distribution.Placement(),
+    batch_size=batch_size,
+    num_readers=num_readers,
     segment_labels=segment_labels,
-    **settings,
+    loss=loss,
   )
   eval_dir = os.path.join(train_dir, train_dirs.EVAL_DIR)
   writer = tf.summary.create_file_writer(eval_dir)
@@ -296,7 +239,9 @@ def evaluate(
       time.sleep(_POLL_SECONDS)
       continue
     try:
-      scores = evaluation.score(checkpoint)
+      scores = score_checkpoint(
+        forward, checkpoint, model_flags["num_classes"], top_k
+      )
     except tf.errors.NotFoundError:
       # Training deleted it between its name and its weights; there is a newer
       # one, unless the files were deleted by hand.
@@ -304,34 +249,44 @@ def evaluate(
         raise
       continue
     report(scores, eval_dir, writer, segment_labels)
-    scored = checkpoint
     if run_once:
       writer.close()
       return scores
+    if scored is None:
+      logging.info(
+        "Waiting for train.py to save the next checkpoint in %s. Ctrl-C ends"
+        " this program; --run_once scores one checkpoint.",
+        train_dir,
+      )
+    scored = checkpoint
 
 
 def main() -> None:
   """Turns the flags into a call of evaluate."""
+  program_flags.log_flags_without_effect()
   wait_for_checkpoint(FLAGS.train_dir, FLAGS.run_once)
-  pattern = FLAGS.eval_data_pattern
-  if not pattern:
-    model_flags = train_dirs.require_model_flags(FLAGS.train_dir)
-    pattern = sample_data.pattern_or_sample_data(
-      pattern, "validate", model_flags["frame_features"]
-    )
+  model_flags = train_dirs.require_model_flags(FLAGS.train_dir)
+  program_flags.check_typed_flags(model_flags, f"--train_dir={FLAGS.train_dir}")
+  pattern = program_flags.data_or_sample(
+    "eval_data_pattern",
+    "validate",
+    model_flags["frame_features"],
+    train_dirs.require_checkpoint(FLAGS.train_dir),
+  )
   logging.info("Scoring the model in %s on %s", FLAGS.train_dir, pattern)
   evaluate(
     FLAGS.train_dir,
-    readers.find_files(pattern, "eval_data_pattern"),
+    shards.find_files(pattern, "eval_data_pattern"),
     run_once=FLAGS.run_once,
     segment_labels=FLAGS.segment_labels,
     batch_size=FLAGS.batch_size,
     num_readers=FLAGS.num_readers,
     top_k=FLAGS.top_k,
-    placement=distribution.choose("", None),
+    placement=distribution.choose("", FLAGS.num_gpu),
   )
 
 
 if __name__ == "__main__":
   define_flags()
+  accept_flags()
   startup.run(main)

@@ -1,67 +1,150 @@
 """The metrics of YouTube-8M: Hit@1, PERR, GAP and mAP.
 
-Everything is computed from the ranking of each video's predictions, from the
-largest to the smallest:
+Everything is computed from the ranking of each video's predictions, largest
+first:
 
-* Hit@1: share of the videos whose first class is one of their labels.
-* PERR, precision at equal recall rate: a video with n labels scores the share
-  of labels among its first n classes; the mean over the videos.
-* GAP@k, global average precision: the first k predictions of every video, all
-  in one ranking, scored by its average precision. Positives that are in no
-  video's first k count as missed.
-* mAP: the average precision of each class over those same predictions, averaged
+* Hit@1: the share of videos whose first class is one of their labels.
+* PERR, precision at equal recall rate: for a video with n labels, the share of
+  labels among its first n classes; averaged over the videos.
+* GAP@k, global average precision: the average precision of one ranking of the
+  first k predictions of all videos. Positives outside the first k count as
+  missed.
+* mAP: the average precision of each class over the same predictions, averaged
   over the classes that have positives.
 
-Where predictions are equal, a video's classes are ranked with the lower class
-index first, and negatives come before positives in the rankings of GAP and mAP.
-The order in which videos arrive then changes no score. A video without labels
-scores 0 in Hit@1 and in PERR and counts in both means, as in the original
-starter code. (There a class also had to be predicted above 0 to count in PERR;
-here only its rank matters, as the definition says.)
+Of equal predictions of a video, the lower class index is ranked first. In the
+rankings of GAP and mAP, negatives come before positives of the same prediction.
+So scores do not depend on the order of the videos. A video without labels
+scores 0 in Hit@1 and PERR and counts in both means, as in the original starter
+code. (There a class also had to be predicted above 0 to count in PERR; here
+only its rank matters, as in the definition.)
 
-Segments are rated for few classes. With label_weights, the (segment, class)
-pairs of weight 0 are dropped before anything is ranked or counted.
+Segments are rated for few classes. With label_weights, (segment, class) pairs
+of weight 0 are removed before ranking and counting.
 
 Sources: for Hit@1, PERR and mAP, Abu-El-Haija et al., "YouTube-8M: A
 Large-Scale Video Classification Benchmark", 2016,
-https://arxiv.org/abs/1609.08675; for GAP, the evaluation page of the contest of
-2017, https://www.kaggle.com/c/youtube8m.
+https://arxiv.org/abs/1609.08675; for GAP, the evaluation page of the 2017
+contest, https://www.kaggle.com/c/youtube8m.
 """
 
 import numbers
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 
 import average_precision_calculator as ap_calculator
 import mean_average_precision_calculator as map_calculator
+import ranking
 
-# Videos ranked at one time: few enough that several passes over 3862 float32 of
-# each find them in the cache, enough that the cost of NumPy's calls is small.
-_VIDEOS_AT_A_TIME = 128
-# Groups of classes whose maxima are compared first, see _top_k_of_rows.
-_CLASS_GROUPS = 256
-# More labels than most videos have. PERR ranks deeper where a video has more.
-_USUAL_LABELS = 20
+# --------------------------------------------------------------------------
+# The table of metrics
 
 
-class RankedVideos(NamedTuple):
-  """What the metrics need to know about a batch of videos.
+def hits_at_one(ranked):
+  """Whether each video's best class is one of its labels, (videos,) bool."""
+  return ranked.actuals[:, 0]
+
+
+def precisions_at_equal_recall(ranked):
+  """PERR of each video, (videos,) float64; 0 for a video without labels."""
+  return _precisions_at_equal_recall(ranked.actuals, ranked.num_labels)
+
+
+def mean_average_precision(calculator):
+  """MAP over everything accumulated; 0 if no class has positives."""
+  average_precisions = calculator.peek_map_at_n()
+  return float(np.mean(average_precisions)) if average_precisions else 0.0
+
+
+def global_average_precision(calculator):
+  """GAP over everything accumulated."""
+  return calculator.peek_pooled_ap()
+
+
+class Metric(NamedTuple):
+  """A metric of an evaluation.
 
   Attributes:
-    class_indexes: (videos, ranks) integers, each video's classes, best first.
-    predictions: (videos, ranks) floats, their predictions; -inf fills the ranks
-      of a video that has fewer rated classes than there are ranks.
-    actuals: (videos, ranks) bool, whether they are labels of the video.
-    num_labels: (videos,) integers, the labels of each video.
-    num_positives: (classes,) integers, the videos that each class labels.
+    name: its key in metrics-<step>.json, with the prefix avg_ if it is a mean
+      over videos.
+    tag: its name in TensorBoard.
+    per_video: RankedVideos -> (videos,) numbers, whose mean over all videos is
+      the metric; or None.
+    whole: MeanAveragePrecisionCalculator over the videos' top k predictions ->
+      number, for a metric that is not a mean over videos; or None.
+    in_training: whether reported training steps show it.
   """
 
-  class_indexes: np.ndarray
-  predictions: np.ndarray
-  actuals: np.ndarray
-  num_labels: np.ndarray
-  num_positives: np.ndarray
+  name: str
+  tag: str
+  per_video: Callable | None = None
+  whole: Callable | None = None
+  in_training: bool = True
+
+  @property
+  def key(self):
+    """Its key in the scores of an evaluation."""
+    return f"avg_{self.name}" if self.per_video else self.name
+
+
+METRICS = (
+  Metric("hit_at_one", "Hit@1", per_video=hits_at_one),
+  Metric("perr", "Perr", per_video=precisions_at_equal_recall),
+  Metric("map", "MAP", whole=mean_average_precision, in_training=False),
+  Metric("gap", "GAP", whole=global_average_precision),
+)
+"""All metrics. To add one, write a function above and a line here."""
+
+
+def evaluation_tags(scope):
+  """The TensorBoard tags of an evaluation.
+
+  Args:
+    scope: "Eval", or "SegEval" for segments.
+
+  Returns:
+    {tag: key of EvaluationMetrics.scores, or examples_per_second}.
+  """
+  means = {metric.tag: metric.key for metric in METRICS if metric.per_video}
+  means["Loss"] = "avg_loss"
+  return {
+    **{f"GlobalStep/{scope}_{tag}": key for tag, key in means.items()},
+    f"GlobalStep/{scope}_Example_Second": "examples_per_second",
+    **{f"Epoch/{scope}_Avg_{tag}": key for tag, key in means.items()},
+    **{
+      f"Epoch/{scope}_{metric.tag}": metric.key
+      for metric in METRICS
+      if metric.whole
+    },
+  }
+
+
+def score_batch(predictions, labels, top_k=20):
+  """The metrics that a reported training step shows.
+
+  Args:
+    predictions: (videos, classes) floats.
+    labels: (videos, classes) labels, bool or 0 and 1 of any dtype.
+    top_k: number of predictions of each video that count in GAP.
+
+  Returns:
+    {name: float} of the METRICS that are for training.
+
+  Raises:
+    ValueError: shapes do not fit, or a prediction is NaN or infinite.
+  """
+  metrics = EvaluationMetrics(np.shape(predictions)[1], top_k)
+  metrics.accumulate(predictions, labels, loss=0.0)
+  scores = metrics.scores(only_training=True)
+  return {
+    metric.name: scores[metric.key] for metric in METRICS if metric.in_training
+  }
+
+
+# --------------------------------------------------------------------------
+# Metrics of one batch, and rankings
 
 
 def flatten(nested):
@@ -86,7 +169,7 @@ def calculate_hit_at_one(predictions, actuals, label_weights=None):
       above 0 are ranked.
 
   Returns:
-    The mean over the videos, a float; NaN where there are no videos.
+    The mean over the videos, a float; NaN without videos.
 
   Raises:
     ValueError: shapes do not fit, or a prediction is NaN or infinite.
@@ -94,7 +177,7 @@ def calculate_hit_at_one(predictions, actuals, label_weights=None):
   predictions, actuals, label_weights = _check_batch(
     predictions, actuals, label_weights
   )
-  ranked = _rank_videos(predictions, actuals, 1, label_weights)
+  ranked = ranking.rank_videos(predictions, actuals, 1, label_weights)
   return _mean(ranked.actuals[:, 0])
 
 
@@ -110,8 +193,8 @@ def calculate_precision_at_equal_recall_rate(
       above 0 are ranked, and only their labels count.
 
   Returns:
-    The mean over the videos, a float; NaN where there are no videos. A video
-    without labels counts as 0.
+    The mean over the videos, a float; NaN without videos. A video without
+    labels counts as 0.
 
   Raises:
     ValueError: shapes do not fit, or a prediction is NaN or infinite.
@@ -119,8 +202,8 @@ def calculate_precision_at_equal_recall_rate(
   predictions, actuals, label_weights = _check_batch(
     predictions, actuals, label_weights
   )
-  ranked = _rank_videos_for_perr(
-    predictions, actuals, _USUAL_LABELS, label_weights
+  ranked = ranking.rank_videos_for_perr(
+    predictions, actuals, ranking.USUAL_LABELS, label_weights
   )
   return _mean(_precisions_at_equal_recall(ranked.actuals, ranked.num_labels))
 
@@ -136,7 +219,7 @@ def calculate_gap(predictions, actuals, top_k=20, label_weights=None):
       above 0 are ranked, and only their labels count.
 
   Returns:
-    The global average precision, a float; 0.0 where there are no labels.
+    The global average precision, a float; 0.0 without labels.
 
   Raises:
     ValueError: shapes do not fit, a prediction is NaN or infinite, or top_k is
@@ -146,7 +229,7 @@ def calculate_gap(predictions, actuals, top_k=20, label_weights=None):
   predictions, actuals, label_weights = _check_batch(
     predictions, actuals, label_weights
   )
-  ranked = _rank_videos(predictions, actuals, top_k, label_weights)
+  ranked = ranking.rank_videos(predictions, actuals, top_k, label_weights)
   filled = ranked.predictions > -np.inf
   return ap_calculator.AveragePrecisionCalculator.ap_at_n(
     ranked.predictions[filled],
@@ -165,11 +248,10 @@ def top_k_by_class(predictions, labels, k=20):
     k: number of predictions of each video that are taken.
 
   Returns:
-    Three lists with one item for each class: the list of the predictions for it
-    that were among their video's top k, in the order of the videos; the list of
-    their labels (bool); and the number of videos that have the class as a
-    label, whether predicted or not. They fit
-    MeanAveragePrecisionCalculator.accumulate.
+    Three lists with one item for each class: the predictions for it that were
+    among the top k of their video, in the order of the videos; their labels
+    (bool); and the number of videos that have the class as a label, predicted
+    or not. They are arguments of MeanAveragePrecisionCalculator.accumulate.
 
   Raises:
     ValueError: shapes do not fit, a prediction is NaN or infinite, or k is not
@@ -177,7 +259,7 @@ def top_k_by_class(predictions, labels, k=20):
   """
   _check_k(k, "k")
   predictions, labels, _ = _check_batch(predictions, labels, None)
-  ranked = _rank_videos(predictions, labels, k, None)
+  ranked = ranking.rank_videos(predictions, labels, k, None)
   class_indexes = ranked.class_indexes.ravel()
   by_class = np.argsort(class_indexes, kind="stable")
   num_classes = predictions.shape[1]
@@ -197,13 +279,13 @@ def top_k_classes(predictions, k=20, label_weights=None):
     predictions: (videos, classes) floats.
     k: number of classes wanted of each video.
     label_weights: (videos, classes) numbers or None. Classes of weight 0 are
-      left out.
+      excluded.
 
   Returns:
     class_indexes, (videos, ranks) intp, and their predictions, (videos, ranks)
-    floats, best first and the lower class index first where predictions are
-    equal. ranks is the smaller of k and classes. A video with fewer rated
-    classes has -inf as the prediction of its last ranks.
+    floats, best first; of equal predictions, the lower class index first. ranks
+    is the smaller of k and classes. If a video has fewer rated classes, the
+    predictions of its last ranks are -inf.
 
   Raises:
     ValueError: shapes do not fit, a prediction is NaN or infinite, or k is not
@@ -212,13 +294,17 @@ def top_k_classes(predictions, k=20, label_weights=None):
   _check_k(k, "k")
   predictions = _check_predictions(predictions)
   label_weights = _check_like("label_weights", label_weights, predictions)
-  return _top_k(predictions, k, label_weights)
+  return ranking.top_k(predictions, k, label_weights)
+
+
+# --------------------------------------------------------------------------
+# Metrics of many batches
 
 
 class EvaluationMetrics:
-  """All metrics over an evaluation whose batches come one after the other.
+  """All metrics over an evaluation that arrives in batches.
 
-  The videos' top k predictions are kept, 6 bytes each at 3862 classes: 120
+  Keeps the top k predictions of each video, 6 bytes each at 3862 classes: 120
   bytes a video at top_k 20. Scores do not depend on how videos are batched or
   ordered.
 
@@ -264,13 +350,13 @@ class EvaluationMetrics:
       for a batch without videos, which changes nothing.
 
     Raises:
-      ValueError: shapes do not fit, or a prediction is NaN or infinite. Nothing
-        is accumulated then.
+      ValueError: shapes do not fit, or a prediction is NaN or infinite. In this
+        case nothing is accumulated.
     """
     predictions, labels, label_weights = _check_batch(
       predictions, labels, label_weights, self._num_class
     )
-    ranked = _rank_videos_for_perr(
+    ranked = ranking.rank_videos_for_perr(
       predictions, labels, self._top_k, label_weights
     )
     return self.accumulate_top_k(*ranked, loss=loss)
@@ -280,18 +366,18 @@ class EvaluationMetrics:
   ):
     """Adds a batch of videos whose predictions were ranked elsewhere.
 
-    Ranking them on the device that computed them saves the transfer of all
-    other predictions. The metrics are those of `accumulate`, provided that the
-    lower class index comes first where predictions are equal (tf.math.top_k
-    does so), and that unrated classes were set to -inf before. Predictions
-    that are not among those passed cannot be checked here for NaN.
+    Ranking on the device that computed the predictions avoids transferring all
+    of them. The metrics equal those of `accumulate` if the lower class index
+    comes first among equal predictions (as in tf.math.top_k), and if unrated
+    classes were set to -inf before. Only the predictions that are passed are
+    checked for NaN.
 
     Args:
       class_indexes: (videos, ranks) integers, each video's classes, best first.
-        ranks is at least the largest of top_k and num_labels, or num_class
-        where that is less.
-      predictions: (videos, ranks) floats, their predictions; -inf marks what is
-        not rated, whatever its class index.
+        ranks is at least the largest of top_k and num_labels, or num_class if
+        that is less.
+      predictions: (videos, ranks) floats, their predictions; -inf marks unrated
+        classes, whatever their class index.
       actuals: (videos, ranks) labels at those classes.
       num_labels: (videos,) integers, all (rated) labels of each video.
       num_positives: (num_class,) integers, the videos of this batch that each
@@ -305,8 +391,8 @@ class EvaluationMetrics:
     Raises:
       ValueError: shapes do not fit, there are too few ranks, a video's
         predictions are not in order, a prediction is NaN or +inf, or num_labels
-        and num_positives do not add up to the same. Nothing is accumulated
-        then.
+        and num_positives have different sums. In this case nothing is
+        accumulated.
     """
     class_indexes = np.asarray(class_indexes)
     predictions = ap_calculator.as_floats(predictions)
@@ -320,9 +406,14 @@ class EvaluationMetrics:
     batch_loss = _mean_loss(loss, num_videos)
     rated = predictions > -np.inf
     actuals &= rated
-    hits = actuals[:, 0]
-    precisions = _precisions_at_equal_recall(actuals, num_labels)
-
+    ranked = ranking.RankedVideos(
+      class_indexes, predictions, actuals, num_labels, num_positives
+    )
+    per_video = {
+      metric.name: np.asarray(metric.per_video(ranked))
+      for metric in METRICS
+      if metric.per_video
+    }
     pooled = rated[:, : self._top_k]
     self._map_calculator.accumulate_flat(
       class_indexes[:, : self._top_k][pooled],
@@ -332,14 +423,11 @@ class EvaluationMetrics:
     )
     if num_videos:
       self._num_videos += num_videos
-      self._sum_hits += int(hits.sum())
-      self._sum_precisions += float(precisions.sum())
+      for name, values in per_video.items():
+        self._sums[name] += float(values.sum())
       self._sum_losses += batch_loss * num_videos
-    return {
-      "hit_at_one": _mean(hits),
-      "perr": _mean(precisions),
-      "loss": batch_loss,
-    }
+    means = {name: _mean(values) for name, values in per_video.items()}
+    return {**means, "loss": batch_loss}
 
   def _check_top_k(
     self, class_indexes, predictions, actuals, num_labels, num_positives
@@ -352,36 +440,36 @@ class EvaluationMetrics:
     ):
       raise ValueError(
         "Expected class_indexes, predictions and actuals of one shape (videos, "
-        "ranks), and num_labels of shape (videos,); received "
+        "ranks), and num_labels of shape (videos,), received "
         f"{class_indexes.shape}, {predictions.shape}, {actuals.shape} and "
-        f"{num_labels.shape}."
+        f"{num_labels.shape}. Pass one row for each video."
       )
     needed = max(self._top_k, int(num_labels.max(initial=0)))
     if predictions.shape[1] < min(self._num_class, needed):
       raise ValueError(
         f"Expected at least {min(self._num_class, needed)} ranks, for top_k "
-        f"{self._top_k} and a video with {num_labels.max(initial=0)} labels; "
+        f"{self._top_k} and a video with {num_labels.max(initial=0)} labels, "
         f"received {predictions.shape[1]}. Take the top max(top_k, num_labels) "
-        "predictions, or all of them where there are fewer classes."
+        "predictions, or all of them if there are fewer classes."
       )
     not_finite = np.isnan(predictions) | (predictions == np.inf)
     if not_finite.any():
-      raise _not_finite_error(np.unique(class_indexes[not_finite]))
+      raise ranking.not_finite_error(np.unique(class_indexes[not_finite]))
     if (predictions[:, :-1] < predictions[:, 1:]).any():
       raise ValueError(
-        "Expected each video's predictions best first; received some in "
-        "another order. Sort them, the lower class index first where they are "
-        "equal."
+        "Expected each video's predictions best first, received some in "
+        "another order. Sort them; of equal ones, the lower class index comes "
+        "first."
       )
     if num_labels.sum() != num_positives.sum():
       raise ValueError(
-        "Expected num_labels and num_positives to count the same labels; "
+        "Expected num_labels and num_positives to count the same labels, "
         f"received sums of {num_labels.sum()} and {num_positives.sum()}. Count "
         "only rated labels in both, and those of all videos."
       )
 
   def get(self):
-    """The metrics over all videos so far, which are kept.
+    """The metrics over all videos so far; keeps the videos.
 
     Returns:
       {"avg_hit_at_one", "avg_perr", "avg_loss", "gap"}, floats, and "aps", the
@@ -391,26 +479,57 @@ class EvaluationMetrics:
     Raises:
       ValueError: no videos were accumulated.
     """
-    if not self._num_videos:
-      raise ValueError(
-        "Expected at least one video before the metrics are read; received "
-        "none. Check that the data pattern matches files that hold records "
-        "(for segments: rated ones)."
-      )
+    self._require_videos()
     return {
-      "avg_hit_at_one": self._sum_hits / self._num_videos,
-      "avg_perr": self._sum_precisions / self._num_videos,
+      **self._means(),
       "avg_loss": self._sum_losses / self._num_videos,
       "aps": self._map_calculator.peek_map_at_n(),
       "gap": self._map_calculator.peek_pooled_ap(),
     }
 
+  def scores(self, only_training=False):
+    """One number for each of METRICS, and avg_loss, over all videos so far.
+
+    Args:
+      only_training: leave out the metrics that are not for training.
+
+    Returns:
+      {key: float}; see Metric.key.
+
+    Raises:
+      ValueError: no videos were accumulated.
+    """
+    self._require_videos()
+    return {
+      **self._means(),
+      "avg_loss": self._sum_losses / self._num_videos,
+      **{
+        metric.key: float(metric.whole(self._map_calculator))
+        for metric in METRICS
+        if metric.whole and (metric.in_training or not only_training)
+      },
+    }
+
+  def _means(self):
+    return {
+      metric.key: self._sums[metric.name] / self._num_videos
+      for metric in METRICS
+      if metric.per_video
+    }
+
+  def _require_videos(self):
+    if not self._num_videos:
+      raise ValueError(
+        "Expected at least one video before the metrics are read, received "
+        "none. Check that the data pattern matches files that hold records "
+        "(for segments: rated ones)."
+      )
+
   def clear(self):
     """Forgets all videos."""
     self._map_calculator.clear()
     self._num_videos = 0
-    self._sum_hits = 0
-    self._sum_precisions = 0.0
+    self._sums = {metric.name: 0.0 for metric in METRICS if metric.per_video}
     self._sum_losses = 0.0
 
 
@@ -418,7 +537,7 @@ def _check_k(k, name):
   if not isinstance(k, numbers.Integral) or k < 1:
     raise ValueError(
       f"Expected {name} to be a positive integer, the number of predictions of "
-      f"each video that count; received {k!r}."
+      f"each video that count, received {k!r}. Pass a number such as 20."
     )
 
 
@@ -431,7 +550,7 @@ def _check_predictions(predictions, num_class=None):
     or num_class not in (None, predictions.shape[1])
   ):
     raise ValueError(
-      f"Expected predictions of shape (videos, {num_class or 'classes'}); "
+      f"Expected predictions of shape (videos, {num_class or 'classes'}), "
       f"received shape {predictions.shape}. Pass one row for each video, with "
       "one prediction for each class of the vocabulary."
     )
@@ -445,7 +564,7 @@ def _check_like(name, values, predictions):
   values = np.asarray(values)
   if values.shape != predictions.shape:
     raise ValueError(
-      f"Expected {name} of the predictions' shape {predictions.shape}; "
+      f"Expected {name} of the predictions' shape {predictions.shape}, "
       f"received shape {values.shape}. Pass one value for each prediction."
     )
   return values
@@ -460,20 +579,8 @@ def _check_batch(predictions, labels, label_weights, num_class=None):
   )
 
 
-def _not_finite_error(classes):
-  listed = ", ".join(str(index) for index in classes[:10])
-  if len(classes) > 10:
-    listed += f", and {len(classes) - 10} more"
-  return ValueError(
-    "Expected finite predictions; received NaN or infinite values in the "
-    f"columns (classes) {listed}. The model diverged: train it with a lower "
-    "--base_learning_rate or --clip_gradient_norm, or evaluate an earlier "
-    "checkpoint."
-  )
-
-
 def _mean(values):
-  """Mean as a float; NaN, without NumPy's warning, where there is nothing."""
+  """Mean as a float; NaN, without NumPy's warning, if there are no values."""
   return float(np.mean(values)) if len(values) else float("nan")
 
 
@@ -482,13 +589,13 @@ def _mean_loss(loss, num_videos):
   if loss.shape not in ((), (num_videos,)):
     raise ValueError(
       f"Expected loss to be one number or of shape ({num_videos},), one number "
-      f"a video; received shape {loss.shape}. Sum it over the classes first."
+      f"a video, received shape {loss.shape}. Sum it over the classes first."
     )
   return _mean(np.broadcast_to(loss, num_videos))
 
 
 def _precisions_at_equal_recall(actuals, num_labels):
-  """Share of labels among as many best predictions as a video has labels.
+  """Share of labels among a video's first n predictions, n its labels.
 
   Args:
     actuals: (videos, ranks) bool, best first.
@@ -500,159 +607,3 @@ def _precisions_at_equal_recall(actuals, num_labels):
   within = np.arange(actuals.shape[1]) < num_labels[:, np.newaxis]
   hits = np.count_nonzero(actuals & within, axis=1)
   return hits / np.maximum(num_labels, 1)
-
-
-def _rank_videos(predictions, labels, k, label_weights):
-  """Returns the RankedVideos of a batch with k ranks, fewer if few classes."""
-  class_indexes, best = _top_k(predictions, k, label_weights)
-  actuals = np.take_along_axis(labels, class_indexes, axis=1) > 0
-  actuals &= best > -np.inf
-  return RankedVideos(
-    class_indexes, best, actuals, *_count_labels(labels, label_weights)
-  )
-
-
-def _rank_videos_for_perr(predictions, labels, k, label_weights):
-  """Returns RankedVideos with k ranks and no fewer than any video has labels.
-
-  Videos with more than k labels are rare; only they are ranked deeper. The
-  others' ranks beyond k are left unfilled, for nothing reads them.
-  """
-  ranked = _rank_videos(predictions, labels, k, label_weights)
-  ranks = ranked.predictions.shape[1]
-  rows = np.flatnonzero(ranked.num_labels > ranks)
-  if not rows.size:
-    return ranked
-  deeper = _rank_videos(
-    predictions[rows],
-    labels[rows],
-    int(ranked.num_labels.max()),
-    None if label_weights is None else label_weights[rows],
-  )
-  shape = (len(predictions), deeper.predictions.shape[1])
-  columns = []
-  for name, filler in (
-    ("class_indexes", 0),
-    ("predictions", -np.inf),
-    ("actuals", False),
-  ):
-    column = np.full(shape, filler, getattr(ranked, name).dtype)
-    column[:, :ranks] = getattr(ranked, name)
-    column[rows] = getattr(deeper, name)
-    columns.append(column)
-  return RankedVideos(*columns, ranked.num_labels, ranked.num_positives)
-
-
-def _count_labels(labels, label_weights):
-  """Counts the labels that are rated, by video and by class.
-
-  Returns:
-    (videos,) and (classes,) int64 arrays.
-  """
-  num_videos, num_classes = labels.shape
-  num_labels = np.zeros(num_videos, np.int64)
-  num_positives = np.zeros(num_classes, np.int64)
-  # A video has few labels: finding them is cheaper than two sums over all.
-  for rows in _row_slices(num_videos):
-    positive = labels[rows]
-    if positive.dtype != np.bool_:
-      positive = positive > 0
-    if label_weights is not None:
-      positive = positive & (label_weights[rows] > 0)
-    videos, classes = np.divmod(np.flatnonzero(positive), num_classes)
-    num_labels[rows] = np.bincount(videos, minlength=len(positive))
-    num_positives += np.bincount(classes, minlength=num_classes)
-  return num_labels, num_positives
-
-
-def _row_slices(num_videos):
-  return [
-    slice(first, min(first + _VIDEOS_AT_A_TIME, num_videos))
-    for first in range(0, num_videos, _VIDEOS_AT_A_TIME)
-  ]
-
-
-def _top_k(predictions, k, label_weights):
-  """See top_k_classes, which checks the arguments."""
-  num_videos, num_classes = predictions.shape
-  k = min(k, num_classes)
-  class_indexes = np.empty((num_videos, k), np.intp)
-  best = np.empty((num_videos, k), predictions.dtype)
-  for rows in _row_slices(num_videos):
-    values = np.ascontiguousarray(predictions[rows])
-    # NaN and +inf show in the maximum, -inf in the minimum.
-    if not np.isfinite([values.min(), values.max()]).all():
-      finite = np.isfinite(predictions).all(axis=0)
-      raise _not_finite_error(np.flatnonzero(~finite))
-    if label_weights is not None:
-      values = np.where(label_weights[rows] > 0, values, -np.inf)
-    class_indexes[rows], best[rows] = _top_k_of_rows(values, k)
-  return class_indexes, best
-
-
-def _top_k_of_rows(values, k):
-  """The k largest values of each row, the lower column first if equal.
-
-  The columns are dealt out to groups and each group's maximum is taken, which
-  is nearly as fast as reading. k groups have a maximum no smaller than the k-th
-  largest maximum, so at least k values are no smaller than it, and the top k
-  are among these. They are hardly more than k, and only they are sorted.
-
-  Args:
-    values: (rows, columns) floats; -inf is no value.
-    k: number of values wanted, at most columns.
-
-  Returns:
-    (rows, k) columns and (rows, k) values; -inf fills rows of fewer values.
-  """
-  num_rows, num_columns = values.shape
-  num_groups = max(_CLASS_GROUPS, 4 * k)
-  if num_columns < 2 * num_groups:
-    columns = np.argsort(-values, axis=1, kind="stable")[:, :k]
-    return columns, np.take_along_axis(values, columns, axis=1)
-
-  grouped = num_columns // num_groups * num_groups
-  maxima = np.concatenate(
-    [
-      values[:, :grouped].reshape(num_rows, -1, num_groups).max(axis=1),
-      values[:, grouped:],
-    ],
-    axis=1,
-  )
-  thresholds = np.partition(maxima, -k, axis=1)[:, -k]
-  candidates = values >= thresholds[:, np.newaxis]
-  if thresholds.min() == -np.inf:
-    # Rows of few values, as segments have few ratings.
-    candidates &= values > -np.inf
-  positions = np.flatnonzero(candidates)
-  counts = np.bincount(positions // num_columns, minlength=num_rows)
-  # Many equal values can make nearly every column a candidate.
-  crowded = np.flatnonzero(counts > 3 * k + 32)
-  if crowded.size:
-    candidates[crowded] = _exact_candidates(values[crowded], k)
-    counts[crowded] = k
-    positions = np.flatnonzero(candidates)
-
-  # Side by side in their order, so that a stable sort keeps it within ties.
-  rows, columns = np.divmod(positions, num_columns)
-  places = np.arange(len(positions)) - (np.cumsum(counts) - counts)[rows]
-  shape = (num_rows, max(k, counts.max()))
-  candidate_values = np.full(shape, -np.inf, values.dtype)
-  candidate_values[rows, places] = values.ravel()[positions]
-  candidate_columns = np.zeros(shape, np.intp)
-  candidate_columns[rows, places] = columns
-  order = np.argsort(-candidate_values, axis=1, kind="stable")[:, :k]
-  return (
-    np.take_along_axis(candidate_columns, order, axis=1),
-    np.take_along_axis(candidate_values, order, axis=1),
-  )
-
-
-def _exact_candidates(values, k):
-  """Marks exactly the k largest values of each row, for rows of many ties."""
-  kth_values = np.partition(values, -k, axis=1)[:, -k, np.newaxis]
-  larger = values > kth_values
-  equal = values == kth_values
-  missing = k - np.count_nonzero(larger, axis=1)
-  places = np.cumsum(equal, axis=1, dtype=np.int32)
-  return larger | (equal & (places <= missing[:, np.newaxis]))

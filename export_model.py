@@ -1,200 +1,75 @@
 """Exports a checkpoint as a SavedModel: python export_model.py.
 
 The SavedModel answers in any process that has TensorFlow, without this
-repository. Its signatures:
-
-  serving_default: example_bytes (videos,) string, serialized records as they
-    lie in the TFRecord files -> video_id (videos,) string, class_indexes
-    (videos, top_k) int32 and predictions (videos, top_k) float32, best first.
-  predict_arrays: video_matrix and num_frames as in a batch of readers.py
-    -> predictions (videos, classes) float32.
+repository. engine/export.py describes its signatures.
 """
 
-import concurrent.futures
 import os
 
 import startup  # isort: skip
-import keras
 import tensorflow as tf
 from absl import flags, logging
 
 import errors
-import models
-import readers
-import train_dir as train_dirs
+import program_flags
+from engine import export
+from engine import train_dir as train_dirs
 
 FLAGS = flags.FLAGS
 
-TOP_K = 20
 
-
-def define_flags() -> None:
+def define_flags(flag_values: flags.FlagValues = FLAGS) -> None:
   """Defines the flags of this program."""
-  flags.DEFINE_string(
-    "train_dir", "/tmp/yt8m_model/", "Folder with the trained model."
-  )
-  flags.DEFINE_string(
-    "checkpoint_file",
-    "",
-    "Checkpoint to export, without its file endings; empty: the newest one.",
-  )
-  flags.DEFINE_string(
-    "output_dir",
-    "",
-    "Folder for the SavedModel; empty: export/step_N in --train_dir.",
-  )
-  flags.DEFINE_bool(
+  program_flags.define_graph_flags(flag_values, trained=True)
+  data = program_flags.Subject(program_flags.DATA, flag_values)
+  data.bool(
     "float_frames",
     False,
     "Frame-level records hold floats; False: bytes, as the dataset's own do.",
   )
+  model = program_flags.Subject(program_flags.MODEL, flag_values)
+  model.string(
+    "train_dir", "/tmp/yt8m_model/", "Folder with the trained model."
+  )
+  model.string(
+    "checkpoint_file",
+    "",
+    "Checkpoint to export, without its file endings; empty: the newest one.",
+  )
+  program_flags.Subject(program_flags.OUTPUT, flag_values).string(
+    "output_dir",
+    "",
+    "Folder for the SavedModel; empty: export/step_N in --train_dir.",
+  )
 
 
-class _Servable(tf.Module):
-  """What is saved: the variables and the two functions on them."""
-
-  def __init__(self, model: keras.Model, reader: readers.Reader):
-    super().__init__()
-    self._reader = reader
-    self._model = tf.autograph.experimental.do_not_convert(
-      lambda inputs: model(inputs, training=False)["predictions"]
-    )
-    # SavedModel follows attributes; a Keras variable is not one it knows.
-    self.weights = [variable.value for variable in model.variables]
-    self._top_k = min(TOP_K, reader.num_classes)
-    self._input_specs = {
-      tensor.name: tf.TensorSpec(tensor.shape, tensor.dtype, tensor.name)
-      for tensor in model.inputs
-    }
-
-  def _predict_arrays(self, video_matrix, num_frames):
-    predictions = self._model(
-      {"video_matrix": video_matrix, "num_frames": num_frames}
-    )
-    return {"predictions": predictions}
-
-  def _predict_records(self, example_bytes):
-    batch = self._reader.parse_batch(example_bytes)
-    predictions = self._predict_arrays(
-      batch["video_matrix"], batch["num_frames"]
-    )["predictions"]
-    best, class_indexes = tf.math.top_k(predictions, self._top_k)
-    return {
-      "video_id": batch["video_ids"],
-      "class_indexes": class_indexes,
-      "predictions": best,
-    }
-
-  def signatures(self) -> dict:
-    """Traces the two functions; gives them by signature name."""
-    records = tf.TensorSpec([None], tf.string, "example_bytes")
-    return {
-      "serving_default": tf.function(
-        self._predict_records, input_signature=[records]
-      ).get_concrete_function(),
-      "predict_arrays": tf.function(self._predict_arrays).get_concrete_function(
-        **self._input_specs
-      ),
-    }
-
-
-class Exporter:
-  """Exports one model again and again; it is traced only once.
+def export_checkpoint(
+  train_dir: str, checkpoint: str, folder: str, float_frames: bool = False
+) -> None:
+  """Writes a SavedModel of a checkpoint.
 
   Args:
-    model_flags: see train_dir.py.
-    kinds: how frames are stored, see readers.YT8MFrameFeatureReader.
+    train_dir: folder of the run, with its model_flags.json.
+    checkpoint: path without its file endings.
+    folder: for the SavedModel; replaced if it holds one.
+    float_frames: whether frame-level records hold floats instead of bytes.
+
+  Raises:
+    errors.UserError: the checkpoint is of another model, or the folder holds
+      other files.
   """
-
-  def __init__(self, model_flags: dict, kinds: list[str] | None = None):
-    reader = readers.make_reader(model_flags, kinds)
-    with tf.device("/cpu:0"):
-      self.model = models.build_model(model_flags, reader.quantized)
-    self._servable = _Servable(self.model, reader)
-    self._signatures = self._servable.signatures()
-
-  def save(self, folder: str) -> None:
-    """Writes a SavedModel of the model's current weights to a new folder."""
-    with train_dirs.written_aside(folder) as aside:
-      tf.saved_model.save(self._servable, aside, self._signatures)
-
-
-class BackgroundExporter:
-  """Exports while training goes on; only the weights are copied meanwhile.
-
-  Args:
-    model_flags: see train_dir.py.
-    kinds: see Exporter.
-    train_dir: SavedModels go to its folder export/step_N, the newest is kept.
-  """
-
-  def __init__(
-    self, model_flags: dict, kinds: list[str] | None, train_dir: str
-  ):
-    self._arguments = (model_flags, kinds)
-    self._folder = os.path.join(train_dir, train_dirs.EXPORT_DIR)
-    self._thread = concurrent.futures.ThreadPoolExecutor(1)
-    self._pending = None
-    self._exporter = None
-
-  def export(
-    self, model: keras.Model, step: int, final=False, average=()
-  ) -> None:
-    """Starts the export of a model's weights after a step.
-
-    While an export is still being written, another one is left out rather than
-    waited for, unless it is the final one.
-
-    Args:
-      model: as from models.build_model.
-      step: the step.
-      final: whether no other export will follow.
-      average: moving averages of the model's trainable weights, a tf.Variable
-        each, to export in their place; empty for none.
-    """
-    if self._pending is not None:
-      if not self._pending.done() and not final:
-        logging.info(
-          "No SavedModel of step %d: the one before is still being written.",
-          step,
-        )
-        return
-      self._pending.result()
-    replaced = {
-      id(variable): mean
-      for variable, mean in zip(
-        model.trainable_variables, average, strict=False
-      )
-    }
-    weights = [
-      replaced.get(id(variable), variable).numpy()
-      for variable in model.variables
-    ]
-    self._pending = self._thread.submit(self._export, weights, step)
-
-  def _export(self, weights, step) -> None:
-    if self._exporter is None:
-      self._exporter = Exporter(*self._arguments)
-    for variable, value in zip(
-      self._exporter.model.variables, weights, strict=True
-    ):
-      variable.assign(value)
-    name = f"step_{step}"
-    self._exporter.save(os.path.join(self._folder, name))
-    for old in tf.io.gfile.listdir(self._folder):
-      if old.startswith("step_") and old.rstrip("/") != name:
-        tf.io.gfile.rmtree(os.path.join(self._folder, old))
-
-  def close(self) -> None:
-    """Waits for the last export; raises what it raised."""
-    if self._pending is not None:
-      self._pending.result()
-    self._thread.shutdown()
+  model_flags = train_dirs.require_model_flags(train_dir)
+  num_features = len(model_flags["feature_names"].split(","))
+  kind = "float" if float_frames else "bytes"
+  exporter = export.Exporter(model_flags, [kind] * num_features)
+  train_dirs.load_weights(exporter.model, checkpoint)
+  exporter.save(folder)
 
 
 def main() -> None:
   """Exports the checkpoint that the flags name."""
   model_flags = train_dirs.require_model_flags(FLAGS.train_dir)
+  program_flags.check_typed_flags(model_flags, f"--train_dir={FLAGS.train_dir}")
   checkpoint = FLAGS.checkpoint_file or train_dirs.require_checkpoint(
     FLAGS.train_dir
   )
@@ -209,11 +84,7 @@ def main() -> None:
     train_dirs.EXPORT_DIR,
     f"step_{train_dirs.checkpoint_step(checkpoint)}",
   )
-  num_features = len(model_flags["feature_names"].split(","))
-  kind = "float" if FLAGS.float_frames else "bytes"
-  exporter = Exporter(model_flags, [kind] * num_features)
-  train_dirs.load_weights(exporter.model, checkpoint)
-  exporter.save(folder)
+  export_checkpoint(FLAGS.train_dir, checkpoint, folder, FLAGS.float_frames)
   logging.info("SavedModel of %s: %s", checkpoint, folder)
 
 

@@ -9,83 +9,104 @@ or what --input_model_tgz holds.
 import contextlib
 import csv
 import os
-import time
 
 import startup  # isort: skip
 import numpy as np
 import tensorflow as tf
 from absl import flags, logging
 
-import distribution
 import errors
+import eval as eval_program
 import eval_util
-import models
-import readers
-import train_dir as train_dirs
-from data_tools import sample_data
+import program_flags
+import train
+from engine import distribution
+from engine import files as files_in_place
+from engine import train_dir as train_dirs
+from engine.forward import ForwardPass
+from records import shards
 
 FLAGS = flags.FLAGS
 
 
-def define_flags() -> None:
+def define_flags(flag_values: flags.FlagValues = FLAGS) -> None:
   """Defines the flags of this program."""
-  # The model.
-  flags.DEFINE_string(
+  program_flags.define_graph_flags(flag_values, trained=True)
+  _define_model_flags(flag_values)
+  _define_data_flags(flag_values)
+  _define_output_flags(flag_values)
+  program_flags.define_device_flags(flag_values)
+
+
+def accept_flags() -> None:
+  """Accepts the flags of train.py and eval.py that have no effect here."""
+  for program in (eval_program, train):
+    program_flags.accept_flags_of(program.define_flags)
+
+
+def _define_model_flags(flag_values) -> None:
+  model = program_flags.Subject(program_flags.MODEL, flag_values)
+  model.string(
     "train_dir", "/tmp/yt8m_model/", "Folder with the trained model."
   )
-  flags.DEFINE_string(
+  model.string(
     "input_model_tgz",
     "",
     "Archive of a model, as --output_model_tgz writes it, to use instead of"
     " --train_dir.",
   )
-  flags.DEFINE_string(
+  model.string(
     "untar_model_dir",
     "/tmp/yt8m-model",
     "Folder that --input_model_tgz is unpacked to.",
   )
-  flags.DEFINE_string(
-    "output_model_tgz", "", "Archive to write the model to; empty: none."
-  )
-  # Data.
-  flags.DEFINE_string(
+
+
+def _define_data_flags(flag_values) -> None:
+  data = program_flags.Subject(program_flags.DATA, flag_values)
+  data.string(
     "input_data_pattern",
     "",
     "Glob pattern of the TFRecord files, several with commas between; empty:"
     " the built-in sample data.",
   )
-  flags.DEFINE_integer("batch_size", 512, "Videos a step.", lower_bound=1)
-  flags.DEFINE_integer(
+  data.bool(
+    "segment_labels", False, "Predict for each 5 s segment of the videos."
+  )
+  data.integer("batch_size", 512, "Videos a step.", lower_bound=1)
+  data.integer(
     "num_readers",
     1,
     "Accepted as in the original; files are read one after the other, so that"
     " predictions come in the order of the input.",
     lower_bound=1,
   )
-  # Output.
-  flags.DEFINE_string(
+
+
+def _define_output_flags(flag_values) -> None:
+  output = program_flags.Subject(program_flags.OUTPUT, flag_values)
+  output.string(
     "output_file", "predictions.csv", "File to write the predictions to."
   )
-  flags.DEFINE_integer(
+  output.string(
+    "output_model_tgz", "", "Archive to write the model to; empty: none."
+  )
+  output.integer(
     "top_k", 20, "Best classes to write of each video.", lower_bound=1
   )
-  flags.DEFINE_string(
+  output.string(
     "vocabulary",
     "",
     "vocabulary.csv with the names of the classes; adds a second file, named"
     " as --output_file with _readable before its ending. Empty: none.",
   )
-  # Segments.
-  flags.DEFINE_bool(
-    "segment_labels", False, "Predict for each 5 s segment of the videos."
-  )
-  flags.DEFINE_integer(
+  output.integer(
     "segment_max_pred",
     100000,
     "With --segment_labels: best segments to write of each class.",
     lower_bound=1,
   )
-  flags.DEFINE_string(
+  output.string(
     "segment_label_ids_file",
     "",
     "With --segment_labels: CSV with a header and one class index a line, the"
@@ -97,79 +118,37 @@ def define_flags() -> None:
 # Predictions of batches
 
 
-class Prediction:
-  """The forward pass of a checkpoint on files.
+def predicted_batches(forward: ForwardPass):
+  """Goes through all examples and logs how far it is.
 
-  Args:
-    model_flags: see train_dir.py.
-    checkpoint: path without its file endings.
-    files: TFRecord files.
-    batch_size: videos a step.
-    segment_labels: predict for each segment.
-    placement: a distribution.Placement; None for one device.
+  Yields:
+    (batch of readers.py, predictions (batch, classes) array).
+
+  Raises:
+    errors.UserError: a prediction is not finite, or a record is bad.
   """
+  progress = None
+  for batch, predictions, progress in forward.run():
+    values = predictions.numpy()
+    check_finite(values, batch["video_ids"].numpy())
+    yield batch, values
+    if progress.is_due:
+      _log_progress(progress)
+  if progress:
+    _log_progress(progress)
 
-  def __init__(
-    self,
-    model_flags,
-    checkpoint,
-    files,
-    batch_size,
-    segment_labels=False,
-    placement=None,
-  ):
-    placement = placement or distribution.Placement()
-    self._files = files
-    self._reader = readers.open_reader(
-      model_flags, files, False, segment_labels
-    )
-    with placement.strategy.scope():
-      model = models.build_model(model_flags, self._reader.quantized)
-    train_dirs.load_weights(model, checkpoint)
-    self.num_classes = model_flags["num_classes"]
-    self._predict = placement.compile_forward(
-      lambda batch: model(batch, training=False)["predictions"],
-      models.compiles_predictions(model_flags),
-    )
-    self._batches = readers.evaluation_batches(
-      self._reader, files, batch_size, with_labels=False, num_readers=1
-    )
 
-  def batches(self):
-    """Yields (batch of readers.py, predictions (batch, classes) tensor)."""
-    began = last_line = time.monotonic()
-    num_examples = 0
-    try:
-      for batch in self._batches:
-        predictions = self._predict(
-          {name: batch[name] for name in ("video_matrix", "num_frames")}
-        )
-        yield batch, predictions
-        num_examples += predictions.shape[0]
-        now = time.monotonic()
-        if now - last_line > 5.0:
-          logging.info(
-            "num examples processed: %d elapsed seconds: %.1f examples/sec:"
-            " %.2f",
-            num_examples,
-            now - began,
-            num_examples / (now - began),
-          )
-          last_line = now
-    except readers.READ_ERRORS:
-      readers.raise_for_bad_record(self._reader, self._files, False)
-      raise
-    seconds = time.monotonic() - began
-    logging.info(
-      "num examples processed: %d elapsed seconds: %.1f examples/sec: %.2f",
-      num_examples,
-      seconds,
-      num_examples / seconds,
-    )
+def _log_progress(progress) -> None:
+  logging.info(
+    "num examples processed: %d elapsed seconds: %.1f examples/sec: %.2f",
+    progress.num_examples,
+    progress.seconds,
+    progress.rate,
+  )
 
 
 def check_finite(values, video_ids) -> None:
-  """Refuses predictions that are no numbers.
+  """Refuses predictions that are not finite.
 
   Raises:
     errors.UserError: names the video.
@@ -177,10 +156,10 @@ def check_finite(values, video_ids) -> None:
   rows = np.flatnonzero(~np.isfinite(values).all(axis=1))
   if len(rows):
     raise errors.UserError(
-      "Expected probabilities, the model gave a NaN for the video"
-      f" {video_ids[rows[0]].decode()}: its training diverged, or the video's"
-      " features are no numbers. Train it anew with a smaller"
-      " --base_learning_rate, or mend the record."
+      "Expected probabilities, received NaN for the video"
+      f" {video_ids[rows[0]].decode()}: training diverged, or the video's"
+      " features are not finite. Train again with a smaller learning rate, or"
+      " fix the record."
     )
 
 
@@ -202,6 +181,7 @@ def read_class_names(vocabulary: str, num_classes: int) -> list[str]:
     errors.UserError: the file is no such CSV.
   """
   names = [f"class {index}" for index in range(num_classes)]
+  largest = -1
   with tf.io.gfile.GFile(vocabulary) as file:
     rows = csv.DictReader(file)
     if not {"Index", "Name"} <= set(rows.fieldnames or []):
@@ -216,8 +196,18 @@ def read_class_names(vocabulary: str, num_classes: int) -> list[str]:
           f"Expected a class index in the column Index of {vocabulary}, line"
           f" {rows.line_num}, found {row['Index']!r}."
         )
-      if int(row["Index"]) < num_classes and row["Name"]:
-        names[int(row["Index"])] = row["Name"]
+      index = int(row["Index"])
+      largest = max(largest, index)
+      if index < num_classes and row["Name"]:
+        names[index] = row["Name"]
+  if largest + 1 != num_classes:
+    logging.warning(
+      "%s has the classes 0 to %d, but the model has %d classes. Type"
+      " --vocabulary=FILE with the vocabulary of its training data.",
+      vocabulary,
+      largest,
+      num_classes,
+    )
   return names
 
 
@@ -245,7 +235,8 @@ def format_lines(video_ids, class_indexes, confidences) -> str:
 
 
 def write_video_predictions(
-  prediction: Prediction,
+  forward: ForwardPass,
+  num_classes: int,
   output_file: str,
   top_k: int,
   class_names: list[str] | None = None,
@@ -255,28 +246,29 @@ def write_video_predictions(
   Ties go to the lower class index.
 
   Args:
-    prediction: of whole videos.
+    forward: over whole videos.
+    num_classes: of the model.
     output_file: CSV: VideoId,LabelConfidencePairs.
     top_k: classes a video.
     class_names: adds a second file with the columns VideoId, Label, Name and
       Confidence, a line for each prediction.
   """
-  top_k = min(top_k, prediction.num_classes)
-  readable_file = readable_path(output_file) if class_names else None
+  top_k = min(top_k, num_classes)
   with contextlib.ExitStack() as stack:
     file = stack.enter_context(_text_file(output_file))
     file.write("VideoId,LabelConfidencePairs\n")
-    if readable_file:
+    readable = None
+    if class_names:
       readable = csv.writer(
-        stack.enter_context(_text_file(readable_file)), lineterminator="\n"
+        stack.enter_context(_text_file(readable_path(output_file))),
+        lineterminator="\n",
       )
       readable.writerow(["VideoId", "Label", "Name", "Confidence"])
-    for batch, predictions in prediction.batches():
-      predictions, video_ids = predictions.numpy(), batch["video_ids"].numpy()
-      check_finite(predictions, video_ids)
+    for batch, predictions in predicted_batches(forward):
+      video_ids = batch["video_ids"].numpy()
       class_indexes, best = eval_util.top_k_classes(predictions, top_k)
       file.write(format_lines(video_ids, class_indexes, best))
-      if readable_file:
+      if readable and class_names:
         readable.writerows(
           [video_id.decode(), index, class_names[index], f"{confidence:g}"]
           for video_id, indexes, confidences in zip(
@@ -296,7 +288,7 @@ def readable_path(output_file: str) -> str:
 def _text_file(path):
   """A text file that is there under its name only once it is whole."""
   with (
-    train_dirs.written_aside(path) as aside,
+    files_in_place.written_aside(path) as aside,
     tf.io.gfile.GFile(aside, "w") as file,
   ):
     yield file
@@ -394,7 +386,7 @@ class BestSegments:
 
 
 def write_segment_predictions(
-  prediction: Prediction, output_file: str, classes: np.ndarray, limit: int
+  forward: ForwardPass, output_file: str, classes: np.ndarray, limit: int
 ) -> None:
   """Writes the best segments of each class, highest confidence first.
 
@@ -402,16 +394,14 @@ def write_segment_predictions(
   classes first.
 
   Args:
-    prediction: of segments.
+    forward: over segments.
     output_file: CSV: Class,Segments; a line is class,id:start id:start ...
     classes: the classes to write, in this order.
     limit: most segments of a class.
   """
   best = BestSegments(len(classes), limit)
-  for batch, predictions in prediction.batches():
-    confidences = predictions.numpy()
+  for batch, confidences in predicted_batches(forward):
     video_ids = batch["video_ids"].numpy()
-    check_finite(confidences, video_ids)
     starts = batch["segment_start_times"].numpy()
     names = [
       f"{video_id.decode()}:{start}"
@@ -425,6 +415,7 @@ def write_segment_predictions(
 
 
 # --------------------------------------------------------------------------
+# The whole prediction
 
 
 def find_model() -> tuple[dict, str]:
@@ -442,7 +433,7 @@ def find_model() -> tuple[dict, str]:
   if FLAGS["train_dir"].present:
     raise errors.UserError(
       "Expected one of --train_dir and --input_model_tgz, received both. Leave"
-      " out the one that is not meant."
+      " one of them out."
     )
   with startup.naming_flag("input_model_tgz"):
     checkpoint = train_dirs.extract_model_tgz(
@@ -451,53 +442,139 @@ def find_model() -> tuple[dict, str]:
   return train_dirs.require_model_flags(FLAGS.untar_model_dir), checkpoint
 
 
+def predict(
+  model_flags: dict,
+  checkpoint: str,
+  files: list[str],
+  output_file: str,
+  *,
+  top_k: int = 20,
+  class_names: list[str] | None = None,
+  batch_size: int = 512,
+  placement: distribution.Placement | None = None,
+) -> None:
+  """Writes the best classes of each video; see write_video_predictions.
+
+  Args:
+    model_flags: see engine/train_dir.py.
+    checkpoint: path without its file endings.
+    files: TFRecord files.
+    output_file: CSV.
+    top_k: classes a video.
+    class_names: for the second, readable file; None for no such file.
+    batch_size: videos a step.
+    placement: where; None for one device.
+
+  Raises:
+    errors.UserError: for everything that the user can fix.
+  """
+  forward = ForwardPass(
+    model_flags,
+    files,
+    placement or distribution.Placement(),
+    batch_size=batch_size,
+    num_readers=1,
+  )
+  forward.load_weights(checkpoint)
+  write_video_predictions(
+    forward, model_flags["num_classes"], output_file, top_k, class_names
+  )
+  if class_names:
+    logging.info("With names: %s", readable_path(output_file))
+  logging.info("Predictions: %s", output_file)
+
+
+def predict_segments(
+  model_flags: dict,
+  checkpoint: str,
+  files: list[str],
+  output_file: str,
+  *,
+  classes: np.ndarray,
+  limit: int = 100000,
+  batch_size: int = 512,
+  placement: distribution.Placement | None = None,
+) -> None:
+  """Writes the best segments of each class; see write_segment_predictions.
+
+  Args:
+    model_flags: see engine/train_dir.py.
+    checkpoint: path without its file endings.
+    files: TFRecord files.
+    output_file: CSV.
+    classes: the classes to write.
+    limit: most segments of a class.
+    batch_size: segments a step.
+    placement: where; None for one device.
+
+  Raises:
+    errors.UserError: for everything that the user can fix.
+  """
+  forward = ForwardPass(
+    model_flags,
+    files,
+    placement or distribution.Placement(),
+    batch_size=batch_size,
+    num_readers=1,
+    segment_labels=True,
+  )
+  forward.load_weights(checkpoint)
+  write_segment_predictions(forward, output_file, classes, limit)
+  logging.info("Predictions: %s", output_file)
+
+
 def main() -> None:
   """Predicts what the flags ask for."""
+  program_flags.log_flags_without_effect()
   model_flags, checkpoint = find_model()
-  class_names = None
+  program_flags.check_typed_flags(
+    model_flags,
+    f"--input_model_tgz={FLAGS.input_model_tgz}"
+    if FLAGS.input_model_tgz
+    else f"--train_dir={FLAGS.train_dir}",
+  )
+  num_classes = model_flags["num_classes"]
+  class_names = classes = None
   if FLAGS.vocabulary:
     with startup.naming_flag("vocabulary"):
-      class_names = read_class_names(
-        FLAGS.vocabulary, model_flags["num_classes"]
-      )
+      class_names = read_class_names(FLAGS.vocabulary, num_classes)
   if FLAGS.segment_labels:
     with startup.naming_flag("segment_label_ids_file"):
-      classes = read_segment_classes(
-        FLAGS.segment_label_ids_file, model_flags["num_classes"]
-      )
+      classes = read_segment_classes(FLAGS.segment_label_ids_file, num_classes)
   for name in ("output_file", "output_model_tgz"):
     train_dirs.check_no_own_file(getattr(FLAGS, name), name)
-  pattern = sample_data.pattern_or_sample_data(
-    FLAGS.input_data_pattern, "test", model_flags["frame_features"]
+  pattern = program_flags.data_or_sample(
+    "input_data_pattern", "test", model_flags["frame_features"], checkpoint
   )
   logging.info("Predicting %s with %s", pattern, checkpoint)
-  prediction = Prediction(
-    model_flags,
-    checkpoint,
-    readers.find_files(pattern, "input_data_pattern"),
-    FLAGS.batch_size,
-    FLAGS.segment_labels,
-    distribution.choose("", None),
-  )
+  files = shards.find_files(pattern, "input_data_pattern")
+  placement = distribution.choose("", FLAGS.num_gpu)
   if FLAGS.output_model_tgz:
     with startup.naming_flag("output_model_tgz"):
       train_dirs.write_model_tgz(
         os.path.dirname(checkpoint), checkpoint, FLAGS.output_model_tgz
       )
     logging.info("Model: %s", FLAGS.output_model_tgz)
-  if FLAGS.segment_labels:
-    write_segment_predictions(
-      prediction, FLAGS.output_file, classes, FLAGS.segment_max_pred
+  given = (model_flags, checkpoint, files, FLAGS.output_file)
+  if classes is not None:
+    predict_segments(
+      *given,
+      classes=classes,
+      limit=FLAGS.segment_max_pred,
+      batch_size=FLAGS.batch_size,
+      placement=placement,
     )
   else:
-    write_video_predictions(
-      prediction, FLAGS.output_file, FLAGS.top_k, class_names
+    predict(
+      *given,
+      top_k=FLAGS.top_k,
+      class_names=class_names,
+      batch_size=FLAGS.batch_size,
+      placement=placement,
     )
-    if class_names:
-      logging.info("With names: %s", readable_path(FLAGS.output_file))
-  logging.info("Predictions: %s", FLAGS.output_file)
 
 
 if __name__ == "__main__":
   define_flags()
+  accept_flags()
   startup.run(main)

@@ -1,18 +1,35 @@
-"""Losses over all classes of a video, in keras.ops: any backend.
+"""Losses of a video's predictions, in keras.ops: any backend.
 
 Predictions are probabilities, not logits, as models return them.
+
+To add a loss, write a subclass of BaseLoss, or of another loss, with one
+method, and above it a flag for each of its settings, named as the keyword of
+__init__. It may be in another file that is imported.
 """
 
+import inspect
+
+from absl import flags
 from keras import ops
 
-import model_utils
+from layers import sums
+
+FLAGS = flags.FLAGS
 
 
 class BaseLoss:
-  """A loss that is a sum over the classes of a video."""
+  """Base class of all losses.
+
+  A loss overrides one method, which training and evaluation both use:
+  per_class_loss where it is a sum over the classes of a video, else
+  per_video_loss. The other methods follow.
+
+  Each setting is a keyword of __init__ with a default. Where a flag has its
+  name, the flag sets it and model_flags.json keeps it.
+  """
 
   def per_class_loss(self, predictions, labels):
-    """Gives each video's and class's part of the loss.
+    """Returns each class's part of each video's loss.
 
     Args:
       predictions: (batch, classes) float32 probabilities.
@@ -30,13 +47,13 @@ class BaseLoss:
     return losses * ops.cast(label_weights, losses.dtype)
 
   def per_video_loss(self, predictions, labels, label_weights=None):
-    """Gives each video's loss.
+    """Returns each video's loss: the sum of its classes' parts.
 
     Args:
       predictions: (batch, classes) float probabilities.
       labels: (batch, classes) bool or 0/1 of any dtype.
-      label_weights: (batch, classes) float, or None for all 1: for segments,
-        1 where the class was rated.
+      label_weights: (batch, classes) float, or None for all 1. Segments have
+        1 where the class was rated, else 0.
 
     Returns:
       (batch,) float32.
@@ -44,10 +61,14 @@ class BaseLoss:
     return ops.sum(self._weighted(predictions, labels, label_weights), axis=1)
 
   def calculate_loss(self, predictions, labels, label_weights=None):
-    """Gives the mean over the videos, a float32 scalar; see per_video_loss."""
-    losses = self._weighted(predictions, labels, label_weights)
+    """Returns the mean of per_video_loss over the videos, a float32 scalar."""
+    if type(self).per_video_loss is BaseLoss.per_video_loss:
+      # One sum over all of it is faster than one for each video.
+      losses = self._weighted(predictions, labels, label_weights)
+    else:
+      losses = self.per_video_loss(predictions, labels, label_weights)
     num_videos = ops.cast(ops.shape(losses)[0], losses.dtype)
-    return model_utils.total(losses) / num_videos
+    return sums.total(losses) / num_videos
 
 
 class CrossEntropyLoss(BaseLoss):
@@ -56,27 +77,35 @@ class CrossEntropyLoss(BaseLoss):
   def per_class_loss(self, predictions, labels):
     """See BaseLoss."""
     epsilon = 1e-5
-    # A label is 0 or 1, so that one logarithm a class does for both terms.
+    # A label is 0 or 1, so one logarithm for each class is enough.
     likelihood = ops.where(
       ops.cast(labels, "bool"), predictions, 1.0 - predictions
     )
     return -ops.log(likelihood + epsilon)
 
 
+flags.DEFINE_float(
+  "hinge_margin",
+  1.0,
+  "HingeLoss: the margin b in max(0, b - s p); s is 1 for a label, else -1.",
+  lower_bound=0.0,
+)
+
+
 class HingeLoss(BaseLoss):
   """sum_c max(0, b - s p), with s = 1 for a label and -1 for none.
 
   Args:
-    b: the margin.
+    hinge_margin: b, the margin.
   """
 
-  def __init__(self, b=1.0):
-    self.b = b
+  def __init__(self, hinge_margin=1.0):
+    self.hinge_margin = hinge_margin
 
   def per_class_loss(self, predictions, labels):
     """See BaseLoss."""
     sign = 2.0 * ops.cast(labels, "float32") - 1.0
-    return ops.maximum(0.0, self.b - sign * predictions)
+    return ops.maximum(0.0, self.hinge_margin - sign * predictions)
 
 
 class SoftmaxLoss(BaseLoss):
@@ -89,16 +118,111 @@ class SoftmaxLoss(BaseLoss):
     return -labels / count * ops.log_softmax(predictions, axis=1)
 
 
+def _subclasses(loss_class):
+  """All subclasses at any depth, by name."""
+  found = {}
+  for subclass in loss_class.__subclasses__():
+    found |= {subclass.__name__: subclass, **_subclasses(subclass)}
+  return found
+
+
+def class_names() -> list[str]:
+  """The names that --label_loss takes, sorted."""
+  return sorted(_subclasses(BaseLoss))
+
+
 def find_class_by_name(name: str) -> type[BaseLoss]:
-  """Finds a loss class of this file.
+  """Finds a loss: any subclass of BaseLoss in a file that was imported.
 
   Raises:
-    ValueError: there is no such class.
+    ValueError: there is no such class, or it has no method of a loss.
   """
-  classes = {found.__name__: found for found in BaseLoss.__subclasses__()}
+  classes = _subclasses(BaseLoss)
   if name not in classes:
     raise ValueError(
-      f"Expected --label_loss to name a class in losses.py, received {name!r}."
-      f" There are: {', '.join(sorted(classes))}."
+      f"Expected --label_loss to name a subclass of losses.BaseLoss, received"
+      f" {name!r}. There are: {', '.join(sorted(classes))}."
     )
-  return classes[name]
+  found = classes[name]
+  if (
+    found.per_class_loss is BaseLoss.per_class_loss
+    and found.per_video_loss is BaseLoss.per_video_loss
+  ):
+    raise ValueError(
+      f"Expected {name} to define per_class_loss or per_video_loss, received"
+      " neither. calculate_loss follows from one of them: define that one."
+    )
+  return found
+
+
+def default_hyperparameters(name: str) -> dict:
+  """Returns the settings of a loss with their defaults.
+
+  Args:
+    name: a subclass of BaseLoss.
+
+  Returns:
+    {keyword of __init__: default}, those of a base class included where
+    **kwargs passes them on.
+
+  Raises:
+    ValueError: there is no such loss.
+  """
+  keywords = {}
+  for base in find_class_by_name(name).__mro__:
+    if "__init__" not in vars(base):
+      continue
+    parameters = inspect.signature(base.__init__).parameters.values()
+    for parameter in parameters:
+      if parameter.default is not parameter.empty:
+        keywords.setdefault(parameter.name, parameter.default)
+    if not any(one.kind is one.VAR_KEYWORD for one in parameters):
+      break
+  return keywords
+
+
+def resolve_hyperparameters(name: str) -> dict:
+  """Collects the settings of a loss from flags and its defaults.
+
+  A keyword of __init__ that is also a flag, of the file of the class or of one
+  that it derives from, takes the flag's value, or the keyword's default where
+  the flag is None.
+
+  Args:
+    name: a subclass of BaseLoss.
+
+  Returns:
+    {keyword: value}, to be kept in model_flags.json.
+
+  Raises:
+    ValueError: there is no such loss.
+  """
+  modules = FLAGS.flags_by_module_dict()
+  values = {
+    flag.name: flag.value
+    for base in find_class_by_name(name).__mro__
+    for flag in modules.get(base.__module__, [])
+  }
+  return {
+    keyword: default if values[keyword] is None else values[keyword]
+    for keyword, default in default_hyperparameters(name).items()
+    if keyword in values
+  }
+
+
+def make_loss(model_flags: dict) -> BaseLoss:
+  """Makes the loss that a model is trained with.
+
+  Args:
+    model_flags: the content of model_flags.json: "label_loss" and the settings
+      of this loss. Settings that it lacks have their defaults.
+
+  Raises:
+    ValueError: there is no such loss.
+  """
+  name = model_flags["label_loss"]
+  settings = {
+    keyword: model_flags.get(keyword, default)
+    for keyword, default in default_hyperparameters(name).items()
+  }
+  return find_class_by_name(name)(**settings)

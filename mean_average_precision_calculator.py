@@ -1,8 +1,9 @@
 """Mean average precision: the AP of each class, ranked within the class.
 
 All classes share flat arrays of (class, prediction, positive or not), 6 bytes
-an entry at 3862 classes, and one sort ranks them all. See
-average_precision_calculator for the definition of AP and the rule for ties.
+an entry at 3862 classes, and one sort ranks all of them. See
+average_precision_calculator for the definition of AP and of the order of equal
+predictions.
 """
 
 import itertools
@@ -12,9 +13,9 @@ import numpy as np
 
 import average_precision_calculator as ap_calculator
 
-# Entries ranked at one time, and the largest share of all entries where that is
-# more. It bounds the memory of the final computation (8 bytes an entry and
-# temporaries) at the price of a pass over all entries for each part.
+# Entries ranked at a time, or this share of all entries if that is more. This
+# limits the memory of the final computation (8 bytes an entry and temporaries)
+# and costs a pass over all entries for each part.
 _RANKED_ENTRIES = 1 << 22
 _RANKED_SHARE = 8
 
@@ -22,14 +23,14 @@ _RANKED_SHARE = 8
 class MeanAveragePrecisionCalculator:
   """Average precision of each class, from predictions that arrive in parts.
 
-  Results are exact and are the same for every order of arrival and every way of
-  cutting the data into calls.
+  Results are exact. They do not depend on the order of arrival or on how the
+  data is divided into calls.
 
   Args:
     num_class: number of classes.
-    filter_empty_classes: whether classes without positives are left out of the
-      results. Otherwise their average precision is 0.
-    top_n: number of ranks of each class that count, None for all. All that was
+    filter_empty_classes: whether classes without positives are excluded from
+      the results. Otherwise their average precision is 0.
+    top_n: number of ranks of each class that count, None for all. Everything
       accumulated is kept, whatever top_n is.
 
   Raises:
@@ -46,8 +47,8 @@ class MeanAveragePrecisionCalculator:
   def __init__(self, num_class, filter_empty_classes=True, top_n=None):
     if not isinstance(num_class, numbers.Integral) or num_class < 1:
       raise ValueError(
-        "Expected num_class to be a positive integer, the size of the "
-        f"vocabulary; received {num_class!r}."
+        "Expected num_class to be a positive integer, received "
+        f"{num_class!r}. Pass the size of the vocabulary."
       )
     ap_calculator.check_top_n(top_n)
     self._num_class = int(num_class)
@@ -66,18 +67,16 @@ class MeanAveragePrecisionCalculator:
     """Adds predictions, class by class.
 
     Args:
-      predictions: num_class sequences of numbers; the sequence of a class may
-        have any length.
-      actuals: num_class sequences of labels, as long as those of predictions;
+      predictions: num_class sequences of numbers, of any length.
+      actuals: num_class sequences of labels, with the lengths of predictions;
         labels above zero are positive.
-      num_positives: (num_class,) numbers of positives that the predictions
-        stand for, where some are missing among them. None: as many as there are
-        in actuals.
+      num_positives: (num_class,) numbers of all positives, if some are missing
+        among these predictions. None: the positives in actuals.
 
     Raises:
       ValueError: there are not num_class sequences, the lengths differ, a
         prediction is NaN, or num_positives has a wrong shape or a negative
-        number. Nothing is accumulated then.
+        number. In this case nothing is accumulated.
     """
     lengths = [len(class_predictions) for class_predictions in predictions]
     if len(lengths) != self._num_class or lengths != [
@@ -85,9 +84,9 @@ class MeanAveragePrecisionCalculator:
     ]:
       raise ValueError(
         f"Expected predictions and actuals of {self._num_class} classes, for "
-        f"each class of the same length; received {len(lengths)} and "
+        f"each class of the same length, received {len(lengths)} and "
         f"{len(actuals)} classes with {sum(lengths)} and "
-        f"{sum(map(len, actuals))} entries."
+        f"{sum(map(len, actuals))} entries. Pass one sequence a class in both."
       )
     self.accumulate_flat(
       np.repeat(np.arange(self._num_class), lengths),
@@ -99,20 +98,19 @@ class MeanAveragePrecisionCalculator:
   def accumulate_flat(
     self, class_indexes, predictions, actuals, num_positives=None
   ):
-    """Adds predictions of any classes in any order; the fast way.
+    """Adds predictions of any classes in any order; faster than `accumulate`.
 
     Args:
       class_indexes: (entries,) integers from 0 to num_class - 1.
       predictions: (entries,) numbers.
       actuals: (entries,) labels; those above zero are positive.
-      num_positives: (num_class,) numbers of positives that the entries stand
-        for, where some are missing among them. None: as many as there are in
-        actuals.
+      num_positives: (num_class,) numbers of all positives, if some are missing
+        among these entries. None: the positives in actuals.
 
     Raises:
       ValueError: the shapes differ, a class is out of range, a prediction is
-        NaN, or num_positives has a wrong shape or a negative number. Nothing is
-        accumulated then.
+        NaN, or num_positives has a wrong shape or a negative number. In this
+        case nothing is accumulated.
     """
     class_indexes = np.asarray(class_indexes)
     predictions = ap_calculator.as_floats(predictions)
@@ -124,12 +122,13 @@ class MeanAveragePrecisionCalculator:
     ):
       raise ValueError(
         "Expected class_indexes, predictions and actuals to be flat arrays of "
-        f"the same length; received shapes {class_indexes.shape}, "
-        f"{predictions.shape} and {actuals.shape}."
+        f"the same length, received shapes {class_indexes.shape}, "
+        f"{predictions.shape} and {actuals.shape}. Pass one class and one "
+        "actual for each prediction."
       )
     if np.isnan(predictions).any():
       raise ValueError(
-        "Expected predictions that can be ranked; received NaN for the classes "
+        "Expected predictions that can be ranked, received NaN for the classes "
         f"{np.unique(class_indexes[np.isnan(predictions)])}. The model "
         "diverged: train it with a lower learning rate, or evaluate an earlier "
         "checkpoint."
@@ -140,7 +139,7 @@ class MeanAveragePrecisionCalculator:
       or class_indexes.max() >= self._num_class
     ):
       raise ValueError(
-        f"Expected integer class indexes from 0 to {self._num_class - 1}; "
+        f"Expected integer class indexes from 0 to {self._num_class - 1}, "
         f"received {class_indexes.dtype} from {class_indexes.min()} to "
         f"{class_indexes.max()}. Set num_class to the size of the vocabulary "
         "that the model was trained with."
@@ -153,9 +152,9 @@ class MeanAveragePrecisionCalculator:
     if num_positives.shape != (self._num_class,) or (num_positives < 0).any():
       raise ValueError(
         f"Expected num_positives to be {self._num_class} numbers, one a class, "
-        "none of them negative; received an array of shape "
+        "none of them negative, received an array of shape "
         f"{num_positives.shape} with the minimum "
-        f"{num_positives.min(initial=0)}."
+        f"{num_positives.min(initial=0)}. Count the positives of each class."
       )
     self._num_positives += num_positives.astype(np.int64)
     if not predictions.size:
@@ -164,7 +163,7 @@ class MeanAveragePrecisionCalculator:
     codes = class_indexes.astype(self._code_dtype)
     codes *= 2
     codes += actuals
-    # The caller may go on to change its array.
+    # The caller may change its array later.
     self._entries.append(codes, predictions.copy())
 
   def clear(self):
@@ -178,7 +177,7 @@ class MeanAveragePrecisionCalculator:
     return not len(self._entries)
 
   def peek_map_at_n(self):
-    """Average precision of each class; what was accumulated stays as it is.
+    """Average precision of each class; keeps what was accumulated.
 
     Returns:
       A list of floats in the order of the classes, one for each class that has
@@ -210,10 +209,10 @@ class MeanAveragePrecisionCalculator:
     """Average precision of all classes' predictions in one ranking.
 
     Over each video's top k predictions this is GAP@k. Every rank counts,
-    whatever top_n is. What was accumulated stays as it is.
+    whatever top_n is. Keeps what was accumulated.
 
     Returns:
-      The average precision, a float; 0.0 where nothing was accumulated.
+      The average precision, a float; 0.0 if nothing was accumulated.
     """
     if self.is_empty():
       return 0.0
@@ -231,7 +230,7 @@ class MeanAveragePrecisionCalculator:
     )
 
   def _class_ranges(self):
-    """Returns (first class, end class) pairs: what is ranked at one time."""
+    """Returns (first class, end class) pairs: the parts to rank in turn."""
     if self.is_empty():
       return []
     entries = max(_RANKED_ENTRIES, len(self._entries) // _RANKED_SHARE)
@@ -254,8 +253,8 @@ def _precision_sums(codes, predictions, num_class, n):
   Returns:
     (num_class,) float64 array.
   """
-  # Sorting these keys sorts by class, then from the best prediction down, then
-  # negatives before positives, in one pass over plain integers.
+  # Sorting these integers sorts by class, then by prediction, best first, then
+  # negatives before positives.
   class_shift = np.uint64(33)
   keys = (codes >> 1).astype(np.uint64) << class_shift
   keys |= _descending_bits(predictions).astype(np.uint64) << np.uint64(1)
@@ -287,7 +286,7 @@ def _descending_bits(predictions):
     _, places = np.unique(-predictions, return_inverse=True)
     return places.astype(np.uint32)
   # IEEE 754: the bits of positive floats grow with the float, those of negative
-  # ones against it, and the sign bit puts these last. Adding 0.0 turns -0.0
-  # into 0.0.
+  # floats shrink, and the sign bit puts these last. Adding 0.0 turns -0.0 into
+  # 0.0.
   bits = (predictions + np.float32(0)).view(np.uint32)
   return np.where(predictions < 0, bits, bits ^ np.uint32(0x7FFFFFFF))

@@ -1,20 +1,25 @@
 """The model contract, and the one place where the whole Keras graph is built.
 
-This file and the model files import keras and absl.flags only, so that a model
-runs on each of Keras's backends (TensorFlow, JAX, PyTorch).
+This file and the model files never import tensorflow, so that a model runs on
+each of Keras's backends (TensorFlow, JAX, PyTorch).
 """
 
+import contextlib
 import importlib
 import inspect
+import pkgutil
+import types
 
 import keras
 from absl import flags
 from keras import ops
 
-import model_utils
+import frame_models
+from layers import preprocessing
 
 FLAGS = flags.FLAGS
 
+# Besides these, each file of frame_models/ is a model file.
 _MODEL_FILES = ("video_level_models", "frame_level_models")
 
 # Keys of model_flags.json that are not hyper-parameters of a model.
@@ -29,16 +34,28 @@ GRAPH_FLAGS = (
 )
 
 
+# The layers that build_model puts on the video matrix.
+_FROM_VIDEO_MATRIX = (
+  preprocessing.L2Normalize,
+  preprocessing.MeanNormalizedFrame,
+  preprocessing.NormalizeFrames,
+)
+
+
+class ContractError(ValueError):
+  """What create_model returns is not as BaseModel.create_model describes."""
+
+
 class BaseModel:
-  """What every model in the model files is.
+  """Base class of all models.
 
   Attributes:
-    batch_size: videos a step; holds unless --batch_size is typed.
-    base_learning_rate: likewise for --base_learning_rate.
-    xla: whether the training step is compiled with XLA, and predictions as
-      compiles_predictions says. It fuses what lies between the matrix products;
-      a recurrent network's many small steps gain little and take long to
-      compile.
+    batch_size: videos a step, unless --batch_size is given.
+    base_learning_rate: the learning rate, unless --base_learning_rate is given.
+    xla: whether the training step is compiled with XLA, and predictions too
+      where compiles_predictions says so. XLA fuses the operations between the
+      matrix products. The many small steps of a recurrent network gain little
+      and take long to compile.
   """
 
   batch_size = 1024
@@ -54,19 +71,47 @@ class BaseModel:
         num_frames zero.
       vocab_size: number of classes.
       num_frames: (batch,) int32, the valid frames of each video.
-      **unused_params: hyper-parameters, one keyword with a default for each,
-        named as their flags; and what build_model knows besides:
-        feature_sizes, the list of the features' sizes in model_input, and
-        mean_frame, (batch, features) float, the mean of the valid frames of
-        model_input (frame level only).
+      **unused_params: the hyper-parameters, each a keyword with a default,
+        named as its flag. build_model also passes feature_sizes, the list of
+        the features' sizes in model_input, and at frame level mean_frame,
+        (batch, features) float, the mean of the valid frames of model_input.
 
     Returns:
-      A dict with "predictions", (batch, vocab_size) probabilities; perhaps
-      "regularization_loss", a scalar that joins those of kernel regularizers;
-      perhaps "auxiliary_losses", {tag: scalar}, already weighted, which are
-      added to the loss and written to TensorBoard.
+      A dict with the key "predictions": (batch, vocab_size) probabilities. They
+      must be float32 also where layers compute in bfloat16, as from
+      layers.classifiers.probabilities(logits). Optional keys:
+      "regularization_loss", a scalar that is added to the losses of kernel
+      regularizers, and "auxiliary_losses", {tag: scalar}, already weighted,
+      which are added to the loss and written to TensorBoard.
     """
     raise NotImplementedError
+
+
+def import_model_files() -> list[types.ModuleType]:
+  """Imports all model files, which defines their flags.
+
+  Returns:
+    The modules: video_level_models, frame_level_models and each file of
+    frame_models/.
+  """
+  found = pkgutil.iter_modules(frame_models.__path__, "frame_models.")
+  names = [*_MODEL_FILES, *sorted(file.name for file in found)]
+  return [importlib.import_module(name) for name in names]
+
+
+def _classes() -> dict[str, type[BaseModel]]:
+  """All model classes, by name."""
+  return {
+    name: value
+    for module in reversed(import_model_files())  # the first one counts
+    for name, value in vars(module).items()
+    if inspect.isclass(value) and issubclass(value, BaseModel)
+  }
+
+
+def class_names() -> list[str]:
+  """The names that --model takes, sorted."""
+  return sorted(_classes())
 
 
 def find_class_by_name(name: str) -> type[BaseModel]:
@@ -75,24 +120,40 @@ def find_class_by_name(name: str) -> type[BaseModel]:
   Raises:
     ValueError: no model file has such a class.
   """
-  names = []
-  for file in _MODEL_FILES:
-    module = importlib.import_module(file)
-    for class_name, value in vars(module).items():
-      if inspect.isclass(value) and issubclass(value, BaseModel):
-        if class_name == name:
-          return value
-        names.append(class_name)
-  raise ValueError(
-    f"Expected --model to name a class in {' or '.join(_MODEL_FILES)},"
-    f" received {name!r}. There are: {', '.join(sorted(names))}."
+  classes = _classes()
+  if name not in classes:
+    raise ValueError(
+      "Expected --model to name a class in video_level_models.py,"
+      f" frame_level_models.py or frame_models/, received {name!r}."
+      f" There are: {', '.join(sorted(classes))}."
+    )
+  return classes[name]
+
+
+def classify(
+  classifier_name: str, features, vocab_size: int, params: dict
+) -> dict:
+  """Ends a frame-level model with a video-level one.
+
+  Args:
+    classifier_name: a class of video_level_models.
+    features: (batch, features) float, symbolic.
+    vocab_size: number of classes.
+    params: hyper-parameters, passed on to the classifier.
+
+  Returns:
+    The classifier's dict, see BaseModel.create_model.
+  """
+  classifier = find_class_by_name(classifier_name)()
+  return classifier.create_model(
+    model_input=features, vocab_size=vocab_size, num_frames=None, **params
   )
 
 
 def compiles_predictions(model_flags: dict) -> bool:
-  """Whether XLA shall compile what predicts, in eval.py and inference.py.
+  """Whether XLA should compile the forward pass of eval.py and inference.py.
 
-  At video level that takes longer than it saves.
+  At video level, compiling takes longer than it saves.
 
   Args:
     model_flags: see build_model.
@@ -117,9 +178,8 @@ def resolve_hyperparameters(model_name: str) -> dict:
   """Collects the hyper-parameters of a model from flags and its defaults.
 
   A keyword of create_model that is also a flag of a model file takes the flag's
-  value if it was typed or if the flag has a default of its own; else the
-  keyword's default holds. The keywords of the model's own
-  video_level_classifier_model belong to it.
+  value, or the keyword's default where the flag is None. The keywords of the
+  video-level model that a frame-level one ends with are collected too.
 
   Args:
     model_name: a class in the model files.
@@ -130,12 +190,11 @@ def resolve_hyperparameters(model_name: str) -> dict:
   Raises:
     ValueError: no such model or classifier.
   """
-  find_class_by_name(model_name)  # registers the flags of the model files
   modules = FLAGS.flags_by_module_dict()
   model_flags = {
     flag.name: flag.value
-    for file in _MODEL_FILES
-    for flag in modules.get(file, [])
+    for module in import_model_files()
+    for flag in modules.get(module.__name__, [])
   }
   resolved = {}
   pending = [model_name]
@@ -144,7 +203,7 @@ def resolve_hyperparameters(model_name: str) -> dict:
       if name not in model_flags:
         continue
       value = model_flags[name]
-      # A model's own default goes before that of the classifier it ends with.
+      # A model's default goes before that of the classifier it ends with.
       resolved.setdefault(name, default if value is None else value)
       if name == "video_level_classifier_model":
         classifier = find_class_by_name(resolved[name])
@@ -157,16 +216,30 @@ def resolve_hyperparameters(model_name: str) -> dict:
   return resolved
 
 
+@contextlib.contextmanager
+def _dtype_policy(policy):
+  """Sets Keras's global dtype policy, which is thread-local, for a block."""
+  before = keras.config.dtype_policy()
+  keras.config.set_dtype_policy(policy)
+  try:
+    yield
+  finally:
+    keras.config.set_dtype_policy(before)
+
+
 def build_model(
-  model_flags: dict, quantized: bool | None = None
+  model_flags: dict,
+  quantized: bool | None = None,
+  dtype_policy: str | None = None,
 ) -> keras.Model:
   """Builds the Keras model that training, evaluation and export share.
 
   Args:
     model_flags: the content of model_flags.json: the GRAPH_FLAGS and the
       hyper-parameters of the model.
-    quantized: whether frame features arrive as bytes; by default they do at
-      frame level.
+    quantized: whether frame features arrive as bytes; None means that they do
+      at frame level.
+    dtype_policy: of the layers, such as "mixed_bfloat16"; None for float32.
 
   Returns:
     A keras.Model with the inputs `video_matrix` ((batch, frames, features)
@@ -174,52 +247,125 @@ def build_model(
     `num_frames` ((batch,) int32), and create_model's dict as its output.
 
   Raises:
-    ValueError: no such model, or it refuses its hyper-parameters.
+    ContractError: what the model returns is not as BaseModel.create_model
+      describes.
+    ValueError: there is no such model, or it refuses its hyper-parameters.
   """
-  model_class = find_class_by_name(model_flags["model"])
+  with _dtype_policy(dtype_policy or "float32"):
+    inputs, given = _inputs(model_flags, quantized)
+    hyperparameters = {
+      name: value
+      for name, value in model_flags.items()
+      if name not in GRAPH_FLAGS
+    }
+    model = find_class_by_name(model_flags["model"])()
+    outputs = model.create_model(
+      vocab_size=model_flags["num_classes"], **given, **hyperparameters
+    )
+    _check_outputs(outputs, model_flags)
+    return keras.Model(inputs, outputs, name=model_flags["model"])
+
+
+def _inputs(model_flags, quantized):
+  """The inputs of the whole model, and what create_model gets of them.
+
+  Args:
+    model_flags: see build_model.
+    quantized: see build_model.
+
+  Returns:
+    {name: Keras input}, and {keyword of create_model: value}.
+  """
   sizes = [int(size) for size in model_flags["feature_sizes"].split(",")]
-  hyperparameters = {
-    name: value
-    for name, value in model_flags.items()
-    if name not in GRAPH_FLAGS
-  }
   num_frames = keras.Input((), dtype="int32", name="num_frames")
-  at_hand = {"feature_sizes": sizes}
+  given = {"num_frames": num_frames, "feature_sizes": sizes}
   if model_flags["frame_features"]:
-    if quantized is None:
-      quantized = True
     video_matrix = keras.Input(
       (None, sum(sizes)),
-      dtype="uint8" if quantized else "float32",
+      dtype="float32" if quantized is False else "uint8",
       name="video_matrix",
     )
-    model_input = model_utils.NormalizeFrames(name="normalize")(
+    given["model_input"] = preprocessing.NormalizeFrames()(
       video_matrix, num_frames
     )
-    at_hand["mean_frame"] = model_utils.MeanNormalizedFrame(name="mean_frame")(
+    given["mean_frame"] = preprocessing.MeanNormalizedFrame()(
       video_matrix, num_frames
     )
   else:
     video_matrix = keras.Input((sum(sizes),), name="video_matrix")
-    model_input = model_utils.L2Normalize(name="normalize")(video_matrix)
-  outputs = model_class().create_model(
-    model_input=model_input,
-    vocab_size=model_flags["num_classes"],
-    num_frames=num_frames,
-    **at_hand,
-    **hyperparameters,
-  )
-  return keras.Model(
-    {"video_matrix": video_matrix, "num_frames": num_frames},
-    outputs,
-    name=model_flags["model"],
-  )
+    given["model_input"] = preprocessing.L2Normalize()(video_matrix)
+  return {"video_matrix": video_matrix, "num_frames": num_frames}, given
+
+
+def _check_outputs(outputs, model_flags) -> None:
+  """Checks what create_model returned; see BaseModel.create_model.
+
+  Raises:
+    ContractError: it is not as described there.
+  """
+  function = f"{model_flags['model']}.create_model"
+  if not isinstance(outputs, dict) or "predictions" not in outputs:
+    received = f"a {type(outputs).__name__}"
+    if isinstance(outputs, dict):
+      received = f"the keys {sorted(outputs)}"
+    raise ContractError(
+      f'Expected {function} to return a dict with the key "predictions",'
+      f' received {received}. Return {{"predictions": probabilities}}.'
+    )
+  predictions = outputs["predictions"]
+  expected = (None, model_flags["num_classes"])
+  received = getattr(predictions, "shape", type(predictions).__name__)
+  if received != expected:
+    raise ContractError(
+      f"Expected {function} to return predictions of shape {expected}, a"
+      f" probability for each video and class, received {received}. Let the"
+      " last layer have vocab_size units, without the dimension of the frames."
+    )
+  if predictions.dtype != "float32":
+    raise ContractError(
+      f"Expected {function} to return float32 predictions under any"
+      f" --mixed_precision, received {predictions.dtype}. Use"
+      " layers.classifiers.probabilities(logits), or give the last layer"
+      ' dtype="float32".'
+    )
+  _check_scalars(outputs, function)
+
+
+def _check_scalars(outputs, function) -> None:
+  """Checks the losses among what create_model returned.
+
+  Raises:
+    ContractError: one of them is not a scalar.
+  """
+  scalars = {
+    "regularization_loss": outputs.get("regularization_loss", 0.0),
+    **outputs.get("auxiliary_losses", {}),
+  }
+  for name, value in scalars.items():
+    if tuple(getattr(value, "shape", ())):
+      raise ContractError(
+        f"Expected {function} to return a scalar as {name}, received the shape"
+        f" {value.shape}. Return its sum, or the mean over the videos."
+      )
+
+
+def model_inputs(model: keras.Model, batch: dict) -> dict:
+  """The entries of a batch that a model takes.
+
+  Args:
+    model: as from build_model.
+    batch: of readers.py.
+
+  Returns:
+    {name: tensor}.
+  """
+  return {name: batch[name] for name in model.input}
 
 
 def mixup_partners(values):
   """The values of the video that each video is mixed with: the one before it.
 
-  Batches are shuffled, so that this one is as good as any.
+  Batches are shuffled, so any other video would do.
 
   Args:
     values: (batch, ...).
@@ -231,11 +377,11 @@ def mixup_partners(values):
 
 
 def add_mixup(model: keras.Model) -> keras.Model:
-  """The same model, the same weights, on weighted means of two videos.
+  """The same model with the same weights, on weighted means of two videos.
 
   The normalised features x become w x + (1 - w) x', where x' is another video
-  of the batch and a video without a frame at some time counts as zeros there;
-  num_frames becomes the longer of the two. Source: Zhang et al. 2018, mixup.
+  of the batch. Where a video has no frame, it counts as zeros; num_frames
+  becomes that of the longer video. Source: Zhang et al. 2018, mixup.
 
   Args:
     model: as from build_model.
@@ -252,21 +398,27 @@ def add_mixup(model: keras.Model) -> keras.Model:
     share = ops.cast(share, values.dtype)
     return share * values + (1.0 - share) * mixup_partners(values)
 
+  video_matrix = model.input["video_matrix"]
   replaced, mixed = [num_frames], [longer]
   for layer in model.layers:
-    if layer.name == "normalize":
-      replaced.append(layer.output)
-      mixed.append(mix(layer.output))
-    elif layer.name == "mean_frame":
+    # Models get the outputs of these layers; none gets the video matrix itself.
+    if not isinstance(layer, _FROM_VIDEO_MATRIX) or not any(
+      tensor is video_matrix for tensor in keras.tree.flatten(layer.input)
+    ):
+      continue
+    replaced.append(layer.output)
+    if isinstance(layer, preprocessing.MeanNormalizedFrame):
       # The mean is over the frames of the longer video.
-      valid = [
+      valid, longer_valid = (
         ops.cast(ops.maximum(frames, 1), layer.output.dtype)[:, None]
         for frames in (num_frames, longer)
-      ]
-      replaced.append(layer.output)
-      mixed.append(mix(layer.output * valid[0]) / valid[1])
-  rest = keras.Model(replaced, model.output)
-  return keras.Model({**model.input, "mixup_weight": weight}, rest(mixed))
+      )
+      mixed.append(mix(layer.output * valid) / longer_valid)
+    else:
+      mixed.append(mix(layer.output))
+  with _dtype_policy(model.dtype_policy):
+    rest = keras.Model(replaced, model.output)
+    return keras.Model({**model.input, "mixup_weight": weight}, rest(mixed))
 
 
 def regularization_loss(model: keras.Model, outputs: dict):
@@ -274,7 +426,7 @@ def regularization_loss(model: keras.Model, outputs: dict):
 
   Args:
     model: as from build_model.
-    outputs: what calling it gave.
+    outputs: of a call of the model.
 
   Returns:
     A float32 scalar.

@@ -1,7 +1,7 @@
-"""TFRecord files -> batches, for training, evaluation and prediction.
+"""Records -> batches, for training, evaluation and prediction.
 
 The batch is the one contract between the data and everything else. It is a
-dict of tensors, with `batch` videos (or, for segments, segments):
+dict of tensors that hold `batch` videos, or segments:
 
   video_ids     (batch,) string
   video_matrix  (batch, frames, features) at frame level: uint8, still
@@ -14,44 +14,38 @@ dict of tensors, with `batch` videos (or, for segments, segments):
   segment_start_times (batch,) int64, seconds; segments only
 
 Features are concatenated in the order of --feature_names. Frames past
-num_frames are padding. Frame features stay bytes until they are on the device
-(models.build_model dequantises them there): a quarter of the memory and of the
-transfer. A batch is padded to its longest video, rounded up to one of a few
-lengths so that few shapes are compiled.
+num_frames are padding. Frame features stay bytes until they are on the device,
+where models.build_model dequantises them: this takes a quarter of the memory
+and of the transfer. A batch is padded to its longest video, rounded up to one
+of a few lengths so that few shapes are compiled.
+
+Which records come when is decided in engine/data_order.py.
 """
 
-import dataclasses
 import os
 
 import tensorflow as tf
-from absl import logging
 
 import errors
-import frame_records
-
-# (x - 0) / 255 * 4 - 2, moved up by half a step of 4 / 256: the dataset's own
-# quantisation, see dequantize.
-_DEQUANTIZE_SCALE = 4.0 / 255.0
-_DEQUANTIZE_BIAS = 4.0 / 512.0 - 2.0
-
-# A small record is read much faster with many others at once. A local
-# frame-level one is large enough to go past the buffer, which saves a copy; a
-# remote file needs the buffer, since each read is a request.
-_READ_BUFFER_BYTES = 1 << 20
-# AutoGraph would rewrite each function for tf.data, a good part of a second.
-_as_written = tf.autograph.experimental.do_not_convert
+import quantization
+from records import contents, shards
+from records.frames import cut_frames
 
 SEGMENT_FRAMES = 5  # a rated segment is 5 s, at one frame a second
 
-# Fixed rather than tf.data.AUTOTUNE, which takes many batches to get there.
-_PARALLEL_CALLS = (os.cpu_count() or 1) + 1
+# Not tf.data.AUTOTUNE, which needs many batches to find such a number.
+PARALLEL_CALLS = (os.cpu_count() or 1) + 1
 # Reading local files and cutting frames out of them take about the same time;
 # more threads than cores only get into each other's way.
-_HALF_THE_CORES = max((os.cpu_count() or 1) // 2, 1)
+HALF_THE_CORES = max((os.cpu_count() or 1) // 2, 1)
+
+# AutoGraph would rewrite each function for tf.data, which takes a good part of
+# a second.
+as_written = tf.autograph.experimental.do_not_convert
 
 
 # --------------------------------------------------------------------------
-# Flags -> names, sizes, files
+# Flags -> names and sizes
 
 
 def get_feature_names_and_sizes(
@@ -60,14 +54,15 @@ def get_feature_names_and_sizes(
   """Splits the flags --feature_names and --feature_sizes.
 
   Args:
-    feature_names: names with commas between, blanks allowed: "rgb, audio".
-    feature_sizes: as many whole numbers: "1024, 128".
+    feature_names: names with commas between them, blanks allowed: "rgb, audio".
+    feature_sizes: a whole number for each: "1024, 128".
 
   Returns:
     The names and the sizes, in the order given.
 
   Raises:
-    errors.UserError: another number of names than of sizes, or no numbers.
+    errors.UserError: there are not equally many names and sizes, or one of
+      them is not a name or a size.
   """
   names = [name.strip() for name in feature_names.split(",")]
   sizes = [size.strip() for size in feature_sizes.split(",")]
@@ -75,197 +70,38 @@ def get_feature_names_and_sizes(
     raise errors.UserError(
       f"Expected one size for each feature, received {len(names)} names"
       f" (--feature_names={feature_names}) and {len(sizes)} sizes"
-      f" (--feature_sizes={feature_sizes}). Name a size for each."
+      f" (--feature_sizes={feature_sizes}). Give a size for each name."
     )
   if not all(names) or len(set(names)) < len(names):
     raise errors.UserError(
       f"Expected different, non-empty feature names, received"
-      f" --feature_names={feature_names}."
+      f" --feature_names={feature_names}. Name each feature once, with commas"
+      " between them."
     )
   if not all(size.isdigit() and int(size) > 0 for size in sizes):
     raise errors.UserError(
-      f"Expected whole numbers above 0 with commas between, received"
-      f" --feature_sizes={feature_sizes}."
+      f"Expected whole numbers above 0 with commas between them, received"
+      f" --feature_sizes={feature_sizes}. Give how many numbers each feature"
+      " has."
     )
   return names, [int(size) for size in sizes]
-
-
-def find_files(data_pattern: str, flag_name: str) -> list[str]:
-  """Lists the files of one or more glob patterns, sorted by name.
-
-  Args:
-    data_pattern: glob pattern, or several with commas between; any file system
-      that tf.io.gfile knows.
-    flag_name: the flag to name in the error.
-
-  Returns:
-    The paths, sorted, each once.
-
-  Raises:
-    errors.UserError: a pattern matches no file.
-  """
-  files = set()
-  for pattern in data_pattern.split(","):
-    found = tf.io.gfile.glob(pattern.strip())
-    if not found:
-      raise errors.UserError(
-        f"Expected files that match --{flag_name}={pattern.strip()}, found"
-        " none. Check the path, and quote the pattern so that the shell does"
-        " not expand it."
-      )
-    files.update(found)
-  return sorted(files)
-
-
-# --------------------------------------------------------------------------
-# What a record holds
-
-
-@dataclasses.dataclass(frozen=True)
-class FoundFeature:
-  """One feature as found in a record.
-
-  Attributes:
-    kind: "bytes", "float", "int64" or "empty".
-    size: numbers in it, at frame level in its first frame; bytes count one
-      number a byte.
-    frames: number of frames, or None where it is not a list of frames.
-  """
-
-  kind: str
-  size: int
-  frames: int | None = None
-
-  def __str__(self):
-    frames = "" if self.frames is None else f"{self.frames} frames of "
-    return f"{frames}{self.size} {self.kind}"
-
-
-def _found_feature(feature, frames=None) -> FoundFeature:
-  kind = feature.WhichOneof("kind")
-  if kind == "bytes_list":
-    values = feature.bytes_list.value
-    return FoundFeature("bytes", len(values[0]) if values else 0, frames)
-  if kind is None:
-    return FoundFeature("empty", 0, frames)
-  size = len(getattr(feature, kind).value)
-  return FoundFeature(kind.removesuffix("_list"), size, frames)
-
-
-def parse_record(serialized: bytes) -> tf.train.SequenceExample:
-  """Parses either record format: a tf.Example is one without feature lists.
-
-  The two share their field numbers, so that a video-level record parses as a
-  SequenceExample whose context holds all its features.
-
-  Raises:
-    errors.UserError: the bytes are neither.
-  """
-  try:
-    return tf.train.SequenceExample.FromString(serialized)
-  except Exception as error:  # the class differs between protobuf's backends
-    raise errors.UserError(
-      "expected a tf.train.Example or SequenceExample, received"
-      f" {len(serialized)} bytes that are neither"
-    ) from error
-
-
-def describe_record(
-  record: tf.train.SequenceExample,
-) -> tuple[dict[str, FoundFeature], dict[str, FoundFeature]]:
-  """Tells which features a record holds.
-
-  Returns:
-    Those of the context (all of them, in a video-level record) and those of
-    the feature lists, by name.
-  """
-  context = {
-    name: _found_feature(feature)
-    for name, feature in sorted(record.context.feature.items())
-  }
-  lists = {}
-  for name, frames in sorted(record.feature_lists.feature_list.items()):
-    first = frames.feature[0] if frames.feature else tf.train.Feature()
-    lists[name] = _found_feature(first, len(frames.feature))
-  return context, lists
-
-
-def _listing(features: dict[str, FoundFeature]) -> str:
-  if not features:
-    return "none"
-  return ", ".join(f"{name} ({found})" for name, found in features.items())
-
-
-def _check_common(context, labels, num_classes, needs_labels) -> None:
-  """Checks the id and the labels of a record; see check_record."""
-  if not {"id", "video_id"} & context.keys():
-    raise errors.UserError(
-      f"expected the feature id (or video_id), found only {_listing(context)}"
-    )
-  if not needs_labels:
-    return
-  if "labels" not in context:
-    raise errors.UserError(
-      f"expected the feature labels, found only {_listing(context)};"
-      " training and evaluation need labels, the test split has none: name"
-      " the train or validate files"
-    )
-  _check_classes("labels", labels, num_classes)
-
-
-def _check_classes(feature_name, classes, num_classes) -> None:
-  wrong = [index for index in classes if not 0 <= index < num_classes]
-  if wrong:
-    raise errors.UserError(
-      f"expected class indices from 0 to {num_classes - 1} in"
-      f" {feature_name}, found {wrong[0]}; set --num_classes to the number of"
-      " classes of this data"
-    )
-
-
-def _check_feature(name, size, kinds, found, level_hint) -> None:
-  """Checks one wanted feature against those found; see check_record."""
-  if name not in found:
-    raise errors.UserError(
-      f"expected the feature {name} (--feature_names), found"
-      f" {_listing(found)}; {level_hint}"
-    )
-  if found[name].kind not in kinds:
-    raise errors.UserError(
-      f"expected {' or '.join(kinds)} in the feature {name}, found"
-      f" {_listing(found)}; {level_hint}"
-    )
-  if found[name].size != size:
-    raise errors.UserError(
-      f"expected {size} numbers in the feature {name}, found"
-      f" {_listing(found)}; change --feature_sizes"
-    )
 
 
 # --------------------------------------------------------------------------
 # Pure functions on tensors
 
 
-def dequantize(quantized: tf.Tensor) -> tf.Tensor:
-  """Gives the floats in [-2, 2] that bytes stand for: q * 4/255 + 4/512 - 2.
-
-  Args:
-    quantized: uint8, any shape.
-
-  Returns:
-    float32, same shape.
-  """
-  return tf.cast(quantized, tf.float32) * _DEQUANTIZE_SCALE + _DEQUANTIZE_BIAS
-
-
 def frame_buckets(max_frames: int) -> list[int]:
-  """The lengths that videos are padded to: 8, then each about 1/4 longer.
+  """Returns the lengths that videos are padded to.
+
+  The first is 8 and each of the others about a quarter longer than the one
+  before.
 
   Args:
     max_frames: the longest length used.
 
   Returns:
-    Ascending lengths, the last one max_frames; 300 frames make 13.
+    Ascending lengths, the last one max_frames; there are 13 for 300 frames.
   """
   buckets = []
   length = 8
@@ -276,14 +112,14 @@ def frame_buckets(max_frames: int) -> list[int]:
 
 
 def _bucket(num_frames: int, max_frames: int) -> int:
-  """The first of the frame_buckets that holds so many frames."""
+  """Returns the smallest of the frame_buckets for this number of frames."""
   return next(
     length for length in frame_buckets(max_frames) if length >= num_frames
   )
 
 
 def _video_id(features: dict[str, tf.Tensor]) -> tf.Tensor:
-  """The 2017 release and older tools call the key video_id instead of id."""
+  """Takes the id; the 2017 release and older tools call its key video_id."""
   return tf.where(features["id"] == "", features["video_id"], features["id"])
 
 
@@ -296,7 +132,7 @@ _ID_FEATURES = {
 def _dense_labels(labels, num_videos, num_classes: int) -> tf.Tensor:
   """Turns a sparse (videos, labels) int64 tensor into (videos, classes) bool.
 
-  A class out of range makes it fail.
+  It fails if a class is out of range.
   """
   dense = _set_true(
     [num_videos, num_classes],
@@ -306,7 +142,10 @@ def _dense_labels(labels, num_videos, num_classes: int) -> tf.Tensor:
 
 
 def _set_true(shape, indices: tf.Tensor) -> tf.Tensor:
-  """A bool tensor, True at the (n, rank) indices; fails on one out of range."""
+  """Makes a bool tensor that is True at the (n, rank) indices.
+
+  It fails if one is out of range.
+  """
   return tf.tensor_scatter_nd_update(
     tf.zeros(shape, tf.bool), indices, tf.ones(tf.shape(indices)[:1], tf.bool)
   )
@@ -317,14 +156,17 @@ def _set_true(shape, indices: tf.Tensor) -> tf.Tensor:
 
 
 class YT8MAggregatedFeatureReader:
-  """Reads video-level records: tf.Example with one vector a feature.
+  """Reads video-level records: tf.Examples with one vector for each feature.
 
   Attributes:
     kinds: None; see YT8MFrameFeatureReader.
-    quantized: whether video_matrix holds bytes; never, at this level.
-    one_example_per_record: True; skipping records skips as many videos.
+    quantized: whether video_matrix holds bytes; always False at this level.
+    one_example_per_record: True: skipping a record skips one video.
+    for_trained: whether a trained model has fixed the flags, so that errors
+      advise to name other files.
   """
 
+  for_trained = False
   kinds = None
   quantized = False
   one_example_per_record = True
@@ -338,22 +180,17 @@ class YT8MAggregatedFeatureReader:
     self.feature_names = list(feature_names)
 
   def check_record(self, serialized: bytes, with_labels: bool) -> None:
-    """Raises errors.UserError if a record is not as the flags say."""
-    record = parse_record(serialized)
-    context, lists = describe_record(record)
-    hint = "change --feature_names and --feature_sizes"
-    if lists:
-      hint = (
-        f"this is a frame-level record with {_listing(lists)}: add"
-        " --frame_features=True"
-      )
-    for name, size in zip(self.feature_names, self.feature_sizes, strict=True):
-      _check_feature(name, size, ["float"], context, hint)
-    labels = record.context.feature["labels"].int64_list.value
-    _check_common(context, labels, self.num_classes, with_labels)
+    """Raises errors.UserError if a record is not what the flags say."""
+    record = contents.parse_record(serialized)
+    contents.check_video_features(
+      record, self.feature_names, self.feature_sizes, self.for_trained
+    )
+    contents.check_id(record)
+    if with_labels:
+      contents.check_labels(record, self.num_classes, self.for_trained)
 
   def configure(self, serialized: bytes) -> bool:
-    """Nothing depends on the records at this level."""
+    """Does nothing, because nothing depends on the records at this level."""
     del serialized
     return True
 
@@ -392,21 +229,24 @@ class YT8MAggregatedFeatureReader:
   ) -> tf.data.Dataset:
     """Batches a dataset of serialized records, keeping their order."""
     return records.batch(batch_size).map(
-      _as_written(lambda serialized: self.parse_batch(serialized, with_labels)),
-      num_parallel_calls=_PARALLEL_CALLS,
+      as_written(lambda serialized: self.parse_batch(serialized, with_labels)),
+      num_parallel_calls=PARALLEL_CALLS,
     )
 
 
 class YT8MFrameFeatureReader:
-  """Reads frame-level records: SequenceExamples with one value a frame.
+  """Reads frame-level records: SequenceExamples with one value for each frame.
 
   With segment_labels, a record gives one example for each rated segment.
 
   Attributes:
-    kinds: "bytes" or "float" for each feature, see `configure`.
+    kinds: "bytes" or "float" for each feature; see `configure`.
     quantized: whether video_matrix holds bytes.
     one_example_per_record: whether each record gives exactly one example.
+    for_trained: see YT8MAggregatedFeatureReader.
   """
+
+  for_trained = False
 
   def __init__(
     self,
@@ -420,8 +260,8 @@ class YT8MFrameFeatureReader:
     """Takes what the flags of these names hold, and how frames are stored.
 
     Args:
-      num_classes: classes of the data.
-      feature_sizes: numbers in each feature.
+      num_classes: number of classes of the data.
+      feature_sizes: how many numbers a frame of each feature has.
       feature_names: in the order in which they are concatenated.
       max_frames: frames used of each video.
       segment_labels: read segments.
@@ -437,21 +277,21 @@ class YT8MFrameFeatureReader:
 
   @property
   def quantized(self) -> bool:
-    """True if all features are stored as bytes, so that a batch is uint8."""
+    """True if all features are stored as bytes: a batch then holds uint8."""
     return all(kind == "bytes" for kind in self.kinds)
 
   @property
   def one_example_per_record(self) -> bool:
-    """False with segments: a record has as many examples as rated segments."""
+    """False with segments: a record gives an example for each rated segment."""
     return not self.segment_labels
 
   def configure(self, serialized: bytes) -> bool:
-    """Takes over from a checked record which features are floats.
+    """Finds out from a checked record which features are floats.
 
     Returns:
-      Whether the record told: one without frames does not.
+      Whether the record shows it: one without frames does not.
     """
-    _, lists = describe_record(parse_record(serialized))
+    lists = contents.frame_features(contents.parse_record(serialized))
     if any(lists[name].frames == 0 for name in self.feature_names):
       return False
     self.kinds = [lists[name].kind for name in self.feature_names]
@@ -459,64 +299,20 @@ class YT8MFrameFeatureReader:
     return True
 
   def check_record(self, serialized: bytes, with_labels: bool) -> None:
-    """Raises errors.UserError if a record is not as the flags say."""
-    record = parse_record(serialized)
-    context, lists = describe_record(record)
-    hint = "change --feature_names and --feature_sizes"
-    if not lists:
-      hint = (
-        f"this is a video-level record with {_listing(context)}: leave out"
-        " --frame_features"
-      )
-    for name, size, kind in zip(
-      self.feature_names, self.feature_sizes, self.kinds, strict=True
-    ):
-      if name not in lists or lists[name].frames:
-        kinds = [kind] if self._is_configured else ["bytes", "float"]
-        _check_feature(name, size, kinds, lists, hint)
-      if any(
-        _found_feature(frame).size != size
-        for frame in record.feature_lists.feature_list[name].feature
-      ):
-        raise errors.UserError(
-          f"expected {size} numbers in every frame of the feature {name},"
-          " found a frame with another number"
-        )
-    frames = {lists[name].frames for name in self.feature_names}
-    if len(frames) > 1:
-      raise errors.UserError(
-        "expected as many frames in each feature, found"
-        f" {_listing({name: lists[name] for name in self.feature_names})}"
-      )
-    if not self.segment_labels:
-      labels = record.context.feature["labels"].int64_list.value
-      _check_common(context, labels, self.num_classes, with_labels)
-      return
-    _check_common(context, [], self.num_classes, needs_labels=False)
-    if with_labels:
-      self._check_segments(record, context)
-
-  def _check_segments(self, record, context) -> None:
-    names = ["segment_start_times", "segment_labels", "segment_scores"]
-    if not set(names) <= context.keys():
-      raise errors.UserError(
-        f"expected the features {', '.join(names)} (--segment_labels), found"
-        f" {_listing(context)}; leave out --segment_labels for records that"
-        " are labelled as whole videos"
-      )
-    if len({context[name].size for name in names}) > 1:
-      raise errors.UserError(
-        f"expected as many values in each of {', '.join(names)}, found"
-        f" {_listing({name: context[name] for name in names})}"
-      )
-    starts = record.context.feature["segment_start_times"].int64_list.value
-    if min(starts, default=0) < 0:
-      raise errors.UserError(
-        "expected segment_start_times from 0 on, in seconds, found"
-        f" {min(starts)}"
-      )
-    classes = record.context.feature["segment_labels"].int64_list.value
-    _check_classes("segment_labels", classes, self.num_classes)
+    """Raises errors.UserError if a record is not what the flags say."""
+    record = contents.parse_record(serialized)
+    contents.check_frame_features(
+      record,
+      self.feature_names,
+      self.feature_sizes,
+      self.kinds if self._is_configured else None,
+      self.for_trained,
+    )
+    contents.check_id(record)
+    if with_labels and self.segment_labels:
+      contents.check_segments(record, self.num_classes, self.for_trained)
+    elif with_labels:
+      contents.check_labels(record, self.num_classes, self.for_trained)
 
   def _list_features(self):
     return {
@@ -538,8 +334,8 @@ class YT8MFrameFeatureReader:
       if kind == "bytes":
         column = tf.io.decode_raw(column, tf.uint8)
         if not self.quantized:
-          column = dequantize(column)
-      # Not ensure_shape: decode_raw makes no numbers of no frames, not `size`.
+          column = quantization.dequantize(tf.cast(column, tf.float32))
+      # Not ensure_shape: without frames, decode_raw's last axis is 0, not size.
       shape = tf.concat(
         [tf.shape(lists[name])[: column.shape.rank - 1], [size]], 0
       )
@@ -569,7 +365,7 @@ class YT8MFrameFeatureReader:
     for name, size, kind in zip(
       self.feature_names, self.feature_sizes, self.kinds, strict=True
     ):
-      if kind == "bytes":  # decode_raw wants the padding as long as the rest
+      if kind == "bytes":  # decode_raw needs padding as long as the rest
         lists[name] = tf.where(lists[name] == "", bytes(size), lists[name])
     with tf.control_dependencies(equal):
       frames = self._side_by_side(lists)
@@ -578,7 +374,7 @@ class YT8MFrameFeatureReader:
   def _parse_context(self, serialized, with_labels):
     """Parses what (batch,) records hold besides frames."""
     wanted = {"labels": tf.io.VarLenFeature(tf.int64)} if with_labels else {}
-    # The context is the field that a tf.Example has its features in.
+    # The context is the field in which a tf.Example has its features.
     context = tf.io.parse_example(serialized, {**_ID_FEATURES, **wanted})
     parsed = {"video_ids": _video_id(context)}
     if with_labels:
@@ -599,8 +395,8 @@ class YT8MFrameFeatureReader:
   def parse_segments(self, serialized: tf.Tensor) -> dict[str, tf.Tensor]:
     """Parses a scalar record into its rated segments, in order of rating.
 
-    Several ratings of one start time are one segment. Frames past the end of
-    the video are padding.
+    All ratings of one start time are one segment. Frames past the end of the
+    video are padding.
     """
     times = tf.io.VarLenFeature(tf.int64)
     context, frames = self._parse(
@@ -640,7 +436,7 @@ class YT8MFrameFeatureReader:
   def parse_every_segment(self, serialized: tf.Tensor) -> dict[str, tf.Tensor]:
     """Parses a scalar record into all its segments, for prediction.
 
-    Rated or not, there is one every 5 frames; the last may be shorter.
+    There is one every 5 frames, rated or not; the last may be shorter.
     """
     context, frames = self._parse(serialized, {})
     frames = frames[: self.max_frames]
@@ -665,7 +461,7 @@ class YT8MFrameFeatureReader:
     if self.segment_labels:
       parse = self.parse_segments if with_labels else self.parse_every_segment
       segments = records.map(
-        _as_written(parse), num_parallel_calls=_PARALLEL_CALLS
+        as_written(parse), num_parallel_calls=PARALLEL_CALLS
       )
       return segments.unbatch().batch(batch_size)
 
@@ -677,18 +473,18 @@ class YT8MFrameFeatureReader:
         "num_frames": num_frames,
       }
 
-    # Python takes turns, so that more than two at once would only take memory.
+    # Python runs one at a time: more than two would only take memory.
     return (
       records.batch(batch_size)
       .prefetch(1)
-      .map(_as_written(parse), num_parallel_calls=min(_HALF_THE_CORES, 2))
+      .map(as_written(parse), num_parallel_calls=min(HALF_THE_CORES, 2))
     )
 
   def _padded_frames(self, serialized):
-    """The frames of (batch,) records, padded to a bucket, and their numbers."""
+    """Cuts out the frames of (batch,) records, padded to a bucket."""
     if self.quantized:
       frames, num_frames = tf.numpy_function(
-        lambda records: frame_records.cut_frames(
+        lambda records: cut_frames(
           records,
           self.feature_names,
           self.feature_sizes,
@@ -715,7 +511,7 @@ Reader = YT8MAggregatedFeatureReader | YT8MFrameFeatureReader
 
 
 # --------------------------------------------------------------------------
-# Files -> datasets of batches
+# Flags and files -> a reader
 
 
 def make_reader(
@@ -725,7 +521,7 @@ def make_reader(
 
   Args:
     model_flags: feature_names, feature_sizes, frame_features, num_classes and
-      max_frames are used; see train_dir.py.
+      max_frames are used; see model_flags.json.
     kinds: see YT8MFrameFeatureReader.
     segment_labels: whether to read segments instead of whole videos.
   """
@@ -745,7 +541,11 @@ def make_reader(
 
 
 def open_reader(
-  model_flags: dict, files: list[str], with_labels: bool, segment_labels=False
+  model_flags: dict,
+  files: list[str],
+  with_labels: bool,
+  segment_labels: bool = False,
+  for_trained: bool = False,
 ) -> Reader:
   """Makes the reader that the flags ask for and checks it against the data.
 
@@ -754,6 +554,7 @@ def open_reader(
     files: the data; the first record of the first file that has one is read.
     with_labels: whether labels will be needed.
     segment_labels: whether to read segments instead of whole videos.
+    for_trained: whether a trained model has fixed the flags.
 
   Returns:
     A reader that knows which features are floats.
@@ -762,282 +563,35 @@ def open_reader(
     errors.UserError: the record is not what the flags say, or there is none.
   """
   if segment_labels and not model_flags["frame_features"]:
+    received, advice = "--frame_features=False", "add --frame_features=True"
+    if for_trained:
+      received, advice = "a video-level model", "leave out --segment_labels"
     raise errors.UserError(
-      "Expected frame-level features with --segment_labels, received"
-      " --frame_features=False. Segments are cut from frames: add"
-      " --frame_features=True."
+      f"Expected frame-level features with --segment_labels, received"
+      f" {received}. Segments are cut from frames: {advice}."
     )
   reader = make_reader(model_flags, segment_labels=segment_labels)
+  reader.for_trained = for_trained
   is_empty = True
   for file in files:
-    for number, serialized in numbered_records(file):
+    for number, serialized in shards.numbered_records(file):
       is_empty = False
-      _check_numbered(reader, file, number, serialized, with_labels)
+      with shards.naming_record(file, number):
+        reader.check_record(serialized, with_labels)
       if reader.configure(serialized):
         return reader
   if not is_empty:
     return reader  # no video has a frame
   raise errors.UserError(
-    f"Expected records in the {len(files)} files from {files[0]}, found none:"
-    " all are empty. Name other files, or make them anew."
+    f"Expected records in the {len(files)} files from {files[0]} on, found"
+    " none: all are empty. Name other files, or make these again."
   )
-
-
-def estimate_num_videos(files: list[str], sampled=64) -> int:
-  """Estimates how many records files hold, from their sizes.
-
-  Args:
-    files: TFRecord files.
-    sampled: how many records of the first file to take the mean size of.
-
-  Returns:
-    A number for progress bars only: right if records are alike.
-  """
-  sizes = [
-    len(serialized) + 16  # TFRecord adds a length and two checksums
-    for serialized in (
-      tf.data.TFRecordDataset(files).take(sampled).as_numpy_iterator()
-    )
-  ]
-  num_bytes = sum(tf.io.gfile.stat(file).length for file in files)
-  return round(num_bytes / (sum(sizes) / len(sizes)))
-
-
-def _has_large_local_records(reader, files) -> bool:
-  """Whether reading is work for the processor, in large pieces."""
-  is_local = all("://" not in file for file in files)
-  return is_local and isinstance(reader, YT8MFrameFeatureReader)
-
-
-def _read_buffer_bytes(reader, files) -> int:
-  return 0 if _has_large_local_records(reader, files) else _READ_BUFFER_BYTES
-
-
-def _interleave(reader, paths, files, num_readers, skips=False):
-  """The records of the paths, num_readers files at a time, in a fixed order.
-
-  With skips, where the first ones are left out, they are read as fast as can
-  be: nothing else is to be done until there is one that counts.
-  """
-  cycle_length = min(num_readers, len(files))
-  buffer_size = _read_buffer_bytes(reader, files)
-  shares_cores = _has_large_local_records(reader, files) and not skips
-  calls = _HALF_THE_CORES if shares_cores else _PARALLEL_CALLS
-  calls = min(calls, cycle_length)
-  return paths.interleave(
-    _as_written(
-      lambda path: tf.data.TFRecordDataset(path, buffer_size=buffer_size)
-    ),
-    cycle_length=cycle_length,
-    # A single call at a time is made without threads, and in the same order.
-    num_parallel_calls=calls if calls > 1 else None,
-    deterministic=True if calls > 1 else None,
-  )
-
-
-def _epoch_records(
-  reader,
-  files,
-  epoch,
-  seed,
-  num_readers,
-  shuffle_buffer,
-  worker,
-  num_workers,
-  skips,
-):
-  """One epoch's serialized records in an order that seed and epoch decide.
-
-  Machines share the files out. Where these do not divide evenly, other machines
-  get one more in the next epoch.
-  """
-  epoch_seed = tf.constant(seed, tf.int64) * 1_000_003 + epoch
-  paths = tf.data.Dataset.from_tensor_slices(files).shuffle(
-    len(files), seed=epoch_seed, reshuffle_each_iteration=False
-  )
-  paths = paths.shard(num_workers, (worker + epoch) % num_workers)
-  records = _interleave(reader, paths, files, num_readers, skips)
-  return records.shuffle(
-    shuffle_buffer, seed=epoch_seed, reshuffle_each_iteration=False
-  )
-
-
-def training_batches(
-  reader: Reader,
-  files: list[str],
-  batch_size: int,
-  num_epochs: int | None = None,
-  seed: int = 0,
-  skip_examples: int = 0,
-  num_readers: int = 8,
-  worker: int = 0,
-  num_workers: int = 1,
-) -> tf.data.Dataset:
-  """Shuffled batches with labels, in an order that only the seed decides.
-
-  The order of a record is that of its shard in the epoch's own order of
-  shards, read num_readers at a time and shuffled in a buffer of five batches.
-  A batch may span two epochs; only the last one may be smaller.
-
-  Args:
-    reader: as from open_reader.
-    files: TFRecord files.
-    batch_size: examples a batch.
-    num_epochs: times each record is read; None or 0 for without end.
-    seed: decides the order.
-    skip_examples: how many examples of that order to leave out, so that a
-      resumed run goes on where it was; they are read but not parsed.
-    num_readers: files read at the same time.
-    worker: which of several machines this is, from 0 on.
-    num_workers: how many there are; each reads files of its own.
-
-  Returns:
-    A dataset of batches, see this module's docstring.
-  """
-  epochs = (
-    tf.data.Dataset.range(num_epochs)
-    if num_epochs
-    else tf.data.Dataset.counter()
-  )
-  records = epochs.flat_map(
-    _as_written(
-      lambda epoch: _epoch_records(
-        reader,
-        files,
-        epoch,
-        seed,
-        num_readers,
-        5 * batch_size,
-        worker,
-        num_workers,
-        skip_examples > 0,
-      )
-    )
-  )
-  if reader.one_example_per_record:
-    batches = reader.batches(records.skip(skip_examples), batch_size, True)
-  else:
-    # How many segments a record holds is known only once it is parsed.
-    batches = (
-      reader.batches(records, 1, True)
-      .unbatch()
-      .skip(skip_examples)
-      .batch(batch_size)
-    )
-  return batches.prefetch(2)
-
-
-def evaluation_batches(
-  reader: Reader,
-  files: list[str],
-  batch_size: int,
-  with_labels: bool = True,
-  num_readers: int = 8,
-) -> tf.data.Dataset:
-  """Every example once, the last batch perhaps smaller.
-
-  Args:
-    reader: as from open_reader.
-    files: TFRecord files.
-    batch_size: examples a batch.
-    with_labels: False for prediction: the records need no labels then.
-    num_readers: files read at the same time; 1 keeps the order of the files
-      and of the records in them.
-
-  Returns:
-    A dataset of batches, see this module's docstring.
-  """
-  if num_readers > 1:
-    records = _interleave(
-      reader, tf.data.Dataset.from_tensor_slices(files), files, num_readers
-    )
-  else:
-    records = tf.data.TFRecordDataset(
-      files, buffer_size=_read_buffer_bytes(reader, files)
-    )
-  return reader.batches(records, batch_size, with_labels).prefetch(2)
-
-
-# --------------------------------------------------------------------------
-# Naming the record that broke a pipeline
-
-
-def numbered_records(file: str):
-  """Yields (number, bytes) of a file's records; a damaged one is an error."""
-  number = 0
-  try:
-    for serialized in tf.data.TFRecordDataset(file).as_numpy_iterator():
-      yield number, serialized
-      number += 1
-  except tf.errors.DataLossError as error:
-    raise errors.UserError(
-      f"{file}, record {number}: expected a whole TFRecord, received a damaged"
-      " or cut off one, or the file is no TFRecord file. Fetch or make the"
-      " file anew."
-    ) from error
-
-
-def _check_numbered(reader, file, number, serialized, with_labels) -> None:
-  try:
-    reader.check_record(serialized, with_labels)
-  except errors.UserError as error:
-    raise errors.UserError(f"{file}, record {number}: {error}.") from error
-
-
-def check_labels(file: str, number: int, context, num_classes: int) -> None:
-  """Raises errors.UserError if a record has no usable labels.
-
-  Args:
-    file: for the message.
-    number: of the record, for the message.
-    context: its features, by name.
-    num_classes: classes of the data.
-  """
-  found = {name: _found_feature(value) for name, value in context.items()}
-  labels = context["labels"].int64_list.value if "labels" in found else []
-  try:
-    _check_common(found, labels, num_classes, needs_labels=True)
-  except errors.UserError as error:
-    raise errors.UserError(f"{file}, record {number}: {error}.") from error
-
-
-def raise_for_bad_record(
-  reader: Reader, files: list[str], with_labels: bool
-) -> None:
-  """Finds the record that made a pipeline fail, and says what is wrong.
-
-  The pipeline itself carries no file names, so that it stays fast; when it
-  fails, the files are read again here: first the head of each, where a wrong
-  file shows, then all of them.
-
-  Raises:
-    errors.UserError: names file, record number (from 0) and what is wrong.
-      Returns without one if every record is good.
-  """
-  logging.info("A record could not be read; looking for it in the data.")
-  for file in files:
-    for number, serialized in numbered_records(file):
-      _check_numbered(reader, file, number, serialized, with_labels)
-      break
-  for index, file in enumerate(files):
-    if index % 10 == 0 and index:
-      logging.info("Checked %d of %d files.", index, len(files))
-    for number, serialized in numbered_records(file):
-      _check_numbered(reader, file, number, serialized, with_labels)
 
 
 def numeric_part(batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-  """A batch without what only names its examples, strings among it.
+  """Returns a batch without the entries that only name its examples.
 
-  XLA cannot compile strings, and a GPU cannot hold them.
+  These hold strings, which XLA cannot compile and a GPU cannot hold.
   """
   names = ("video_ids", "segment_start_times")
   return {name: value for name, value in batch.items() if name not in names}
-
-
-READ_ERRORS = (
-  tf.errors.InvalidArgumentError,
-  tf.errors.DataLossError,
-  UnicodeDecodeError,  # from a message that quotes the bytes of the record
-)
-"""What reading a bad record raises; answer it with raise_for_bad_record."""

@@ -8,13 +8,53 @@ errors a user can cause into one line and a non-zero exit.
 
 import contextlib
 import ctypes
+import difflib
+import json
+import logging as std_logging
 import os
 import sys
 import tempfile
+import time
 
 from absl import app, flags, logging
 
 from errors import UserError
+from version import __version__
+
+_HELP_WORDS = {"help", "helpshort", "helpfull", "h", "?"}
+
+# A flag that is this similar to an unknown one is likely meant.
+_SIMILARITY = 0.85
+
+
+def _wanted_backend() -> tuple[str, str]:
+  """The backend that Keras is told to use, and where it is told so."""
+  name = os.environ.get("KERAS_BACKEND")
+  if name:
+    return name, f"KERAS_BACKEND={name}"
+  folder = os.environ.get("KERAS_HOME", os.path.expanduser("~/.keras"))
+  path = os.path.join(folder, "keras.json")
+  try:
+    with open(path, encoding="utf-8") as file:
+      name = json.load(file)["backend"]
+  except (OSError, ValueError, KeyError, TypeError):
+    name = "tensorflow"
+  return name, f'"backend": "{name}" in {path}'
+
+
+def _refuse_other_backends() -> None:
+  """Ends a program that is told to compute on another backend.
+
+  It would compute on TensorFlow all the same. This comes before the seconds
+  that the import of TensorFlow takes.
+  """
+  name, where = _wanted_backend()
+  if name != "tensorflow":
+    sys.exit(
+      f"ERROR: Expected tensorflow as Keras's backend, received {where}. The"
+      " programs compute on TensorFlow; only the models run on others, too. Set"
+      " KERAS_BACKEND=tensorflow."
+    )
 
 
 def _tune_allocator() -> None:
@@ -77,8 +117,7 @@ def _import_tensorflow_quietly() -> None:
       os.close(stderr)
 
 
-# The programs compute with TensorFlow whatever KERAS_BACKEND says; the model
-# files alone run on the other backends too.
+_refuse_other_backends()
 os.environ["KERAS_BACKEND"] = "tensorflow"
 _tune_allocator()
 _set_xla_flags()
@@ -133,11 +172,112 @@ def run(main) -> None:
   written, shown as one line on stderr; 130 stopped with Ctrl-C, which train.py
   takes as an order to save and end: 0.
   """
-  logging.get_absl_handler().addFilter(_is_worth_showing)
-  app.run(lambda argv: _guarded(main, argv))
+  handler = logging.get_absl_handler()
+  handler.addFilter(_is_worth_showing)
+  handler.setFormatter(ShortPrefix())
+  app.run(
+    lambda argv: call_main(main, argv),
+    flags_parser=lambda argv: parse_flags(main, argv),
+  )
 
 
-def _guarded(main, argv) -> None:
+class ShortPrefix(std_logging.Formatter):
+  """Starts a log line with its level, date and time: I1124 11:08:15."""
+
+  def format(self, record):
+    """Returns the line."""
+    level = record.levelname[0]
+    when = time.strftime("%m%d %H:%M:%S", time.localtime(record.created))
+    line = f"{level}{when} {record.getMessage()}"
+    if record.exc_info:
+      line += f"\n{self.formatException(record.exc_info)}"
+    return line
+
+
+def parse_flags(main, argv: list[str]) -> list[str]:
+  """Parses the flags; answers --help and --version, then exits.
+
+  Args:
+    main: see `run`.
+    argv: the program's name and what was typed after it.
+
+  Returns:
+    What is left of argv: the name, and what is not a flag.
+
+  Raises:
+    SystemExit: with one line, if a flag cannot be parsed.
+  """
+  words = {word.lstrip("-") for word in argv[1:] if word.startswith("-")}
+  if "version" in words:
+    print(__version__)
+    sys.exit(0)
+  try:
+    if words & _HELP_WORDS:
+      rest = [word for word in argv if word.lstrip("-") not in _HELP_WORDS]
+      flags.FLAGS(rest, known_only=True)
+      print(_help(main, every_model="helpfull" in words))
+      sys.exit(0)
+    return flags.FLAGS(argv)
+  except flags.UnrecognizedFlagError:
+    message = f"Expected flags of this program, received {_unknown_flags(argv)}"
+  except flags.Error as error:
+    received = " ".join(str(error).split()).removeprefix("flag ")
+    message = f"Expected values that the flags take, received {received}"
+  sys.exit(
+    f"ERROR: {message.rstrip('.')}. {_command(main, argv)} --help lists the"
+    " flags."
+  )
+
+
+def _help(main, every_model: bool) -> str:
+  """See program_help.help_text."""
+  # Here, as it imports all models, which other programs do without.
+  import program_help
+
+  return program_help.help_text(main, every_model)
+
+
+def _unknown_flags(argv: list[str]) -> str:
+  """Names all unknown flags of a command line, not only the first."""
+  unknown = []
+  while True:
+    try:
+      flags.FLAGS([argv[0], f"--undefok={','.join(unknown)}", *argv[1:]])
+    except flags.UnrecognizedFlagError as error:
+      unknown.append(error.flagname)
+      continue
+    except flags.Error:  # of a flag that is known
+      pass
+    break
+  described = []
+  for name in unknown:
+    similar = difflib.get_close_matches(name, flags.FLAGS, 1, _SIMILARITY)
+    meant = f" (did you mean --{similar[0]}?)" if similar else ""
+    described.append(f"--{name}{meant}")
+  return ", ".join(described)
+
+
+def _command(main, argv: list[str]) -> str:
+  """How the running program is called."""
+  module = main.__module__
+  if module == "__main__":
+    spec = sys.modules[module].__spec__
+    if spec is None:  # called by its path
+      return f"python {os.path.basename(argv[0])}"
+    module = spec.name
+  return f"python -m {module}" if "." in module else f"python {module}.py"
+
+
+def call_main(main, argv: list[str]) -> None:
+  """Calls `main()` and turns errors that a user can fix into one line.
+
+  Args:
+    main: see `run`.
+    argv: as from `parse_flags`.
+
+  Raises:
+    SystemExit: with this line, or 130 after Ctrl-C.
+  """
   import tensorflow as tf
 
   tf.get_logger().setLevel("WARNING")

@@ -1,47 +1,15 @@
-"""Models on one vector a video, and classifiers at the end of frame models.
+"""Models on one vector for each video; frame-level models can end with them.
 
-Add a model: a subclass of models.BaseModel with a create_model, and a flag for
-each of its hyper-parameters, named as the keyword.
+To add a model, write a subclass of models.BaseModel with a create_model, and
+above it a flag for each of its hyper-parameters, named as the keyword.
 """
 
 import keras
 from absl import flags
 from keras import ops
 
-import model_utils
 import models
-
-flags.DEFINE_string(
-  "nn_tower_sizes",
-  "1024",
-  "DeepNnModel: units of the layers on each feature, with commas between;"
-  " empty: none.",
-)
-flags.DEFINE_string(
-  "nn_joint_sizes",
-  "2048",
-  "DeepNnModel: units of the layers after the features are joined, with commas"
-  " between; empty: none.",
-)
-flags.DEFINE_float(
-  "dropout_rate",
-  None,
-  "Part of the units that is left out in training; default: the model's own.",
-  lower_bound=0.0,
-  upper_bound=0.99,
-)
-flags.DEFINE_bool(
-  "moe_output_gating",
-  None,
-  "MoeModel: let classes switch each other, p * sigmoid(BN(W p)); default: the"
-  " model's own, False but for NetVladModel and its kin.",
-)
-flags.DEFINE_integer(
-  "moe_num_mixtures",
-  2,
-  "MoeModel: experts for each class, besides the dummy one that says no.",
-  lower_bound=1,
-)
+from layers import classifiers, dropout, normalization, preprocessing
 
 
 class LogisticModel(models.BaseModel):
@@ -57,10 +25,25 @@ class LogisticModel(models.BaseModel):
     """
     logits = keras.layers.Dense(
       vocab_size,
-      kernel_regularizer=model_utils.L2(l2_penalty),
+      kernel_regularizer=classifiers.L2(l2_penalty),
       name="fully_connected",
     )(model_input)
-    return {"predictions": model_utils.probabilities(logits)}
+    return {"predictions": classifiers.probabilities(logits)}
+
+
+flags.DEFINE_integer(
+  "moe_num_mixtures",
+  2,
+  "MoeModel: experts for each class, besides the dummy expert that always"
+  " says no.",
+  lower_bound=1,
+)
+flags.DEFINE_bool(
+  "moe_output_gating",
+  None,
+  "Let classes gate each other, p * sigmoid(BN(W p)). Default: False"
+  " (MoeModel), True (NetVladModel, NetFvModel).",
+)
 
 
 class MoeModel(models.BaseModel):
@@ -84,35 +67,59 @@ class MoeModel(models.BaseModel):
 
     Args:
       moe_num_mixtures: m, experts for each class.
-      moe_output_gating: whether the probabilities pass model_utils'
-        context_gating (Miech et al. 2017, equation 10).
+      moe_output_gating: whether the probabilities pass
+        normalization.context_gating (Miech et al. 2017, equation 10).
       l2_penalty: weight of half the sum of squares of the kernels.
     """
     mixtures = moe_num_mixtures
     gates = keras.layers.Dense(
       vocab_size * (mixtures + 1),
       use_bias=False,
-      kernel_regularizer=model_utils.L2(l2_penalty),
+      kernel_regularizer=classifiers.L2(l2_penalty),
       name="gates",
     )(model_input)
     experts = keras.layers.Dense(
       vocab_size * mixtures,
-      kernel_regularizer=model_utils.L2(l2_penalty),
+      kernel_regularizer=classifiers.L2(l2_penalty),
       name="experts",
     )(model_input)
     # Columns are class major: all gates of class 0 come first.
     gates = keras.layers.Softmax(dtype="float32")(
       ops.reshape(gates, (-1, vocab_size, mixtures + 1))
     )
-    experts = model_utils.probabilities(
+    experts = classifiers.probabilities(
       ops.reshape(experts, (-1, vocab_size, mixtures))
     )
     predictions = ops.sum(gates[:, :, :mixtures] * experts, axis=2)
     if moe_output_gating:
-      predictions = model_utils.context_gating(
+      predictions = normalization.context_gating(
         predictions, "output_gating", dtype="float32"
       )
     return {"predictions": predictions}
+
+
+flags.DEFINE_string(
+  "nn_tower_sizes",
+  "1024",
+  "DeepNnModel: units of the layers on each feature, separated by commas;"
+  " empty: none.",
+)
+flags.DEFINE_string(
+  "nn_joint_sizes",
+  "2048",
+  "DeepNnModel: units of the layers after the features are joined,"
+  " separated by commas; empty: none.",
+)
+flags.DEFINE_float(
+  "dropout_rate",
+  None,
+  "Fraction of the units that is left out in training. Default: 0.5"
+  " (DeepNnModel, NnStreamLstmModel, AutoencoderConcatModel, BiLstmModel,"
+  " CnnLstmModel, AttentionLstmModel, AttentionClusterModel,"
+  " NextVladModel), 0.1 (TransformerModel).",
+  lower_bound=0.0,
+  upper_bound=0.99,
+)
 
 
 class DeepNnModel(models.BaseModel):
@@ -139,17 +146,17 @@ class DeepNnModel(models.BaseModel):
 
     Args:
       nn_tower_sizes: units of each tower's layers, "1024,512".
-      nn_joint_sizes: units of the layers on all towers' outputs, likewise.
-      dropout_rate: part of the last layer's units left out in training.
+      nn_joint_sizes: units of the layers on all towers' outputs, "2048".
+      dropout_rate: fraction of the last layer's units left out in training.
     """
     towers = [
-      model_utils.dense_layers(feature, nn_tower_sizes, f"tower_{index}")
+      classifiers.dense_layers(feature, nn_tower_sizes, f"tower_{index}")
       for index, feature in enumerate(
-        model_utils.split_features(model_input, feature_sizes)
+        preprocessing.split_features(model_input, feature_sizes)
       )
     ]
-    joint = model_utils.dense_layers(
-      model_utils.side_by_side(towers), nn_joint_sizes, "joint"
+    joint = classifiers.dense_layers(
+      classifiers.side_by_side(towers), nn_joint_sizes, "joint"
     )
-    joint = model_utils.Dropout(dropout_rate)(joint)
-    return {"predictions": model_utils.classify_logistic(joint, vocab_size)}
+    joint = dropout.Dropout(dropout_rate)(joint)
+    return {"predictions": classifiers.classify_logistic(joint, vocab_size)}

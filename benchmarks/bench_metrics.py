@@ -2,20 +2,19 @@
 
 Usage, from the root of the repository:
 
-  python benchmarks/bench_metrics.py --repeats=7
+  python -m benchmarks.bench_metrics --repeats=7
 
-It prints lines to read and, last, one line of JSON with every figure.
+Prints lines to read and, at the end, one line of JSON with all figures.
 
 * accumulate: EvaluationMetrics.accumulate on batches of predictions and labels,
-  for several kinds of predictions, in turn within each repeat.
-* bound: how fast one core copies float32 that are not in its caches, which
-  limits every program that has to read the predictions.
-* evaluation: so many videos through accumulate_top_k, then get(), in a process
-  of its own, whose peak memory is that of the whole process.
+  for several kinds of predictions, alternating within each repeat.
+* bound: how fast one core copies float32 values that are not in its caches,
+  which limits every program that reads the predictions.
+* evaluation: --num_videos videos through accumulate_top_k, then get(), in a
+  separate process; its peak memory is that of the whole process.
 """
 
 import json
-import pathlib
 import platform
 import resource
 import statistics
@@ -25,8 +24,6 @@ import time
 
 import numpy as np
 from absl import app, flags
-
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
 import eval_util
 
@@ -40,7 +37,7 @@ if __name__ == "__main__":
   flags.DEFINE_integer(
     "num_batches",
     8,
-    "Different batches in turn, enough of them not to fit the caches.",
+    "Different batches, enough to exceed the caches.",
   )
   flags.DEFINE_integer("num_videos", 1_000_000, "Videos of the evaluation.")
   flags.DEFINE_bool(
@@ -123,10 +120,10 @@ def run_evaluation():
   """Runs one evaluation; returns its figures."""
   random = np.random.default_rng(0)
   shape = (FLAGS.batch_size, FLAGS.top_k)
-  # The batches are made before the clock starts and then used again and again.
+  # The batches are made before the clock starts, and reused.
   batches = []
   for _ in range(FLAGS.num_batches):
-    # A few classes label many videos, as in the data set.
+    # A few classes are labels of many videos, as in the data set.
     class_indexes = np.minimum(
       random.exponential(FLAGS.num_classes / 8, shape).astype(np.int32),
       FLAGS.num_classes - 1,
@@ -160,7 +157,11 @@ def run_evaluation():
 
 def time_evaluations():
   """Returns the medians of run_evaluation, each run in its own process."""
-  command = [sys.executable, *sys.argv, "--evaluation_only"]
+  command = [
+    *(sys.executable, "-m", "benchmarks.bench_metrics"),
+    *sys.argv[1:],
+    "--evaluation_only",
+  ]
   runs = [
     json.loads(subprocess.run(command, check=True, capture_output=True).stdout)
     for _ in range(FLAGS.repeats)
@@ -175,8 +176,8 @@ def main(_):
   if FLAGS.evaluation_only:
     print(json.dumps(run_evaluation()))
     return
-  # First, while this process is small: Linux counts what a process had before
-  # it became another program.
+  # First, while this process is small: Linux includes the memory that a process
+  # had before it became another program.
   evaluation = time_evaluations()
   rates, copied_a_second = time_accumulate()
   bytes_a_video = 4 * FLAGS.num_classes

@@ -1,10 +1,10 @@
 """Counts the matrix products that a training step needs.
 
-They are read from the program that XLA would make of the step, those in loops
-as often as the loop runs. The gradient to the input is not among them, since
-nobody asks for it, nor are sums and other passes over memory. A model's rate
-times this, beside the rate at which the machine multiplies large matrices,
-tells how much of the machine is used.
+They are counted in the program that XLA would make of the step; products in a
+loop count once for each turn. The gradient of the input is not included,
+because it is not needed, nor are sums and other passes over memory. A model's
+rate times this number, divided by the machine's rate of large matrix products,
+is the share of the machine that is used.
 """
 
 import math
@@ -14,7 +14,7 @@ import tensorflow as tf
 
 import losses
 import models
-import recurrent
+from layers import recurrent
 
 _COMPUTATION = re.compile(r"^(?:ENTRY )?%?([\w.-]+) .*\{$")
 _INSTRUCTION = re.compile(
@@ -36,9 +36,9 @@ def count_flops(hlo: str, default_turns: int = 1) -> float:
   """Floating point operations of the matrix products in a program.
 
   Args:
-    hlo: XLA's optimised program as text; a product of (m, k) and (k, n) counts
+    hlo: XLA's optimized program as text; a product of (m, k) and (k, n) counts
       as 2 m k n.
-    default_turns: how often a loop runs that does not tell.
+    default_turns: turns of a loop whose number is not in the program.
   """
   computations, entry, name = {}, None, None
   for line in hlo.splitlines():
@@ -58,11 +58,12 @@ def count_flops(hlo: str, default_turns: int = 1) -> float:
     return counted[name]
 
   def turns(line):
-    """How often a loop runs: as XLA found out, or as its condition says."""
+    """The turns of a loop: as XLA found, or from its condition."""
     known = _NUMBER_OF_TURNS.search(line)
     if known:
       return int(known.group(1))
-    condition = computations[_CONDITION.search(line).group(1)]
+    (name,) = _CONDITION.findall(line)
+    condition = computations[name]
     called = [computations[name] for name in _CALLED.findall(str(condition))]
     limits = _CONSTANT.findall(str([condition, *called]))
     return max(map(int, limits), default=default_turns)
@@ -71,7 +72,7 @@ def count_flops(hlo: str, default_turns: int = 1) -> float:
 
 
 def _products(lines, count, turns):
-  """Yields what each line of a computation adds; see count_flops."""
+  """Yields the operations of each line of a computation; see count_flops."""
   shapes = {}
   for line in lines:
     found = _INSTRUCTION.match(line)
@@ -79,8 +80,8 @@ def _products(lines, count, turns):
       name, shape, kind, arguments = found.groups()
       shapes[name] = _numbers(shape)
       if kind == "dot":
-        left = shapes[_NAME.match(arguments).group(1)]
-        contracted = _numbers(_CONTRACTED.search(line).group(1))
+        left = shapes[_NAME.findall(arguments)[0]]
+        contracted = _numbers(_CONTRACTED.findall(line)[0])
         size = math.prod(left[index] for index in contracted)
         yield 2.0 * math.prod(shapes[name]) * size
     times = turns(line) if " while(" in line else 1
@@ -97,7 +98,6 @@ def gflop_per_video(model_flags: dict, batch_size: int, num_frames: int):
     num_frames: frames of each video; ignored at video level.
   """
   model = models.build_model(model_flags)
-  recurrent.use_keras_loops(model)
   loss = losses.CrossEntropyLoss()
   size = sum(map(int, model_flags["feature_sizes"].split(",")))
   shape, dtype = (batch_size, size), tf.float32
@@ -112,12 +112,13 @@ def gflop_per_video(model_flags: dict, batch_size: int, num_frames: int):
     }
     labels = tf.zeros([batch_size, model_flags["num_classes"]], tf.bool)
     with tf.GradientTape() as tape:
-      outputs = model(inputs, training=True)
+      with recurrent.keras_loops():
+        outputs = model(inputs, training=True)
       total = loss.calculate_loss(outputs["predictions"], labels)
       total = sum(outputs.get("auxiliary_losses", {}).values(), total)
     return tape.gradient(total, model.trainable_variables)
 
   program = step.experimental_get_compiler_ir(tf.zeros(shape, dtype))
-  # The loops over frames back through time do not tell their length.
+  # Loops over frames backward in time do not state their length.
   flops = count_flops(program(stage="optimized_hlo"), num_frames)
   return flops / batch_size / 1e9

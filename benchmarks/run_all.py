@@ -1,12 +1,12 @@
-"""Times what the design must reach: python -m benchmarks.run_all.
+"""Runs all benchmarks: python -m benchmarks.run_all.
 
-Measures in one run this machine's limits (matrix products, reading TFRecords
-with their checksums, copying memory) and beside them the input pipeline; every
-model's training from files to updated weights through train.py itself with
-logging on; whole eval.py and inference.py runs; how cost grows with the data;
-finding a place in the data again; and the metrics. Prints the figures with
+Measures the limits of this machine (matrix products, reading TFRecords with
+checksums, copying memory) and, in the same run: the input pipeline; the
+training of every model by train.py, from files to updated weights with logging;
+whole runs of eval.py and inference.py; how cost grows with the data; how fast a
+resumed run finds its position; and the metrics. Prints the figures with
 machine, versions and commit as JSON, and writes them to a file in
-benchmarks/results/. --models names a few models for a shorter run.
+benchmarks/results/. --models selects a few models for a shorter run.
 """
 
 import contextlib
@@ -29,13 +29,15 @@ import numpy as np
 import tensorflow as tf
 from absl import flags
 
-import frame_level_models  # noqa: F401
 import models
 import readers
-import train_dir as train_dirs
-import video_level_models  # noqa: F401
 from benchmarks import matrix_work
 from data_tools import sample_data
+from data_tools.sample_videos import Settings
+from engine import data_order
+from engine import train_dir as train_dirs
+from engine.files import write_json
+from records import shards
 
 FLAGS = flags.FLAGS
 
@@ -44,7 +46,7 @@ _MEAN_FRAMES = 210  # of the frame-level videos made here
 _SECONDS_A_MODEL = 15.0
 _TIMES_THE_DATA = (10, 100)
 
-# Every model with what it is given beyond its defaults.
+# Every model with flags that differ from its defaults.
 TRAINED = (
   ("LogisticModel", "--frame_features=False"),
   ("LogisticModel", "--frame_features=False", "--mixed_precision=bfloat16"),
@@ -123,7 +125,7 @@ def make_data(folder: str) -> None:
   if not os.path.exists(f"{folder}/video"):
     sample_data.make_sample_data(
       f"{folder}/video",
-      sample_data.Settings(
+      Settings(
         num_videos=16384,
         num_validate_videos=20000,
         num_test_videos=8,
@@ -134,7 +136,7 @@ def make_data(folder: str) -> None:
   if not os.path.exists(f"{folder}/frame"):
     sample_data.make_sample_data(
       f"{folder}/frame",
-      sample_data.Settings(
+      Settings(
         num_videos=2048,
         num_validate_videos=8,
         num_test_videos=8,
@@ -154,7 +156,7 @@ def make_data(folder: str) -> None:
 
 
 def _files(folder, level) -> list[str]:
-  return readers.find_files(
+  return shards.find_files(
     f"{folder}/{level}/{level}/train*.tfrecord", "data_dir"
   )
 
@@ -173,8 +175,8 @@ def _steady_rate(dataset, batch_size, warm_up=20, timed=60) -> float:
 def measure_input(folder: str) -> dict:
   """Videos/s of reading without parsing and of whole input pipelines.
 
-  Each is the median of several; they are measured in turn, so that their ratio
-  means something on a noisy machine.
+  Each is the median of several repeats. They alternate, so that ratios are
+  meaningful on a noisy machine.
   """
   rates = {}
   for level, names, sizes, batch_size in (
@@ -198,10 +200,10 @@ def measure_input(folder: str) -> dict:
       f"raw_read_{level}": tf.data.TFRecordDataset(
         again, buffer_size=1 << 20, num_parallel_reads=4
       ).batch(batch_size),
-      f"evaluation_input_{level}": readers.evaluation_batches(
+      f"evaluation_input_{level}": data_order.evaluation_batches(
         reader, again, batch_size
       ),
-      f"training_input_{level}": readers.training_batches(
+      f"training_input_{level}": data_order.training_batches(
         reader, files, batch_size
       ),
     }
@@ -214,10 +216,10 @@ def measure_input(folder: str) -> dict:
 
 
 def _peak_gib(process) -> float:
-  """The peak memory so far of a process that runs; 0 of one that does not.
+  """The peak memory so far of a running process; 0 if it has ended.
 
-  What the kernel says of ended children is no less than the peak of this
-  process, whose memory they shared before they had their own.
+  The kernel's figure for ended children is at least the peak of this process,
+  because they shared its memory at first.
   """
   with contextlib.suppress(OSError):
     with open(f"/proc/{process.pid}/status") as file:
@@ -228,7 +230,7 @@ def _peak_gib(process) -> float:
 
 
 def _run(*arguments) -> tuple[float, float]:
-  """Runs a program; gives its seconds and its peak memory in GiB."""
+  """Runs a program; returns its seconds and its peak memory in GiB."""
   began = time.perf_counter()
   peak = 0.0
   with tempfile.TemporaryFile("w+") as log:
@@ -250,12 +252,12 @@ _STEP_LINE = re.compile(r"training step (\d+) ")
 
 
 def _watch_training(arguments, seconds):
-  """Runs train.py, which goes on without end, for a while after it has begun.
+  """Runs train.py without an end, and stops it after a while.
 
   Returns:
-    Steps a second, without the first ones, which compile and fill what
-    allocators keep; seconds until the first report of a step; the process's
-    peak memory in GiB.
+    Steps a second, without the first ones, which compile and fill the memory
+    that allocators keep; seconds until the first report of a step; the peak
+    memory of the process in GiB.
   """
   began = time.perf_counter()
   process = subprocess.Popen(
@@ -265,12 +267,12 @@ def _watch_training(arguments, seconds):
   )
   reports, log, first = [], [], 1
   try:
-    for line in process.stderr:
+    for line in process.stderr or ():
       log.append(line)
       found = _STEP_LINE.search(line)
       if found:
         reports.append((time.perf_counter() - began, int(found.group(1))))
-        # Steps of many seconds are alike from the second one on.
+        # Steps of many seconds are similar from the second one on.
         slow = len(reports) > 1 and reports[1][0] - reports[0][0] > 3.0
         first = 1 if slow else 3
         if len(reports) > first + 1 and (
@@ -298,11 +300,11 @@ def measure_training(folder, model, *more, seconds=_SECONDS_A_MODEL) -> dict:
     folder: of the data.
     model: name of the class.
     *more: flags of train.py.
-    seconds: how long at least, once it is running.
+    seconds: the least time to measure, once it is running.
 
   Returns:
-    videos_per_s; fraction_of_matmul, how much of the products' rate just before
-    and after its own products are; and peak_gib, of the process.
+    videos_per_s; fraction_of_matmul, the rate of its products divided by the
+    rate of large products just before and after; and peak_gib, of the process.
   """
   level = "video" if "--frame_features=False" in more else "frame"
   dtype = tf.float32
@@ -341,7 +343,7 @@ def measure_training(folder, model, *more, seconds=_SECONDS_A_MODEL) -> dict:
 def measure_programs(folder: str) -> dict:
   """Seconds of whole eval.py and inference.py runs on 20,000 videos.
 
-  They and the import of TensorFlow are timed in turn.
+  They alternate with an import of TensorFlow, which is also timed.
   """
   seconds = {}
   pattern = f"{folder}/video/video/validate*.tfrecord"
@@ -385,10 +387,10 @@ def measure_growth(folder: str) -> dict:
   """FrameLevelLogisticModel on the frame-level data, on 10 and 100 times it.
 
   Returns:
-    By program and number of videos: the seconds and the peak memory in GiB of
-    the whole process; and, but for the smallest, videos_per_s: the videos and
-    the seconds that it has more than the size before it, which has the same
-    start.
+    By program and number of videos: seconds and peak memory in GiB of the whole
+    process; and, except for the smallest, videos_per_s, computed from the
+    additional videos and seconds compared with the next smaller size, so that
+    the start does not count.
   """
   sizes = {2048: f"{folder}/frame/frame/train*.tfrecord"} | {
     2048 * times: f"{folder}/{times}_times/*.tfrecord"
@@ -428,11 +430,11 @@ def measure_growth(folder: str) -> dict:
 
 
 def measure_skipping(folder: str) -> dict:
-  """Seconds to the first batch of a resumed run, beside a mere read.
+  """Videos/s until the first batch of a resumed run, and of only reading.
 
-  The run stopped after nine tenths of ten times the frame-level data.
+  The run was stopped after nine tenths of ten times the frame-level data.
   """
-  files = readers.find_files(f"{folder}/10_times/*.tfrecord", "data_dir")
+  files = shards.find_files(f"{folder}/10_times/*.tfrecord", "data_dir")
   reader = readers.open_reader(
     {
       "feature_names": "rgb,audio",
@@ -446,7 +448,7 @@ def measure_skipping(folder: str) -> dict:
   )
   skipped = 9 * 2048
   raw = tf.data.TFRecordDataset(files, num_parallel_reads=4).skip(skipped)
-  resumed = readers.training_batches(
+  resumed = data_order.training_batches(
     reader, files, 128, num_epochs=1, skip_examples=skipped
   )
   seconds = {"raw": [], "resumed": []}
@@ -462,7 +464,7 @@ def measure_skipping(folder: str) -> dict:
 
 
 def machine() -> dict:
-  """What ran: processor, versions, commit."""
+  """Describes the run: processor, versions, commit."""
   with open("/proc/cpuinfo") as file:
     models = re.findall(r"model name\s*: (.*)", file.read())
   commit = subprocess.run(
@@ -485,7 +487,7 @@ def machine() -> dict:
 
 
 def result_path(about: dict) -> str:
-  """Where the figures of a machine go, from what `machine` gives."""
+  """The file for the figures of a machine, from the result of `machine`."""
   processor = re.sub(r"\([^)]*\)|@.*", "", about["processor"]).lower()
   words = re.findall(r"[a-z0-9]+", processor)[:3]
   name = "_".join([about["date"], *words, str(about["cores"]), "cores"])
@@ -523,7 +525,7 @@ def main() -> None:
   if path is None:
     path = result_path(figures["machine"])
   if path:
-    train_dirs.write_json(path, figures)
+    write_json(path, figures)
     print(f"Written to {path}", file=sys.stderr)
   if FLAGS.delete_data:
     shutil.rmtree(folder)

@@ -1,37 +1,28 @@
 #!/usr/bin/env bash
 # What `make demo` runs: sample data -> training -> evaluation -> predictions.
-# Needs PYTHON, DEMO_DIR (an old run in it is deleted) and SAMPLE_DIR.
+# Needs PYTHON and DEMO_DIR (an old run in it is deleted).
 set -euo pipefail
 
 say() { printf '\n== %s\n' "$*"; }
 
-say "1/5 Sample data, in the formats of YouTube-8M: $SAMPLE_DIR"
-"$PYTHON" -m data_tools.sample_data --output_dir="$SAMPLE_DIR"
-
-say "2/5 Training StreamLstmModel on frame-level features: $DEMO_DIR"
+say "1/4 Training StreamLstmModel on the built-in sample data: $DEMO_DIR"
 "$PYTHON" train.py --model=StreamLstmModel --frame_features=True \
-  --train_data_pattern="$SAMPLE_DIR/frame/train*.tfrecord" \
-  --train_dir="$DEMO_DIR" --start_new_model \
-  --lstm_layers=1 --batch_size=32 --num_epochs=8
+  --train_dir="$DEMO_DIR" --start_new_model
 
-say "3/5 Evaluating it on the validate split"
-"$PYTHON" eval.py --train_dir="$DEMO_DIR" --run_once \
-  --eval_data_pattern="$SAMPLE_DIR/frame/validate*.tfrecord"
+say "2/4 Evaluating it on the validate split"
+"$PYTHON" eval.py --train_dir="$DEMO_DIR" --run_once
 
-say "4/5 Predicting the test split, which has no labels"
+say "3/4 Predicting the test split, which has no labels"
 "$PYTHON" inference.py --train_dir="$DEMO_DIR" \
-  --input_data_pattern="$SAMPLE_DIR/frame/test*.tfrecord" \
-  --vocabulary="$SAMPLE_DIR/vocabulary.csv" \
+  --vocabulary=/tmp/yt8m_sample_data/vocabulary.csv \
   --output_file="$DEMO_DIR/predictions.csv"
 echo "First lines of $DEMO_DIR/predictions.csv:"
 head -n 4 "$DEMO_DIR/predictions.csv" | cut -c 1-78
 echo "First lines of $DEMO_DIR/predictions_readable.csv:"
 head -n 4 "$DEMO_DIR/predictions_readable.csv"
 
-say "5/5 Scores on the validate split"
-"$PYTHON" -m data_tools.label_frequencies \
-  --train_data_pattern="$SAMPLE_DIR/frame/train*.tfrecord" \
-  --eval_data_pattern="$SAMPLE_DIR/frame/validate*.tfrecord"
+say "4/4 Scores on the validate split"
+"$PYTHON" -m data_tools.label_frequencies
 "$PYTHON" - "$DEMO_DIR" <<'EOF'
 import glob, json, sys
 with open(glob.glob(f"{sys.argv[1]}/eval/metrics-*.json")[0]) as file:

@@ -1,8 +1,8 @@
 """Scores what needs no features: python -m data_tools.label_frequencies.
 
-Predicts for every video how often each class is a label in the training files,
-and prints GAP, mAP, Hit@1 and PERR on the evaluation files: the floor that a
-model has to leave far below.
+Predicts for every video the frequency of each class in the training files, and
+prints GAP, mAP, Hit@1 and PERR on the evaluation files. A model that has
+learned something must score much higher.
 """
 
 import startup  # isort: skip
@@ -10,12 +10,12 @@ import numpy as np
 from absl import flags
 
 import eval_util
-import readers
 from data_tools import sample_data
+from records import contents, shards
 
 
 def read_labels(files: list[str], num_classes: int, batch_size=1024):
-  """Reads the labels of records of either level, without their features.
+  """Reads the labels of records of either level, without features.
 
   Args:
     files: TFRecord files.
@@ -30,11 +30,13 @@ def read_labels(files: list[str], num_classes: int, batch_size=1024):
   """
   for file in files:
     labels = []
-    for number, serialized in readers.numbered_records(file):
-      context = readers.parse_record(serialized).context.feature
-      readers.check_labels(file, number, context, num_classes)
+    for number, serialized in shards.numbered_records(file):
+      with shards.naming_record(file, number):
+        record = contents.parse_record(serialized)
+        contents.check_id(record)
+        contents.check_labels(record, num_classes)
       row = np.zeros(num_classes, bool)
-      row[list(context["labels"].int64_list.value)] = True
+      row[list(record.context.feature["labels"].int64_list.value)] = True
       labels.append(row)
       if len(labels) == batch_size:
         yield np.array(labels)
@@ -46,7 +48,7 @@ def read_labels(files: list[str], num_classes: int, batch_size=1024):
 def score_label_frequencies(
   train_files: list[str], eval_files: list[str], num_classes: int
 ) -> dict:
-  """Scores the prediction of each class's frequency, the same for all videos.
+  """Scores class frequencies as predictions, the same for all videos.
 
   Args:
     train_files: TFRecord files to count labels in.
@@ -105,8 +107,8 @@ def main() -> None:
       values[name], split, False
     )
   scores = score_label_frequencies(
-    readers.find_files(patterns["train_data_pattern"], "train_data_pattern"),
-    readers.find_files(patterns["eval_data_pattern"], "eval_data_pattern"),
+    shards.find_files(patterns["train_data_pattern"], "train_data_pattern"),
+    shards.find_files(patterns["eval_data_pattern"], "eval_data_pattern"),
     values["num_classes"],
   )
   print(

@@ -1,22 +1,36 @@
 """Fixtures and helpers that several tests share."""
 
+import fcntl
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import tempfile
 import time
+import warnings
 from pathlib import Path
 
+import in_process
 import numpy as np
 import pytest
 
 import startup  # isort: skip # noqa: F401
 import tensorflow as tf
+from make_records import segment_record, write_records
+from tiny_runs import (  # noqa: F401
+  tiny_files,
+  tiny_frame_files,
+  tiny_segment_files,
+  tiny_vectors,
+)
 
+import errors
 import models
 from data_tools import sample_data
+from data_tools.sample_videos import Settings
+from engine import data_order
 
 REPOSITORY = Path(__file__).parents[1]
 
@@ -29,6 +43,11 @@ if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
 PATIENCE_SECONDS = 300
 
 
+def pytest_collection_modifyitems(items):
+  """Has the longest wait for a process begin first, while others have work."""
+  items.sort(key=lambda item: item.path.name != "test_backends.py")
+
+
 @pytest.fixture(scope="session")
 def shared_dir():
   """The folder of golden files, beside the repository."""
@@ -38,85 +57,44 @@ def shared_dir():
   return path
 
 
+def warn_of_missing(names, page) -> None:
+  """Warns of what a page lacks; .ci/run makes an error of the warning.
+
+  So a fork may add files, models and flags before it writes about them, but no
+  page says what is not so.
+
+  Args:
+    names: what is missing, possibly nothing.
+    page: where it should be.
+  """
+  if names:
+    warnings.warn(f"Not in {page}: {', '.join(sorted(names))}", stacklevel=2)
+
+
 # --------------------------------------------------------------------------
-# Records
+# Readers
 
 
-def _fill(feature, values) -> None:
-  """Sets a tf.train.Feature to bytes, floats or integers."""
-  if isinstance(values, bytes):
-    feature.bytes_list.value.append(values)
-    return
-  values = np.asarray(values)
-  if values.dtype == np.uint8:
-    feature.bytes_list.value.append(values.tobytes())
-  elif values.dtype.kind == "f":
-    feature.float_list.value.extend(values.tolist())
-  else:
-    feature.int64_list.value.extend(values.astype(np.int64).tolist())
+def read_batches(
+  reader, files, batch_size=100, with_labels=True, num_readers=1
+):
+  """All batches of an evaluation, as dicts of arrays."""
+  dataset = data_order.evaluation_batches(
+    reader, files, batch_size, with_labels, num_readers
+  )
+  return list(dataset.as_numpy_iterator())
 
 
-def video_record(video_id, labels=None, id_name="id", **features) -> bytes:
-  """A serialized tf.Example; features are floats, or integers."""
-  example = tf.train.Example()
-  _fill(example.features.feature[id_name], video_id.encode())
-  if labels is not None:
-    _fill(example.features.feature["labels"], np.array(labels, np.int64))
-  for name, values in features.items():
-    _fill(example.features.feature[name], values)
-  return example.SerializeToString(deterministic=True)
+def error_of(function, *arguments, **keywords) -> str:
+  """The text of the UserError that a call raises."""
+  with pytest.raises(errors.UserError) as caught:
+    function(*arguments, **keywords)
+  return str(caught.value)
 
 
-def frame_record(
-  video_id, labels=None, id_name="id", context=None, **features
-) -> bytes:
-  """A serialized tf.SequenceExample.
-
-  Args:
-    video_id: its id.
-    labels: class indices, or None for a record without the key.
-    id_name: key of the id.
-    context: {name: values} of further context features.
-    **features: for each feature list its frames: arrays, each uint8 for
-      bytes or float.
-  """
-  record = tf.train.SequenceExample()
-  _fill(record.context.feature[id_name], video_id.encode())
-  if labels is not None:
-    _fill(record.context.feature["labels"], np.array(labels, np.int64))
-  for name, values in (context or {}).items():
-    _fill(record.context.feature[name], values)
-  for name, frames in features.items():
-    feature_list = record.feature_lists.feature_list[name]
-    for frame in frames:
-      _fill(feature_list.feature.add(), frame)
-  return record.SerializeToString(deterministic=True)
-
-
-def segment_record(video_id, ratings, **features) -> bytes:
-  """A frame_record with rated segments.
-
-  Args:
-    video_id: its id.
-    ratings: (start time, class, score) of each rating.
-    **features: see frame_record.
-  """
-  starts = np.array([start for start, _, _ in ratings], np.int64)
-  context = {
-    "segment_start_times": starts,
-    "segment_end_times": starts + 5,
-    "segment_labels": np.array([index for _, index, _ in ratings], np.int64),
-    "segment_scores": np.array([score for _, _, score in ratings], np.float32),
-  }
-  return frame_record(video_id, [0], context=context, **features)
-
-
-def write_records(path, records) -> str:
-  """Writes a TFRecord file; gives its path."""
-  with tf.io.TFRecordWriter(str(path)) as writer:
-    for record in records:
-      writer.write(record)
-  return str(path)
+def assert_names(text, *parts):
+  for part in parts:
+    assert part in text
 
 
 # --------------------------------------------------------------------------
@@ -234,6 +212,21 @@ def checkpoint_values(checkpoint) -> dict:
   }
 
 
+def checkpoint_steps(train_dir) -> set[int]:
+  return {
+    int(path.name.removeprefix("model.ckpt-").removesuffix(".index"))
+    for path in train_dir.glob("model.ckpt-*.index")
+  }
+
+
+def assert_same_state(one, other):
+  """Compares two checkpoints bit for bit, but not how often each was saved."""
+  one, other = checkpoint_values(one), checkpoint_values(other)
+  assert one.keys() == other.keys()
+  for name in one.keys() - {"save_counter/.ATTRIBUTES/VARIABLE_VALUE"}:
+    np.testing.assert_array_equal(one[name], other[name], err_msg=name)
+
+
 def event_tags(folder) -> dict:
   """{tag: {step: value}} of the TensorBoard events in a folder.
 
@@ -261,10 +254,43 @@ def load_model(train_dir, quantized=None):
 
 
 # --------------------------------------------------------------------------
-# Small data sets, and runs trained on them by the real command line. Tests
-# must not change these folders; they work on copies.
+# What is made once for all tests
 
-DATA_SETTINGS = sample_data.Settings(
+
+def make_once(tmp_path_factory, name, make) -> Path:
+  """A folder that is made once in a run of pytest, for all of its workers.
+
+  Tests must not change it; they work on copies.
+
+  Args:
+    tmp_path_factory: pytest's.
+    name: of the folder, one for each content.
+    make: function of the folder, which exists and is empty.
+
+  Returns:
+    The folder, as `make` left it.
+  """
+  folder = tmp_path_factory.getbasetemp()
+  if "PYTEST_XDIST_WORKER" in os.environ:  # has a folder inside of the run's
+    folder = folder.parent
+  folder = folder / "made_once" / name
+  folder.parent.mkdir(exist_ok=True)
+  done = folder.with_name(f"{name}.done")
+  # The system lets go of the lock of a worker that dies.
+  with open(folder.with_name(f"{name}.lock"), "w") as lock:
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    if not done.exists():
+      shutil.rmtree(folder, ignore_errors=True)
+      folder.mkdir()
+      make(folder)
+      done.touch()
+  return folder
+
+
+# --------------------------------------------------------------------------
+# Small data sets, and runs trained on them
+
+DATA_SETTINGS = Settings(
   num_videos=60,
   num_validate_videos=20,
   num_test_videos=13,
@@ -284,25 +310,46 @@ FRAME_DATA_FLAGS = ("--frame_features", "--num_classes=40")
 @pytest.fixture(scope="session")
 def data_dir(tmp_path_factory):
   """A folder of sample data with 60, 20 and 13 videos of 40 classes."""
-  folder = tmp_path_factory.mktemp("sample") / "data"
-  sample_data.make_sample_data(str(folder), DATA_SETTINGS)
-  return folder
+
+  def make(folder):
+    sample_data.make_sample_data(str(folder / "data"), DATA_SETTINGS)
+
+  return make_once(tmp_path_factory, "sample", make) / "data"
 
 
 @pytest.fixture(scope="session")
 def video_run(data_dir, tmp_path_factory):
-  """(train_dir, log) of a LogisticModel after 24 steps with batches of 10."""
-  train_dir = tmp_path_factory.mktemp("video_run") / "model"
-  log = run_program(
-    "train.py",
-    f"--train_dir={train_dir}",
-    f"--train_data_pattern={data_dir}/video/train*.tfrecord",
-    *VIDEO_DATA_FLAGS,
-    "--batch_size=10",
-    "--num_epochs=4",
-    "--export_model_steps=9",
-  )
-  return train_dir, log
+  """(train_dir, log) of a LogisticModel after 24 steps with batches of 10.
+
+  It is trained by train.py in a process of its own, as a user does.
+  """
+
+  def make(folder):
+    log = run_program(
+      "train.py",
+      f"--train_dir={folder}/model",
+      f"--train_data_pattern={data_dir}/video/train*.tfrecord",
+      *VIDEO_DATA_FLAGS,
+      "--batch_size=10",
+      "--num_epochs=4",
+      "--export_model_steps=9",
+    )
+    (folder / "log").write_text(log)
+
+  folder = make_once(tmp_path_factory, "video_run", make)
+  return folder / "model", (folder / "log").read_text()
+
+
+SEGMENT_RATINGS = [
+  [(10, 3, 1.0), (5, 4, 0.0), (10, 7, 0.0)],
+  [(0, 39, 1.0)],
+  [],
+  [(5, 3, 1.0), (5, 4, 1.0), (0, 3, 0.0)],
+  [(5, 7, 1.0), (10, 3, 0.0), (0, 4, 0.0)],
+  [(0, 7, 0.0), (5, 7, 1.0), (10, 4, 1.0)],
+  [(0, 3, 1.0), (5, 0, 0.0)],
+]
+SEGMENT_NUM_FRAMES = [13, 5, 8, 15, 17, 20, 10]
 
 
 @pytest.fixture(scope="session")
@@ -312,43 +359,42 @@ def segment_files(tmp_path_factory):
   The first videos are rated near their ends, twice at one time, and not at
   all.
   """
-  random = np.random.default_rng(3)
-  folder = tmp_path_factory.mktemp("segments")
-  ratings = [
-    [(10, 3, 1.0), (5, 4, 0.0), (10, 7, 0.0)],
-    [(0, 39, 1.0)],
-    [],
-    [(5, 3, 1.0), (5, 4, 1.0), (0, 3, 0.0)],
-    [(5, 7, 1.0), (10, 3, 0.0), (0, 4, 0.0)],
-    [(0, 7, 0.0), (5, 7, 1.0), (10, 4, 1.0)],
-    [(0, 3, 1.0), (5, 0, 0.0)],
-  ]
-  num_frames = [13, 5, 8, 15, 17, 20, 10]
-  records = [
-    segment_record(
-      f"seg{number}",
-      ratings[number],
-      rgb=random.integers(256, size=(length, 1024), dtype=np.uint8),
-      audio=random.integers(256, size=(length, 128), dtype=np.uint8),
-    )
-    for number, length in enumerate(num_frames)
-  ]
-  write_records(folder / "segments0000.tfrecord", records[:4])
-  write_records(folder / "segments0001.tfrecord", records[4:])
+
+  def make(folder):
+    random = np.random.default_rng(3)
+    records = [
+      segment_record(
+        f"seg{number}",
+        ratings,
+        rgb=random.integers(256, size=(length, 1024), dtype=np.uint8),
+        audio=random.integers(256, size=(length, 128), dtype=np.uint8),
+      )
+      for number, (ratings, length) in enumerate(
+        zip(SEGMENT_RATINGS, SEGMENT_NUM_FRAMES, strict=True)
+      )
+    ]
+    write_records(folder / "segments0000.tfrecord", records[:4])
+    write_records(folder / "segments0001.tfrecord", records[4:])
+
+  folder = make_once(tmp_path_factory, "segments", make)
   return f"{folder}/segments*.tfrecord"
 
 
 @pytest.fixture(scope="session")
 def frame_run(data_dir, tmp_path_factory):
   """(train_dir, log) of a FrameLevelLogisticModel after 8 steps."""
-  train_dir = tmp_path_factory.mktemp("frame_run") / "model"
-  log = run_program(
-    "train.py",
-    f"--train_dir={train_dir}",
-    f"--train_data_pattern={data_dir}/frame/train*.tfrecord",
-    *FRAME_DATA_FLAGS,
-    "--model=FrameLevelLogisticModel",
-    "--batch_size=16",
-    "--num_epochs=2",
-  )
-  return train_dir, log
+
+  def make(folder):
+    log = in_process.run(
+      "train",
+      f"--train_dir={folder}/model",
+      f"--train_data_pattern={data_dir}/frame/train*.tfrecord",
+      *FRAME_DATA_FLAGS,
+      "--model=FrameLevelLogisticModel",
+      "--batch_size=16",
+      "--num_epochs=2",
+    )
+    (folder / "log").write_text(log)
+
+  folder = make_once(tmp_path_factory, "frame_run", make)
+  return folder / "model", (folder / "log").read_text()

@@ -203,7 +203,7 @@ def test_wrong_top_n(top_n):
 @pytest.mark.parametrize(
   ("arguments", "message"),
   [
-    (([0.5, 0.4], [1]), r"the same length; received shapes \(2,\) and \(1,\)"),
+    (([0.5, 0.4], [1]), r"the same length, received shapes \(2,\) and \(1,\)"),
     (([[0.5]], [[1]]), r"received shapes \(1, 1\)"),
     (([0.5, float("nan")], [1, 0]), "received 1 NaN among 2"),
     (([0.5], [1], -1), "num_positives to be a number .* received -1"),

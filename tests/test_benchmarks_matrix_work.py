@@ -3,8 +3,6 @@
 import pytest
 import tensorflow as tf
 
-import frame_level_models  # noqa: F401
-import video_level_models  # noqa: F401
 from benchmarks import matrix_work
 
 

@@ -7,25 +7,19 @@ import shutil
 import signal
 import tarfile
 
+import in_process
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import (
-  Program,
-  frame_record,
-  load_model,
-  run_into_error,
-  run_program,
-  video_record,
-  write_records,
-)
+from conftest import Program, load_model, make_once, run_program
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from make_records import frame_record, video_record, write_records
 
 import errors
 import inference
 import models
-import train_dir as train_dirs
+from engine import train_dir as train_dirs
 
 # --------------------------------------------------------------------------
 # A model made by hand, whose predictions are known
@@ -56,12 +50,6 @@ def tiny_dir(tmp_path_factory):
   train_dirs.write_model_flags(str(train_dir), TINY_FLAGS)
   train_dirs.Checkpoints(str(train_dir), 1, model=model).save(3)
   return str(train_dir)
-
-
-def tiny_prediction(tiny_dir, files, batch_size=4):
-  return inference.Prediction(
-    TINY_FLAGS, train_dirs.latest_checkpoint(tiny_dir), files, batch_size
-  )
 
 
 def tiny_records(numbers, values=(0.0, 1.0)):
@@ -135,17 +123,24 @@ def check_lines(text, ids, predictions, top_k) -> None:
 @pytest.fixture(scope="module")
 def video_predictions(video_run, data_dir, tmp_path_factory):
   """(predictions.csv, model.tgz, log) of the test videos."""
-  folder = tmp_path_factory.mktemp("predictions")
-  log = run_program(
-    "inference.py",
-    f"--train_dir={video_run[0]}",
-    f"--input_data_pattern={data_dir}/video/test*.tfrecord",
-    f"--output_file={folder}/predictions.csv",
-    f"--output_model_tgz={folder}/model.tgz",
-    f"--vocabulary={data_dir}/vocabulary.csv",
-    "--batch_size=4",
-  )
-  return folder / "predictions.csv", folder / "model.tgz", log
+
+  def make(folder):
+    (folder / "out").mkdir()
+    log = run_program(
+      "inference.py",
+      f"--train_dir={video_run[0]}",
+      f"--input_data_pattern={data_dir}/video/test*.tfrecord",
+      f"--output_file={folder}/out/predictions.csv",
+      f"--output_model_tgz={folder}/out/model.tgz",
+      f"--vocabulary={data_dir}/vocabulary.csv",
+      "--batch_size=4",
+    )
+    (folder / "log").write_text(log)
+
+  folder = make_once(tmp_path_factory, "predictions", make)
+  output = folder / "out"
+  log = (folder / "log").read_text()
+  return output / "predictions.csv", output / "model.tgz", log
 
 
 def test_predictions_line_by_line(video_predictions, video_run, data_dir):
@@ -199,8 +194,8 @@ def test_model_tgz_round_trip(video_predictions, video_run, data_dir, tmp_path):
       "model.ckpt-24.index",
       "model_flags.json",
     ]
-  run_program(
-    "inference.py",
+  in_process.run(
+    "inference",
     f"--input_model_tgz={tgz}",
     f"--untar_model_dir={tmp_path}/unpacked",
     f"--input_data_pattern={data_dir}/video/test*.tfrecord",
@@ -212,8 +207,8 @@ def test_model_tgz_round_trip(video_predictions, video_run, data_dir, tmp_path):
 
 def test_two_models_are_named(video_predictions, video_run, data_dir, tmp_path):
   _, tgz, _ = video_predictions
-  line = run_into_error(
-    "inference.py",
+  line = in_process.run_into_error(
+    "inference",
     f"--train_dir={video_run[0]}",
     f"--input_model_tgz={tgz}",
     f"--untar_model_dir={tmp_path}/unpacked",
@@ -227,8 +222,8 @@ def test_two_models_are_named(video_predictions, video_run, data_dir, tmp_path):
 
 
 def test_a_missing_vocabulary_names_its_flag(video_run, data_dir, tmp_path):
-  line = run_into_error(
-    "inference.py",
+  line = in_process.run_into_error(
+    "inference",
     f"--train_dir={video_run[0]}",
     f"--vocabulary={tmp_path}/words.csv",
     f"--input_data_pattern={data_dir}/video/test*.tfrecord",
@@ -244,19 +239,19 @@ def test_predictions_do_not_replace_a_file_of_the_run(
   shutil.copytree(video_run[0], tmp_path / "model")
   output = tmp_path / "model" / "model_flags.json"
   content = output.read_bytes()
-  line = run_into_error(
-    "inference.py",
+  line = in_process.run_into_error(
+    "inference",
     f"--train_dir={tmp_path}/model",
     f"--input_data_pattern={data_dir}/video/test*.tfrecord",
     f"--output_file={output}",
   )
-  assert f"--output_file, {output} belongs to a training run" in line
+  assert f"--output_file, received {output}, which belongs to" in line
   assert output.read_bytes() == content
 
 
 def test_without_a_checkpoint(data_dir, tmp_path):
-  line = run_into_error(
-    "inference.py",
+  line = in_process.run_into_error(
+    "inference",
     f"--train_dir={tmp_path}/model",
     f"--input_data_pattern={data_dir}/video/test*.tfrecord",
     f"--output_file={tmp_path}/predictions.csv",
@@ -302,8 +297,8 @@ def test_failed_run_leaves_the_old_file(tiny_dir, tmp_path):
   output = tmp_path / "out" / "predictions.csv"
   output.parent.mkdir()
   output.write_text("of an earlier run")
-  line = run_into_error(
-    "inference.py",
+  line = in_process.run_into_error(
+    "inference",
     f"--train_dir={tiny_dir}",
     f"--input_data_pattern={tmp_path}/a,{tmp_path}/b",
     f"--output_file={output}",
@@ -319,15 +314,17 @@ def test_failed_run_leaves_the_old_file(tiny_dir, tmp_path):
 # Videos, by the parts
 
 
-def written(write, tmp_path, *arguments) -> str:
-  write(str(tmp_path / "out.csv"), *arguments)
-  return (tmp_path / "out.csv").read_text()
-
-
-def write_videos(tiny_dir, files, tmp_path, *arguments, batch_size=4):
-  prediction = tiny_prediction(tiny_dir, files, batch_size)
-  inference.write_video_predictions(
-    prediction, str(tmp_path / "out.csv"), *arguments
+def write_videos(
+  tiny_dir, files, tmp_path, top_k, class_names=None, batch_size=4
+):
+  inference.predict(
+    TINY_FLAGS,
+    train_dirs.latest_checkpoint(tiny_dir),
+    files,
+    str(tmp_path / "out.csv"),
+    top_k=top_k,
+    class_names=class_names,
+    batch_size=batch_size,
   )
   return (tmp_path / "out.csv").read_text()
 
@@ -491,10 +488,21 @@ def segment_predictions(train_dir, pattern):
   return names, np.stack(confidences)
 
 
+def write_segments(train_dir, files, output_file, classes):
+  inference.predict_segments(
+    json.loads((train_dir / "model_flags.json").read_text()),
+    train_dirs.latest_checkpoint(str(train_dir)),
+    files,
+    str(output_file),
+    classes=classes,
+    batch_size=8,
+  )
+
+
 def test_segments_by_brute_force(frame_run, segment_files, tmp_path):
   (tmp_path / "ids.csv").write_text("Index\n39\n3\n7\n0\n")
-  log = run_program(
-    "inference.py",
+  log = in_process.run(
+    "inference",
     f"--train_dir={frame_run[0]}",
     f"--input_data_pattern={segment_files}",
     f"--output_file={tmp_path}/predictions.csv",
@@ -518,19 +526,11 @@ def test_segments_by_brute_force(frame_run, segment_files, tmp_path):
 
 
 def test_segments_of_all_classes(frame_run, segment_files, tmp_path):
-  model_flags = json.loads((frame_run[0] / "model_flags.json").read_text())
-  prediction = inference.Prediction(
-    model_flags,
-    train_dirs.latest_checkpoint(str(frame_run[0])),
+  write_segments(
+    frame_run[0],
     sorted(tf.io.gfile.glob(segment_files)),
-    8,
-    True,
-  )
-  inference.write_segment_predictions(
-    prediction,
-    str(tmp_path / "out.csv"),
+    tmp_path / "out.csv",
     inference.read_segment_classes("", 40),
-    100000,
   )
   header, *lines = (tmp_path / "out.csv").read_text().splitlines()
   assert header == "Class,Segments"
@@ -554,17 +554,7 @@ def test_a_video_without_frames_has_no_segments(frame_run, tmp_path):
       for video_id, length in [("a", 5), ("b", 0), ("c", 1)]
     ],
   )
-  model_flags = json.loads((frame_run[0] / "model_flags.json").read_text())
-  prediction = inference.Prediction(
-    model_flags,
-    train_dirs.latest_checkpoint(str(frame_run[0])),
-    [file],
-    8,
-    True,
-  )
-  inference.write_segment_predictions(
-    prediction, str(tmp_path / "out.csv"), np.array([3]), 100000
-  )
+  write_segments(frame_run[0], [file], tmp_path / "out.csv", np.array([3]))
   _, line = (tmp_path / "out.csv").read_text().splitlines()
   assert sorted(line.split(",")[1].split(" ")) == ["a:0", "c:0"]
 

@@ -20,20 +20,18 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import (
-  REPOSITORY,
-  event_tags,
-  frame_record,
-  run_program,
-  video_record,
-  write_records,
-)
+from conftest import REPOSITORY, event_tags, run_program
+from make_records import frame_record, video_record, write_records
 
 import eval_util
 import models
+import quantization
 import readers
-import train_dir as train_dirs
 from data_tools import label_frequencies
+from engine import data_order
+from engine import train_dir as train_dirs
+from engine.files import write_json
+from records import shards
 
 pytestmark = [pytest.mark.slow, pytest.mark.learn]
 
@@ -109,9 +107,7 @@ class Report:
     """Writes all so far where LEARNING_RESULTS says."""
     if path := os.environ.get("LEARNING_RESULTS"):
       rows = [dataclasses.asdict(row) for row in self.rows]
-      train_dirs.write_json(
-        path, {"rows": rows, "conclusions": self.conclusions}
-      )
+      write_json(path, {"rows": rows, "conclusions": self.conclusions})
 
   def print(self) -> None:
     for task in dict.fromkeys(row.task for row in self.rows):
@@ -222,7 +218,7 @@ def train_and_predict(folder, model, data, *more, test_split="test") -> Trained:
   seconds = time.monotonic() - began
   model_flags = train_dirs.read_model_flags(str(train_dir))
   checkpoint = train_dirs.latest_checkpoint(str(train_dir))
-  files = readers.find_files(data.pattern(test_split), "data")
+  files = shards.find_files(data.pattern(test_split), "data")
   reader = readers.open_reader(model_flags, files, True)
   graph = models.build_model(model_flags, reader.quantized)
   train_dirs.load_weights(graph, checkpoint)
@@ -233,7 +229,7 @@ def train_and_predict(folder, model, data, *more, test_split="test") -> Trained:
     return graph(inputs, training=False)["predictions"]
 
   found = {}
-  for batch in readers.evaluation_batches(reader, files, batch_size=64):
+  for batch in data_order.evaluation_batches(reader, files, batch_size=64):
     predictions = predict(batch["video_matrix"], batch["num_frames"]).numpy()
     assert np.isfinite(predictions).all()
     ids, labels = batch["video_ids"].numpy(), batch["labels"].numpy()
@@ -318,7 +314,7 @@ def pair_data(tmp_path_factory):
           rgb, audio = np.split(frames, [PAIR_RGB], axis=1)
           frame_records.append(frame_record(*about, rgb=rgb, audio=audio))
           means = [
-            readers.dequantize(feature).numpy().mean(axis=0)
+            quantization.dequantize(feature.astype(np.float32)).mean(axis=0)
             for feature in (rgb, audio)
           ]
           video_records.append(
@@ -651,8 +647,8 @@ def frequencies_gap(data) -> float:
     if flag.startswith("--num_classes=")
   )
   return label_frequencies.score_label_frequencies(
-    readers.find_files(data.pattern("train"), "data"),
-    readers.find_files(data.pattern("test"), "data"),
+    shards.find_files(data.pattern("train"), "data"),
+    shards.find_files(data.pattern("test"), "data"),
     num_classes,
   )["gap"]
 

@@ -1,10 +1,16 @@
 """Tests of losses."""
 
+import inspect
+
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from absl import flags
+from absl.testing import flagsaver
 
 import losses
+import models
 
 ALL_LOSSES = [
   losses.CrossEntropyLoss,
@@ -66,7 +72,7 @@ def test_golden_value_with_label_weights(golden):
     # Video 1: (1 + 0) + (1 + 0) + (1 - 1) = 2.
     (losses.HingeLoss(), [1.85, 2.0]),
     # Margin 0.2: max(0, -0.3) + 0.45 + max(0, -0.7); 0.2 + 0.2 + 0.
-    (losses.HingeLoss(b=0.2), [0.45, 0.4]),
+    (losses.HingeLoss(hinge_margin=0.2), [0.45, 0.4]),
     # Video 0: ln(e^0.5 + e^0.25 + e^0.9) - (0.5 + 0.9) / 2
     #   = ln(1.648721 + 1.284025 + 2.459603) - 0.7 = 1.684981 - 0.7.
     # Video 1: ln(1 + 1 + e) - 1 = 1.551445 - 1.
@@ -143,7 +149,7 @@ def test_no_videos_have_no_losses(loss_class):
     # -y / (p + e) or 1 / (1 - p + e), with e = 1e-5.
     (losses.CrossEntropyLoss(), [-1e5, 1 / 1.00001, -1 / 1.00001, 1e5]),
     # -1 for a label, else 1; with this margin no hinge is at its kink.
-    (losses.HingeLoss(b=1.5), [-1.0, 1.0, -1.0, 1.0]),
+    (losses.HingeLoss(hinge_margin=1.5), [-1.0, 1.0, -1.0, 1.0]),
     # softmax(p) - y / 2, with softmax e^0 or e^1 over 2 + 2e.
     (losses.SoftmaxLoss(), [-0.365529, 0.134471, -0.134471, 0.365529]),
   ],
@@ -159,18 +165,129 @@ def test_gradients_at_probabilities_of_0_and_1(loss, expected):
   np.testing.assert_allclose(gradient[0], expected, rtol=2e-3)
 
 
-def test_find_class_by_name():
-  for loss_class in ALL_LOSSES:
+# --------------------------------------------------------------------------
+# A user's own losses
+
+
+class DistanceLoss(losses.BaseLoss):
+  """No sum over classes: the distance of the two vectors."""
+
+  def per_video_loss(self, predictions, labels, label_weights=None):
+    errors = predictions - keras.ops.cast(labels, "float32")
+    if label_weights is not None:
+      errors = errors * label_weights
+    return keras.ops.sqrt(keras.ops.sum(keras.ops.square(errors), axis=1))
+
+
+class ScaledHingeLoss(losses.HingeLoss):
+  """A subclass with one more setting."""
+
+  def __init__(self, scale=2.0, unflagged=True, **kwargs):
+    super().__init__(**kwargs)
+    self.scale = scale
+    self.unflagged = unflagged
+
+  def per_class_loss(self, predictions, labels):
+    return self.scale * super().per_class_loss(predictions, labels)
+
+
+class UnfinishedLoss(losses.BaseLoss):
+  """Has the starter's method only, which evaluation cannot use."""
+
+  def calculate_loss(self, predictions, labels, label_weights=None):
+    return 0.0
+
+
+def test_a_loss_that_is_no_sum_over_classes_needs_one_method_too():
+  loss = DistanceLoss()
+  # sqrt(0.25 + 0.0625 + 0.01), and no error.
+  expected = [0.567891, 0.0]
+  values = loss.per_video_loss(PREDICTIONS, LABELS)
+  np.testing.assert_allclose(values, expected, atol=1e-6)
+  mean = loss.calculate_loss(PREDICTIONS, LABELS)
+  assert mean.shape == ()
+  assert float(mean) == pytest.approx(sum(expected) / 2, abs=1e-6)
+  weights = np.array([[1.0, 0.0, 0.0], [1.0, 1.0, 1.0]], np.float32)
+  mean = loss.calculate_loss(PREDICTIONS, LABELS, weights)
+  assert float(mean) == pytest.approx(0.5 / 2)
+
+
+def test_subclasses_at_any_depth_in_any_file_are_found():
+  for loss_class in [*ALL_LOSSES, DistanceLoss, ScaledHingeLoss]:
     assert losses.find_class_by_name(loss_class.__name__) is loss_class
 
 
 def test_an_unknown_loss_is_answered_with_those_that_there_are():
   with pytest.raises(ValueError, match="'CrossEntropy'") as error:
     losses.find_class_by_name("CrossEntropy")
-  assert "--label_loss" in str(error.value)
-  assert str(error.value).endswith(
-    "There are: CrossEntropyLoss, HingeLoss, SoftmaxLoss."
+  message = str(error.value)
+  assert "--label_loss" in message
+  for loss_class in [*ALL_LOSSES, ScaledHingeLoss]:
+    assert loss_class.__name__ in message.partition("There are: ")[2]
+  assert "BaseLoss" not in message.partition("There are: ")[2]
+
+
+def test_a_loss_without_a_method_is_refused():
+  with pytest.raises(ValueError, match="UnfinishedLoss to define per_class"):
+    losses.find_class_by_name("UnfinishedLoss")
+
+
+# --------------------------------------------------------------------------
+# Settings
+
+
+def test_settings_come_from_flags_or_have_their_defaults():
+  assert losses.resolve_hyperparameters("CrossEntropyLoss") == {}
+  assert losses.resolve_hyperparameters("HingeLoss") == {"hinge_margin": 1.0}
+  with flagsaver.flagsaver(hinge_margin=0.5):
+    assert losses.resolve_hyperparameters("HingeLoss") == {"hinge_margin": 0.5}
+    assert losses.resolve_hyperparameters("SoftmaxLoss") == {}
+    # Of a subclass too; what is no flag is not kept.
+    assert losses.resolve_hyperparameters("ScaledHingeLoss") == {
+      "hinge_margin": 0.5
+    }
+  assert losses.default_hyperparameters("ScaledHingeLoss") == {
+    "scale": 2.0,
+    "unflagged": True,
+    "hinge_margin": 1.0,
+  }
+
+
+def test_a_subclass_may_define_its_flag_in_its_own_file():
+  with flagsaver.flagsaver():  # which removes new flags in the end
+    flags.DEFINE_float("scale", None, "help", module_name=__name__)
+    resolved = losses.resolve_hyperparameters("ScaledHingeLoss")
+    assert resolved == {"scale": 2.0, "hinge_margin": 1.0}
+    with flagsaver.flagsaver(scale=3.0):
+      resolved = losses.resolve_hyperparameters("ScaledHingeLoss")
+    assert resolved == {"scale": 3.0, "hinge_margin": 1.0}
+
+
+def test_make_loss():
+  loss = losses.make_loss(
+    {"model": "SomeModel", "label_loss": "HingeLoss", "hinge_margin": 0.2}
   )
+  assert type(loss) is losses.HingeLoss
+  assert loss.hinge_margin == 0.2
+  # As in a folder from before there was the flag.
+  assert losses.make_loss({"label_loss": "HingeLoss"}).hinge_margin == 1.0
+  loss = losses.make_loss({"label_loss": "ScaledHingeLoss", "scale": 3.0})
+  assert (loss.scale, loss.hinge_margin) == (3.0, 1.0)
+  with pytest.raises(ValueError, match="'NoSuchLoss'"):
+    losses.make_loss({"label_loss": "NoSuchLoss"})
+
+
+def test_no_setting_of_a_loss_is_a_keyword_of_a_model():
+  # Both are in model_flags.json, and a model gets all that is there.
+  for module in models.import_model_files():
+    for model_class in vars(module).values():
+      if inspect.isclass(model_class) and issubclass(
+        model_class, models.BaseModel
+      ):
+        parameters = inspect.signature(model_class.create_model).parameters
+        for loss_class in ALL_LOSSES:
+          settings = losses.default_hyperparameters(loss_class.__name__)
+          assert not settings.keys() & parameters.keys(), model_class
 
 
 def test_the_base_class_has_no_loss():

@@ -222,7 +222,7 @@ def test_wrong_top_n():
   ("arguments", "message"),
   [
     (([[0.5]], [[1]]), "of 2 classes, .* received 1 and 1 classes"),
-    (([[0.5], []], [[1], [0]]), "same length; .* with 1 and 2 entries"),
+    (([[0.5], []], [[1], [0]]), "same length, .* with 1 and 2 entries"),
     (([[0.5], []], [[1], []], [1]), "2 numbers, .* shape \\(1,\\)"),
     (([[0.5], []], [[1], []], [1, -1]), "minimum -1"),
     (([[float("nan")], []], [[1], []]), r"NaN for the classes \[0\]"),
@@ -240,7 +240,7 @@ def test_wrong_arguments_change_nothing(arguments, message):
   ("arguments", "message"),
   [
     (([0, 1], [0.5], [1]), r"received shapes \(2,\), \(1,\) and \(1,\)"),
-    (([0, 2], [0.5, 0.4], [1, 0]), "from 0 to 1; received int64 from 0 to 2"),
+    (([0, 2], [0.5, 0.4], [1, 0]), "from 0 to 1, received int64 from 0 to 2"),
     (([-1], [0.5], [1]), "from -1 to -1"),
     (([0.0], [0.5], [1]), "received float64"),
   ],

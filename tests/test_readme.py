@@ -5,27 +5,22 @@ import re
 import shlex
 import subprocess
 
+import in_process
 import keras
 import pytest
 from absl import flags
 from absl.testing import flagsaver
-from conftest import REPOSITORY, run_program
+from conftest import REPOSITORY, warn_of_missing
 
-import eval as eval_program
-import export_model
-import frame_level_models
-import inference
 import models
 import train
-import video_level_models
-from data_tools import label_frequencies, sample_data
 
 README = (REPOSITORY / "README.md").read_text()
 MODEL_OVERVIEW = (REPOSITORY / "docs" / "model_overview.md").read_text()
 
 MODELS = {
   name: value
-  for module in (video_level_models, frame_level_models)
+  for module in models.import_model_files()
   for name, value in vars(module).items()
   if isinstance(value, type) and issubclass(value, models.BaseModel)
 }
@@ -44,6 +39,12 @@ def python_commands() -> list[list[str]]:
     for command in commands()
     if command.startswith("python ")
   ]
+
+
+def run_command(arguments, *more) -> str:
+  """Runs train.py or another program of a command; gives its log."""
+  program, *flags = arguments
+  return in_process.run(program.removesuffix(".py"), *flags, *more)
 
 
 def test_every_command_is_covered():
@@ -71,7 +72,7 @@ def test_commands_without_data_use_the_sample_data(tmp_path):
     if arguments[0] == "inference.py":
       more.append(f"--output_file={tmp_path}/predictions.csv")
 
-    log = run_program(*arguments, *more)
+    log = run_command(arguments, *more)
 
     assert "/tmp/yt8m_sample_data/frame/" in log
   lines = (tmp_path / "predictions.csv").read_text().splitlines()
@@ -93,7 +94,7 @@ def test_commands_on_real_data_run(tmp_path, monkeypatch, data_dir):
       for argument in arguments
     ]
 
-    run_program(*arguments)
+    run_command(arguments)
 
     ran.append(arguments[0])
   assert ran == ["train.py", "eval.py", "inference.py"]
@@ -108,58 +109,16 @@ def test_files_of_the_tree_are_in_the_readme():
     text=True,
     check=True,
   ).stdout.split()
-  for path in tracked:
-    if path.endswith(".py"):
-      name = path.split("/")[0] + ("/" if "/" in path else "")
-      assert f"| {name}" in README or f", {name}" in README, path
-
-
-# --------------------------------------------------------------------------
-# docs/flags.md
-
-
-def rows_of(found) -> list[str]:
-  """A row of docs/flags.md for each absl flag, by name."""
-  rows = []
-  for flag in sorted(found, key=lambda flag: flag.name):
-    default = (flag.default_as_str or "").strip("'")
-    default = f"`{default}`" if default else ""
-    # An enum's begins with <its|values>: by itself.
-    meaning = flag.help.replace("<|", "<empty|").replace("|", "\\|")
-    rows.append(f"| --{flag.name} | {default} | {meaning} |")
-  return rows
-
-
-DEFINES_FLAGS = {
-  "train.py": train.define_flags,
-  "eval.py": eval_program.define_flags,
-  "inference.py": inference.define_flags,
-  "export_model.py": export_model.define_flags,
-  "data_tools/sample_data.py": sample_data.define_flags,
-  "data_tools/label_frequencies.py": label_frequencies.define_flags,
-}
-
-
-@pytest.mark.parametrize(
-  "path", [*DEFINES_FLAGS, "video_level_models.py", "frame_level_models.py"]
-)
-def test_every_flag_is_in_the_docs(path):
-  with flagsaver.flagsaver():  # which removes new flags in the end
-    before = set(flags.FLAGS)
-    if path in DEFINES_FLAGS:
-      DEFINES_FLAGS[path]()
-      found = [flags.FLAGS[name] for name in set(flags.FLAGS) - before]
-    else:
-      module = path.removesuffix(".py")
-      found = flags.FLAGS.flags_by_module_dict()[module]
-    expected = rows_of(found)
-  page = (REPOSITORY / "docs" / "flags.md").read_text()
-  section = re.search(
-    rf"^## {re.escape(path)}$(.*?)(?=^## |\Z)", page, re.MULTILINE | re.DOTALL
-  )
-
-  table = [row for row in section[1].splitlines() if row.startswith("| --")]
-  assert table == expected
+  names = {
+    path.split("/")[0] + ("/" if "/" in path else "")
+    for path in tracked
+    if path.endswith(".py")
+  }
+  table = re.search(r"^\| file \|.*?\n\n", README, re.MULTILINE | re.DOTALL)[0]
+  cells = re.findall(r"^\| (.*?) \|", table, re.MULTILINE)[1:]
+  named = {name for cell in cells for name in cell.split(", ")}
+  warn_of_missing(names - named, "the table of files in README.md")
+  assert not {name for name in named if not (REPOSITORY / name).exists()}
 
 
 @pytest.mark.slow
@@ -172,8 +131,13 @@ def test_make_demo(tmp_path):
     check=True,
   ).stdout
 
-  frequencies, model = map(float, re.findall(r"GAP: ([\d.]+)$", log, re.M))
-  assert model > 2 * frequencies
+  frequencies, model = (
+    tuple(map(float, scores))
+    for scores in re.findall(r"Hit@1: ([\d.]+) .* GAP: ([\d.]+)$", log, re.M)
+  )
+  # README.md has the figures; with other seeds they are 0.63 and 0.39 or more.
+  assert model[0] > 1.5 * frequencies[0]
+  assert model[1] > 3 * frequencies[1]
   assert "VideoId,LabelConfidencePairs" in log
 
 
@@ -209,7 +173,8 @@ def test_each_model_has_a_section_and_a_row_to_choose_it_by():
   names = sorted(name for name, _ in overview_sections())
   rows = re.findall(r"^\| \[(\w+)\]\(#(\w+)\) \|", MODEL_OVERVIEW, re.MULTILINE)
 
-  assert names == sorted(MODELS)
+  warn_of_missing(MODELS.keys() - set(names), "docs/model_overview.md")
+  assert set(names) <= MODELS.keys()
   assert sorted(rows) == [(name, name.lower()) for name in names]
   named = set(re.findall(r"\b[A-Z]\w+Model\b", MODEL_OVERVIEW))
   assert named - MODELS.keys() <= {"BaseModel", "MyModel", "SavedModel"}
@@ -223,7 +188,7 @@ def test_section_has_one_command_that_train_accepts(name, text, train_flags):
   assert train_flags(command[1:]) == ["train.py"]
   model_flags = train.model_flags_from_flags()
   assert model_flags["model"] == name
-  is_frame_level = MODELS[name].__module__ == frame_level_models.__name__
+  is_frame_level = MODELS[name].__module__ != "video_level_models"
   assert model_flags["frame_features"] == is_frame_level
   assert model_flags["feature_sizes"] == "1024,128"
 
@@ -240,7 +205,7 @@ def test_section_tells_the_defaults(name, text):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", [name for name, _ in overview_sections()])
 def test_overview_tells_the_number_of_parameters(name):
   level, shown = re.search(
     rf"^\| \[{name}\]\S* \| (\w+) \| ([\d.]+) \|", MODEL_OVERVIEW, re.MULTILINE

@@ -3,10 +3,18 @@
 import os
 import pathlib
 import platform
+import re
 import subprocess
 import sys
 
 import pytest
+
+import startup  # isort: skip
+import tensorflow as tf
+from absl import flags
+from absl.testing import flagsaver
+
+import errors
 
 REPOSITORY = pathlib.Path(__file__).parents[1]
 
@@ -15,14 +23,20 @@ FAKE_TENSORFLOW = "import os\nos.write(2, b'native line\\n')\n"
 
 
 def run_python(program, *arguments, **environment):
-  """Runs a program with none of this process's settings but those given."""
+  """Runs a text as a program, see run_script."""
+  return run_script("-c", program, *arguments, **environment)
+
+
+def run_script(*arguments, **environment):
+  """Runs Python with none of this process's settings but those given."""
+  settings = "TF_CPP_MIN_LOG_LEVEL KERAS_BACKEND KERAS_HOME PYTHONPATH"
   inherited = {
     name: value
     for name, value in os.environ.items()
-    if name not in ("TF_CPP_MIN_LOG_LEVEL", "KERAS_BACKEND", "PYTHONPATH")
+    if name not in settings.split()
   }
   return subprocess.run(
-    [sys.executable, "-c", program, *arguments],
+    [sys.executable, *arguments],
     cwd=REPOSITORY,
     env={**inherited, **environment},
     capture_output=True,
@@ -35,7 +49,8 @@ def run_main(body, *arguments):
   """Runs startup.run on a main function with the given lines."""
   lines = "\n".join(f"  {line}" for line in body.splitlines())
   return run_python(
-    f"import startup\ndef main():\n{lines}\nstartup.run(main)", *arguments
+    f"import startup, errors\ndef main():\n{lines}\nstartup.run(main)",
+    *arguments,
   )
 
 
@@ -44,13 +59,80 @@ def run_main(body, *arguments):
 
 
 def test_importing_prints_nothing_and_computes_with_tensorflow():
+  # XLA ends the process at a flag that it does not know.
   finished = run_python(
-    "import startup, keras, tensorflow as tf\n"
-    "assert int(tf.constant(1) + 1) == 2\n"
-    "assert keras.backend.backend() == 'tensorflow'\n",
-    KERAS_BACKEND="jax",
+    "import startup, keras, os, tensorflow as tf\n"
+    "double = tf.function(lambda x: 2 * x, jit_compile=True)\n"
+    "assert int(double(tf.constant(2))) == 4\n"
+    "assert keras.backend.backend() == 'tensorflow'\n"
+    "assert os.environ['XLA_FLAGS'].startswith('--xla_cpu_max_isa=AVX2 --xla')",
+    XLA_FLAGS="--xla_cpu_max_isa=AVX2",
   )
   assert (finished.stdout, finished.stderr) == ("", "")
+  assert finished.returncode == 0
+
+
+ANOTHER_BACKEND = (
+  "ERROR: Expected tensorflow as Keras's backend, received {}. The programs"
+  " compute on TensorFlow; only the models run on others, too. Set"
+  " KERAS_BACKEND=tensorflow.\n"
+)
+
+
+@pytest.mark.parametrize("program", ["train.py", "eval.py", "inference.py"])
+def test_another_backend_is_refused_before_tensorflow_is_imported(
+  program, tmp_path
+):
+  (tmp_path / "tensorflow.py").write_text("raise AssertionError")
+  finished = run_script(
+    program, KERAS_BACKEND="torch", PYTHONPATH=str(tmp_path)
+  )
+  assert finished.returncode == 1
+  assert finished.stdout == ""
+  assert finished.stderr == ANOTHER_BACKEND.format("KERAS_BACKEND=torch")
+
+
+def test_another_backend_in_kerass_settings(tmp_path):
+  path = tmp_path / "keras.json"
+  path.write_text('{"backend": "jax"}')
+  finished = run_script("train.py", KERAS_HOME=str(tmp_path))
+  assert finished.returncode == 1
+  assert finished.stderr == ANOTHER_BACKEND.format(
+    f'"backend": "jax" in {path}'
+  )
+
+
+@pytest.mark.parametrize(
+  ("environment", "settings"),
+  [
+    ({}, "{}"),
+    ({}, "no JSON"),
+    ({"KERAS_BACKEND": ""}, '{"backend": "tensorflow"}'),
+    ({"KERAS_BACKEND": "tensorflow"}, '{"backend": "jax"}'),
+  ],
+)
+def test_tensorflow_and_no_backend_are_not_refused(
+  tmp_path, environment, settings
+):
+  (tmp_path / "keras.json").write_text(settings)
+  (tmp_path / "tensorflow.py").write_text("")
+  finished = run_python(
+    "import startup, os; print(os.environ['KERAS_BACKEND'])",
+    KERAS_HOME=str(tmp_path),
+    PYTHONPATH=str(tmp_path),
+    **environment,
+  )
+  assert (finished.stdout, finished.stderr) == ("tensorflow\n", "")
+
+
+def test_xla_takes_the_flags():
+  finished = run_python(
+    # TensorFlow ends the process at a flag that it does not know.
+    "import startup, os, tensorflow as tf\n"
+    "double = tf.function(lambda x: 2 * x, jit_compile=True)\n"
+    "assert int(double(tf.constant(2))) == 4\n",
+    XLA_FLAGS="--xla_cpu_max_isa=AVX2",
+  )
   assert finished.returncode == 0
 
 
@@ -62,14 +144,12 @@ def test_importing_prints_nothing_and_computes_with_tensorflow():
     ("{name}=false", "{name}=false"),
   ],
 )
-def test_xla_flags_of_the_user_stay(given, expected):
+def test_xla_flags_of_the_user_stay(tmp_path, given, expected):
   name = "--xla_cpu_copy_insertion_use_region_analysis"
+  (tmp_path / "tensorflow.py").write_text("")
   finished = run_python(
-    # TensorFlow ends the process at a flag that it does not know.
-    "import startup, os, tensorflow as tf\n"
-    "double = tf.function(lambda x: 2 * x, jit_compile=True)\n"
-    "assert int(double(tf.constant(2))) == 4\n"
-    "print(os.environ['XLA_FLAGS'])\n",
+    "import startup, os\nprint(os.environ['XLA_FLAGS'])",
+    PYTHONPATH=str(tmp_path),
     XLA_FLAGS=given.format(name=name),
   )
   assert finished.stdout.strip() == expected.format(name=name)
@@ -137,17 +217,8 @@ def test_a_program_that_is_done():
   )
   assert finished.returncode == 0
   assert finished.stdout == ""
-  assert finished.stderr.endswith("] epoch 3\n")
-  assert finished.stderr.count("\n") == 1
-
-
-def test_a_users_error_is_one_line():
-  finished = run_main(
-    "raise startup.UserError('Expected an even\\n  number, received 3.')"
-  )
-  assert finished.returncode == 1
-  assert finished.stderr == "ERROR: Expected an even number, received 3.\n"
-  assert finished.stdout == ""
+  # The level, the month and the day, and the time.
+  assert re.fullmatch(r"I\d{4} \d\d:\d\d:\d\d epoch 3\n", finished.stderr)
 
 
 def test_after_a_users_error_tensorflow_has_no_last_word():
@@ -155,49 +226,10 @@ def test_after_a_users_error_tensorflow_has_no_last_word():
   finished = run_main(
     "import atexit, tensorflow as tf\n"
     "atexit.register(tf.get_logger().warning, 'not restored')\n"
-    "raise startup.UserError('Expected another model.')"
+    "raise errors.UserError('Expected another model.')"
   )
   assert finished.returncode == 1
   assert finished.stderr == "ERROR: Expected another model.\n"
-
-
-def test_a_missing_file_is_one_line():
-  finished = run_main(
-    "import tensorflow as tf\ntf.io.gfile.GFile('/missing/file').read()"
-  )
-  assert finished.returncode == 1
-  assert finished.stderr.startswith("ERROR: ")
-  assert "/missing/file" in finished.stderr
-  assert "No such file or directory" in finished.stderr
-  assert finished.stderr.count("\n") == 1
-
-
-def test_a_missing_file_that_a_flag_names():
-  finished = run_main(
-    "from absl import flags\nflags.DEFINE_string('words', '/missing', '')\n"
-    "with startup.naming_flag('words'):\n"
-    "  open(flags.FLAGS['words'].value)"
-  )
-  assert finished.returncode == 1
-  assert "--words=/missing:" in finished.stderr
-  assert finished.stderr.count("\n") == 1
-
-
-def test_a_mistake_in_the_program_keeps_its_traceback():
-  finished = run_main("1 / 0")
-  assert finished.returncode == 1
-  assert finished.stderr.startswith("Traceback")
-  assert finished.stderr.endswith("ZeroDivisionError: division by zero\n")
-
-
-def test_an_argument_that_is_no_flag_is_refused():
-  finished = run_main("print('did run')", "frame")
-  assert finished.returncode == 1
-  assert finished.stdout == ""
-  assert finished.stderr == (
-    "ERROR: Expected flags only, received the argument 'frame'. Write flags as"
-    " --name=value; a value with blanks needs quotes.\n"
-  )
 
 
 def test_ctrl_c():
@@ -207,3 +239,77 @@ def test_ctrl_c():
   )
   assert finished.returncode == 130
   assert finished.stderr == "Stopped by Ctrl-C.\n"
+
+
+# --------------------------------------------------------------------------
+# Errors, in this process
+
+
+@pytest.fixture
+def ending_of():
+  """Calls a main function as startup.run does; gives what it ends with."""
+  level = tf.get_logger().level
+
+  def call(main, *arguments):
+    with pytest.raises(SystemExit) as ended:
+      startup.call_main(main, ["program.py", *arguments])
+    return ended.value.code
+
+  yield call
+  tf.get_logger().setLevel(level)
+
+
+def raising(error):
+  """A main function that raises an error."""
+
+  def main():
+    raise error
+
+  return main
+
+
+def test_a_users_error_is_one_line(ending_of):
+  # A text as exit code is printed to stderr, and the code is 1.
+  error = errors.UserError("Expected an even\n  number, received 3.")
+  assert ending_of(raising(error)) == (
+    "ERROR: Expected an even number, received 3."
+  )
+
+
+def test_a_missing_file_is_one_line(ending_of):
+  line = ending_of(lambda: tf.io.gfile.GFile("/missing/file").read())
+  assert line.startswith("ERROR: ")
+  assert "/missing/file" in line
+  assert "No such file or directory" in line
+  assert "\n" not in line
+
+
+def test_a_missing_file_that_a_flag_names(ending_of):
+  def main():
+    with startup.naming_flag("words"):
+      open("/missing")  # noqa: SIM115
+
+  with flagsaver.flagsaver():
+    flags.DEFINE_string("words", "/missing", "")
+    flags.FLAGS(["program.py"])
+    line = ending_of(main)
+  assert "--words=/missing:" in line
+  assert "\n" not in line
+
+
+def test_ctrl_c_has_its_own_exit_code(ending_of, capsys):
+  assert ending_of(raising(KeyboardInterrupt())) == 130
+  assert capsys.readouterr().err == "Stopped by Ctrl-C.\n"
+
+
+def test_a_mistake_in_the_program_stays_as_it_is():
+  with pytest.raises(ZeroDivisionError):
+    startup.call_main(lambda: 1 / 0, ["program.py"])
+
+
+def test_an_argument_that_is_no_flag_is_refused(ending_of):
+  line = ending_of(raising(AssertionError("did run")), "frame")
+  assert line == (
+    "ERROR: Expected flags only, received the argument 'frame'. Write flags as"
+    " --name=value; a value with blanks needs quotes."
+  )

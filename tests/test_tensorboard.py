@@ -8,8 +8,9 @@ import urllib.error
 import urllib.parse
 import urllib.request
 
+import in_process
 import pytest
-from conftest import PATIENCE_SECONDS, Program, event_tags, run_program
+from conftest import PATIENCE_SECONDS, Program, event_tags
 
 TRAINING_TAGS = {
   "label_loss",
@@ -38,8 +39,8 @@ def evaluated_run(video_run, data_dir, tmp_path_factory):
   """train_dir of a training of 24 steps and its evaluation."""
   train_dir = tmp_path_factory.mktemp("tensorboard") / "model"
   shutil.copytree(video_run[0], train_dir)
-  run_program(
-    "eval.py",
+  in_process.run(
+    "eval",
     f"--train_dir={train_dir}",
     f"--eval_data_pattern={data_dir}/video/validate*.tfrecord",
     "--run_once",
@@ -83,8 +84,8 @@ def test_scalars_of_training_and_evaluation(get_json, evaluated_run):
       break
     time.sleep(0.2)
   assert set(tags) == {".", "eval"}
-  assert set(tags["."]) == TRAINING_TAGS
-  assert set(tags["eval"]) == set(EVALUATION_TAGS)
+  assert set(tags["."]) >= TRAINING_TAGS
+  assert set(tags["eval"]) >= set(EVALUATION_TAGS)
 
   def scalars(run, tag):
     points = get_json("plugin/scalars/scalars", run=run, tag=tag)

@@ -2,9 +2,9 @@
 
 import json
 
+import in_process
 import pytest
 import tensorflow as tf
-from conftest import run_program
 
 FEATURES = (
   "--feature_names=mean_rgb,mean_audio",
@@ -24,8 +24,8 @@ def real_dir(shared_dir):
 
 
 def train_410_steps(real_dir, train_dir, model, features) -> None:
-  run_program(
-    "train.py",
+  in_process.run(
+    "train",
     f"--train_dir={train_dir}",
     f"--train_data_pattern={real_dir}/train*.tfrecord",
     f"--model={model}",
@@ -37,8 +37,8 @@ def train_410_steps(real_dir, train_dir, model, features) -> None:
 
 
 def evaluate(real_dir, train_dir) -> dict:
-  run_program(
-    "eval.py",
+  in_process.run(
+    "eval",
     f"--train_dir={train_dir}",
     f"--eval_data_pattern={real_dir}/validate*.tfrecord",
     "--run_once=True",
@@ -64,8 +64,8 @@ def test_logistic_model(real_dir, shared_dir, tmp_path):
   train_dir = tmp_path / "model"
   train_410_steps(real_dir, train_dir, "LogisticModel", FEATURES_WITH_BLANKS)
   check_scores(evaluate(real_dir, train_dir), 0.425, 0.354, 0.241, 0.237)
-  run_program(
-    "inference.py",
+  in_process.run(
+    "inference",
     f"--train_dir={train_dir}",
     f"--input_data_pattern={real_dir}/validate*.tfrecord",
     f"--output_file={tmp_path}/predictions.csv",

@@ -1,0 +1,1 @@
+"""The pages of this project, and the programs that write some of them."""

@@ -1,0 +1,128 @@
+"""Writes docs/flags.md from the flags of the programs: `make docs`.
+
+Nothing is listed here. A program is a file with a function define_flags, at the
+root or in a folder of it; all other flags are those that the model files and
+losses.py define when they are imported.
+"""
+
+import startup  # isort: skip # noqa: F401
+
+import importlib
+import inspect
+import pathlib
+import re
+import sys
+
+from absl import flags
+from absl.testing import flagsaver
+
+import losses  # noqa: F401
+import models
+
+ROOT = pathlib.Path(__file__).parents[1]
+PAGE = ROOT / "docs" / "flags.md"
+
+# The first sections, in this order; others follow by name.
+_FIRST = (
+  "train.py",
+  "video_level_models.py",
+  "frame_level_models.py",
+  "frame_models/",
+  "losses.py",
+  "eval.py",
+  "inference.py",
+  "export_model.py",
+)
+
+_INTRODUCTION = """# Flags
+
+Written by `make docs` from the programs' own help; change that instead. A
+switch is turned off by `--noNAME` or `--NAME=False`; an empty default is an
+empty text, or what the meaning says. train.py also takes the flags of the model
+files and of losses.py. What a run was trained with stays in its
+model_flags.json.
+"""
+
+
+def _programs() -> list[str]:
+  """The paths of files that define flags in a function, from the root."""
+  paths = [*ROOT.glob("*.py"), *ROOT.glob("[!.]*/*.py")]
+  return [
+    path.relative_to(ROOT).as_posix()
+    for path in paths
+    if "tests" not in path.parts
+    and re.search(r"^def define_flags\(", path.read_text(), re.MULTILINE)
+  ]
+
+
+def _module_name(path: str) -> str:
+  return path.removesuffix(".py").replace("/", ".")
+
+
+def _flags_of_imports() -> dict[str, list[flags.Flag]]:
+  """The flags that files of this project define when imported, by path."""
+  found = {}
+  for name, defined in flags.FLAGS.flags_by_module_dict().items():
+    path = pathlib.Path(getattr(sys.modules.get(name), "__file__", None) or "")
+    # An environment may lie in the root.
+    if ROOT in path.parents and "site-packages" not in path.parts and defined:
+      found[path.relative_to(ROOT).as_posix()] = defined
+  return found
+
+
+def _flags_of_program(path: str) -> list[flags.Flag]:
+  """The flags of a program, without those that exist already."""
+  program = importlib.import_module(_module_name(path))
+  with flagsaver.flagsaver():  # which removes new flags in the end
+    before = set(flags.FLAGS)
+    program.define_flags()
+    return [flags.FLAGS[name] for name in set(flags.FLAGS) - before]
+
+
+def _row(flag: flags.Flag) -> str:
+  default = (flag.default_as_str or "").strip("'")
+  default = f"`{default}`" if default else ""
+  # An enum's help begins with <its|values>: by itself.
+  meaning = " ".join((flag.help or "").split())
+  meaning = meaning.replace("<|", "<empty|").replace("|", "\\|")
+  return f"| --{flag.name} | {default} | {meaning} |"
+
+
+def _place(path: str) -> tuple[int, str]:
+  """What sections are sorted by."""
+  for place, first in enumerate(_FIRST):
+    if path.startswith(first):
+      return place, path
+  return len(_FIRST), path
+
+
+def _section(path: str, found: list[flags.Flag]) -> str:
+  """The heading, the first line of the file's docstring, and the table."""
+  docstring = inspect.getdoc(sys.modules[_module_name(path)]) or ""
+  summary = docstring.partition("\n")[0]
+  rows = [_row(flag) for flag in sorted(found, key=lambda flag: flag.name)]
+  table = "\n".join(["| flag | default | meaning |", "|---|---|---|", *rows])
+  return f"\n## {path}\n\n{summary}\n\n{table}\n"
+
+
+def make_page() -> str:
+  """Gives what docs/flags.md should hold."""
+  models.import_model_files()
+  of_programs = {path: _flags_of_program(path) for path in _programs()}
+  sections = _flags_of_imports() | of_programs
+  return _INTRODUCTION + "".join(
+    _section(path, sections[path]) for path in sorted(sections, key=_place)
+  )
+
+
+def rows(page: str) -> set[tuple[str, str]]:
+  """The rows of a page's tables, each with the path that its section names."""
+  found = set()
+  for section in re.split(r"^## ", page, flags=re.MULTILINE)[1:]:
+    path, *lines = section.splitlines()
+    found |= {(path, line) for line in lines if line.startswith("| --")}
+  return found
+
+
+if __name__ == "__main__":
+  PAGE.write_text(make_page())

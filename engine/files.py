@@ -1,0 +1,163 @@
+"""Puts files and folders into place whole.
+
+What is new is written beside its path, flushed to the disk and renamed. A
+reader finds the old content or the complete new one, even after the program or
+the machine was stopped in between.
+"""
+
+import contextlib
+import errno
+import json
+import os
+import uuid
+from collections.abc import Iterator
+
+import tensorflow as tf
+
+import errors
+from records import shards
+
+# What opening or flushing raises where it is not possible, as for folders on
+# some file systems. Any other error means that what was written may be lost.
+_CANNOT_FLUSH = (errno.EINVAL, errno.ENOTSUP, errno.EACCES, errno.EBADF)
+
+FOLDER_EXISTS_ERRORS = (
+  tf.errors.AlreadyExistsError,
+  tf.errors.FailedPreconditionError,
+)
+"""What put_in_place raises where a folder with files has the name already."""
+
+
+@contextlib.contextmanager
+def written_aside(path: str) -> Iterator[str]:
+  """Lets a file or folder be written aside, then puts it into place.
+
+  If there was a folder, there is none for a moment. If the block raises, what
+  it wrote is removed.
+
+  Args:
+    path: the final path; its folder is made if it is missing.
+
+  Yields:
+    A path in the same folder to write to.
+
+  Raises:
+    errors.UserError: path is a folder that is not a SavedModel.
+  """
+  path = path.rstrip("/")
+  if tf.io.gfile.isdir(path):
+    old = tf.io.gfile.listdir(path)
+    if old and "saved_model.pb" not in old:
+      raise errors.UserError(
+        f"Expected the name of a new file, or of a SavedModel to replace,"
+        f" received {path}, a folder with other files in it. Name another."
+      )
+  with beside(path) as aside:
+    yield aside
+    if not tf.io.gfile.isdir(path):
+      put_in_place(aside, path)
+    elif tf.io.gfile.isdir(aside):
+      replace_folder(aside, path)
+    else:
+      raise errors.UserError(
+        f"Expected the name of a file, received {path}, a folder. Name another."
+      )
+
+
+def write_json(path: str, content: dict) -> None:
+  """Writes a dict as readable JSON, whole or not at all."""
+  with written_aside(path) as aside, tf.io.gfile.GFile(aside, "w") as file:
+    file.write(json.dumps(content, indent=2) + "\n")
+
+
+@contextlib.contextmanager
+def beside(path: str, form: str = ".{name}.tmp-{token}") -> Iterator[str]:
+  """Names a new file or folder beside a path; removes it at the end.
+
+  Args:
+    path: its folder is made if it is missing.
+    form: of the new name, with the name of `path` and a random token.
+
+  Yields:
+    A path in the same folder. What has this name when the block ends is
+    removed.
+  """
+  folder, name = os.path.split(path)
+  if folder:
+    tf.io.gfile.makedirs(folder)
+  token = uuid.uuid4().hex[:8]
+  aside = os.path.join(folder, form.format(name=name, token=token))
+  try:
+    yield aside
+  finally:
+    # What cannot be removed is no reason to lose the block's own error.
+    with contextlib.suppress(tf.errors.OpError):
+      if tf.io.gfile.isdir(aside):
+        tf.io.gfile.rmtree(aside)
+      elif tf.io.gfile.exists(aside):
+        tf.io.gfile.remove(aside)
+
+
+def put_in_place(aside: str, path: str) -> None:
+  """Flushes and renames a file or folder.
+
+  Args:
+    aside: what was written.
+    path: its new name. A file or an empty folder of this name is replaced.
+
+  Raises:
+    tf.errors.OpError: one of FOLDER_EXISTS_ERRORS if a folder with files has
+      this name.
+  """
+  _flush_all(aside)
+  _rename(aside, path)
+
+
+def replace_folder(aside: str, path: str) -> None:
+  """Flushes a folder and puts it in the place of another one.
+
+  Args:
+    aside: the new folder.
+    path: the old folder, which is deleted; it stays if this function raises.
+
+  Raises:
+    tf.errors.OpError: one of FOLDER_EXISTS_ERRORS if another process put a
+      folder there in between; that one stays.
+  """
+  _flush_all(aside)
+  with beside(path) as old:
+    tf.io.gfile.rename(path, old)
+    try:
+      _rename(aside, path)
+    except BaseException:
+      with contextlib.suppress(tf.errors.AlreadyExistsError):
+        tf.io.gfile.rename(old, path)
+      raise
+
+
+def _rename(aside: str, path: str) -> None:
+  tf.io.gfile.rename(aside, path, overwrite=True)
+  _flush(os.path.dirname(path) or ".")
+
+
+def _flush_all(path: str) -> None:
+  """Flushes a file, or a folder and everything in it."""
+  for folder, folders, files in os.walk(path):
+    for name in (*folders, *files):
+      _flush(os.path.join(folder, name))
+  _flush(path)
+
+
+def _flush(path: str) -> None:
+  """Waits until a file or folder is on the disk, where it is a local one."""
+  if not shards.is_local(path):
+    return
+  try:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+      os.fsync(descriptor)
+    finally:
+      os.close(descriptor)
+  except OSError as error:
+    if error.errno not in _CANNOT_FLUSH:
+      raise

@@ -1,0 +1,135 @@
+"""The forward pass of a checkpoint over files, for evaluation and prediction.
+
+Both take the same steps: open the data, build the model that model_flags.json
+describes, compile it, go through every example once, name a bad record.
+"""
+
+import dataclasses
+import time
+
+import tensorflow as tf
+
+import losses
+import models
+import readers
+from engine import data_order, model_building
+from engine import train_dir as train_dirs
+from engine.distribution import Placement
+
+_LOG_SECONDS = 5.0
+
+
+@dataclasses.dataclass
+class Progress:
+  """How far a pass is.
+
+  Attributes:
+    num_examples: examples so far.
+    seconds: since the pass began.
+    is_due: whether it is time for a log line: once every five seconds.
+  """
+
+  num_examples: int = 0
+  seconds: float = 0.0
+  is_due: bool = False
+
+  @property
+  def rate(self) -> float:
+    """Examples a second so far."""
+    return self.num_examples / max(self.seconds, 1e-9)
+
+
+class ForwardPass:
+  """Computes what a checkpoint's model says about the examples of files.
+
+  Args:
+    model_flags: see train_dir.py.
+    files: TFRecord files.
+    placement: where to compute.
+    batch_size: videos a step.
+    num_readers: files read at the same time; 1 keeps the order of the input.
+    segment_labels: cut segments: the rated ones with a loss, else all.
+    loss: of the labels, which the records then need; None for predictions of
+      records that may have no labels.
+  """
+
+  def __init__(
+    self,
+    model_flags: dict,
+    files: list[str],
+    placement: Placement,
+    *,
+    batch_size: int,
+    num_readers: int,
+    segment_labels: bool = False,
+    loss: losses.BaseLoss | None = None,
+  ):
+    self._model_flags = model_flags
+    self._files = files
+    self._with_labels = loss is not None
+    self._reader = readers.open_reader(
+      model_flags, files, self._with_labels, segment_labels, for_trained=True
+    )
+    with placement.strategy.scope():
+      self._model = model_building.build_model(
+        model_flags, self._reader.quantized
+      )
+    self._batches = data_order.evaluation_batches(
+      self._reader, files, batch_size, self._with_labels, num_readers
+    )
+    self._compute = placement.compile_forward(
+      self._make_function(loss), models.compiles_predictions(model_flags)
+    )
+
+  def _make_function(self, loss):
+    model = self._model
+
+    def predict(batch):
+      inputs = models.model_inputs(model, batch)
+      return model(inputs, training=False)["predictions"]
+
+    def score(batch):
+      predictions = predict(batch)
+      video_losses = loss.per_video_loss(
+        predictions, batch["labels"], batch.get("label_weights")
+      )
+      return predictions, video_losses
+
+    return score if loss else predict
+
+  def load_weights(self, checkpoint: str) -> None:
+    """Restores a checkpoint; see train_dir.load_weights."""
+    train_dirs.load_weights(self._model, checkpoint)
+
+  def run(self):
+    """Goes through every example once, the last batch perhaps smaller.
+
+    Yields:
+      (batch of readers.py, result, Progress): the result is predictions
+      (batch, classes), with a loss a pair of these and of losses (batch,).
+
+    Raises:
+      errors.UserError: names a record that is not as the model's flags say, or
+        the line of the model that failed; a prediction is not a probability.
+    """
+    progress = Progress()
+    began = last_line = time.monotonic()
+    with data_order.naming_bad_record(
+      self._reader, self._files, self._with_labels
+    ):
+      for batch in self._batches:
+        with model_building.naming_bug(self._model_flags):
+          result = self._compute(readers.numeric_part(batch))
+        predictions = tf.nest.flatten(result)[0].numpy()
+        model_building.check_probabilities(
+          predictions, self._model_flags["model"]
+        )
+        now = time.monotonic()
+        progress = Progress(
+          progress.num_examples + len(predictions),
+          now - began,
+          now - last_line > _LOG_SECONDS,
+        )
+        if progress.is_due:
+          last_line = now
+        yield batch, result, progress

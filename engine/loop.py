@@ -1,0 +1,196 @@
+"""The outer loop of training: runs steps, reports, saves, exports, stops."""
+
+import signal
+import time
+
+import tensorflow as tf
+from absl import logging
+
+import losses
+import readers
+from engine import data_order, model_building
+from engine import export as exports
+from engine.distribution import Placement
+from engine.report import Profile, Reporter
+from engine.run import Run
+from engine.step import make_run_steps
+
+SAVE_SECONDS = 15 * 60
+_LONGEST_SILENCE_SECONDS = 5.0
+_MOST_STEPS_AT_ONCE = 10
+
+
+class StopSignal:
+  """Turns a first Ctrl-C or SIGTERM into a flag that the loop looks at."""
+
+  def __init__(self):
+    self.received = None
+
+  def __enter__(self):
+    self._old = {}
+    try:
+      for number in (signal.SIGINT, signal.SIGTERM):
+        self._old[number] = signal.signal(number, self._receive)
+    except ValueError:
+      # Only the main thread may; others are stopped by their caller.
+      pass
+    return self
+
+  def _receive(self, number, frame):
+    del frame
+    self.received = signal.Signals(number).name
+    logging.info("Received %s: saving, then ending.", self.received)
+    signal.signal(number, self._old[number])
+
+  def __exit__(self, *unused_exception):
+    for number, handler in self._old.items():
+      signal.signal(number, handler)
+
+
+class Saver:
+  """Saves checkpoints, histograms and SavedModels of a run when it is time.
+
+  Args:
+    run: the run.
+    reporter: writes the histograms.
+    exporter: writes the SavedModels.
+  """
+
+  def __init__(
+    self, run: Run, reporter: Reporter, exporter: exports.BackgroundExporter
+  ):
+    self._run = run
+    self._reporter = reporter
+    self._exporter = exporter
+    self._every = run.settings.export_model_steps
+    self._saved_step = run.step
+    self._saved_time = time.monotonic()
+
+  def steps_to_next(self, step: int) -> int:
+    """How many steps there are until the next save by number of steps."""
+    return self._every - step % self._every
+
+  def save_if_due(self, step: int, ended: bool) -> None:
+    """Saves every --export_model_steps, every 15 minutes and at the end.
+
+    Raises:
+      errors.UserError: the last report's loss or a weight is not finite.
+    """
+    at_export = step % self._every == 0 and step > self._saved_step
+    late = time.monotonic() - self._saved_time > SAVE_SECONDS
+    if not (ended or at_export or late):
+      return
+    run = self._run
+    self._reporter.wait()  # raises, before anything is saved, on a loss of NaN
+    run.save()
+    self._reporter.histograms(run.model, step)
+    if (at_export or ended) and run.placement.is_chief:
+      self._exporter.export(run.model, step, ended, run.average)
+    self._saved_step, self._saved_time = step, time.monotonic()
+
+
+def training_batches(run: Run, reader: readers.Reader, files: list[str]):
+  """This machine's batches of a run, from where the run is in the data."""
+  settings, placement = run.settings, run.placement
+  return data_order.training_batches(
+    reader,
+    files,
+    settings.batch_size * placement.local_replicas,
+    num_epochs=settings.num_epochs,
+    seed=settings.seed,
+    skip_examples=int(run.state["position"][placement.worker]),
+    num_readers=settings.num_readers,
+    worker=placement.worker,
+    num_workers=placement.num_workers,
+    shuffled_batches=5 * settings.accumulate_steps,
+  )
+
+
+def run_some_steps(
+  run_steps, iterator, wanted: int, placement: Placement, stop: StopSignal
+):
+  """Runs up to `wanted` steps on all machines.
+
+  Args:
+    run_steps: as from step.make_run_steps.
+    iterator: of this machine's batches.
+    wanted: steps.
+    placement: where.
+    stop: whether this machine was told to stop.
+
+  Returns:
+    (steps done, report of the last one, seconds, whether any machine was told
+    to stop, seconds a step of the slowest machine).
+  """
+  began = time.monotonic()
+  done, outputs = run_steps(iterator, tf.constant(wanted))
+  done = int(done)
+  seconds = time.monotonic() - began
+  stopped, pace = placement.most(
+    [stop.received is not None, seconds / max(done, 1)]
+  )
+  return done, outputs, seconds, stopped > 0, pace
+
+
+def train_until_stopped(
+  run: Run,
+  reader: readers.Reader,
+  files: list[str],
+  reporter: Reporter,
+  exporter: exports.BackgroundExporter,
+) -> None:
+  """Trains until the data or the steps end, or a signal says stop.
+
+  Args:
+    run: the run, restored or begun.
+    reader: as from readers.open_reader.
+    files: TFRecord files.
+    reporter: shows the run.
+    exporter: writes its SavedModels.
+
+  Raises:
+    errors.UserError: a record is bad, training diverged or a machine was lost.
+  """
+  settings, placement = run.settings, run.placement
+  batches = training_batches(run, reader, files)
+  with model_building.naming_bug(run.model_flags):
+    run_steps = make_run_steps(
+      run, losses.make_loss(run.model_flags), batches.element_spec
+    )
+  iterator = iter(batches)
+  saver = Saver(run, reporter, exporter)
+  profile = Profile(
+    run.train_dir if placement.is_chief else None, settings.profile_steps
+  )
+  step, chunk, ended = run.step, 1, False
+  with StopSignal() as stop:
+    profile.begin_or_end(step)
+    while not ended:
+      wanted = min(chunk, saver.steps_to_next(step))
+      if settings.max_steps:
+        wanted = min(wanted, settings.max_steps - step)
+      wanted = profile.steps_to_border(step, wanted)
+      seen_before = run.examples_seen
+      with (
+        placement.naming_lost_machine(step),
+        data_order.naming_bad_record(reader, files, with_labels=True),
+        model_building.naming_bug(run.model_flags),
+      ):
+        done, outputs, seconds, stopped, pace = run_some_steps(
+          run_steps, iterator, wanted, placement, stop
+        )
+      step += done
+      if done < wanted and settings.num_epochs:
+        run.state["finished_epochs"].assign(settings.num_epochs)
+      ended = done < wanted or run.has_ended() or stopped
+      profile.begin_or_end(step, ended)
+      if done:
+        seen = run.examples_seen
+        reporter.report(step, seen, (seen - seen_before) / seconds, outputs)
+        # Ten steps between two reports, fewer where steps are slow.
+        chunk = int(_LONGEST_SILENCE_SECONDS / pace)
+        chunk = max(1, min(_MOST_STEPS_AT_ONCE, chunk))
+      if ended:
+        reporter.wait()
+        logging.info("Saving step %d and exporting the model.", step)
+      saver.save_if_due(step, ended)

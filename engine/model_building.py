@@ -1,0 +1,291 @@
+"""Builds the model that a user named, and explains what is wrong with it."""
+
+import contextlib
+import inspect
+import os
+import re
+import traceback
+
+import keras
+import numpy as np
+import tensorflow as tf
+from absl import logging
+
+import errors
+import models
+
+_ROOT = os.path.dirname(os.path.abspath(models.__file__))
+
+# Rounding may take a sum of probabilities above 1.
+_ROUNDING = 1e-3
+
+# What TensorFlow 1 code does with symbolic tensors, in the words of the errors.
+_NOT_SYMBOLIC = re.compile(
+  r"KerasTensor|symbolic|module 'tensorflow\S*' has no attribute"
+)
+
+# What an error about shapes says.
+_OF_SHAPES = re.compile(r"shape|dim\b|dimension|axis|axes|rank|unpack", re.I)
+
+# How Keras makes a part of a message bold.
+_BOLD = re.compile(r"\x1b\[\d*m")
+
+# Lines around what TensorFlow says of an operation that failed.
+_AROUND_GRAPH_ERROR = re.compile(
+  r"\s*(Graph execution error:|Detected at node|<stack traces|Stack trace for"
+  r"|File \"|tf2xla conversion failed|\[\[).*"
+)
+
+
+# --------------------------------------------------------------------------
+# Where in the model
+
+
+def _own_frames(error: BaseException) -> list[traceback.FrameSummary]:
+  """The lines in model files that led to an error, the innermost last."""
+  own_files = {module.__file__ for module in models.import_model_files()}
+  return [
+    frame
+    for frame in traceback.extract_tb(error.__traceback__)
+    if frame.filename in own_files
+  ]
+
+
+def _place(path: str, line: int | None) -> str:
+  """A line of a file, which is named from the root of the project on."""
+  relative = os.path.relpath(path, _ROOT)
+  return f"{path if relative.startswith('..') else relative}:{line}"
+
+
+def _place_of(error: BaseException, model_name: str) -> str:
+  """The line of the model that led to an error, else that of create_model."""
+  frames = _own_frames(error)
+  if frames:
+    return _place(frames[-1].filename, frames[-1].lineno)
+  code = _create_model(model_name).__code__
+  return _place(code.co_filename, code.co_firstlineno)
+
+
+def _create_model(model_name: str):
+  return models.find_class_by_name(model_name).create_model
+
+
+def _is_on_purpose(error: BaseException) -> bool:
+  """Whether a model refuses its hyper-parameters, in a sentence of its own."""
+  last = traceback.extract_tb(error.__traceback__)[-1:]
+  frames = _own_frames(error)
+  return (
+    isinstance(error, ValueError)
+    and str(error).startswith("Expected ")
+    and frames[-1:] == last
+    and (last[0].line or "").startswith("raise")
+  )
+
+
+# --------------------------------------------------------------------------
+# What is wrong, and what helps
+
+
+def _reason(error: BaseException) -> str:
+  """The whole message of an error, in one line that ends as a sentence."""
+  text = str(getattr(error, "message", error))
+  if isinstance(error, tf.errors.OpError):
+    lines = text.splitlines()
+    kept = [line for line in lines if not _AROUND_GRAPH_ERROR.fullmatch(line)]
+    text = "\n".join(kept)
+  text = " ".join(_BOLD.sub("", text).split())
+  kind = type(error).__name__
+  if not text:
+    return f"{kind}."
+  if not isinstance(error, ValueError | tf.errors.OpError):
+    text = f"{kind}: {text}"
+  return text if text.endswith((".", "!", "?", "```")) else f"{text}."
+
+
+def _advice(model_flags: dict, error: BaseException) -> str:
+  """What is likely to help, from the text of an error."""
+  text = str(error)
+  if _NOT_SYMBOLIC.search(text):
+    return (
+      "create_model gets symbolic tensors: use keras.layers and keras.ops in"
+      " place of TensorFlow's and NumPy's functions."
+    )
+  if "create_model() got an unexpected keyword argument" in text:
+    return (
+      "create_model receives more keywords than a model needs: end its"
+      " arguments with **unused_params."
+    )
+  missing = re.search(r"create_model\(\) missing .* required", text)
+  at_frame_level = model_flags["frame_features"]
+  if missing and "'mean_frame'" in text and not at_frame_level:
+    return "Models on frames need --frame_features=True."
+  if missing:
+    return (
+      "create_model receives model_input, vocab_size, num_frames,"
+      " feature_sizes and, at frame level, mean_frame; every other argument"
+      " needs a default (labels and is_training of the TensorFlow 1 code are"
+      " gone)."
+    )
+  on_videos = _is_on_videos(model_flags)
+  if at_frame_level and on_videos:
+    return "Models on whole videos take --frame_features=False."
+  if not at_frame_level and (not on_videos or _OF_SHAPES.search(text)):
+    return (
+      "At video level model_input has the shape (batch, features); models on"
+      " frames need --frame_features=True."
+    )
+  if at_frame_level and _OF_SHAPES.search(text):
+    return (
+      "At frame level model_input has the shape (batch, frames, features),"
+      " padded to the longest video of the batch, and num_frames the shape"
+      " (batch,)."
+    )
+  return "BaseModel.create_model in models.py says what a model receives."
+
+
+def _is_on_videos(model_flags: dict) -> bool:
+  """Whether the model is in the file of models on whole videos."""
+  model_class = models.find_class_by_name(model_flags["model"])
+  return model_class.__module__ == "video_level_models"
+
+
+def _check_is_training(model_name: str) -> None:
+  """Warns of an argument of TensorFlow 1 models that nothing fills."""
+  if "is_training" in inspect.signature(_create_model(model_name)).parameters:
+    logging.log_first_n(
+      logging.WARNING,
+      "%s.create_model has an argument is_training, which always keeps its"
+      " default. Leave it out: layers know by themselves whether they train.",
+      1,
+      model_name,
+    )
+
+
+# --------------------------------------------------------------------------
+# Building and running
+
+
+def build_model(
+  model_flags: dict, quantized: bool | None, dtype_policy: str | None = None
+) -> keras.Model:
+  """models.build_model, with one clear message for all that can go wrong.
+
+  Args:
+    model_flags: see models.build_model.
+    quantized: see models.build_model.
+    dtype_policy: see models.build_model.
+
+  Raises:
+    errors.UserError: the model refuses its hyper-parameters or its input, or
+      there is a bug in it; names file and line of the model.
+  """
+  name = model_flags["model"]
+  try:
+    model = models.build_model(model_flags, quantized, dtype_policy)
+  except models.ContractError as error:
+    hint = f"create_model is at {_place_of(error, name)}."
+    if model_flags["frame_features"] and _is_on_videos(model_flags):
+      hint = "Models on whole videos take --frame_features=False."
+    raise errors.UserError(f"{error} {hint}") from error
+  except tf.errors.ResourceExhaustedError:  # no bug, but too large
+    raise
+  except Exception as error:  # a model may raise anything
+    if name not in models.class_names() or _is_on_purpose(error):
+      raise errors.UserError(str(error)) from error
+    level = "frame" if model_flags["frame_features"] else "video"
+    raise errors.UserError(
+      f"Expected a model that can be built on {level}-level features, received"
+      f" from {name} at {_place_of(error, name)}: {_reason(error)}"
+      f" {_advice(model_flags, error)}"
+    ) from error
+  _check_is_training(name)
+  return model
+
+
+@contextlib.contextmanager
+def naming_bug(model_flags: dict):
+  """Explains what a model raises when it computes, though it could be built.
+
+  Args:
+    model_flags: see models.build_model.
+
+  Raises:
+    errors.UserError: the block raised because of the model; names its file and
+      line, where they can be found. All other errors stay as they are.
+  """
+  name = model_flags["model"]
+  try:
+    yield
+  except (errors.UserError, tf.errors.ResourceExhaustedError):
+    raise
+  except Exception as error:  # a model may raise anything
+    place = ""
+    if _own_frames(error):
+      place = f" at {_place_of(error, name)}"
+    elif not _is_of_operation(error, name):
+      raise
+    elif (cause := _error_of_a_trial(model_flags)) and _own_frames(cause):
+      place = f" at {_place_of(cause, name)}"
+    raise errors.UserError(
+      f"Expected a model that can compute a batch, received from"
+      f" {name}{place}: {_reason(error)} {_advice(model_flags, error)}"
+    ) from error
+
+
+def _is_of_operation(error: Exception, model_name: str) -> bool:
+  """Whether an operation of the model failed in a compiled function."""
+  operation = rf"\b{re.escape(model_name)}(_\d+)?/"
+  return isinstance(error, tf.errors.InvalidArgumentError) and bool(
+    re.search(operation, str(error))
+  )
+
+
+def _error_of_a_trial(model_flags: dict) -> Exception | None:
+  """What create_model raises for two videos of zeros, instead of symbols.
+
+  The operations of a compiled function do not know the lines they come from.
+  """
+  sizes = [int(size) for size in model_flags["feature_sizes"].split(",")]
+  frames = (11,) if model_flags["frame_features"] else ()
+  given = {
+    name: value
+    for name, value in model_flags.items()
+    if name not in models.GRAPH_FLAGS
+  }
+  if model_flags["frame_features"]:
+    given["mean_frame"] = tf.zeros((2, sum(sizes)))
+  try:
+    models.find_class_by_name(model_flags["model"])().create_model(
+      model_input=tf.zeros((2, *frames, sum(sizes))),
+      vocab_size=model_flags["num_classes"],
+      num_frames=tf.constant(np.array([11, 7], np.int32)),
+      feature_sizes=sizes,
+      **given,
+    )
+  except Exception as error:  # a model may raise anything
+    return error
+  return None
+
+
+def check_probabilities(predictions, model_name: str) -> None:
+  """Checks that a model's predictions are probabilities.
+
+  Args:
+    predictions: (videos, classes) float array. NaN passes: training diverged.
+    model_name: for the message.
+
+  Raises:
+    errors.UserError: some are below 0 or above 1.
+  """
+  smallest, largest = np.min(predictions), np.max(predictions)
+  if smallest < -_ROUNDING or largest > 1.0 + _ROUNDING:
+    place = ""
+    if model_name in models.class_names():
+      code = _create_model(model_name).__code__
+      place = f" at {_place(code.co_filename, code.co_firstlineno)}"
+    raise errors.UserError(
+      f"Expected probabilities from 0 to 1 as the predictions of"
+      f" {model_name}{place}, received values from {smallest:.3g} to"
+      f" {largest:.3g}. If they are logits, return"
+      ' {"predictions": keras.ops.sigmoid(logits)} in float32.'
+    )

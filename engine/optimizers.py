@@ -1,0 +1,93 @@
+"""Optimizers by name, as this project's training step needs them."""
+
+import keras
+
+import errors
+
+# TensorFlow 1's settings.
+_STARTERS = {
+  "Adam": lambda: keras.optimizers.Adam(epsilon=1e-8),
+  "AdamOptimizer": lambda: keras.optimizers.Adam(epsilon=1e-8),
+  "GradientDescentOptimizer": keras.optimizers.SGD,
+  "MomentumOptimizer": lambda: keras.optimizers.SGD(momentum=0.9),
+  "RMSPropOptimizer": keras.optimizers.RMSprop,
+}
+# The first is the base class; the others wrap another optimizer.
+_NOT_BY_THEMSELVES = ("Optimizer", "LossScaleOptimizer", "MultiOptimizer")
+
+
+def make_optimizer(
+  name: str, weight_decay: float | None = None
+) -> keras.optimizers.Optimizer:
+  """Makes an optimizer from a TensorFlow 1 or a Keras name.
+
+  Args:
+    name: such as "AdamOptimizer" or "Adam".
+    weight_decay: see `build_optimizer`; None for the optimizer's default.
+
+  Raises:
+    errors.UserError: there is no such optimizer.
+  """
+  known = {
+    key: value
+    for key, value in vars(keras.optimizers).items()
+    if isinstance(value, type)
+    and issubclass(value, keras.optimizers.Optimizer)
+    and key not in _NOT_BY_THEMSELVES
+  }
+  make = (
+    _STARTERS.get(name)
+    or known.get(name)
+    or known.get(name.removesuffix("Optimizer"))
+  )
+  if make is None:
+    raise errors.UserError(
+      f"Expected --optimizer to name a class in keras.optimizers, received"
+      f" {name!r}. There are: {', '.join(sorted(known))}."
+    )
+  optimizer = make()
+  if weight_decay is not None:
+    optimizer.weight_decay = weight_decay or None
+  return optimizer
+
+
+def _is_decayed(variable) -> bool:
+  """Whether weight decay applies: not to biases and normalisation."""
+  return len(variable.shape) > 1 and variable.name not in (
+    "bias",
+    "beta",
+    "gamma",
+  )
+
+
+def build_optimizer(
+  name: str, model: keras.Model, weight_decay: float | None = None
+) -> keras.optimizers.Optimizer:
+  """Makes an optimizer and its variables for the weights of a model.
+
+  It expects gradients that are already summed over all replicas.
+
+  Args:
+    name: see `make_optimizer`.
+    model: whose trainable weights it will update.
+    weight_decay: after each update w becomes w - rate * weight_decay * w, but
+      not for biases and the weights of normalisation layers. 0 for none, None
+      for the optimizer's default. Source: Loshchilov & Hutter 2019, AdamW.
+
+  Raises:
+    errors.UserError: there is no such optimizer.
+  """
+  optimizer = make_optimizer(name, weight_decay)
+  if optimizer.weight_decay:
+    optimizer.exclude_from_weight_decay(
+      [
+        variable
+        for variable in model.trainable_variables
+        if not _is_decayed(variable)
+      ]
+    )
+  optimizer.build(model.trainable_variables)
+  # Keras has no public way to leave this sum out. The step clips gradients
+  # after they are summed, so they must not be summed again.
+  optimizer._all_reduce_sum_gradients = lambda pairs: pairs
+  return optimizer

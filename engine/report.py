@@ -1,0 +1,275 @@
+"""What a training run shows: log lines, a progress bar, TensorBoard events."""
+
+import concurrent.futures
+import datetime
+import math
+import os
+import sys
+import time
+
+import numpy as np
+import tensorflow as tf
+from absl import logging
+from tensorboard.plugins.histogram import metadata as histogram_metadata
+
+import errors
+import eval_util
+from engine import model_building
+from engine.settings import Settings
+
+
+def _check_loss(loss: float, step: int) -> None:
+  """Checks the loss of a step.
+
+  Raises:
+    errors.UserError: it is not finite.
+  """
+  if math.isfinite(loss):
+    return
+  if step == 1:
+    raise errors.UserError(
+      f"Expected a finite loss, received {loss} at step 1, with the first"
+      " weights of the model. Look for a division by 0 or the logarithm of 0"
+      " in the model and the loss, and for features that are not finite."
+    )
+  raise errors.UserError(
+    f"Expected a finite loss, received {loss} at step {step}: training"
+    " diverged. Start again with --start_new_model and a smaller"
+    " --base_learning_rate; the last checkpoint was saved before."
+  )
+
+
+class Reporter:
+  """Writes log lines, the progress bar and TensorBoard events.
+
+  The scores of a step are computed in another thread, so that the next steps
+  need not wait for them.
+
+  Args:
+    train_dir: where the events go; None to write none.
+    settings: how long the run is.
+    epoch_videos: about how many examples are in one epoch.
+    model_name: for messages.
+  """
+
+  def __init__(
+    self,
+    train_dir: str | None,
+    settings: Settings,
+    epoch_videos: int,
+    model_name: str,
+  ):
+    self._writer = (
+      tf.summary.create_file_writer(train_dir)
+      if train_dir
+      else tf.summary.create_noop_writer()
+    )
+    self._model_name = model_name
+    self._num_videos = epoch_videos * (settings.num_epochs or 0)
+    self._max_steps = settings.max_steps
+    self._epoch_videos = epoch_videos
+    self._thread = concurrent.futures.ThreadPoolExecutor(1)
+    self._pending = None
+    self._on_terminal = sys.stderr.isatty()
+    self._bar_is_open = False
+    self._bar_width = 20
+    self._bar_length = 0
+    self._began = time.monotonic()
+    self._first_done = None
+    self._best = None
+
+  def report(self, step, examples_seen, rate, outputs) -> None:
+    """Reports a step, after the report before it is done.
+
+    Args:
+      step: steps so far.
+      examples_seen: videos so far.
+      rate: videos/s since the last report.
+      outputs: (scalars, predictions, labels) of the step.
+
+    Raises:
+      errors.UserError: the loss was not finite, or a prediction was not a
+        probability.
+    """
+    self.wait()
+    if self._first_done is None:
+      self._first_done = time.monotonic(), self._part_done(step, examples_seen)
+    self._pending = self._thread.submit(
+      self._report, step, examples_seen, rate, *outputs
+    )
+
+  def wait(self) -> None:
+    """Waits until the last report is written; raises what it raised."""
+    if self._pending is not None:
+      self._pending.result()
+      self._pending = None
+
+  def _report(self, step, examples_seen, rate, scalars, predictions, labels):
+    scalars = {tag: float(value) for tag, value in scalars.items()}
+    predictions, labels = predictions.numpy(), labels.numpy()
+    if len(labels):
+      model_building.check_probabilities(predictions, self._model_name)
+    loss = scalars["label_loss"]
+    _check_loss(loss, step)
+    with self._writer.as_default(step=step):
+      for tag, value in scalars.items():
+        tf.summary.scalar(tag, value)
+    if not len(labels):  # other machines only had videos
+      return
+    scores = eval_util.score_batch(predictions, labels)
+    gap = scores["gap"]
+    if self._best is None or gap > self._best[0]:
+      self._best = gap, step
+    if self._on_terminal:
+      self._draw_bar(step, examples_seen, rate, loss, gap)
+    else:
+      logging.info(
+        "training step %d | Loss: %.2f Examples/sec: %.2f | Hit@1: %.2f"
+        " PERR: %.2f GAP: %.2f",
+        step,
+        loss,
+        rate,
+        scores["hit_at_one"],
+        scores["perr"],
+        gap,
+      )
+    with self._writer.as_default(step=step):
+      for metric in eval_util.METRICS:
+        if metric.name in scores:
+          tf.summary.scalar(f"model/Training_{metric.tag}", scores[metric.name])
+      tf.summary.scalar("global_step/Examples/Second", rate)
+    self._writer.flush()
+
+  def _part_done(self, step, examples_seen) -> float:
+    """How much of the whole run is done, from 0 to 1; 0 if it has no end."""
+    parts = [0.0]
+    if self._num_videos:
+      parts.append(examples_seen / self._num_videos)
+    if self._max_steps:
+      parts.append(step / self._max_steps)
+    return min(max(parts), 1.0)
+
+  def _draw_bar(self, step, examples_seen, rate, loss, gap) -> None:
+    done = self._part_done(step, examples_seen)
+    # Of the last video seen: a full epoch does not begin the next one.
+    epoch = 1 + int((examples_seen - 1) / max(self._epoch_videos, 1))
+    # The first step takes long, so the time left is estimated from there.
+    began, done_before = self._first_done or (0.0, 1.0)
+    left = ""
+    if done > done_before:
+      pace = (time.monotonic() - began) / (done - done_before)
+      left = f" | {datetime.timedelta(seconds=round(pace * (1 - done)))} left"
+    # A line that wraps could not be drawn over. The size of some is unknown: 0.
+    columns = (os.get_terminal_size(sys.stderr.fileno()).columns or 200) - 1
+    unit = "/s" if columns < 95 else " videos/s"
+    text = (
+      f" epoch {epoch} step {step} | {rate:.0f}{unit} | Loss: {loss:.2f}"
+      f" GAP: {gap:.2f}{left}"
+    )
+    width = max(3, min(self._bar_width, columns - len(text) - 2))
+    self._bar_width = width
+    filled = round(width * done)
+    line = f"[{'=' * filled}{' ' * (width - filled)}]{text}"
+    # So that nothing is left of a longer one.
+    line = line[:columns].ljust(self._bar_length)
+    self._bar_length = len(line)
+    if not self._bar_is_open:
+      logging.get_absl_handler().addFilter(self._end_bar_before)
+      self._bar_is_open = True
+    sys.stderr.write(f"\r{line}")
+    sys.stderr.flush()
+
+  def _end_bar_before(self, unused_record) -> bool:
+    """Ends the bar's line before a line of the log."""
+    logging.get_absl_handler().removeFilter(self._end_bar_before)
+    if self._bar_is_open:
+      self._bar_is_open = False
+      sys.stderr.write("\n")
+    return True
+
+  def summary(self, videos, train_dir) -> str:
+    """One line about the whole run.
+
+    Args:
+      videos: trained on since the program began.
+      train_dir: the run's folder.
+    """
+    seconds = time.monotonic() - self._began
+    best = ""
+    if self._best:
+      best = "; best GAP in training {:.3f} at step {}".format(*self._best)
+    return (
+      f"{videos} videos in {datetime.timedelta(seconds=round(seconds))},"
+      f" {videos / seconds:.0f} videos/s including saving{best}."
+      f" All files: {train_dir}"
+    )
+
+  def histograms(self, model, step) -> None:
+    """Writes a histogram of each variable, after the report before it."""
+    self.wait()
+    values = {
+      variable.path: variable.numpy()
+      for variable in model.variables
+      if variable.dtype.startswith(("float", "bfloat"))
+    }
+    self._pending = self._thread.submit(self._histograms, values, step)
+
+  def _histograms(self, values, step) -> None:
+    metadata = histogram_metadata.create_summary_metadata(None, None)
+    with self._writer.as_default(step=step):
+      for tag, array in values.items():
+        # tf.summary.histogram takes 30 doubles for each weight to count them.
+        # In float32 there may be no room for the bins between two numbers.
+        finite = array[np.isfinite(array)].astype(np.float64)
+        counts, edges = np.histogram(finite, bins=30)
+        buckets = np.stack([edges[:-1], edges[1:], counts], axis=1)
+        tf.summary.write(tag, buckets.astype(np.float64), metadata=metadata)
+
+  def close(self) -> None:
+    """Ends the event file and the progress bar."""
+    self.wait()
+    self._end_bar_before(None)
+    self._thread.shutdown()
+    self._writer.close()
+
+
+class Profile:
+  """Writes what some steps spend their time on, for TensorBoard.
+
+  Args:
+    train_dir: where; None to write nothing, but to take as many steps at once
+      as the machine that does.
+    steps: first and last step, or nothing.
+  """
+
+  def __init__(self, train_dir: str | None, steps: tuple[int, int] | None):
+    self._train_dir = train_dir
+    # Before which steps it begins and ends.
+    self._borders = [steps[0] - 1, steps[1]] if steps else []
+    self._is_running = False
+
+  def steps_to_border(self, step, wanted) -> int:
+    """How many of the wanted steps to take at once after `step` steps."""
+    return min(
+      [border - step for border in self._borders if border > step] + [wanted]
+    )
+
+  def begin_or_end(self, step, ended=False) -> None:
+    """Begins or ends the profile, if it is time to after `step` steps.
+
+    Args:
+      step: steps so far.
+      ended: whether these were the last.
+    """
+    if self._is_running and (ended or step >= self._borders[1]):
+      tf.profiler.experimental.stop()
+      self._is_running = False
+      logging.info(
+        "A profile of steps %d to %d is in %s.",
+        self._borders[0] + 1,
+        step,
+        self._train_dir,
+      )
+    elif step in self._borders[:1] and self._train_dir and not ended:
+      tf.profiler.experimental.start(self._train_dir)
+      self._is_running = True

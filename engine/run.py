@@ -1,0 +1,225 @@
+"""A model in training: everything that a checkpoint holds."""
+
+import keras
+import tensorflow as tf
+from absl import logging
+
+import errors
+import models
+from engine import model_building, optimizers, schedules
+from engine import train_dir as train_dirs
+from engine.distribution import Placement
+from engine.settings import Settings
+from version import __version__
+
+
+def _average_of(model: keras.Model, settings: Settings) -> list[tf.Variable]:
+  """Makes the moving averages of a model's weights, none without a decay."""
+  if not settings.ema_decay:
+    return []
+  return [
+    tf.Variable(
+      variable.value,
+      # All replicas have the same.
+      aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA,
+    )
+    for variable in model.trainable_variables
+  ]
+
+
+def _make_counters(num_workers: int) -> dict[str, tf.Variable]:
+  """Makes the counters of a run, all of them 0."""
+  state = {
+    name: tf.Variable(0, dtype=tf.int64, name=name)
+    for name in (
+      "global_step",
+      "examples_seen",
+      "finished_epochs",
+      "data_fingerprint",
+      "seed",
+      "schedule_examples",
+    )
+  }
+  # Of each machine, examples of its order of this data.
+  state["position"] = tf.Variable(
+    tf.zeros([num_workers], tf.int64), shape=[None], name="position"
+  )
+  state["version"] = tf.Variable(__version__, name="version")
+  return state
+
+
+class Run:
+  """A model in training.
+
+  Args:
+    train_dir: its folder.
+    model_flags: see train_dir.py.
+    quantized: whether frames arrive as bytes.
+    settings: how to train.
+    placement: where.
+
+  Attributes:
+    train_dir: see above.
+    model_flags: see train_dir.py.
+    settings: see above.
+    placement: see above.
+    model: as from models.build_model.
+    model_class: its class in the model files.
+    optimizer: built for its weights.
+    average: their moving averages, empty without --ema_decay.
+    state: counters, by name.
+
+  Raises:
+    errors.UserError: the model or the optimizer cannot be built.
+  """
+
+  def __init__(
+    self,
+    train_dir: str,
+    model_flags: dict,
+    quantized: bool,
+    settings: Settings,
+    placement: Placement,
+  ):
+    self.train_dir = train_dir
+    self.model_flags = model_flags
+    self.settings = settings
+    self.placement = placement
+    self.model_class = models.find_class_by_name(model_flags["model"])
+    with placement.strategy.scope():
+      self.model = model_building.build_model(
+        model_flags, quantized, settings.dtype_policy
+      )
+      self.optimizer = optimizers.build_optimizer(
+        settings.optimizer, self.model, settings.weight_decay
+      )
+      self.average = _average_of(self.model, settings)
+    self.state = _make_counters(placement.num_workers)
+    self._checkpoints: train_dirs.Checkpoints | None = None
+
+  def restore_or_begin(self, files: list[str], epoch_videos: int) -> None:
+    """Goes on with the run in train_dir on these files, or begins one.
+
+    Args:
+      files: TFRecord files.
+      epoch_videos: about how many examples they hold.
+
+    Raises:
+      errors.UserError: the checkpoint is of another model or damaged; machines
+        disagree; the learning rate schedule needs an end and there is none.
+    """
+    self._checkpoints = train_dirs.Checkpoints(
+      self.train_dir,
+      self.settings.keep_checkpoints,
+      self.average,
+      model=self.model,
+      optimizer=self.optimizer,
+      # Keras keeps these in the layers, where tf.train.Checkpoint finds none.
+      random_state=[
+        variable.value
+        for variable in self.model.variables
+        if variable.path.endswith("seed_generator_state")
+      ],
+      **self.state,
+    )
+    if train_dirs.latest_checkpoint(self.train_dir) is None:
+      if self.placement.is_chief:
+        train_dirs.write_model_flags(self.train_dir, self.model_flags)
+      logging.info("A new run in %s.", self.train_dir)
+    else:
+      path = self._checkpoints.restore()
+      logging.info("Going on from %s.", path)
+    asked_for = train_dirs.fingerprint([*files, repr(self.settings)])
+    self.placement.check_same(
+      [self.step, asked_for % 2**53],
+      "Expected all machines to begin at the same step of the same run. Give"
+      " them the same flags, the same files and a --train_dir that they share.",
+    )
+    self._begin_other_data(files)
+    self._fix_horizon(epoch_videos)
+    self.state["version"].assign(__version__)
+
+  def _begin_other_data(self, files) -> None:
+    """Counts epochs from here where the order of the data is another one."""
+    seed = self.settings.seed
+    position = self.state["position"]
+    if self.step and (
+      int(self.state["data_fingerprint"]) != train_dirs.fingerprint(files)
+      or int(self.state["seed"]) != seed
+      or len(position.numpy()) != self.placement.num_workers
+    ):
+      logging.info(
+        "Other files, another --seed or another number of machines: epochs"
+        " count from here."
+      )
+      position.assign(tf.zeros([self.placement.num_workers], tf.int64))
+      self.state["finished_epochs"].assign(0)
+    self.state["data_fingerprint"].assign(train_dirs.fingerprint(files))
+    self.state["seed"].assign(seed)
+
+  def _fix_horizon(self, epoch_videos) -> None:
+    """Fixes what the learning rate schedule takes for the run's end.
+
+    A resumed run keeps the end that was planned when it began, so that its
+    learning rate does not depend on where it was stopped.
+    """
+    horizon = self.state["schedule_examples"]
+    name = self.settings.learning_rate_schedule
+    if name in schedules.WITHOUT_HORIZON:
+      return
+    if not int(horizon):
+      horizon.assign(
+        self.settings.planned_examples(
+          epoch_videos,
+          self.settings.batch_size
+          * self.settings.accumulate_steps
+          * self.placement.num_replicas,
+        )
+      )
+    if not int(horizon):
+      raise errors.UserError(
+        f"Expected a run with an end for --learning_rate_schedule={name},"
+        " received neither --num_epochs nor --max_steps. Set one of them."
+      )
+    logging.info(
+      "The learning rate reaches its end after %d examples, fixed when the run"
+      " began.",
+      int(horizon),
+    )
+
+  @property
+  def step(self) -> int:
+    """Steps so far."""
+    return int(self.state["global_step"])
+
+  @property
+  def examples_seen(self) -> int:
+    """Examples so far, over all epochs."""
+    return int(self.state["examples_seen"])
+
+  def has_ended(self) -> bool:
+    """Whether num_epochs or max_steps was reached."""
+    num_epochs, max_steps = self.settings.num_epochs, self.settings.max_steps
+    if num_epochs and int(self.state["finished_epochs"]) >= num_epochs:
+      return True
+    return bool(max_steps and self.step >= max_steps)
+
+  def save(self) -> None:
+    """Saves a checkpoint, unless a weight is not finite.
+
+    The loss shows such a weight only a step later.
+
+    Raises:
+      errors.UserError: names the weight.
+    """
+    for variable in self.model.variables:
+      if variable.dtype.startswith(("float", "bfloat")) and not bool(
+        tf.reduce_all(tf.math.is_finite(variable.value))
+      ):
+        raise errors.UserError(
+          f"Expected finite weights, received others in {variable.path} after"
+          f" step {self.step}: training diverged. Start again with"
+          " --start_new_model and a smaller --base_learning_rate."
+        )
+    if self.placement.is_chief and self._checkpoints:
+      self._checkpoints.save(self.step)

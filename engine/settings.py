@@ -1,0 +1,53 @@
+"""How to train, as values: what train.py's flags become."""
+
+import dataclasses
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+  """How to train. Each attribute is described by the flag of its name."""
+
+  batch_size: int
+  base_learning_rate: float
+  segment_labels: bool = False
+  num_readers: int = 8
+  seed: int = 0
+  regularization_penalty: float = 1.0
+  learning_rate_schedule: str = "exponential"
+  learning_rate_decay: float = 0.95
+  learning_rate_decay_examples: int = 4000000
+  warmup_examples: int = 0
+  optimizer: str = "AdamOptimizer"
+  weight_decay: float | None = None
+  clip_gradient_norm: float = 1.0
+  clip_global_norm: float = 0.0
+  accumulate_steps: int = 1
+  mixup_alpha: float = 0.0
+  ema_decay: float = 0.0
+  num_epochs: int | None = 5
+  max_steps: int | None = None
+  export_model_steps: int = 1000
+  keep_checkpoints: int = 5
+  mixed_precision: str = ""
+  xla: bool | None = None
+  start_new_model: bool = False
+  profile_steps: tuple[int, int] | None = None
+
+  @property
+  def dtype_policy(self) -> str | None:
+    """The Keras dtype policy to build the model with; None for float32."""
+    return f"mixed_{self.mixed_precision}" if self.mixed_precision else None
+
+  def planned_examples(self, epoch_videos: int, step_videos: int) -> int:
+    """How many examples the whole run will see; 0 if it has no end.
+
+    Args:
+      epoch_videos: examples in one epoch.
+      step_videos: examples in one step, over all replicas.
+    """
+    ends = []
+    if self.num_epochs:
+      ends.append(self.num_epochs * epoch_videos)
+    if self.max_steps:
+      ends.append(self.max_steps * step_videos)
+    return min(ends, default=0)

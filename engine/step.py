@@ -1,0 +1,525 @@
+"""The compiled training step: forward pass, loss, gradients, update.
+
+`make_run_steps` puts the functions of this file together. Those that take a
+`Step` run on each replica, on its part of the videos; `one_step` and
+`run_steps` run once, around all replicas.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+
+import keras
+import tensorflow as tf
+
+import losses
+import models
+import readers
+from engine import schedules
+from engine.distribution import Placement
+from engine.settings import Settings
+from layers import recurrent, sums
+
+
+@dataclasses.dataclass(frozen=True)
+class Step:
+  """What a training step computes with.
+
+  Attributes:
+    model: as from models.build_model.
+    forward: the model, or the same model on mixed videos.
+    calculate_loss: (predictions, labels, weights) -> scalar.
+    apply_gradients: (gradients summed over replicas, learning rate) -> None.
+    settings: how to train.
+    placement: where.
+    with_xla: whether XLA compiles the whole step.
+  """
+
+  model: keras.Model
+  forward: keras.Model
+  calculate_loss: Callable
+  apply_gradients: Callable
+  settings: Settings
+  placement: Placement
+  with_xla: bool
+
+  @property
+  def mixes(self) -> bool:
+    """Whether it trains on weighted means of two videos."""
+    return self.settings.mixup_alpha > 0
+
+
+class Accumulator:
+  """Sums the gradients of the batches of one step.
+
+  It is empty between two steps, so that checkpoints need not hold it.
+
+  Args:
+    model: whose trainable weights the gradients are of.
+    placement: where.
+
+  Attributes:
+    gradients: for each trainable weight the sum over the batches so far of the
+      gradient of the batch's mean loss, times the batch's videos.
+    num_videos: the videos of these batches, float32.
+  """
+
+  def __init__(self, model: keras.Model, placement: Placement):
+    with placement.strategy.scope():
+      self.gradients = [
+        tf.Variable(
+          tf.zeros_like(variable.value),
+          trainable=False,
+          # All replicas add the same.
+          aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA,
+        )
+        for variable in model.trainable_variables
+      ]
+      self.num_videos = tf.Variable(
+        0.0,
+        trainable=False,
+        aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA,
+      )
+
+  def add(self, gradients, num_videos) -> None:
+    """Adds a batch's gradients, (the same on all replicas) times its videos."""
+    for total, gradient in zip(self.gradients, gradients, strict=True):
+      total.assign_add(num_videos * gradient)
+    self.num_videos.assign_add(num_videos)
+
+  def take(self) -> list[tf.Tensor]:
+    """Returns the gradients of the mean loss over all videos, and empties."""
+    gradients = [total / self.num_videos for total in self.gradients]
+    for total in (*self.gradients, self.num_videos):
+      total.assign(tf.zeros_like(total))
+    return gradients
+
+
+# --------------------------------------------------------------------------
+# The update
+
+
+def clip_by_norm(gradient: tf.Tensor, norm: float) -> tf.Tensor:
+  """tf.clip_by_norm, which XLA makes slow; see layers.sums.total."""
+  length = tf.sqrt(sums.total(tf.square(gradient)))
+  return gradient * (norm / tf.maximum(length, norm))
+
+
+def clip_by_global_norm(
+  gradients: list[tf.Tensor], norm: float
+) -> list[tf.Tensor]:
+  """Scales all gradients alike so that their joint norm is at most `norm`."""
+  squares = [sums.total(tf.square(gradient)) for gradient in gradients]
+  length = tf.sqrt(tf.add_n(squares))
+  scale = norm / tf.maximum(length, norm)
+  return [gradient * scale for gradient in gradients]
+
+
+def apply_gradients(
+  optimizer, variables, average, settings: Settings, gradients, learning_rate
+) -> None:
+  """Clips the gradients, updates the weights and their moving averages.
+
+  Args:
+    optimizer: as from optimizers.build_optimizer.
+    variables: the trainable Keras variables.
+    average: their moving averages, a tf.Variable each; empty for none.
+    settings: the limits of the gradients and the decay of the averages.
+    gradients: of the variables, summed over all replicas.
+    learning_rate: float32 scalar.
+  """
+  if settings.clip_gradient_norm > 0:
+    gradients = [
+      clip_by_norm(gradient, settings.clip_gradient_norm)
+      for gradient in gradients
+    ]
+  if settings.clip_global_norm > 0:
+    gradients = clip_by_global_norm(gradients, settings.clip_global_norm)
+  optimizer.learning_rate.assign(learning_rate)
+  optimizer.apply(gradients, variables)
+  if not average:
+    return
+  # As the average knows few steps at first, it forgets faster then.
+  steps = tf.cast(optimizer.iterations, tf.float32)
+  decay = tf.minimum(settings.ema_decay, steps / (9.0 + steps))
+  for mean, variable in zip(average, variables, strict=True):
+    mean.assign_add((1.0 - decay) * (variable.value - mean))
+
+
+# --------------------------------------------------------------------------
+# A replica's part of a step
+
+
+def draw_mixup_weight(alpha: float, seed: tf.Tensor, step: tf.Tensor):
+  """Draws the weight of a step from Beta(alpha, alpha); a float32 scalar.
+
+  A resumed run draws the same weights again.
+  """
+  gammas = tf.random.stateless_gamma([2], tf.stack([seed, step]), alpha)
+  return gammas[0] / tf.reduce_sum(gammas)
+
+
+def mean_loss(step: Step, predictions, batch, mixup_weight):
+  """The label loss of a batch, of mixed videos the weighted mean of two."""
+  labels, weights = batch["labels"], batch.get("label_weights")
+  value = step.calculate_loss(predictions, labels, weights)
+  if not step.mixes:
+    return value
+  others = step.calculate_loss(
+    predictions,
+    models.mixup_partners(labels),
+    None if weights is None else models.mixup_partners(weights),
+  )
+  return mixup_weight * value + (1.0 - mixup_weight) * others
+
+
+def forward_and_backward(step: Step, batch, mixup_weight, is_reported):
+  """The gradients of one replica's part of a batch, summed over all replicas.
+
+  Args:
+    step: a Step.
+    batch: the replica's part, without names.
+    mixup_weight: float32 scalar.
+    is_reported: bool scalar, whether the value of the loss is wanted.
+
+  Returns:
+    (gradients, scalars by TensorBoard tag, predictions of this part, videos of
+    each machine), the first two summed over all replicas.
+  """
+  placement = step.placement
+  num_videos = tf.shape(batch["labels"], tf.int64)[0]
+  batch, share, counts = placement.weigh(batch, num_videos)
+  inputs = models.model_inputs(step.model, batch)
+  if step.mixes:
+    inputs["mixup_weight"] = tf.fill(
+      tf.shape(batch["num_frames"]), mixup_weight
+    )
+  with tf.GradientTape() as tape:
+    with recurrent.keras_loops(step.with_xla):  # XLA can compile no others
+      outputs = step.forward(inputs, training=True)
+    label_loss = mean_loss(step, outputs["predictions"], batch, mixup_weight)
+    reg_loss = models.regularization_loss(step.model, outputs)
+    auxiliary = outputs.get("auxiliary_losses", {})
+    total = label_loss + step.settings.regularization_penalty * reg_loss
+    total = share * sum(auxiliary.values(), total)
+  gradients = tape.gradient(total, step.model.trainable_variables)
+  # The gradient needs no logarithms, of which the value has one a class.
+  label_loss = tf.cond(
+    is_reported,
+    lambda: mean_loss(step, outputs["predictions"], batch, mixup_weight),
+    lambda: tf.constant(0.0),
+  )
+  scalars = {"label_loss": label_loss, "reg_loss": reg_loss, **auxiliary}
+  scalars = {tag: share * value for tag, value in scalars.items()}
+  gradients, scalars = placement.sum((gradients, scalars))
+  predictions = outputs["predictions"]
+  if placement.num_replicas > 1:
+    predictions = predictions[:num_videos]  # without weigh's
+  return gradients, scalars, predictions, counts
+
+
+def train_step(step: Step, batch, learning_rate, mixup_weight, is_reported):
+  """A step on one batch; see `forward_and_backward`.
+
+  Returns:
+    (scalars by tag, predictions of this part, videos of each machine).
+  """
+  gradients, scalars, predictions, counts = forward_and_backward(
+    step, batch, mixup_weight, is_reported
+  )
+  step.apply_gradients(gradients, learning_rate)
+  return scalars, predictions, counts
+
+
+def accumulate_step(
+  step: Step, accumulator: Accumulator, batch, mixup_weight, is_reported
+):
+  """As `train_step`, but the gradients go to the accumulator."""
+  gradients, scalars, predictions, counts = forward_and_backward(
+    step, batch, mixup_weight, is_reported
+  )
+  accumulator.add(gradients, tf.cast(tf.reduce_sum(counts), tf.float32))
+  return scalars, predictions, counts
+
+
+def accumulated_update(
+  step: Step, accumulator: Accumulator, learning_rate
+) -> None:
+  """Updates the weights with what the accumulator holds."""
+  step.apply_gradients(accumulator.take(), learning_rate)
+
+
+# --------------------------------------------------------------------------
+# Around all replicas
+
+
+def _mixup_weight(step: Step, state):
+  if not step.mixes:
+    return tf.constant(1.0)
+  return draw_mixup_weight(
+    step.settings.mixup_alpha, state["seed"], state["global_step"]
+  )
+
+
+def one_step(step: Step, replica_step, state, batch, is_last, is_reported):
+  """One step on one batch, on all replicas.
+
+  Args:
+    step: a Step.
+    replica_step: `train_step`, perhaps compiled.
+    state: the counters of a Run.
+    batch: this machine's, without names.
+    is_last: unused; see `one_part`.
+    is_reported: bool scalar.
+
+  Returns:
+    (scalars by tag, predictions, labels) of this machine's batch.
+  """
+  del is_last
+  placement = step.placement
+  rate = schedules.learning_rate(
+    state["examples_seen"], step.settings, state["schedule_examples"]
+  )
+  scalars, predictions, counts = placement.strategy.run(
+    replica_step,
+    args=(
+      placement.split(batch),
+      rate,
+      _mixup_weight(step, state),
+      is_reported,
+    ),
+  )
+  scalars, counts = placement.first((scalars, counts))
+  state["global_step"].assign_add(1)
+  state["examples_seen"].assign_add(tf.reduce_sum(counts))
+  state["position"].assign_add(counts)
+  scalars = {**scalars, "learning_rate": rate}
+  return scalars, placement.join(predictions), batch["labels"]
+
+
+def one_part(
+  step: Step,
+  accumulator: Accumulator,
+  replica_steps,
+  state,
+  batch,
+  is_last,
+  is_reported,
+):
+  """One of the batches of a step that accumulates several.
+
+  Args:
+    step: a Step.
+    accumulator: of the gradients.
+    replica_steps: `accumulate_step` and `accumulated_update`, perhaps compiled.
+    state: the counters of a Run.
+    batch: this machine's, without names.
+    is_last: bool scalar, whether the step ends with this batch.
+    is_reported: bool scalar.
+
+  Returns:
+    As `one_step`, for this batch.
+  """
+  placement = step.placement
+  accumulate, update = replica_steps
+  seen = state["examples_seen"] - tf.cast(
+    placement.first(accumulator.num_videos), tf.int64
+  )
+  rate = schedules.learning_rate(
+    seen, step.settings, state["schedule_examples"]
+  )
+  scalars, predictions, counts = placement.strategy.run(
+    accumulate,
+    args=(placement.split(batch), _mixup_weight(step, state), is_reported),
+  )
+  scalars, counts = placement.first((scalars, counts))
+  state["examples_seen"].assign_add(tf.reduce_sum(counts))
+  state["position"].assign_add(counts)
+
+  def end_step():
+    placement.strategy.run(update, args=(rate,))
+    state["global_step"].assign_add(1)
+    return True
+
+  tf.cond(is_last, end_step, lambda: False)
+  scalars = {**scalars, "learning_rate": rate}
+  return scalars, placement.join(predictions), batch["labels"]
+
+
+def run_steps(
+  placement: Placement,
+  element_spec,
+  take_batch,
+  batches_a_step: int,
+  zero_scalars,
+  iterator,
+  num_steps,
+):
+  """Trains for some steps, or fewer if the data ends.
+
+  AutoGraph compiles it; the number of steps is a tensor.
+
+  Args:
+    placement: where.
+    element_spec: of the numeric part of the batches.
+    take_batch: (batch, is_last, is_reported) -> what `one_step` returns.
+    batches_a_step: batches that make a step.
+    zero_scalars: {tag: scalar} of the same structure as a step's.
+    iterator: of the batches.
+    num_steps: int32 scalar.
+
+  Returns:
+    (steps done, (scalars, predictions, labels) of the last batch).
+  """
+  num_classes = element_spec["labels"].shape[-1]
+  steps = tf.constant(0)
+  part = tf.constant(0)
+  scalars = zero_scalars
+  predictions = tf.zeros([0, num_classes])
+  labels = tf.zeros([0, num_classes], tf.bool)
+  more, batch = placement.next_batch(iterator, element_spec)
+  while more:
+    tf.autograph.experimental.set_loop_options(
+      shape_invariants=[
+        (predictions, tf.TensorShape([None, num_classes])),
+        (labels, tf.TensorShape([None, num_classes])),
+      ]
+    )
+    # The batch that is reported must know it, also where the data ends early.
+    following = batch
+    part += 1
+    more = steps * batches_a_step + part < num_steps * batches_a_step
+    if more:
+      more, following = placement.next_batch(iterator, element_spec)
+    is_last = tf.logical_or(part == batches_a_step, tf.logical_not(more))
+    scalars, new_predictions, new_labels = take_batch(
+      batch, is_last, tf.logical_not(more)
+    )
+    if is_last:
+      steps += 1
+      part = 0
+    batch = following
+    if tf.shape(new_labels)[0] > 0:  # else other machines only had videos
+      predictions, labels = new_predictions, new_labels
+  return steps, (scalars, predictions, labels)
+
+
+# --------------------------------------------------------------------------
+# Putting it together
+
+
+def what_to_compile(run) -> tuple[bool, bool]:
+  """Whether XLA compiles the whole step, or its ends alone.
+
+  The ends are the loss and the update of the weights. XLA cannot compile what
+  replicas tell each other in between.
+
+  Args:
+    run: a run.Run.
+  """
+  settings = run.settings
+  if run.placement.num_replicas > 1:
+    return False, False
+  if settings.xla is not None:
+    return settings.xla, False
+  # XLA has no half precision products on CPUs, TensorFlow has.
+  half_on_cpu = settings.mixed_precision and not (
+    tf.config.list_logical_devices("GPU")
+  )
+  compile_step = run.model_class.xla and not half_on_cpu
+  return compile_step, not compile_step
+
+
+def _with_xla(function, wanted: bool):
+  if not wanted:
+    return function
+  return tf.function(function, jit_compile=True, autograph=False)
+
+
+def _on_one_replica(function, placement: Placement, with_xla: bool):
+  """Compiles a replica's part of a step, if there is only one replica."""
+  if placement.num_replicas > 1:
+    return function
+  return tf.function(
+    function,
+    jit_compile=with_xla or None,
+    reduce_retracing=True,
+    autograph=False,
+  )
+
+
+def _make_take_batch(step: Step, state):
+  """What trains on one batch: `one_step`, or `one_part` of a step."""
+
+  def on_one_replica(function, *arguments):
+    def bound(*of_the_batch):
+      return function(step, *arguments, *of_the_batch)
+
+    bound.__name__ = function.__name__  # which profiles show
+    return _on_one_replica(bound, step.placement, step.with_xla)
+
+  if step.settings.accumulate_steps == 1:
+    return functools.partial(one_step, step, on_one_replica(train_step), state)
+  accumulator = Accumulator(step.model, step.placement)
+  replica_steps = (
+    on_one_replica(accumulate_step, accumulator),
+    on_one_replica(accumulated_update, accumulator),
+  )
+  return functools.partial(one_part, step, accumulator, replica_steps, state)
+
+
+def make_run_steps(run, loss: losses.BaseLoss, element_spec):
+  """Compiles the inner loop of a run.
+
+  Args:
+    run: the run.Run to train.
+    loss: of the labels.
+    element_spec: of the batches.
+
+  Returns:
+    A function (iterator, num_steps) that trains up to that many steps, fewer
+    where the data ends, and returns (steps done, report of the last one): the
+    scalars by TensorBoard tag, this machine's predictions and their labels.
+    Of a step with several batches, the report is of the last one.
+  """
+  settings, placement, model = run.settings, run.placement, run.model
+  element_spec = readers.numeric_part(element_spec)
+  whole, ends = what_to_compile(run)
+  step = Step(
+    model=model,
+    forward=models.add_mixup(model) if settings.mixup_alpha > 0 else model,
+    calculate_loss=_with_xla(loss.calculate_loss, ends),
+    apply_gradients=_with_xla(
+      functools.partial(
+        apply_gradients,
+        run.optimizer,
+        model.trainable_variables,
+        run.average,
+        settings,
+      ),
+      ends,
+    ),
+    settings=settings,
+    placement=placement,
+    with_xla=whole,
+  )
+  take_batch = tf.autograph.experimental.do_not_convert(
+    _make_take_batch(step, run.state)
+  )
+  is_true = tf.TensorSpec([], tf.bool)
+  zero_scalars = tf.nest.map_structure(
+    lambda _: tf.constant(0.0),
+    tf.function(take_batch)
+    .get_concrete_function(element_spec, is_true, is_true)
+    .structured_outputs[0],
+  )
+  return tf.function(
+    functools.partial(
+      run_steps,
+      placement,
+      element_spec,
+      take_batch,
+      settings.accumulate_steps,
+      zero_scalars,
+    )
+  )

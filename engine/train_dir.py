@@ -1,0 +1,446 @@
+"""Every file in a --train_dir.
+
+  model_flags.json          what shapes the graph or reads the data
+  checkpoint                names the newest checkpoint
+  model.ckpt-N.*            weights, optimizer and data position after step N
+  events.out.tfevents.*     TensorBoard, training
+  eval/                     TensorBoard, evaluation; metrics-N.json
+  export/step_N/            SavedModels
+
+model_flags.json is enough to rebuild the model: eval.py, inference.py and
+export_model.py need nothing else.
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+import re
+import tarfile
+
+import keras
+import tensorflow as tf
+from absl import logging
+
+import errors
+import losses
+import models
+from engine.files import write_json, written_aside
+
+MODEL_FLAGS_FILE = "model_flags.json"
+CHECKPOINT_NAME = "model.ckpt"
+EVAL_DIR = "eval"
+EXPORT_DIR = "export"
+
+# Parts that a checkpoint may lack: averages exist only with --ema_decay, the
+# others were not written by version 0.
+_ADDED_PARTS = frozenset({"average", "schedule_examples", "version"})
+
+_OWN_FILES = re.compile(
+  r"model_flags\.json|checkpoint|model\.ckpt-\d+\..*|events\.out\.tfevents\..*"
+  r"|(segment-)?metrics-\d+\.json|step_\d+"
+  # Left over by a process that was killed while writing.
+  r"|\..+\.tmp-[0-9a-f]{8}|checkpoint\.tmp[0-9a-f]{32}|model\.ckpt-\d+_temp"
+)
+
+
+# --------------------------------------------------------------------------
+# model_flags.json
+
+
+def read_model_flags(train_dir: str) -> dict | None:
+  """Reads model_flags.json; returns None if the file is missing.
+
+  Raises:
+    errors.UserError: the file was not written by this project.
+  """
+  path = os.path.join(train_dir, MODEL_FLAGS_FILE)
+  if not tf.io.gfile.exists(path):
+    return None
+  with tf.io.gfile.GFile(path, "rb") as file:
+    content = file.read()
+  try:
+    model_flags = json.loads(content)
+    missing = [name for name in models.GRAPH_FLAGS if name not in model_flags]
+  except (ValueError, TypeError) as error:
+    raise errors.UserError(
+      f"Expected JSON in {path}, received something else ({error}). Name"
+      " another model, or start again with train.py --start_new_model."
+    ) from error
+  if missing:
+    raise errors.UserError(
+      f"Expected {', '.join(models.GRAPH_FLAGS)} in {path}, received a file"
+      f" without {missing[0]}, probably by the original TensorFlow 1 code: its"
+      " checkpoints cannot be read. Name another model, or start again with"
+      " train.py --start_new_model."
+    )
+  return model_flags
+
+
+def require_model_flags(train_dir: str) -> dict:
+  """Reads model_flags.json, which must exist.
+
+  Raises:
+    errors.UserError: the file is missing.
+  """
+  model_flags = read_model_flags(train_dir)
+  if model_flags is None:
+    raise errors.UserError(
+      f"Expected a trained model in --train_dir={train_dir}, received a folder"
+      f" without {MODEL_FLAGS_FILE}. Train a model first (python train.py"
+      f" --train_dir={train_dir} ...) or name another folder."
+    )
+  return model_flags
+
+
+def check_same_model(train_dir: str, model_flags: dict) -> None:
+  """Checks that a run to be resumed in a train_dir has the same model.
+
+  Raises:
+    errors.UserError: lists the flags that differ.
+  """
+  old = read_model_flags(train_dir)
+  if old is None:
+    return
+  # Runs older than the flag of a loss's setting were trained with its default.
+  defaults = losses.default_hyperparameters(model_flags["label_loss"])
+  old, new = {**defaults, **old}, {**defaults, **model_flags}
+  differing = [
+    f"--{name} was {old.get(name, 'not set')!r} and is now"
+    f" {new.get(name, 'not set')!r}"
+    for name in sorted({*old, *new})
+    if old.get(name) != new.get(name)
+  ]
+  if not differing:
+    return
+  raise errors.UserError(
+    f"Expected the flags of the model in --train_dir={train_dir}, received"
+    f" others: {'; '.join(differing)}. Use the old flags to continue it,"
+    " another --train_dir to keep it, or --start_new_model to delete it."
+  )
+
+
+def write_model_flags(train_dir: str, model_flags: dict) -> None:
+  """Writes model_flags.json."""
+  write_json(os.path.join(train_dir, MODEL_FLAGS_FILE), model_flags)
+
+
+# --------------------------------------------------------------------------
+# The folder
+
+
+def check_removable(train_dir: str) -> None:
+  """Checks that a folder is empty, missing or a train_dir.
+
+  Raises:
+    errors.UserError: it is something else, and must not be emptied.
+  """
+  if not tf.io.gfile.exists(train_dir):
+    return
+  if not tf.io.gfile.isdir(train_dir):
+    raise errors.UserError(
+      f"Expected a folder as --train_dir, received the file {train_dir}. Name"
+      " another one."
+    )
+  names = [name.rstrip("/") for name in tf.io.gfile.listdir(train_dir)]
+  marks = [
+    name
+    for name in names
+    if name in (MODEL_FLAGS_FILE, "checkpoint")
+    or name.startswith((CHECKPOINT_NAME, "events.out.tfevents."))
+  ]
+  if names and not marks:
+    raise errors.UserError(
+      f"Expected an old run in --train_dir={train_dir} for --start_new_model to"
+      f" delete, received a folder with other files, such as"
+      f" {sorted(names)[0]!r}. Name another folder, or empty this one yourself."
+    )
+
+
+def check_no_own_file(path: str, flag_name: str) -> None:
+  """Checks that writing a file does not overwrite a file of a run.
+
+  Args:
+    path: the file that is about to be written.
+    flag_name: the flag that names it.
+
+  Raises:
+    errors.UserError: it exists and has the name of a run's file.
+  """
+  if _OWN_FILES.fullmatch(os.path.basename(path)) and tf.io.gfile.exists(path):
+    raise errors.UserError(
+      f"Expected a file that is not part of a run as --{flag_name}, received"
+      f" {path}, which belongs to a training run. Name another one."
+    )
+
+
+def remove_run(train_dir: str) -> None:
+  """Deletes the files of an old run; anything else in the folder stays.
+
+  Raises:
+    errors.UserError: see check_removable.
+  """
+  check_removable(train_dir)
+  if tf.io.gfile.exists(train_dir):
+    for folder in (EVAL_DIR, EXPORT_DIR):
+      path = os.path.join(train_dir, folder)
+      if tf.io.gfile.isdir(path):
+        _remove_own_files(path)
+        if not tf.io.gfile.listdir(path):
+          tf.io.gfile.rmtree(path)
+    _remove_own_files(train_dir)
+
+
+def _remove_own_files(folder) -> None:
+  for name in tf.io.gfile.listdir(folder):
+    name = name.rstrip("/")
+    path = os.path.join(folder, name)
+    if not _OWN_FILES.fullmatch(name):
+      logging.info("Kept, because it is not part of a run: %s", path)
+    elif tf.io.gfile.isdir(path):
+      tf.io.gfile.rmtree(path)
+    else:
+      tf.io.gfile.remove(path)
+
+
+# --------------------------------------------------------------------------
+# Checkpoints
+
+
+def latest_checkpoint(train_dir: str) -> str | None:
+  """The newest checkpoint's path without its file endings, or None.
+
+  The file `checkpoint` names it. If that file is damaged, or the run was killed
+  before it was written, the checkpoints are found by their index files. An
+  index is written last, so a checkpoint that has one is complete.
+  """
+  path = tf.train.latest_checkpoint(train_dir)
+  if path is None:
+    indexes = tf.io.gfile.glob(
+      os.path.join(train_dir, f"{CHECKPOINT_NAME}-*.index")
+    )
+    paths = [index.removesuffix(".index") for index in indexes]
+    path = max(paths, key=checkpoint_step, default=None)
+  return path
+
+
+def require_checkpoint(train_dir: str) -> str:
+  """The newest checkpoint's path; there must be one.
+
+  Raises:
+    errors.UserError: there is no checkpoint.
+  """
+  checkpoint_path = latest_checkpoint(train_dir)
+  if checkpoint_path is None:
+    raise errors.UserError(
+      f"Expected a checkpoint in --train_dir={train_dir}, received none. Train"
+      f" first (python train.py --train_dir={train_dir} ...) or name another"
+      " folder."
+    )
+  return checkpoint_path
+
+
+def checkpoint_step(checkpoint_path: str) -> int:
+  """The step after which a checkpoint was saved, from its name."""
+  return int(checkpoint_path.rsplit("-", 1)[1])
+
+
+def fingerprint(files: list[str]) -> int:
+  """A number that identifies a list of data files by their names."""
+  names = "\n".join(os.path.basename(file) for file in files)
+  return int.from_bytes(hashlib.sha256(names.encode()).digest()[:7])
+
+
+def was_trained_on(checkpoint_path: str, files: list[str]) -> bool:
+  """Whether a checkpoint's run was reading files of these names.
+
+  Also where the checkpoint does not tell.
+  """
+  checkpoint = tf.train.load_checkpoint(checkpoint_path)
+  name = "data_fingerprint/.ATTRIBUTES/VARIABLE_VALUE"
+  if not checkpoint.has_tensor(name):
+    return True
+  return int(checkpoint.get_tensor(name)) == fingerprint(files)
+
+
+def _parts(checkpoint_path: str) -> set[str]:
+  """The names under which a checkpoint holds models, optimizers, counters."""
+  names = tf.train.load_checkpoint(checkpoint_path).get_variable_to_shape_map()
+  return {name.split("/")[0] for name in names}
+
+
+def load_weights(model: keras.Model, checkpoint_path: str) -> None:
+  """Restores the model of a checkpoint, without the optimizer.
+
+  If the training run kept moving averages, weights become these averages.
+
+  Raises:
+    errors.UserError: the checkpoint holds another model, or is damaged.
+    tf.errors.NotFoundError: it was deleted; a training run deletes old ones.
+  """
+  with _checkpoint_errors(checkpoint_path):
+    parts = [{"model": model}]
+    if "average" in _parts(checkpoint_path):
+      weights = [variable.value for variable in model.trainable_variables]
+      parts.append({"average": weights})
+    for part in parts:
+      status = tf.train.Checkpoint(**part).restore(checkpoint_path)
+      status.expect_partial().assert_existing_objects_matched()
+
+
+@contextlib.contextmanager
+def _checkpoint_errors(checkpoint_path):
+  """Turns errors of reading a checkpoint into two kinds; see load_weights.
+
+  TensorFlow raises an IndexError for a file that is too short, and a plain
+  OpError both for a damaged file and for one that was just deleted.
+  """
+  try:
+    yield
+  except (tf.errors.NotFoundError, tf.errors.ResourceExhaustedError):
+    raise
+  except (AssertionError, ValueError, IndexError, tf.errors.OpError) as error:
+    reason = str(getattr(error, "message", error)).strip().split("\n")[0]
+    for ending in ("index", "data-*"):
+      if not tf.io.gfile.glob(f"{checkpoint_path}.{ending}"):
+        raise tf.errors.NotFoundError(None, None, reason) from error
+    raise errors.UserError(
+      f"Expected in {checkpoint_path} the weights of the model that"
+      f" {MODEL_FLAGS_FILE} describes, received others, as after a change of"
+      " the model's code, or a damaged file"
+      f" ({reason}). Name another model, or start again with train.py"
+      " --start_new_model."
+    ) from error
+
+
+class Checkpoints:
+  """Saves and restores everything that exact resuming needs.
+
+  Args:
+    train_dir: where.
+    keep: how many of the newest to keep; 0 for all.
+    average: moving averages of the model's trainable weights, a tf.Variable
+      each; empty for none.
+    **state: what else to save: name -> model, optimizer or tf.Variable.
+  """
+
+  def __init__(self, train_dir: str, keep: int, average=(), **state):
+    self._train_dir = train_dir
+    self._average = list(average)
+    self._state = state
+    if average:
+      self._state["average"] = self._average
+    self._checkpoint = tf.train.Checkpoint(**self._state)
+    self._manager = tf.train.CheckpointManager(
+      self._checkpoint,
+      train_dir,
+      max_to_keep=keep or None,
+      checkpoint_name=CHECKPOINT_NAME,
+    )
+
+  def restore(self) -> str | None:
+    """Restores the newest checkpoint.
+
+    Missing averages start at the restored weights. Counters that an earlier
+    version did not write keep their values.
+
+    Returns:
+      The checkpoint's path, or None if there is no checkpoint.
+
+    Raises:
+      errors.UserError: it holds something else, or is damaged.
+    """
+    path = latest_checkpoint(self._train_dir)
+    if path is None:
+      return None
+    with _checkpoint_errors(path):
+      missing = _ADDED_PARTS - _parts(path)
+      known = {
+        name: value
+        for name, value in self._state.items()
+        if name not in missing
+      }
+      checkpoint = tf.train.Checkpoint(**known)
+      checkpoint.restore(path).assert_existing_objects_matched()
+    if self._average and "average" in missing:
+      weights = self._state["model"].trainable_variables
+      for mean, variable in zip(self._average, weights, strict=True):
+        mean.assign(variable.value)
+    return path
+
+  def save(self, step: int) -> str:
+    """Saves a checkpoint after a step; returns its path."""
+    return self._manager.save(checkpoint_number=step)
+
+
+# --------------------------------------------------------------------------
+# A model in one file
+
+
+def write_model_tgz(train_dir: str, checkpoint_path: str, tgz: str) -> None:
+  """Packs a checkpoint and model_flags.json, which is enough to predict.
+
+  Args:
+    train_dir: folder of the run.
+    checkpoint_path: as from latest_checkpoint.
+    tgz: path of the archive to write.
+  """
+  files = [
+    os.path.join(train_dir, MODEL_FLAGS_FILE),
+    *tf.io.gfile.glob(f"{checkpoint_path}.*"),
+  ]
+  with (
+    written_aside(tgz) as aside,
+    tf.io.gfile.GFile(aside, "wb") as file,
+    tarfile.open(fileobj=file, mode="w:gz") as archive,
+  ):
+    for path in files:
+      with tf.io.gfile.GFile(path, "rb") as member:
+        info = tarfile.TarInfo(os.path.basename(path))
+        info.size = tf.io.gfile.stat(path).length
+        archive.addfile(info, member)
+
+
+def extract_model_tgz(tgz: str, folder: str) -> str:
+  """Unpacks what write_model_tgz wrote.
+
+  Args:
+    tgz: path of the archive.
+    folder: where to; made if it is missing.
+
+  Returns:
+    The checkpoint's path. model_flags.json is in the same folder.
+
+  Raises:
+    errors.UserError: the archive does not hold a model.
+  """
+  if tf.io.gfile.exists(os.path.join(folder, "checkpoint")):
+    raise errors.UserError(
+      "Expected a folder for an unpacked model, received the --train_dir of a"
+      f" run, {folder}, whose files would be overwritten. Name another"
+      " --untar_model_dir."
+    )
+  tf.io.gfile.makedirs(folder)
+  try:
+    with (
+      tf.io.gfile.GFile(tgz, "rb") as file,
+      tarfile.open(fileobj=file, mode="r:gz") as archive,
+    ):
+      names = archive.getnames()
+      indexes = [name for name in names if name.endswith(".index")]
+      if MODEL_FLAGS_FILE not in names or len(indexes) != 1:
+        raise errors.UserError(
+          f"Expected {MODEL_FLAGS_FILE} and one checkpoint in {tgz}, received"
+          f" {', '.join(names) or 'nothing'}. Make the archive with"
+          " inference.py --output_model_tgz."
+        )
+      archive.extractall(folder, filter="data")
+      # Read to the end, where gzip checks its checksum.
+      while archive.fileobj.read(1 << 20):
+        pass
+  except (tarfile.TarError, EOFError, OSError) as error:
+    raise errors.UserError(
+      f"Expected a .tgz archive of a model, received {tgz}, which is not one"
+      f" ({error}). Make it with inference.py --output_model_tgz."
+    ) from error
+  return os.path.join(folder, indexes[0].removesuffix(".index"))

@@ -1,0 +1,63 @@
+"""Warnings of flags that fit the data so badly that they are likely wrong."""
+
+import math
+
+from absl import logging
+
+from engine.data_order import Survey
+from engine.settings import Settings
+
+# A run with so few steps learns nothing.
+_FEW_STEPS = 2
+# A model with this many times the classes of its labels is likely a mistake.
+_MANY_TIMES = 20
+
+
+def warn_of_short_run(
+  num_videos: int, settings: Settings, num_replicas: int
+) -> None:
+  """Warns of a training of a step or two, as a batch is more than the data.
+
+  Args:
+    num_videos: about how many there are.
+    settings: how to train.
+    num_replicas: over all machines.
+  """
+  batches = settings.accumulate_steps * num_replicas
+  step_videos = settings.batch_size * batches
+  planned = settings.planned_examples(num_videos, step_videos)
+  steps = math.ceil(planned / step_videos)
+  if (
+    num_videos >= step_videos
+    or not 0 < steps <= _FEW_STEPS
+    or settings.max_steps == steps
+  ):
+    return
+  logging.warning(
+    "The whole training takes %d step%s: a batch has %d videos, the data only"
+    " about %d. Type a smaller --batch_size, such as --batch_size=%d.",
+    steps,
+    "s" if steps > 1 else "",
+    step_videos,
+    num_videos,
+    max(1, num_videos // (10 * batches)),
+  )
+
+
+def warn_of_few_classes(survey: Survey, num_classes: int) -> None:
+  """Warns of a model with far more classes than the labels have.
+
+  Args:
+    survey: of the data.
+    num_classes: of the model.
+  """
+  largest = survey.largest_label
+  if largest is not None and largest < num_classes // _MANY_TIMES:
+    logging.warning(
+      "All labels of the first %d videos are below %d, but the model has %d"
+      " classes. If your data has fewer, type --num_classes=%d.",
+      survey.num_sampled,
+      largest + 1,
+      num_classes,
+      largest + 1,
+    )

@@ -1,0 +1,263 @@
+"""Models that weigh frames by attention.
+
+Shapes in comments: B videos, T frames, D features.
+"""
+
+import math
+
+import keras
+from absl import flags
+
+import models
+from layers import (
+  classifiers,
+  dropout,
+  masking,
+  pooling,
+  position_encoding,
+  preprocessing,
+  recurrent,
+  sampling,
+)
+
+flags.DEFINE_integer(
+  "transformer_size",
+  512,
+  "TransformerModel: units of a frame.",
+  lower_bound=2,
+)
+flags.DEFINE_integer(
+  "transformer_layers",
+  1,
+  "TransformerModel: encoder layers.",
+  lower_bound=1,
+)
+flags.DEFINE_integer(
+  "transformer_heads",
+  8,
+  "TransformerModel: attention heads; they share --transformer_size.",
+  lower_bound=1,
+)
+
+
+class TransformerModel(models.BaseModel):
+  """A transformer encoder over the frames.
+
+  Dense layer -> position encoding -> layers [x + attention(LN(x)), x +
+  net(LN(x))] -> LN -> mean over the valid frames -> logistic classifier. The
+  net has four times the width. Source: Vaswani et al. 2017; normalisation in
+  front of each part: Xiong et al. 2020.
+  """
+
+  batch_size = 128
+  base_learning_rate = 0.0003
+  xla = False
+
+  def create_model(
+    self,
+    model_input,
+    vocab_size,
+    num_frames,
+    transformer_size=512,
+    transformer_layers=1,
+    transformer_heads=8,
+    dropout_rate=0.1,
+    **unused_params,
+  ):
+    """See models.BaseModel.
+
+    Args:
+      transformer_size: units of a frame, even and a multiple of the heads.
+      transformer_layers: encoder layers.
+      transformer_heads: attention heads.
+      dropout_rate: fraction of each sublayer's output left out in training.
+    """
+    if transformer_size % transformer_heads:
+      raise ValueError(
+        "Expected --transformer_size to be a multiple of --transformer_heads,"
+        f" received --transformer_size={transformer_size} and"
+        f" --transformer_heads={transformer_heads}."
+      )
+    mask = masking.FrameMask()(model_input, num_frames)
+    frames = keras.layers.Dense(transformer_size, name="projection")(
+      model_input
+    )
+    # Normalised frames are short; the encoding's length is sqrt(size / 2).
+    frames = keras.layers.LayerNormalization(name="projection_norm")(frames)
+    frames = position_encoding.PositionEncoding()(frames)
+    for layer in range(transformer_layers):
+      name = f"encoder_{layer}"
+      normal = keras.layers.LayerNormalization(name=f"{name}_norm_0")(frames)
+      attended = keras.layers.MultiHeadAttention(
+        transformer_heads,
+        transformer_size // transformer_heads,
+        # Those of the keys would have no effect.
+        use_bias=False,
+        name=f"{name}_attention",
+      )(normal, normal, attention_mask=mask[:, None, :])
+      attended = dropout.Dropout(dropout_rate)(attended)
+      frames = keras.layers.Add()([frames, attended])
+      inner = keras.layers.LayerNormalization(name=f"{name}_norm_1")(frames)
+      inner = keras.layers.Dense(
+        4 * transformer_size, activation="gelu", name=f"{name}_inner"
+      )(inner)
+      inner = keras.layers.Dense(transformer_size, name=f"{name}_outer")(inner)
+      inner = dropout.Dropout(dropout_rate)(inner)
+      frames = keras.layers.Add()([frames, inner])
+    frames = keras.layers.LayerNormalization(name="norm")(frames)
+    pooled = masking.MaskedMean()(frames, mask)
+    return {"predictions": classifiers.classify_logistic(pooled, vocab_size)}
+
+
+def classify_attention(pooled, vocab_size, hidden_sizes, activation):
+  """A hidden layer, a tanh layer and a logistic classifier.
+
+  Args:
+    pooled: (B, D).
+    vocab_size: number of classes.
+    hidden_sizes: units of the two layers, "8192,4096".
+    activation: of the first.
+
+  Returns:
+    The dict, see models.BaseModel.create_model.
+  """
+  first, second = (int(size) for size in hidden_sizes.split(","))
+  hidden = keras.layers.Dense(first, activation=activation, name="hidden_0")(
+    pooled
+  )
+  hidden = keras.layers.Dense(second, activation="tanh", name="hidden_1")(
+    hidden
+  )
+  return {"predictions": classifiers.classify_logistic(hidden, vocab_size)}
+
+
+flags.DEFINE_string(
+  "attention_hidden_sizes",
+  None,
+  "Units of the two layers before the classifier, separated by a comma."
+  " Default: 8192,4096 (AttentionLstmModel), 1024,4096"
+  " (AttentionClusterModel).",
+)
+
+
+class AttentionLstmModel(models.BaseModel):
+  """Bidirectional LSTMs whose states are pooled by attention.
+
+  For each feature: tanh layer of 512 -> bidirectional LSTM -> dropout ->
+  AttentionPooling with one unit; concatenated -> ReLU layer -> tanh layer ->
+  logistic classifier. Source: Bober-Irizar et al. 2017; Li et al. 2017,
+  Temporal modeling approaches, section 4.
+  """
+
+  batch_size = 128
+  base_learning_rate = 0.0003
+  xla = False
+
+  def create_model(
+    self,
+    model_input,
+    vocab_size,
+    num_frames,
+    feature_sizes,
+    stream_dense_size=512,
+    lstm_cells=1024,
+    attention_hidden_sizes="8192,4096",
+    dropout_rate=0.5,
+    **unused_params,
+  ):
+    """See models.BaseModel.
+
+    Args:
+      stream_dense_size: units of the layer in front of each LSTM.
+      lstm_cells: units of each direction.
+      attention_hidden_sizes: units of the ReLU and of the tanh layer.
+      dropout_rate: fraction of the LSTM's states left out in training.
+    """
+    mask = masking.FrameMask()(model_input, num_frames)
+    pooled = []
+    for index, states in enumerate(
+      preprocessing.split_features(model_input, feature_sizes)
+    ):
+      name = f"feature_{index}"
+      states = keras.layers.Dense(
+        stream_dense_size, activation="tanh", name=f"{name}_dense"
+      )(states)
+      states = keras.layers.Bidirectional(
+        recurrent.LSTM(lstm_cells, return_sequences=True),
+        name=f"{name}_lstm",
+      )(states, mask=mask)
+      states = dropout.Dropout(dropout_rate)(states)
+      # A bias would shift all frames' scores alike.
+      scores = keras.layers.Dense(1, use_bias=False, name=f"{name}_attention")(
+        states
+      )
+      pooled.append(pooling.AttentionPooling()(states, scores, mask)[:, 0])
+    return classify_attention(
+      classifiers.side_by_side(pooled),
+      vocab_size,
+      attention_hidden_sizes,
+      "relu",
+    )
+
+
+flags.DEFINE_integer(
+  "attention_units",
+  32,
+  "AttentionClusterModel: attention units for each feature.",
+  lower_bound=1,
+)
+
+
+class AttentionClusterModel(models.BaseModel):
+  """Many attention units with a shift, instead of a recurrent network.
+
+  Evenly spaced frames, for each feature: AttentionPooling with K units ->
+  AttentionCluster; concatenated -> dropout -> two tanh layers -> logistic
+  classifier. Source: Long et al. 2018, Attention Clusters.
+  """
+
+  batch_size = 128
+  base_learning_rate = 0.0003
+
+  def create_model(
+    self,
+    model_input,
+    vocab_size,
+    num_frames,
+    feature_sizes,
+    iterations=100,
+    attention_units=32,
+    attention_hidden_sizes="1024,4096",
+    dropout_rate=0.5,
+    **unused_params,
+  ):
+    """See models.BaseModel.
+
+    Args:
+      iterations: frames taken from each video, in training too.
+      attention_units: K, for each feature.
+      attention_hidden_sizes: units of the two tanh layers.
+      dropout_rate: fraction of the pooled features left out in training.
+    """
+    # A training=False in the call would give way to that of the whole model's.
+    frames = sampling.SampleFrames(iterations, random_frames=None)(
+      model_input, num_frames
+    )
+    mask = masking.FrameMask()(frames, num_frames * 0 + iterations)
+    pooled = []
+    for index, feature in enumerate(
+      preprocessing.split_features(frames, feature_sizes)
+    ):
+      # The numbers of a frame of length 1 are small: unscaled, its scores would
+      # take thousands of steps to tell frames apart.
+      scores = keras.layers.Dense(
+        attention_units, use_bias=False, name=f"feature_{index}_attention"
+      )(feature * math.sqrt(sum(feature_sizes)))
+      vectors = pooling.AttentionPooling()(feature, scores, mask)
+      pooled.append(
+        pooling.AttentionCluster(name=f"feature_{index}_cluster")(vectors)
+      )
+    pooled = dropout.Dropout(dropout_rate)(classifiers.side_by_side(pooled))
+    return classify_attention(
+      pooled, vocab_size, attention_hidden_sizes, "tanh"
+    )

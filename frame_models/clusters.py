@@ -1,0 +1,482 @@
+"""Models that assign frames to learnt clusters: NetVLAD and its relatives.
+
+Shapes in comments: B videos, T frames, D features, K clusters.
+"""
+
+import keras
+from absl import flags
+
+import models
+from layers import (
+  classifiers,
+  dropout,
+  masking,
+  normalization,
+  pooling,
+  preprocessing,
+  sampling,
+)
+
+
+def soft_assignment(frames, clusters, name):
+  """How much each frame belongs to each cluster: softmax(BN(x W)).
+
+  Args:
+    frames: (B, T, D) symbolic, all of them valid.
+    clusters: K.
+    name: of the layers.
+
+  Returns:
+    (B, T, K), the sum over K being 1.
+  """
+  scores = keras.layers.Dense(
+    clusters,
+    use_bias=False,
+    kernel_initializer=keras.initializers.RandomNormal(
+      stddev=frames.shape[-1] ** -0.5
+    ),
+    name=f"{name}_clusters",
+  )(frames)
+  scores = normalization.batch_normalization(name=f"{name}_clusters_bn")(scores)
+  return keras.layers.Softmax(dtype="float32")(scores)
+
+
+def pool_sampled_frames(
+  model_input,
+  num_frames,
+  feature_sizes,
+  iterations,
+  random_frames,
+  clusters,
+  pool,
+):
+  """Samples frames, normalises them and pools each feature by its clusters.
+
+  Args:
+    model_input: (B, T, D) float.
+    num_frames: (B,) int32.
+    feature_sizes: sizes of the features that lie side by side in model_input.
+    iterations: frames sampled from each video.
+    random_frames: see sampling.SampleFrames.
+    clusters: number of clusters of the first feature, and of later ones.
+    pool: function (frames of one feature, their soft_assignment, name) ->
+      (B, any).
+
+  Returns:
+    The concatenated results of pool, (B, any).
+  """
+  frames = sampling.SampleFrames(iterations, random_frames)(
+    model_input, num_frames
+  )
+  frames = normalization.batch_normalization(name="input_bn")(frames)
+  pooled = []
+  for index, feature in enumerate(
+    preprocessing.split_features(frames, feature_sizes)
+  ):
+    name = f"feature_{index}"
+    assignment = soft_assignment(feature, clusters[min(index, 1)], name)
+    pooled.append(pool(feature, assignment, name))
+  return classifiers.side_by_side(pooled)
+
+
+def classify_gated(
+  pooled, vocab_size, hidden_size, classifier_name, **classifier_params
+):
+  """Dense layer -> context gating -> classifier, with the winner's settings.
+
+  Args:
+    pooled: (B, D).
+    vocab_size: number of classes.
+    hidden_size: units of the dense layer.
+    classifier_name: a class of video_level_models.
+    **classifier_params: passed on to it, with an L2 penalty of 1e-6.
+
+  Returns:
+    The classifier's dict, see models.BaseModel.create_model.
+  """
+  hidden = keras.layers.Dense(
+    hidden_size,
+    kernel_initializer=keras.initializers.RandomNormal(
+      stddev=pooled.shape[-1] ** -0.5
+    ),
+    name="hidden",
+  )(pooled)
+  hidden = normalization.context_gating(hidden, "hidden_gating")
+  return models.classify(
+    classifier_name,
+    hidden,
+    vocab_size,
+    {**classifier_params, "l2_penalty": 1e-6},
+  )
+
+
+flags.DEFINE_integer(
+  "netvlad_cluster_size",
+  256,
+  "NetVladModel: clusters of the first feature; later ones have half as many.",
+  lower_bound=2,
+)
+flags.DEFINE_integer(
+  "netvlad_hidden_size",
+  1024,
+  "NetVladModel: units of the hidden layer.",
+  lower_bound=1,
+)
+flags.DEFINE_bool(
+  "netvlad_residual",
+  True,
+  "NetVladModel: subtract the cluster centers; False: NetRVLAD.",
+)
+
+
+class NetVladModel(models.BaseModel):
+  """Gated NetVLAD, the model that won the challenge of 2017.
+
+  Sampled frames -> BN -> for each feature its Vlad -> concatenated -> dense
+  layer -> context gating -> mixture of experts with output gating. Source:
+  Miech et al. 2017, Learnable pooling with context gating.
+  """
+
+  batch_size = 80
+  base_learning_rate = 0.0002
+
+  def create_model(
+    self,
+    model_input,
+    vocab_size,
+    num_frames,
+    feature_sizes,
+    iterations=300,
+    sample_random_frames=True,
+    netvlad_cluster_size=256,
+    netvlad_hidden_size=1024,
+    netvlad_residual=True,
+    moe_output_gating=True,
+    video_level_classifier_model="MoeModel",
+    **classifier_params,
+  ):
+    """See models.BaseModel.
+
+    Args:
+      iterations: frames sampled from each video.
+      sample_random_frames: see sampling.SampleFrames.
+      netvlad_cluster_size: clusters of the first feature, twice those of
+        others.
+      netvlad_hidden_size: units of the hidden layer.
+      netvlad_residual: False for NetRVLAD, without centers.
+      moe_output_gating: see MoeModel.
+      video_level_classifier_model: a class of video_level_models.
+      **classifier_params: passed on to it.
+    """
+
+    def pool(frames, assignment, name):
+      return pooling.Vlad(netvlad_residual, name=f"{name}_vlad")(
+        frames, assignment
+      )
+
+    pooled = pool_sampled_frames(
+      model_input,
+      num_frames,
+      feature_sizes,
+      iterations,
+      sample_random_frames,
+      (netvlad_cluster_size, netvlad_cluster_size // 2),
+      pool,
+    )
+    return classify_gated(
+      pooled,
+      vocab_size,
+      netvlad_hidden_size,
+      video_level_classifier_model,
+      moe_output_gating=moe_output_gating,
+      **classifier_params,
+    )
+
+
+flags.DEFINE_integer(
+  "fv_cluster_size",
+  128,
+  "NetFvModel: clusters of the first feature; later ones have half as many.",
+  lower_bound=2,
+)
+flags.DEFINE_integer(
+  "fv_hidden_size",
+  1024,
+  "NetFvModel: units of the hidden layer.",
+  lower_bound=1,
+)
+
+
+class NetFvModel(models.BaseModel):
+  """Fisher vectors in place of NetVladModel's Vlad, else the same.
+
+  Source: Miech et al. 2017, section 4.1.
+  """
+
+  batch_size = 80
+  base_learning_rate = 0.0002
+
+  def create_model(
+    self,
+    model_input,
+    vocab_size,
+    num_frames,
+    feature_sizes,
+    iterations=300,
+    sample_random_frames=True,
+    fv_cluster_size=128,
+    fv_hidden_size=1024,
+    moe_output_gating=True,
+    video_level_classifier_model="MoeModel",
+    **classifier_params,
+  ):
+    """See models.BaseModel.
+
+    Args:
+      iterations: frames sampled from each video.
+      sample_random_frames: see sampling.SampleFrames.
+      fv_cluster_size: clusters of the first feature, twice those of others.
+      fv_hidden_size: units of the hidden layer.
+      moe_output_gating: see MoeModel.
+      video_level_classifier_model: a class of video_level_models.
+      **classifier_params: passed on to it.
+    """
+
+    def pool(frames, assignment, name):
+      return pooling.FisherVector(name=f"{name}_fisher")(frames, assignment)
+
+    pooled = pool_sampled_frames(
+      model_input,
+      num_frames,
+      feature_sizes,
+      iterations,
+      sample_random_frames,
+      (fv_cluster_size, fv_cluster_size // 2),
+      pool,
+    )
+    return classify_gated(
+      pooled,
+      vocab_size,
+      fv_hidden_size,
+      video_level_classifier_model,
+      moe_output_gating=moe_output_gating,
+      **classifier_params,
+    )
+
+
+flags.DEFINE_integer(
+  "dbow_cluster_size",
+  8000,
+  "SoftDbowModel: words of the first feature; later ones have an eighth"
+  " as many.",
+  lower_bound=8,
+)
+flags.DEFINE_integer(
+  "dbow_hidden_size",
+  1024,
+  "SoftDbowModel: units of the hidden layer.",
+  lower_bound=1,
+)
+
+
+class SoftDbowModel(models.BaseModel):
+  """A bag of visual and of audio words, softly assigned.
+
+  Source: Miech et al. 2017, section 4.1.
+  """
+
+  batch_size = 80
+  base_learning_rate = 0.0002
+
+  def create_model(
+    self,
+    model_input,
+    vocab_size,
+    num_frames,
+    feature_sizes,
+    iterations=300,
+    sample_random_frames=True,
+    dbow_cluster_size=8000,
+    dbow_hidden_size=1024,
+    video_level_classifier_model="MoeModel",
+    **classifier_params,
+  ):
+    """See models.BaseModel.
+
+    Args:
+      iterations: frames sampled from each video.
+      sample_random_frames: see sampling.SampleFrames.
+      dbow_cluster_size: words of the first feature, eight times those of
+        others.
+      dbow_hidden_size: units of the hidden layer.
+      video_level_classifier_model: a class of video_level_models.
+      **classifier_params: passed on to it.
+    """
+
+    def pool(frames, assignment, name):
+      return pooling.BagOfWords(name=f"{name}_words")(assignment)
+
+    pooled = pool_sampled_frames(
+      model_input,
+      num_frames,
+      feature_sizes,
+      iterations,
+      sample_random_frames,
+      (dbow_cluster_size, max(dbow_cluster_size // 8, 2)),
+      pool,
+    )
+    hidden = keras.layers.Dense(dbow_hidden_size, name="hidden")(pooled)
+    hidden = normalization.batch_normalization(name="hidden_bn")(hidden)
+    hidden = keras.layers.Activation("relu")(hidden)
+    return models.classify(
+      video_level_classifier_model, hidden, vocab_size, classifier_params
+    )
+
+
+flags.DEFINE_integer(
+  "nextvlad_cluster_size",
+  128,
+  "NextVladModel: clusters of the first feature; later ones have half as many.",
+  lower_bound=2,
+)
+flags.DEFINE_integer(
+  "nextvlad_groups",
+  8,
+  "NextVladModel: parts of a frame of the first feature; later ones have"
+  " half as many.",
+  lower_bound=2,
+)
+flags.DEFINE_integer(
+  "nextvlad_expansion",
+  2,
+  "NextVladModel: factor on the features before they are cut into parts.",
+  lower_bound=1,
+)
+flags.DEFINE_integer(
+  "nextvlad_hidden_size",
+  2048,
+  "NextVladModel: units of the hidden layer.",
+  lower_bound=1,
+)
+flags.DEFINE_integer(
+  "nextvlad_gating_reduction",
+  8,
+  "NextVladModel: the gate's inner layer is this many times narrower.",
+  lower_bound=1,
+)
+
+
+class NextVladModel(models.BaseModel):
+  """NeXtVLAD: VLAD over groups of features, with a gate instead of a mixture.
+
+  All frames, for each feature: dense layer (expansion) -> NextVlad -> BN;
+  concatenated -> dropout -> dense layer -> BN -> squeeze-and-excitation gate ->
+  logistic classifier. Padded frames enter no batch statistics. Source: Lin et
+  al. 2018, NeXtVLAD.
+  """
+
+  batch_size = 160
+  base_learning_rate = 0.0002
+  xla = False
+
+  def create_model(
+    self,
+    model_input,
+    vocab_size,
+    num_frames,
+    feature_sizes,
+    nextvlad_cluster_size=128,
+    nextvlad_groups=8,
+    nextvlad_expansion=2,
+    nextvlad_hidden_size=2048,
+    nextvlad_gating_reduction=8,
+    dropout_rate=0.5,
+    **unused_params,
+  ):
+    """See models.BaseModel.
+
+    Args:
+      nextvlad_cluster_size: clusters of the first feature, twice those of
+        others.
+      nextvlad_groups: parts of a frame of the first feature, twice those of
+        others.
+      nextvlad_expansion: factor on the features before they are cut.
+      nextvlad_hidden_size: units of the hidden layer.
+      nextvlad_gating_reduction: the factor by which the gate's inner layer is
+        narrower.
+      dropout_rate: fraction of the pooled features left out in training.
+    """
+    mask = masking.FrameMask()(model_input, num_frames)
+    pooled = []
+    for index, frames in enumerate(
+      preprocessing.split_features(model_input, feature_sizes)
+    ):
+      share = 2 if index else 1
+      pooled.append(
+        self._pool(
+          frames,
+          mask,
+          nextvlad_cluster_size // share,
+          nextvlad_groups // share,
+          nextvlad_expansion,
+          f"feature_{index}",
+        )
+      )
+    hidden = dropout.Dropout(dropout_rate)(classifiers.side_by_side(pooled))
+    hidden = self._dense(nextvlad_hidden_size, "hidden")(hidden)
+    hidden = normalization.batch_normalization(name="hidden_bn")(hidden)
+    gates = self._dense(
+      max(nextvlad_hidden_size // nextvlad_gating_reduction, 1), "gate_inner"
+    )(hidden)
+    gates = normalization.batch_normalization(name="gate_inner_bn")(gates)
+    gates = keras.layers.Activation("relu")(gates)
+    gates = self._dense(nextvlad_hidden_size, "gate_outer", "sigmoid")(gates)
+    hidden = keras.layers.Multiply()([hidden, gates])
+    return {
+      "predictions": classifiers.classify_logistic(
+        hidden, vocab_size, l2_penalty=1e-5
+      )
+    }
+
+  @staticmethod
+  def _pool(frames, mask, clusters, groups, expansion, name):
+    """Frames of one feature (B, T, D) -> (B, K expansion D / groups)."""
+    size = expansion * frames.shape[-1]
+    if size % groups:
+      raise ValueError(
+        f"Expected --nextvlad_expansion times the {frames.shape[-1]} numbers of"
+        f" a feature to be a multiple of its groups, received {groups} groups"
+        f" for {size} numbers. Change --nextvlad_groups."
+      )
+    frames = keras.layers.Dense(
+      size, kernel_initializer="he_normal", name=f"{name}_expansion"
+    )(frames)
+    attention = keras.layers.Dense(
+      groups,
+      activation="sigmoid",
+      kernel_initializer="he_normal",
+      name=f"{name}_attention",
+    )(frames)
+    scores = keras.layers.Dense(
+      groups * clusters,
+      use_bias=False,
+      kernel_initializer="he_normal",
+      name=f"{name}_clusters",
+    )(frames)
+    scores = normalization.batch_normalization(name=f"{name}_clusters_bn")(
+      scores, mask=mask
+    )
+    vector = pooling.NextVlad(clusters, name=f"{name}_vlad")(
+      frames, attention, scores, mask
+    )
+    return normalization.batch_normalization(name=f"{name}_vlad_bn")(vector)
+
+  @staticmethod
+  def _dense(units, name, activation=None):
+    return keras.layers.Dense(
+      units,
+      use_bias=False,
+      activation=activation,
+      kernel_initializer="he_normal",
+      name=name,
+    )

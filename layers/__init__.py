@@ -1,0 +1,1 @@
+"""Keras layers, and functions on tensors, that several models share."""

@@ -1,0 +1,164 @@
+"""Layers that turn features into a probability for each class.
+
+Shapes in comments: B videos, T frames, D features.
+"""
+
+import math
+
+import keras
+from keras import ops
+
+from layers import masking, sampling, sums
+
+
+@keras.saving.register_keras_serializable("layers")
+class L2(keras.regularizers.Regularizer):
+  """Half the sum of squares times the penalty, as slim.l2_regularizer.
+
+  Args:
+    penalty: its weight in the loss.
+  """
+
+  def __init__(self, penalty):
+    self.penalty = penalty
+
+  def __call__(self, weights):
+    return 0.5 * self.penalty * sums.total(ops.square(weights))
+
+  def get_config(self):
+    return {"penalty": self.penalty}
+
+
+def probabilities(logits):
+  """The sigmoid of symbolic logits, in float32 under any dtype policy.
+
+  In half precision 1 - p has only two digits where p is near 1.
+
+  Args:
+    logits: any shape, float.
+
+  Returns:
+    Same shape, float32.
+  """
+  return keras.layers.Activation("sigmoid", dtype="float32")(logits)
+
+
+def prior_bias(vocab_size):
+  """Initializes a classifier's bias so that its sigmoid is a label's frequency.
+
+  A video has about 3 labels. With a bias of 0 every class begins at 0.5, and
+  the first steps do nothing but bring thousands of classes down.
+  Source: Lin et al. 2017, Focal Loss, section 4.1.
+
+  Args:
+    vocab_size: number of classes.
+
+  Returns:
+    A Keras initializer.
+  """
+  prior = min(3.0 / vocab_size, 0.5)
+  return keras.initializers.Constant(math.log(prior / (1.0 - prior)))
+
+
+def classify_logistic(features, vocab_size, l2_penalty=0.0, name="classifier"):
+  """A logistic classifier for each class, with the prior_bias.
+
+  Args:
+    features: (B, D) symbolic.
+    vocab_size: number of classes.
+    l2_penalty: weight of half the sum of squares of W.
+    name: of the layer.
+
+  Returns:
+    (B, vocab_size) float32: sigmoid(W x + b).
+  """
+  logits = keras.layers.Dense(
+    vocab_size,
+    bias_initializer=prior_bias(vocab_size),
+    kernel_regularizer=L2(l2_penalty) if l2_penalty else None,
+    name=name,
+  )(features)
+  return probabilities(logits)
+
+
+def dense_layers(features, sizes, name):
+  """Dense layers with ReLU on top of each other.
+
+  Args:
+    features: (B, D) symbolic.
+    sizes: units of each layer, with commas between: "512,1024"; "" for none.
+    name: of the layers; each gets its number.
+
+  Returns:
+    (B, the last size).
+
+  Raises:
+    ValueError: the sizes are not whole numbers above 0.
+  """
+  numbers = [size.strip() for size in sizes.split(",")] if sizes else []
+  if not all(size.isdigit() and int(size) > 0 for size in numbers):
+    raise ValueError(
+      f"Expected layer sizes such as 512,1024, received {sizes!r}."
+    )
+  for index, size in enumerate(numbers):
+    features = keras.layers.Dense(
+      int(size),
+      activation="relu",
+      kernel_initializer="he_normal",
+      name=f"{name}_{index}",
+    )(features)
+  return features
+
+
+def side_by_side(features):
+  """Concatenates a list of (..., D) on the last axis."""
+  if len(features) == 1:
+    return features[0]
+  return keras.layers.Concatenate()(features)
+
+
+class FrameClassifier(keras.layers.Layer):
+  """A logistic classifier of single frames.
+
+  In training it classifies one random valid frame of each video. Otherwise it
+  returns the mean of the probabilities of all valid frames.
+
+  Args:
+    vocab_size: number of classes.
+
+  Input shape: frames (B, T, D), num_frames (B,) int.
+  Output shape: (B, vocab_size) float32.
+  """
+
+  def __init__(self, vocab_size, **kwargs):
+    super().__init__(**kwargs)
+    self.vocab_size = vocab_size
+    self.sample = sampling.SampleFrames(1, dtype=self.dtype_policy)
+    self.dense = keras.layers.Dense(
+      vocab_size,
+      bias_initializer=prior_bias(vocab_size),
+      dtype=self.dtype_policy,
+      name="dense",
+    )
+
+  def build(self, frames_shape, num_frames_shape):
+    """Creates W and b."""
+    del num_frames_shape
+    self.dense.build((None, frames_shape[-1]))
+
+  def call(self, frames, num_frames, training=None):
+    if training:
+      frame = self.sample(frames, num_frames, training=True)[:, 0]
+      return ops.sigmoid(ops.cast(self.dense(frame), "float32"))
+    weights = masking.mean_weights(masking.frame_mask(frames, num_frames))
+
+    def classify_video(video):
+      # Those of all frames of a batch would take gigabytes.
+      frames, weights = video  # (T, D), (T,)
+      likely = ops.sigmoid(ops.cast(self.dense(frames), "float32"))
+      return ops.matmul(weights, likely)
+
+    return ops.map(classify_video, (frames, weights))
+
+  def compute_output_spec(self, frames, num_frames, training=None):
+    return keras.KerasTensor((frames.shape[0], self.vocab_size), "float32")

@@ -1,0 +1,121 @@
+"""Layers between a batch and a model: bytes to floats, normalisation.
+
+Shapes in comments: B videos, T frames, D features.
+"""
+
+import keras
+from keras import ops
+
+import quantization
+from layers import masking, sums
+
+
+def _to_float(frames, dtype):
+  """Turns bytes into the floats they stand for; leaves floats as they are."""
+  if keras.backend.standardize_dtype(frames.dtype) == "uint8":
+    return quantization.dequantize(ops.cast(frames, dtype))
+  return ops.cast(frames, dtype)
+
+
+class L2Normalize(keras.layers.Layer):
+  """l2_normalize as a layer.
+
+  Input shape: (..., features) float. Output shape: the same.
+  """
+
+  def call(self, vectors):
+    return sums.l2_normalize(vectors)
+
+
+class NormalizeFrames(keras.layers.Layer):
+  """Dequantises, zeroes the padding and L2-normalises each frame.
+
+  Input shape: video_matrix (B, T, D) uint8 or float, num_frames (B,) int.
+  Output shape: (B, T, D) float.
+  """
+
+  def __init__(self, **kwargs):
+    super().__init__(autocast=False, **kwargs)
+
+  def call(self, video_matrix, num_frames):
+    mask = ops.cast(masking.frame_mask(video_matrix, num_frames), "float32")
+    frames = _to_float(video_matrix, "float32")
+    scale = mask * sums.inverse_lengths(frames)
+    return ops.cast(frames * scale[:, :, None], self.compute_dtype)
+
+  def compute_output_spec(self, video_matrix, num_frames):
+    return keras.KerasTensor(video_matrix.shape, self.compute_dtype)
+
+
+class MeanNormalizedFrame(keras.layers.Layer):
+  """The mean of a video's valid, dequantised and L2-normalised frames.
+
+  Equal to the mean over NormalizeFrames, but computed for a few videos at a
+  time, so that the float frames stay in the CPU's cache: those of a batch of
+  128 would take 177 MB, written and read again. Four videos are enough work for
+  several cores to share.
+
+  Input shape: video_matrix (B, T, D) uint8 or float, num_frames (B,) int.
+  Output shape: (B, D) float. A video without frames gives zeros.
+  """
+
+  _VIDEOS_AT_A_TIME = 4
+  _FRAMES_AT_A_TIME = 4
+
+  def __init__(self, **kwargs):
+    super().__init__(autocast=False, **kwargs)
+
+  def call(self, video_matrix, num_frames):
+    batch, length, features = ops.shape(video_matrix)
+    group, run = self._VIDEOS_AT_A_TIME, self._FRAMES_AT_A_TIME
+    weights = masking.mean_weights(masking.frame_mask(video_matrix, num_frames))
+
+    def means_of_group(videos):
+      frames, weights = videos  # (group, T, D), (group, T)
+      frames = _to_float(frames, "float32")
+      scale = weights * sums.inverse_lengths(frames)
+      # Each addition waits for the one before it, so there are short sums side
+      # by side, and a matrix product to add these up. With a product alone,
+      # XLA would write the float frames to memory first.
+      parts = ops.sum(
+        ops.reshape(frames * scale[:, :, None], (group, -1, run, features)),
+        axis=2,
+      )
+      return ops.einsum("gpd,gp->gd", parts, ops.ones_like(parts[:, :, 0]))
+
+    more_videos, more_frames = -batch % group, -length % run
+    video_matrix = ops.pad(
+      video_matrix, [[0, more_videos], [0, more_frames], [0, 0]]
+    )
+    weights = ops.pad(weights, [[0, more_videos], [0, more_frames]])
+    length = length + more_frames
+    means = ops.map(
+      means_of_group,
+      (
+        ops.reshape(video_matrix, (-1, group, length, features)),
+        ops.reshape(weights, (-1, group, length)),
+      ),
+    )
+    means = ops.reshape(means, (-1, features))[:batch]
+    return ops.cast(means, self.compute_dtype)
+
+  def compute_output_spec(self, video_matrix, num_frames):
+    shape = (video_matrix.shape[0], video_matrix.shape[2])
+    return keras.KerasTensor(shape, self.compute_dtype)
+
+
+def split_features(frames, feature_sizes):
+  """Cuts frames into the features that lie side by side in them.
+
+  Args:
+    frames: (..., sum of sizes).
+    feature_sizes: the size of each.
+
+  Returns:
+    A list of (..., size).
+  """
+  ends = [sum(feature_sizes[: i + 1]) for i in range(len(feature_sizes))]
+  return [
+    frames[..., end - size : end]
+    for end, size in zip(ends, feature_sizes, strict=True)
+  ]

@@ -1,0 +1,81 @@
+"""Sums and lengths, in forms that XLA makes fast on CPUs."""
+
+import math
+
+import keras
+from keras import ops
+
+_SMALLEST_SQUARED_NORM = 1e-12
+
+_LONGEST_PIECE = 32
+_LANES = 128  # of float32: eight registers of AVX-512
+
+
+def widen(values):
+  """Casts half precision to float32, in which many numbers can be added."""
+  return ops.cast(values, keras.backend.result_type(values.dtype, "float32"))
+
+
+def l2_normalize(vectors):
+  """Divides each vector by its length; a zero vector stays zero.
+
+  Args:
+    vectors: (..., features) float.
+
+  Returns:
+    Same shape and dtype: x / sqrt(max(sum(x^2), 1e-12)).
+  """
+  scale = inverse_lengths(widen(vectors))[..., None]
+  return vectors * ops.cast(scale, vectors.dtype)
+
+
+def inverse_lengths(vectors):
+  """The factors that normalise vectors: (..., features) -> (...)."""
+  squared = squared_lengths(vectors)
+  return ops.rsqrt(ops.maximum(squared, _SMALLEST_SQUARED_NORM))
+
+
+def squared_lengths(vectors):
+  """The sum of squares of each vector.
+
+  On CPUs, XLA adds the numbers of a row one after the other, at a twentieth of
+  the processor's speed. It adds up several runs at the same time. So the
+  numbers are first added up in as many lanes as fit, and a matrix product adds
+  up the lanes: XLA would join a second sum with the first.
+
+  Args:
+    vectors: (..., features) float, the number of features known; of a symbolic
+      tensor at most one other dimension may be unknown.
+
+  Returns:
+    (...) float.
+  """
+  features = vectors.shape[-1]
+  lanes = math.gcd(features, _LANES)
+  outer = [-1 if size is None else size for size in ops.shape(vectors)[:-1]]
+  shape = (*outer, features // lanes, lanes)
+  sums = ops.sum(ops.reshape(ops.square(vectors), shape), axis=-2)
+  return ops.matmul(sums, ops.ones((lanes,), sums.dtype))
+
+
+def total(values):
+  """The sum of all numbers; see squared_lengths for why not by ops.sum alone.
+
+  On CPUs, XLA cuts a long sum into pieces and first writes their numbers to
+  memory. The pieces here are short enough that it does not cut them.
+
+  Args:
+    values: float, at least one dimension.
+
+  Returns:
+    A scalar.
+  """
+  columns = values.shape[-1]
+  if len(values.shape) > 1:
+    piece = 1
+    if None not in values.shape[:-1]:
+      piece = math.gcd(math.prod(values.shape[:-1]), _LONGEST_PIECE)
+    pieces = ops.sum(ops.reshape(values, (-1, piece, columns)), axis=1)
+    values = ops.sum(pieces, axis=0) if piece == 1 else pieces
+  sums = ops.matmul(values, ops.ones((columns,), values.dtype))
+  return ops.sum(sums)

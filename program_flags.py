@@ -1,0 +1,246 @@
+"""Flags that several programs take, by subject; imported by programs alone.
+
+A program defines each of its flags in a subject, which `--help` shows as a
+heading, see program_help.py. Every program that needs a trained model takes the
+flags that shaped it: command lines of the starter code and of its forks pass
+them to all programs.
+"""
+
+from absl import flags, logging
+
+import errors
+import losses
+import models
+import readers
+from data_tools import sample_data
+from engine import train_dir as train_dirs
+from records import shards
+
+FLAGS = flags.FLAGS
+
+models.import_model_files()  # which defines the flags of the models
+
+DATA = "Data"
+MODEL = "Model"
+TRAINING = "Training"
+SAVING = "Saving"
+DEVICES = "Devices"
+OUTPUT = "Output"
+FROM_MODEL = "Known from the trained model; what is typed must agree with it"
+WITHOUT_EFFECT = "Accepted without effect, for command lines of other programs"
+SUBJECTS = (DATA, MODEL, TRAINING, SAVING, OUTPUT, DEVICES)
+
+
+class Subject:
+  """Defines flags under a heading.
+
+  Args:
+    title: one of SUBJECTS.
+    flag_values: where to define them.
+  """
+
+  def __init__(self, title: str, flag_values: flags.FlagValues = FLAGS):
+    self._given = {"flag_values": flag_values, "module_name": title}
+
+  def string(self, name, default, text, **more):
+    """See flags.DEFINE_string."""
+    flags.DEFINE_string(name, default, text, **self._given, **more)
+
+  def bool(self, name, default, text, **more):
+    """See flags.DEFINE_bool."""
+    flags.DEFINE_bool(name, default, text, **self._given, **more)
+
+  def integer(self, name, default, text, **more):
+    """See flags.DEFINE_integer."""
+    flags.DEFINE_integer(name, default, text, **self._given, **more)
+
+  def float(self, name, default, text, **more):
+    """See flags.DEFINE_float."""
+    flags.DEFINE_float(name, default, text, **self._given, **more)
+
+  def enum(self, name, default, values, text, **more):
+    """See flags.DEFINE_enum."""
+    flags.DEFINE_enum(name, default, values, text, **self._given, **more)
+
+  def list(self, name, default, text, **more):
+    """See flags.DEFINE_list."""
+    flags.DEFINE_list(name, default, text, **self._given, **more)
+
+
+def define_graph_flags(
+  flag_values: flags.FlagValues = FLAGS, trained: bool = False
+) -> None:
+  """Defines the flags that say what the records hold and name the model.
+
+  Args:
+    flag_values: where to define them.
+    trained: whether the program takes a trained model, which knows them.
+  """
+  data = Subject(FROM_MODEL if trained else DATA, flag_values)
+  data.bool(
+    "frame_features",
+    False,
+    "Records hold features of each frame; False: of the whole video.",
+  )
+  data.string(
+    "feature_names",
+    None,
+    "Features to use, with commas between; default: mean_rgb, with"
+    " --frame_features rgb,audio.",
+  )
+  data.string(
+    "feature_sizes",
+    None,
+    "Numbers in each of --feature_names; default: 1024, with"
+    " --frame_features 1024,128.",
+  )
+  data.integer("num_classes", 3862, "Classes of the data.", lower_bound=1)
+  data.integer(
+    "max_frames",
+    300,
+    "Frames used of each video, from its first one on.",
+    lower_bound=1,
+  )
+  model = Subject(FROM_MODEL if trained else MODEL, flag_values)
+  model.string("model", "LogisticModel", "Class in the model files.")
+  model.string("label_loss", "CrossEntropyLoss", "Class in losses.py.")
+
+
+def define_device_flags(flag_values: flags.FlagValues = FLAGS) -> None:
+  """Defines the flag that chooses the devices of this machine."""
+  Subject(DEVICES, flag_values).integer(
+    "num_gpu",
+    None,
+    "GPUs of this machine to use; 0: the CPU; default: all.",
+    lower_bound=0,
+  )
+
+
+def accept_flags_of(define_flags) -> None:
+  """Accepts the flags of another program that this one has no use for.
+
+  Args:
+    define_flags: the other program's function that defines its flags, called
+      with a FlagValues.
+  """
+  others = flags.FlagValues()
+  define_flags(others)
+  for name in others:
+    if name not in FLAGS:
+      FLAGS[name] = others[name]
+      FLAGS.register_flag_by_module(WITHOUT_EFFECT, others[name])
+
+
+def log_flags_without_effect() -> None:
+  """Logs which of the typed flags this program accepts without effect."""
+  typed = [
+    f"--{flag.name}"
+    for flag in FLAGS.flags_by_module_dict().get(WITHOUT_EFFECT, [])
+    if flag.present
+  ]
+  if typed:
+    logging.info("No effect in this program: %s.", ", ".join(sorted(typed)))
+
+
+def feature_flags() -> dict:
+  """The typed or default feature names and sizes, as in model_flags.json.
+
+  Raises:
+    errors.UserError: they do not fit each other.
+  """
+  frame_features = FLAGS.frame_features
+  names = FLAGS.feature_names or ("rgb,audio" if frame_features else "mean_rgb")
+  sizes = FLAGS.feature_sizes or ("1024,128" if frame_features else "1024")
+  names, sizes = readers.get_feature_names_and_sizes(names, sizes)
+  return {
+    "feature_names": ",".join(names),
+    "feature_sizes": ",".join(map(str, sizes)),
+  }
+
+
+def data_or_sample(
+  flag_name: str, split: str, frame_features: bool, checkpoint: str
+) -> str:
+  """The pattern that a flag names, else that of the built-in sample data.
+
+  Warns where the sample data is not what the model was trained on.
+
+  Args:
+    flag_name: the flag.
+    split: "validate" or "test".
+    frame_features: the level of the model's data.
+    checkpoint: of the model.
+  """
+  typed = FLAGS[flag_name].value or ""
+  pattern = sample_data.pattern_or_sample_data(typed, split, frame_features)
+  if typed:
+    return pattern
+  trained = sample_data.pattern_or_sample_data("", "train", frame_features)
+  if not train_dirs.was_trained_on(
+    checkpoint, shards.find_files(trained, flag_name)
+  ):
+    logging.warning(
+      "Reading the built-in sample data, but this model was trained on other"
+      " files. Type --%s=PATTERN to name yours.",
+      flag_name,
+    )
+  return pattern
+
+
+def _is_same(typed, kept) -> bool:
+  """Whether a typed flag says what model_flags.json says, but for blanks."""
+  if isinstance(typed, str) and isinstance(kept, str):
+    typed, kept = (
+      [part.strip() for part in text.split(",")] for text in (typed, kept)
+    )
+  return typed == kept
+
+
+def check_typed_flags(model_flags: dict, source: str) -> None:
+  """Checks that typed flags agree with the model that was trained.
+
+  Logs those that this model does not take.
+
+  Args:
+    model_flags: the content of its model_flags.json.
+    source: the flag that names the model, with its value, for the message.
+
+  Raises:
+    errors.UserError: shows both values of each flag that differs.
+  """
+  typed = [flag for flag in _graph_flags() if flag.present]
+  differing = [
+    f"--{flag.name}={flag.value} where it has {model_flags[flag.name]}"
+    for flag in typed
+    if flag.name in model_flags
+    and not _is_same(flag.value, model_flags[flag.name])
+  ]
+  if differing:
+    raise errors.UserError(
+      f"Expected the flags of the trained model of {source}, received"
+      f" {', '.join(differing)}. Leave these flags out, or name the model that"
+      " has them."
+    )
+  unused = sorted(
+    f"--{flag.name}" for flag in typed if flag.name not in model_flags
+  )
+  if unused:
+    logging.info(
+      "No effect on %s: %s.", model_flags["model"], ", ".join(unused)
+    )
+
+
+def hyperparameter_modules() -> list[str]:
+  """The modules whose flags are hyper-parameters of models and losses."""
+  return [module.__name__ for module in models.import_model_files()] + [
+    losses.__name__
+  ]
+
+
+def _graph_flags() -> list:
+  """The flags that shape a model or read its data."""
+  found = [FLAGS[name] for name in models.GRAPH_FLAGS]
+  modules = FLAGS.flags_by_module_dict()
+  for name in hyperparameter_modules():
+    found += modules.get(name, [])
+  return found

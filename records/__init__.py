@@ -1,0 +1,1 @@
+"""Bytes on disk -> arrays: shards, what a record holds, its frames."""

@@ -1,0 +1,479 @@
+"""Tests of distribution: replicas on devices and machines act as one."""
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import time
+
+import in_process
+import numpy as np
+import pytest
+import tensorflow as tf
+from conftest import REPOSITORY, Program, checkpoint_values, event_tags
+from make_records import frame_record, video_record, write_records
+
+import errors
+import train
+from engine import data_order, distribution
+from engine import train_dir as train_dirs
+from engine.settings import Settings
+
+# Files of so many videos: they do not divide by two or three machines, nor
+# the videos by any batch.
+SIZES = (13, 7, 5, 9, 11)
+VIDEO_FLAGS = (
+  "--feature_names=mean_rgb,mean_audio",
+  "--feature_sizes=4,3",
+  "--num_classes=6",
+)
+FRAME_FLAGS = (
+  "--frame_features=True",
+  "--feature_names=rgb,audio",
+  "--feature_sizes=4,3",
+  "--num_classes=6",
+  "--max_frames=7",
+)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+  """A folder of video0.tfrecord to video4.tfrecord, frame0.tfrecord, ..."""
+  folder = tmp_path_factory.mktemp("data")
+  random = np.random.default_rng(3)
+  for number, size in enumerate(SIZES):
+    videos, frames = [], []
+    for index in range(size):
+      about = f"{number}-{index}", random.choice(6, 2, replace=False)
+      rgb = random.integers(
+        256, size=(random.integers(1, 8), 4), dtype=np.uint8
+      )
+      audio = random.integers(256, size=(len(rgb), 3), dtype=np.uint8)
+      frames.append(frame_record(*about, rgb=rgb, audio=audio))
+      vectors = np.split(random.normal(size=7).astype(np.float32), [4])
+      videos.append(
+        video_record(*about, mean_rgb=vectors[0], mean_audio=vectors[1])
+      )
+    write_records(folder / f"video{number}.tfrecord", videos)
+    write_records(folder / f"frame{number}.tfrecord", frames)
+  return folder
+
+
+# --------------------------------------------------------------------------
+# Programs
+
+
+# TensorFlow must be told of a second CPU before anything is computed.
+RUN_ON_CPUS = """
+import startup, json, sys, in_process, tensorflow as tf
+number, *commands = json.loads(sys.argv[1])
+cpu = tf.config.list_physical_devices("CPU")[0]
+tf.config.set_logical_device_configuration(
+  cpu, [tf.config.LogicalDeviceConfiguration()] * number
+)
+print(json.dumps([in_process.run(*command) for command in commands]))
+"""
+
+
+def run_on_cpus(folder, number, *commands) -> list[str]:
+  """Runs programs on a machine with so many CPUs; gives their logs.
+
+  Args:
+    folder: for the log.
+    number: of CPUs.
+    *commands: of each program its module and its flags.
+  """
+  if number == 1:
+    return [in_process.run(*command) for command in commands]
+  arguments = json.dumps([number, *commands])
+  with Program(
+    folder / "log",
+    "-c",
+    RUN_ON_CPUS,
+    arguments,
+    PYTHONPATH=os.pathsep.join([str(REPOSITORY), str(REPOSITORY / "tests")]),
+  ) as run:
+    return json.loads(run.finish().splitlines()[-1])
+
+
+def free_ports(number) -> list[int]:
+  with contextlib.ExitStack() as stack:
+    sockets = [stack.enter_context(socket.socket()) for _ in range(number)]
+    for one in sockets:
+      one.bind(("127.0.0.1", 0))
+    return [one.getsockname()[1] for one in sockets]
+
+
+@contextlib.contextmanager
+def workers(folder, number, *flags, own_flags=lambda index: ()):
+  """Starts python train.py on so many machines, all of them this one.
+
+  own_flags gives further flags of one of them.
+  """
+  addresses = [f"127.0.0.1:{port}" for port in free_ports(number)]
+  with contextlib.ExitStack() as stack:
+    yield [
+      stack.enter_context(
+        Program(
+          folder / f"log{index}",
+          "train.py",
+          *flags,
+          *own_flags(index),
+          TF_CONFIG=json.dumps(
+            {
+              "cluster": {"worker": addresses},
+              "task": {"type": "worker", "index": index},
+            }
+          ),
+        )
+      )
+      for index in range(number)
+    ]
+
+
+def weights_of(checkpoint) -> dict:
+  return {
+    name: value
+    for name, value in checkpoint_values(checkpoint).items()
+    if value.dtype == np.float32
+  }
+
+
+def assert_same_weights(one, other) -> None:
+  expected, found = weights_of(one), weights_of(other)
+  assert expected.keys() == found.keys()
+  for name, value in expected.items():
+    np.testing.assert_allclose(found[name], value, atol=1e-5, err_msg=name)
+
+
+# --------------------------------------------------------------------------
+# Several devices of one machine
+
+
+# Of each: level of the data, flags.
+REPLICATED = {
+  "clipped": ("video", ("--model=LogisticModel", "--clip_gradient_norm=0.05")),
+  "averaged": (
+    "frame",
+    ("--model=FrameLevelLogisticModel", "--ema_decay=0.9"),
+  ),
+  "momentum": (
+    "video",
+    ("--model=LogisticModel", "--optimizer=MomentumOptimizer"),
+  ),
+  "autoencoder": (
+    "frame",
+    (
+      "--model=AutoencoderConcatModel",
+      "--dropout_rate=0",
+      "--lstm_cells=3",
+      "--lstm_layers=1",
+      "--stream_dense_size=4",
+      "--nn_branch_sizes=5",
+      "--autoencoder_code_size=8",
+    ),
+  ),
+}
+
+
+@pytest.mark.parametrize(
+  "names",
+  [
+    ("clipped", "averaged"),
+    pytest.param(("momentum", "autoencoder"), marks=pytest.mark.slow),
+  ],
+)
+def test_two_replicas_equal_one(tmp_path, data, names):
+  # 135 videos in batches of 6 are 23 steps, the last one with 3.
+  def command(name, folder, batch_size):
+    level, flags = REPLICATED[name]
+    return (
+      "train",
+      f"--train_data_pattern={data}/{level}*.tfrecord",
+      *(VIDEO_FLAGS if level == "video" else FRAME_FLAGS),
+      "--base_learning_rate=0.01",
+      "--num_epochs=3",
+      *flags,
+      f"--batch_size={batch_size}",
+      f"--train_dir={tmp_path}/{name}/{folder}",
+    )
+
+  for log in run_on_cpus(tmp_path, 1, *(command(x, "one", 6) for x in names)):
+    assert "Computing on one CPU." in log
+  for log in run_on_cpus(tmp_path, 2, *(command(x, "two", 3) for x in names)):
+    assert "Computing on 2 CPUs of this machine." in log
+    assert "batch size 6" in log
+  for name in names:
+    folders = tmp_path / name / "one", tmp_path / name / "two"
+    for folder in folders:
+      assert train_dirs.latest_checkpoint(str(folder)).endswith("-23")
+    assert_same_weights(*folders)
+    one, two = map(event_tags, folders)
+    assert one.keys() == two.keys()
+    assert two["label_loss"][23] == pytest.approx(
+      one["label_loss"][23], rel=1e-4
+    )
+    assert two["model/Training_GAP"][23] == pytest.approx(
+      one["model/Training_GAP"][23], abs=1e-4
+    )
+
+
+def test_replicas_without_videos_change_nothing(tmp_path, data):
+  """45 videos in batches of 4 x 11: the last step has one video."""
+  common = (
+    "train",
+    f"--train_data_pattern={data}/video*.tfrecord",
+    *VIDEO_FLAGS,
+    "--num_epochs=1",
+  )
+  one, four = tmp_path / "one", tmp_path / "four"
+  run_on_cpus(tmp_path, 1, (*common, "--batch_size=44", f"--train_dir={one}"))
+  run_on_cpus(tmp_path, 4, (*common, "--batch_size=11", f"--train_dir={four}"))
+  assert train_dirs.latest_checkpoint(str(four)).endswith("-2")
+  assert_same_weights(one, four)
+
+
+def test_evaluation_and_prediction_on_several_devices(tmp_path, data):
+  """45 videos in batches of 22 on 3 devices: the last batch has one video."""
+  train_dir = f"--train_dir={tmp_path}/run"
+  in_process.run(
+    "train",
+    train_dir,
+    f"--train_data_pattern={data}/frame*.tfrecord",
+    *FRAME_FLAGS,
+    "--model=FrameLevelLogisticModel",
+    "--batch_size=6",
+  )
+  scores, lines = [], []
+  for number in (1, 3):
+    log, _ = run_on_cpus(
+      tmp_path,
+      number,
+      (
+        "eval",
+        train_dir,
+        f"--eval_data_pattern={data}/frame*.tfrecord",
+        "--run_once",
+        "--batch_size=22",
+      ),
+      (
+        "inference",
+        train_dir,
+        f"--input_data_pattern={data}/frame*.tfrecord",
+        f"--output_file={tmp_path}/{number}.csv",
+        "--batch_size=22",
+        "--top_k=6",
+      ),
+    )
+    assert f"Computing on {'one CPU' if number == 1 else '3 CPUs'}" in log
+    (path,) = (tmp_path / "run" / "eval").glob("metrics-*.json")
+    scores.append(json.loads(path.read_text()))
+    with open(tmp_path / f"{number}.csv") as file:
+      lines.append([line.replace(",", " ").split() for line in file])
+  assert scores[0]["num_examples"] == sum(SIZES)
+  for name in ("gap", "map", "avg_hit_at_one", "avg_perr", "avg_loss"):
+    assert scores[1][name] == pytest.approx(scores[0][name], abs=1e-5), name
+  assert len(lines[0]) == 1 + sum(SIZES)
+  # Only a single device's predictions are compiled by XLA: the last digit.
+  assert lines[0][0] == lines[1][0]
+  for one, other in zip(lines[0][1:], lines[1][1:], strict=True):
+    assert [one[0], *one[1::2]] == [other[0], *other[1::2]]  # id and classes
+    np.testing.assert_allclose(
+      np.array(one[2::2], float), np.array(other[2::2], float), atol=1e-5
+    )
+
+
+# --------------------------------------------------------------------------
+# Several machines
+
+
+class OneMachineForAll:
+  """training_batches, with the batches of all machines side by side."""
+
+  def __init__(self, num_workers):
+    self._num_workers = num_workers
+    self._training_batches = data_order.training_batches
+
+  def __call__(
+    self, reader, files, batch_size, *, skip_examples, worker, **settings
+  ):
+    assert (skip_examples, worker) == (0, 0)
+    parts = [
+      self._training_batches(
+        reader,
+        files,
+        batch_size // self._num_workers,
+        **{**settings, "num_workers": self._num_workers},
+        skip_examples=0,
+        worker=worker,
+      )
+      for worker in range(self._num_workers)
+    ]
+
+    def side_by_side():
+      iterators = [iter(part) for part in parts]
+      while batches := [b for it in iterators if (b := next(it, None))]:
+        yield {
+          name: tf.concat([batch[name] for batch in batches], axis=0)
+          for name in batches[0]
+        }
+
+    return tf.data.Dataset.from_generator(
+      side_by_side, output_signature=parts[0].element_spec
+    )
+
+
+@pytest.mark.parametrize("number", [pytest.param(2, marks=pytest.mark.slow), 3])
+def test_machines_equal_one_on_the_same_batches(
+  tmp_path, data, monkeypatch, number
+):
+  """Through train.py itself, stopped and resumed in between."""
+  flags = (
+    f"--train_dir={tmp_path}/run",
+    f"--train_data_pattern={data}/video*.tfrecord",
+    *VIDEO_FLAGS,
+    "--batch_size=4",
+    "--num_epochs=4",
+    "--clip_gradient_norm=0.05",
+  )
+  # All machines stop for the profile that one of them writes.
+  for more in (("--max_steps=9", "--profile_steps=3,5"), ()):
+    with workers(tmp_path, number, *flags, *more) as programs:
+      logs = [program.finish() for program in programs]
+    assert all(f"Computing on {number} machines" in log for log in logs)
+    assert all(f"batch size {4 * number}" in log for log in logs)
+
+  files = sorted(str(path) for path in data.glob("video*"))
+  monkeypatch.setattr(data_order, "training_batches", OneMachineForAll(number))
+  step = train.train(
+    str(tmp_path / "one"),
+    train_dirs.read_model_flags(str(tmp_path / "run")),
+    files,
+    Settings(
+      batch_size=4 * number,
+      base_learning_rate=0.01,
+      num_epochs=4,
+      clip_gradient_norm=0.05,
+    ),
+  )
+
+  assert train_dirs.latest_checkpoint(str(tmp_path / "run")).endswith(
+    f"-{step}"
+  )
+  assert_same_weights(tmp_path / "one", tmp_path / "run")
+  # Each video in each epoch.
+  state = checkpoint_values(tmp_path / "run")
+  assert state["examples_seen/.ATTRIBUTES/VARIABLE_VALUE"] == 4 * sum(SIZES)
+  # One event file a start, and one writer.
+  assert len(list((tmp_path / "run").glob("events.out.tfevents.*"))) == 2
+  assert all(
+    np.isfinite(v) for v in event_tags(tmp_path / "run")["label_loss"].values()
+  )
+  assert (tmp_path / "run" / "export" / f"step_{step}").is_dir()
+  assert (
+    len(list((tmp_path / "run").glob("plugins/profile/*/*.xplane.pb"))) == 1
+  )
+
+
+def endless(tmp_path, data) -> tuple[str, ...]:
+  return (
+    f"--train_dir={tmp_path}/run",
+    f"--train_data_pattern={data}/video*.tfrecord",
+    *VIDEO_FLAGS,
+    "--batch_size=4",
+    "--num_epochs=0",
+    "--export_model_steps=10",
+  )
+
+
+def test_a_machine_that_dies_ends_all_and_a_signal_saves_and_ends_all(
+  tmp_path, data
+):
+  flags = endless(tmp_path, data)
+  with workers(tmp_path, 2, *flags) as (chief, other):
+    chief.wait_for(
+      lambda: train_dirs.latest_checkpoint(str(tmp_path / "run")) is not None
+    )
+    other.send_signal(signal.SIGKILL)
+    began = time.monotonic()
+
+    assert chief.wait_for_end() == 1
+
+    assert time.monotonic() - began < 90
+    (line,) = [x for x in chief.log.splitlines() if x.startswith("ERROR: ")]
+    assert "lost one" in line
+    assert "Start the same command on all of them" in line
+    assert "Traceback" not in chief.log
+  saved = train_dirs.latest_checkpoint(str(tmp_path / "run"))
+  step = train_dirs.checkpoint_step(saved)
+
+  with workers(tmp_path, 2, *flags) as (chief, other):
+    other.wait_for_line("training step")
+    other.send_signal(signal.SIGTERM)
+
+    logs = [chief.finish(), other.finish()]
+
+  assert all(f"Going on from {saved}." in log for log in logs)
+  newest = train_dirs.latest_checkpoint(str(tmp_path / "run"))
+  last = train_dirs.checkpoint_step(newest)
+  assert last > step
+  assert all(f"Done at step {last}" in log for log in logs)
+
+
+def test_machines_with_other_flags_are_refused(tmp_path, data):
+  with workers(
+    tmp_path,
+    2,
+    *endless(tmp_path, data),
+    own_flags=lambda index: [f"--seed={index}"],
+  ) as programs:
+    logs = [program.finish(1) for program in programs]
+  assert all("the same flags" in log for log in logs)
+  assert train_dirs.latest_checkpoint(str(tmp_path / "run")) is None
+
+
+# --------------------------------------------------------------------------
+# Choosing
+
+
+@pytest.mark.parametrize(
+  "content",
+  [
+    "",
+    "{}",
+    '{"cluster": {"worker": ["a:1"]}, "task": {}}',
+    '{"cluster": {}, "task": {"type": "worker", "index": 0}}',
+  ],
+)
+def test_a_cluster_of_one_machine_is_none(content):
+  placement = distribution.choose(content, None)
+  assert (placement.num_workers, placement.num_replicas) == (1, 1)
+  assert placement.is_chief
+  assert placement.most([2.5, -1.0]) == [2.5, -1.0]
+
+
+@pytest.mark.parametrize(
+  ("content", "part"),
+  [
+    ('{"cluster": {"master": ["a:1"], "ps": ["b:1", "c:1"]}}', "'master'"),
+    ('{"cluster": {"worker": ["a:1", "b:1"], "ps": ["c:1"]}}', "'ps'"),
+    (
+      '{"cluster": {"worker": ["a:1", "b:1"]}, "task": {"index": 2}}',
+      "one of its 2",
+    ),
+    (
+      '{"cluster": {"worker": ["a:1", "b:1"]}, "task": {"type": "evaluator"}}',
+      "evaluator",
+    ),
+    ("a:1,b:1", "JSON"),
+    ('["a:1"]', "JSON"),
+    ('{"cluster": 3}', "JSON"),
+    ('{"cluster": {"worker": [1, 2]}}', "strings"),
+    ('{"cluster": {"worker": ["a:1", "b:1"]}, "task": {"index": "x"}}', "JSON"),
+  ],
+)
+def test_bad_clusters_are_refused(content, part):
+  with pytest.raises(errors.UserError, match="TF_CONFIG") as error:
+    distribution.choose(content, None)
+  assert part in str(error.value)

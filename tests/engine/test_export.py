@@ -1,0 +1,384 @@
+"""Tests of engine.export: SavedModels, and the thread that writes them."""
+
+import os
+import pickle
+import subprocess
+import sys
+import threading
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from conftest import PATIENCE_SECONDS, make_once
+from make_records import frame_record, video_record, write_records
+from saved_models import (
+  BATCH,
+  VIDEO_FLAGS,
+  predict,
+  randomize,
+  saved_predictions,
+)
+
+import models
+import readers
+from engine import data_order, export
+
+SIZES = (6, 2)
+COMMON_FLAGS = {
+  "feature_sizes": "6,2",
+  "max_frames": 10,
+  "label_loss": "CrossEntropyLoss",
+}
+BYTES_FLAGS = {
+  **COMMON_FLAGS,
+  "model": "LstmModel",
+  "feature_names": "rgb,audio",
+  "frame_features": True,
+  "num_classes": 25,
+  "lstm_cells": 4,
+}
+FLOATS_FLAGS = {
+  **COMMON_FLAGS,
+  "model": "DbofModel",
+  "feature_names": "rgb,audio",
+  "frame_features": True,
+  "num_classes": 5,
+  "iterations": 4,
+  "dbof_cluster_size": 8,
+  "dbof_hidden_size": 8,
+}
+CASES = {
+  # Name: flags, whether frames are bytes.
+  "video": (VIDEO_FLAGS, False),
+  "bytes": (BYTES_FLAGS, True),
+  "floats": (FLOATS_FLAGS, False),
+}
+
+# Runs where nothing but TensorFlow is to be found.
+SERVER = """
+import pickle
+import sys
+
+import tensorflow as tf
+
+requests = pickle.load(sys.stdin.buffer)
+answers = {}
+for name, (folder, records, batch) in requests.items():
+  signatures = tf.saved_model.load(folder).signatures
+  serve = signatures["serving_default"]
+  answers[name] = {
+    "together": serve(example_bytes=tf.constant(records)),
+    "alone": [serve(example_bytes=tf.constant([one])) for one in records],
+    "arrays": signatures["predict_arrays"](
+      **{key: tf.constant(value) for key, value in batch.items()}
+    ),
+  }
+answers = tf.nest.map_structure(lambda tensor: tensor.numpy(), answers)
+for module in ("models", "readers", "export_model", "startup"):
+  assert module not in sys.modules, module
+pickle.dump(answers, sys.stdout.buffer)
+"""
+
+
+def make_records(kind):
+  """Serialized records: four videos, one of which has its id as video_id."""
+  generator = np.random.default_rng(3)
+  records = []
+  # At frame level: shorter and longer than max_frames, and exactly as long.
+  for number, length in enumerate((7, 1, 14, 10)):
+    id_name = "video_id" if number == 1 else "id"
+    features = []
+    for size in SIZES:
+      if kind == "bytes":
+        features.append(
+          generator.integers(256, size=(length, size), dtype=np.uint8)
+        )
+      else:
+        features.append(generator.normal(size=(length, size)))
+    if kind == "video":
+      record = video_record(
+        f"video{number}",
+        id_name=id_name,
+        mean_rgb=features[0][0],
+        mean_audio=features[1][0],
+      )
+    else:
+      record = frame_record(
+        f"video{number}", id_name=id_name, rgb=features[0], audio=features[1]
+      )
+    records.append(record)
+  return records
+
+
+def kinds_of(model_flags, quantized):
+  """How each feature of a case is stored."""
+  num_features = len(model_flags["feature_names"].split(","))
+  return ["bytes" if quantized else "float"] * num_features
+
+
+def serve(folder) -> None:
+  """Asks a SavedModel of each of CASES; writes what `served` gives."""
+  requests, expected = {}, {}
+  for name, (model_flags, quantized) in CASES.items():
+    records = make_records(name)
+    path = write_records(folder / f"{name}.tfrecord", records)
+    model = models.build_model(model_flags, quantized)
+    randomize(model)
+    reader = readers.open_reader(model_flags, [path], with_labels=False)
+    batches = list(
+      data_order.evaluation_batches(
+        reader, [path], len(records), with_labels=False, num_readers=1
+      )
+    )
+    assert len(batches) == 1
+    expected[name] = predict(model, batches[0])
+
+    exporter = export.Exporter(model_flags, kinds_of(model_flags, quantized))
+    exporter.model.set_weights(model.get_weights())
+    saved_model = folder / name / "step_1"
+    exporter.save(str(saved_model))
+    assert os.listdir(folder / name) == ["step_1"]
+    batch = {
+      key: batches[0][key].numpy() for key in ("video_matrix", "num_frames")
+    }
+    requests[name] = (str(saved_model), records, batch)
+
+  elsewhere = folder / "elsewhere"
+  elsewhere.mkdir()
+  server = subprocess.run(
+    # -I: neither PYTHONPATH nor the current folder are searched.
+    [sys.executable, "-I", "-c", SERVER],
+    input=pickle.dumps(requests),
+    cwd=elsewhere,
+    env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
+    capture_output=True,
+    check=False,
+  )
+  assert server.returncode == 0, server.stderr.decode()
+  answers = pickle.loads(server.stdout)
+  (folder / "answers").write_bytes(pickle.dumps((answers, expected)))
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory):
+  """For each of CASES: answers of its SavedModel, and what they should be."""
+  folder = make_once(tmp_path_factory, "served", serve)
+  return pickle.loads((folder / "answers").read_bytes())
+
+
+# --------------------------------------------------------------------------
+# SavedModels
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_saved_model_answers_records_as_the_model_does(served, name):
+  answer = served[0][name]["together"]
+  expected = served[1][name]
+  top_k = min(20, CASES[name][0]["num_classes"])
+  assert set(answer) == {"video_id", "class_indexes", "predictions"}
+  assert answer["video_id"].tolist() == [
+    b"video0",
+    b"video1",
+    b"video2",
+    b"video3",
+  ]
+  assert answer["class_indexes"].dtype == np.int32
+  assert answer["class_indexes"].shape == (4, top_k)
+  assert answer["predictions"].shape == (4, top_k)
+  # The best first, each class's own probability.
+  best = -np.sort(-expected, axis=1)[:, :top_k]
+  np.testing.assert_allclose(answer["predictions"], best, atol=1e-6)
+  np.testing.assert_allclose(
+    np.take_along_axis(expected, answer["class_indexes"], axis=1),
+    answer["predictions"],
+    atol=1e-6,
+  )
+  assert all(len(set(row)) == top_k for row in answer["class_indexes"].tolist())
+  # The videos are told apart.
+  assert abs(expected[1:] - expected[0]).max(axis=1).min() > 1e-3
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_records_may_be_sent_together_or_alone(served, name):
+  together = served[0][name]["together"]
+  for video, alone in enumerate(served[0][name]["alone"]):
+    assert alone["video_id"].tolist() == [together["video_id"][video]]
+    np.testing.assert_allclose(
+      alone["predictions"][0], together["predictions"][video], atol=1e-6
+    )
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_saved_model_answers_batches_as_the_model_does(served, name):
+  answer = served[0][name]["arrays"]
+  assert list(answer) == ["predictions"]
+  np.testing.assert_allclose(answer["predictions"], served[1][name], atol=1e-6)
+
+
+@pytest.mark.parametrize(
+  ("name", "shape", "dtype", "top_k"),
+  [
+    ("video", [None, 8], "float32", 20),
+    ("bytes", [None, None, 8], "uint8", 20),
+    ("floats", [None, None, 8], "float32", 5),
+  ],
+)
+def test_signatures(tmp_path, name, shape, dtype, top_k):
+  model_flags, quantized = CASES[name]
+  export.Exporter(model_flags, kinds_of(model_flags, quantized)).save(
+    str(tmp_path / "export")
+  )
+  signatures = tf.saved_model.load(str(tmp_path / "export")).signatures
+  assert set(signatures) == {"serving_default", "predict_arrays"}
+
+  def described(specs):
+    return {
+      key: (spec.shape.as_list(), spec.dtype.name)
+      for key, spec in specs.items()
+    }
+
+  serving = signatures["serving_default"]
+  assert described(serving.structured_input_signature[1]) == {
+    "example_bytes": ([None], "string")
+  }
+  assert described(serving.structured_outputs) == {
+    "video_id": ([None], "string"),
+    "class_indexes": ([None, top_k], "int32"),
+    "predictions": ([None, top_k], "float32"),
+  }
+  arrays = signatures["predict_arrays"]
+  assert described(arrays.structured_input_signature[1]) == {
+    "video_matrix": (shape, dtype),
+    "num_frames": ([None], "int32"),
+  }
+  assert described(arrays.structured_outputs) == {
+    "predictions": ([None, model_flags["num_classes"]], "float32")
+  }
+
+
+# --------------------------------------------------------------------------
+# Exporter and BackgroundExporter
+
+
+@pytest.fixture
+def model():
+  """A model with random weights."""
+  model = models.build_model(VIDEO_FLAGS)
+  randomize(model)
+  return model
+
+
+@pytest.fixture
+def background_exporter(tmp_path):
+  """A BackgroundExporter and the gate that its thread waits at."""
+  exporter = export.BackgroundExporter(VIDEO_FLAGS, None, str(tmp_path))
+  gate = threading.Event()
+  # Longer than any test needs it shut; a mistake then fails, not hangs.
+  exporter._thread.submit(gate.wait, PATIENCE_SECONDS)
+  yield exporter, gate
+  gate.set()
+  exporter.close()
+
+
+def test_each_save_has_the_weights_of_its_time(tmp_path):
+  exporter = export.Exporter(VIDEO_FLAGS, False)
+  expected = []
+  for number in range(2):
+    randomize(exporter.model, seed=number)
+    expected.append(predict(exporter.model, BATCH))
+    exporter.save(str(tmp_path / f"step_{number}"))
+  assert abs(expected[1] - expected[0]).max() > 1e-3
+  for number in range(2):
+    np.testing.assert_allclose(
+      saved_predictions(tmp_path / f"step_{number}"),
+      expected[number],
+      atol=1e-6,
+    )
+
+
+def test_a_save_replaces_the_one_before(tmp_path):
+  exporter = export.Exporter(VIDEO_FLAGS, False)
+  for number in range(2):
+    randomize(exporter.model, seed=number)
+    exporter.save(str(tmp_path / "step_1"))
+  assert os.listdir(tmp_path) == ["step_1"]
+  np.testing.assert_allclose(
+    saved_predictions(tmp_path / "step_1"),
+    predict(exporter.model, BATCH),
+    atol=1e-6,
+  )
+
+
+def test_the_background_export_has_the_weights_of_the_call(
+  background_exporter, model, tmp_path
+):
+  exporter, gate = background_exporter
+  expected = predict(model, BATCH)
+  exporter.export(model, 3)
+  # Training goes on before the thread has begun.
+  randomize(model, seed=2)
+  assert abs(predict(model, BATCH) - expected).max() > 1e-3
+  gate.set()
+  exporter.close()
+  np.testing.assert_allclose(
+    saved_predictions(tmp_path / "export" / "step_3"), expected, atol=1e-6
+  )
+  # Nothing of the exporter's own reaches the model.
+  assert os.listdir(tmp_path / "export") == ["step_3"]
+
+
+def test_only_the_newest_export_is_kept(model, tmp_path):
+  exporter = export.BackgroundExporter(VIDEO_FLAGS, None, str(tmp_path))
+  (tmp_path / "export" / "step_1").mkdir(parents=True)
+  (tmp_path / "export" / "mine").mkdir()
+  for step in (5, 10):
+    randomize(model, seed=step)
+    exporter.export(model, step, final=True)
+  exporter.close()
+  assert sorted(os.listdir(tmp_path / "export")) == ["mine", "step_10"]
+  np.testing.assert_allclose(
+    saved_predictions(tmp_path / "export" / "step_10"),
+    predict(model, BATCH),
+    atol=1e-6,
+  )
+
+
+def test_an_export_is_left_out_while_one_is_written(
+  background_exporter, model, tmp_path
+):
+  exporter, gate = background_exporter
+  expected = predict(model, BATCH)
+  exporter.export(model, 1)
+  randomize(model, seed=2)
+  exporter.export(model, 2)  # returns at once
+  gate.set()
+  exporter.close()
+  assert os.listdir(tmp_path / "export") == ["step_1"]
+  np.testing.assert_allclose(
+    saved_predictions(tmp_path / "export" / "step_1"), expected, atol=1e-6
+  )
+
+
+def test_the_final_export_is_waited_for(background_exporter, model, tmp_path):
+  exporter, gate = background_exporter
+  exporter.export(model, 1)
+  randomize(model, seed=2)
+  opener = threading.Timer(0.2, gate.set)
+  opener.start()
+  exporter.export(model, 2, final=True)
+  exporter.close()
+  opener.join()
+  assert os.listdir(tmp_path / "export") == ["step_2"]
+  np.testing.assert_allclose(
+    saved_predictions(tmp_path / "export" / "step_2"),
+    predict(model, BATCH),
+    atol=1e-6,
+  )
+
+
+def test_close_tells_that_an_export_failed(model, tmp_path):
+  (tmp_path / "export").write_text("in the way")
+  exporter = export.BackgroundExporter(VIDEO_FLAGS, None, str(tmp_path))
+  exporter.export(model, 1)
+  with pytest.raises(tf.errors.OpError, match="export"):
+    exporter.close()

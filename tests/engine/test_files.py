@@ -1,0 +1,267 @@
+"""Tests of engine.files."""
+
+import errno
+import os
+
+import pytest
+import tensorflow as tf
+from conftest import folder_content
+
+import errors
+from engine import files
+from engine.files import write_json, written_aside
+
+
+def test_a_file_is_replaced_when_it_is_whole(tmp_path):
+  path = tmp_path / "predictions.csv"
+  path.write_text("old")
+  with written_aside(str(path)) as aside:
+    assert os.path.dirname(aside) == str(tmp_path)
+    with open(aside, "w") as file:
+      file.write("new")
+    assert path.read_text() == "old"
+  assert folder_content(tmp_path) == {"predictions.csv": b"new"}
+
+
+def test_a_new_file_is_not_there_before_it_is_whole(tmp_path):
+  path = tmp_path / "a" / "b" / "predictions.csv"
+  with written_aside(str(path)) as aside:
+    with open(aside, "w") as file:
+      file.write("new")
+    assert not path.exists()
+  assert folder_content(tmp_path) == {"a/b/predictions.csv": b"new"}
+
+
+def test_a_file_in_the_current_folder(tmp_path, monkeypatch):
+  monkeypatch.chdir(tmp_path)
+  with (
+    written_aside("predictions.csv") as aside,
+    open(aside, "w") as file,
+  ):
+    file.write("new")
+  assert folder_content(tmp_path) == {"predictions.csv": b"new"}
+
+
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
+def test_a_file_stays_as_it_was_if_writing_fails(tmp_path, error):
+  path = tmp_path / "predictions.csv"
+  path.write_text("old")
+
+  def fail():
+    with written_aside(str(path)) as aside:
+      with open(aside, "w") as file:
+        file.write("half")
+      raise error
+
+  with pytest.raises(error):
+    fail()
+  assert folder_content(tmp_path) == {"predictions.csv": b"old"}
+
+
+def test_a_failure_before_anything_is_written(tmp_path):
+  def fail():
+    with written_aside(str(tmp_path / "new")):
+      raise RuntimeError
+
+  with pytest.raises(RuntimeError):
+    fail()
+  assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("ending", ["", "/"])
+def test_a_folder_is_replaced_when_it_is_whole(tmp_path, ending):
+  folder = tmp_path / "step_1"
+  folder.mkdir()
+  (folder / "saved_model.pb").write_text("old")
+  with written_aside(f"{folder}{ending}") as aside:
+    os.makedirs(f"{aside}/inner")
+    with open(f"{aside}/inner/new", "w") as file:
+      file.write("new")
+    assert folder_content(folder) == {"saved_model.pb": b"old"}
+  assert folder_content(tmp_path) == {"step_1/inner/new": b"new"}
+  assert list(tmp_path.iterdir()) == [folder]
+
+
+def test_a_folder_stays_as_it_was_if_writing_fails(tmp_path):
+  folder = tmp_path / "step_1"
+  folder.mkdir()
+  (folder / "saved_model.pb").write_text("old")
+
+  def fail():
+    with written_aside(str(folder)) as aside:
+      os.makedirs(f"{aside}/inner")
+      with open(f"{aside}/inner/new", "w") as file:
+        file.write("half")
+      raise RuntimeError
+
+  with pytest.raises(RuntimeError):
+    fail()
+  assert folder_content(tmp_path) == {"step_1/saved_model.pb": b"old"}
+  assert list(tmp_path.iterdir()) == [folder]
+
+
+def write_new(path):
+  with open(path, "w") as file:
+    file.write("new")
+
+
+@pytest.mark.parametrize("make", [os.makedirs, write_new])
+def test_a_folder_of_the_user_is_never_replaced(tmp_path, make):
+  thesis = tmp_path / "thesis"
+  thesis.mkdir()
+  (thesis / "thesis.tex").write_text("mine")
+  with (
+    pytest.raises(errors.UserError, match="thesis, a folder with other files"),
+    written_aside(str(thesis)) as aside,
+  ):
+    make(aside)
+  assert list(folder_content(tmp_path)) == ["thesis/thesis.tex"]
+
+
+def test_a_file_never_replaces_a_saved_model(tmp_path):
+  folder = tmp_path / "step_1"
+  folder.mkdir()
+  (folder / "saved_model.pb").write_text("old")
+  with (
+    pytest.raises(errors.UserError, match="step_1, a folder"),
+    written_aside(str(folder)) as aside,
+    open(aside, "w") as file,
+  ):
+    file.write("new")
+  assert list(folder_content(tmp_path)) == ["step_1/saved_model.pb"]
+
+
+def test_write_json(tmp_path):
+  write_json(str(tmp_path / "content.json"), {"a": 1, "b": [0.5]})
+  assert (tmp_path / "content.json").read_text() == (
+    '{\n  "a": 1,\n  "b": [\n    0.5\n  ]\n}\n'
+  )
+
+
+def test_json_that_cannot_be_written_leaves_the_old(tmp_path):
+  path = str(tmp_path / "content.json")
+  write_json(path, {"a": 1})
+  with pytest.raises(TypeError):
+    write_json(path, {"a": object()})
+  assert folder_content(tmp_path) == {"content.json": b'{\n  "a": 1\n}\n'}
+
+
+# --------------------------------------------------------------------------
+# Folders
+
+
+def make_folder(folder, name):
+  """A folder with one file of this name."""
+  folder.mkdir()
+  (folder / name).write_text(name)
+  return str(folder)
+
+
+@pytest.mark.parametrize("is_there", [False, True])
+def test_a_folder_takes_the_place_of_an_empty_one(tmp_path, is_there):
+  new = make_folder(tmp_path / "new", "a")
+  if is_there:
+    (tmp_path / "place").mkdir()
+  files.put_in_place(new, str(tmp_path / "place"))
+  assert folder_content(tmp_path) == {"place/a": b"a"}
+
+
+def test_a_folder_with_files_is_not_replaced_unasked(tmp_path):
+  new = make_folder(tmp_path / "new", "a")
+  old = make_folder(tmp_path / "place", "b")
+  with pytest.raises(files.FOLDER_EXISTS_ERRORS):
+    files.put_in_place(new, old)
+  assert folder_content(tmp_path) == {"new/a": b"a", "place/b": b"b"}
+
+
+def test_an_old_folder_stays_if_the_new_one_cannot_be_renamed(
+  tmp_path, monkeypatch
+):
+  new = make_folder(tmp_path / "new", "a")
+  old = make_folder(tmp_path / "place", "b")
+  rename = tf.io.gfile.rename
+
+  def rename_others(source, path, overwrite=False):
+    if source == new:
+      raise tf.errors.PermissionDeniedError(None, None, "not this one")
+    rename(source, path, overwrite)
+
+  monkeypatch.setattr(tf.io.gfile, "rename", rename_others)
+  with pytest.raises(tf.errors.PermissionDeniedError):
+    files.replace_folder(new, old)
+  assert folder_content(tmp_path) == {"new/a": b"a", "place/b": b"b"}
+  assert sorted(os.listdir(tmp_path)) == ["new", "place"]
+
+
+def test_the_folder_of_a_faster_process_stays(tmp_path, monkeypatch):
+  new = make_folder(tmp_path / "new", "a")
+  old = make_folder(tmp_path / "place", "b")
+  rename = tf.io.gfile.rename
+
+  def rename_slowly(source, path, overwrite=False):
+    rename(source, path, overwrite)
+    if source == old:
+      make_folder(tmp_path / "place", "c")
+
+  monkeypatch.setattr(tf.io.gfile, "rename", rename_slowly)
+  with pytest.raises(files.FOLDER_EXISTS_ERRORS):
+    files.replace_folder(new, old)
+  assert folder_content(tmp_path) == {"new/a": b"a", "place/c": b"c"}
+
+
+# --------------------------------------------------------------------------
+# Flushing
+
+
+@pytest.fixture
+def flushed(monkeypatch):
+  """The inodes given to fsync, in order; each call does its work."""
+  inodes = []
+  fsync = os.fsync
+
+  def record(descriptor):
+    inodes.append(os.fstat(descriptor).st_ino)
+    fsync(descriptor)
+
+  monkeypatch.setattr(os, "fsync", record)
+  return inodes
+
+
+def test_a_file_and_its_folder_are_flushed(tmp_path, flushed):
+  path = tmp_path / "predictions.csv"
+  with written_aside(str(path)) as aside:
+    write_new(aside)
+  assert flushed == [path.stat().st_ino, tmp_path.stat().st_ino]
+
+
+def test_everything_in_a_folder_is_flushed_before_the_folder(tmp_path, flushed):
+  folder = tmp_path / "step_1"
+  with written_aside(str(folder)) as aside:
+    os.makedirs(f"{aside}/inner")
+    write_new(f"{aside}/inner/new")
+  assert set(flushed[:2]) == {
+    (folder / "inner").stat().st_ino,
+    (folder / "inner" / "new").stat().st_ino,
+  }
+  assert flushed[2:] == [folder.stat().st_ino, tmp_path.stat().st_ino]
+
+
+@pytest.mark.parametrize(
+  ("number", "is_fatal"), [(errno.EINVAL, False), (errno.EIO, True)]
+)
+def test_only_a_write_that_may_be_lost_is_an_error(
+  tmp_path, monkeypatch, number, is_fatal
+):
+  def fail(descriptor):
+    raise OSError(number, "fsync failed")
+
+  path = tmp_path / "content.json"
+  path.write_text("old")
+  monkeypatch.setattr(os, "fsync", fail)
+  if is_fatal:
+    with pytest.raises(OSError, match="fsync failed"):
+      write_json(str(path), {})
+    assert folder_content(tmp_path) == {"content.json": b"old"}
+  else:
+    write_json(str(path), {})
+    assert folder_content(tmp_path) == {"content.json": b"{}\n"}

@@ -1,0 +1,131 @@
+"""Tests of engine.optimizers: names, settings, weight decay, private API."""
+
+import re
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import errors
+from engine import optimizers
+
+
+@pytest.mark.parametrize(
+  ("name", "expected"),
+  [
+    ("AdamOptimizer", keras.optimizers.Adam),
+    ("GradientDescentOptimizer", keras.optimizers.SGD),
+    ("MomentumOptimizer", keras.optimizers.SGD),
+    ("RMSPropOptimizer", keras.optimizers.RMSprop),
+    ("AdagradOptimizer", keras.optimizers.Adagrad),
+    ("AdadeltaOptimizer", keras.optimizers.Adadelta),
+    ("FtrlOptimizer", keras.optimizers.Ftrl),
+    ("Adam", keras.optimizers.Adam),
+    ("AdamW", keras.optimizers.AdamW),
+    ("SGD", keras.optimizers.SGD),
+    ("RMSprop", keras.optimizers.RMSprop),
+    ("Lion", keras.optimizers.Lion),
+  ],
+)
+def test_optimizer_names(name, expected):
+  assert type(optimizers.make_optimizer(name)) is expected
+
+
+def test_optimizer_settings_are_the_starters():
+  for name in ("Adam", "AdamOptimizer"):
+    adam = optimizers.make_optimizer(name)
+    assert adam.epsilon == 1e-8
+    assert (adam.beta_1, adam.beta_2) == (0.9, 0.999)
+  assert optimizers.make_optimizer("MomentumOptimizer").momentum == 0.9
+  assert optimizers.make_optimizer("GradientDescentOptimizer").momentum == 0.0
+  # TensorFlow 1's defaults.
+  rmsprop = optimizers.make_optimizer("RMSPropOptimizer")
+  assert (rmsprop.rho, rmsprop.momentum) == (0.9, 0.0)
+  adagrad = optimizers.make_optimizer("AdagradOptimizer")
+  assert adagrad.initial_accumulator_value == 0.1
+
+
+def optimizer_error(name):
+  with pytest.raises(errors.UserError) as caught:
+    optimizers.make_optimizer(name)
+  return str(caught.value)
+
+
+@pytest.mark.parametrize(
+  "name",
+  # The last one is a class, but no optimizer without another one.
+  ["NoSuch", "Optimizer", "adam", "get", "", "LossScaleOptimizer"],
+)
+def test_unknown_optimizer(name):
+  text = optimizer_error(name)
+  assert f"received {name!r}" in text
+  for known in ("Adam", "SGD", "RMSprop", "Adagrad"):
+    assert re.search(rf"\b{known}\b", text)
+
+
+def test_all_optimizers_of_the_error_message_can_be_made():
+  listed = optimizer_error("NoSuch").split("There are: ")[1].rstrip(".")
+  for name in listed.split(", "):
+    assert type(optimizers.make_optimizer(name)).__name__ == name
+
+
+# --------------------------------------------------------------------------
+# Weight decay
+
+
+def make_model():
+  inputs = keras.Input((3,))
+  hidden = keras.layers.Dense(4, name="hidden")(inputs)
+  hidden = keras.layers.BatchNormalization(name="bn")(hidden)
+  return keras.Model(inputs, keras.layers.Dense(2, name="last")(hidden))
+
+
+@pytest.mark.parametrize("name", ["AdamOptimizer", "AdamW", "SGD"])
+def test_weight_decay_by_hand(name):
+  model = make_model()
+  for variable in model.trainable_variables:
+    variable.assign(tf.ones_like(variable.value) * 2.0)
+  optimizer = optimizers.build_optimizer(name, model, weight_decay=0.1)
+  optimizer.learning_rate.assign(0.5)
+  zeros = [tf.zeros_like(v.value) for v in model.trainable_variables]
+  optimizer.apply(zeros, model.trainable_variables)
+  for variable in model.trainable_variables:
+    decayed = variable.name == "kernel"
+    # 2 - 0.5 * 0.1 * 2, for kernels alone.
+    np.testing.assert_allclose(
+      variable.numpy(), 1.9 if decayed else 2.0, err_msg=variable.path
+    )
+
+
+def test_without_weight_decay_nothing_changes():
+  model = make_model()
+  before = [variable.numpy() for variable in model.trainable_variables]
+  optimizer = optimizers.build_optimizer("AdamW", model, weight_decay=0.0)
+  optimizer.learning_rate.assign(0.5)
+  zeros = [tf.zeros_like(v.value) for v in model.trainable_variables]
+  optimizer.apply(zeros, model.trainable_variables)
+  for variable, old in zip(model.trainable_variables, before, strict=True):
+    np.testing.assert_array_equal(variable.numpy(), old)
+
+
+# --------------------------------------------------------------------------
+# Keras's private API
+
+
+def test_keras_still_sums_gradients_where_this_project_leaves_it_out():
+  """If this fails, see how Keras's optimizer now sums over replicas."""
+  optimizer = keras.optimizers.SGD(learning_rate=1.0)
+  called = []
+
+  def record(pairs):
+    called.append(pairs)
+    return pairs
+
+  assert callable(optimizer._all_reduce_sum_gradients)
+  optimizer._all_reduce_sum_gradients = record
+  variable = keras.Variable(tf.ones([2]))
+  optimizer.build([variable])
+  optimizer.apply([tf.ones([2])], [variable])
+  assert len(called) == 1
+  np.testing.assert_array_equal(variable.numpy(), [0.0, 0.0])

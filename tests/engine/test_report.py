@@ -1,0 +1,123 @@
+"""Tests of engine.report: events, and what is refused."""
+
+import fcntl
+import os
+import re
+import struct
+import sys
+import termios
+import types
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from absl import logging
+from conftest import event_tags
+
+import errors
+from engine.report import Reporter
+from engine.settings import Settings
+
+
+def test_a_histogram_of_numbers_that_hardly_differ(tmp_path):
+  # Moving variances do so after a first step.
+  weights = keras.Variable(np.float32([1.0, np.nextafter(np.float32(1), 2)]))
+  reporter = Reporter(str(tmp_path), Settings(1, 0.1), 10, "MyModel")
+  reporter.histograms(types.SimpleNamespace(variables=[weights]), 3)
+  reporter.close()
+  (buckets,) = event_tags(tmp_path)[weights.path].values()
+  assert buckets[:, 2].sum() == 2
+
+
+@pytest.mark.parametrize("wrong", [-0.01, 1.5])
+def test_predictions_that_are_no_probabilities_are_refused(tmp_path, wrong):
+  reporter = Reporter(str(tmp_path), Settings(1, 0.1), 10, "MyModel")
+  predictions = tf.constant([[0.5, wrong], [0.2, 1.0]])
+  labels = tf.constant([[True, False], [False, False]])
+  # The loss of such predictions is NaN: that must not be what is reported.
+  reporter.report(
+    1, 2, 3.0, ({"label_loss": tf.constant(np.nan)}, predictions, labels)
+  )
+  with pytest.raises(errors.UserError, match="logits") as error:
+    reporter.wait()
+  assert f"{wrong:.3g}" in str(error.value)
+  assert "MyModel" in str(error.value)
+  assert "learning_rate" not in str(error.value)
+
+
+def reported(tmp_path, step, loss, predictions=0.5, **settings) -> Reporter:
+  """A Reporter after a step with this loss."""
+  reporter = Reporter(
+    str(tmp_path), Settings(1, 0.1, **settings), 1000, "MyModel"
+  )
+  reporter.report(
+    step,
+    step,
+    3.0,
+    (
+      {"label_loss": tf.constant(loss)},
+      tf.fill([2, 3], predictions),
+      tf.constant([[True, False, False]] * 2),
+    ),
+  )
+  return reporter
+
+
+def test_a_loss_that_is_not_finite_at_first(tmp_path):
+  # No learning rate has had an effect yet.
+  reporter = reported(tmp_path, 1, np.nan)
+  with pytest.raises(errors.UserError, match="nan at step 1, with") as error:
+    reporter.wait()
+  assert "learning_rate" not in str(error.value)
+  assert "logarithm of 0" in str(error.value)
+
+
+def test_a_loss_that_is_not_finite_later(tmp_path):
+  reporter = reported(tmp_path, 12, np.inf)
+  with pytest.raises(errors.UserError, match="inf at step 12") as error:
+    reporter.wait()
+  assert "a smaller --base_learning_rate" in str(error.value)
+
+
+@pytest.mark.parametrize("columns", [60, 80, 120, 0])
+def test_the_bar_fits_the_terminal(tmp_path, monkeypatch, columns):
+  leader, follower = os.openpty()
+  fcntl.ioctl(
+    follower, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0)
+  )
+  with os.fdopen(follower, "w") as terminal:
+    monkeypatch.setattr(sys, "stderr", terminal)
+    reporter = reported(tmp_path, 1, 1567.79)
+    reporter.wait()
+    reporter.report(
+      900,
+      900,
+      12345.0,
+      (
+        {"label_loss": tf.constant(12.3)},
+        tf.zeros([1, 3]),
+        tf.constant([[True, False, False]]),
+      ),
+    )
+    reporter.wait()
+    # What goes before each line of the log.
+    record = logging.get_absl_logger().makeRecord("", 20, "", 1, "", (), None)
+    assert logging.get_absl_handler().filter(record)
+    reporter.close()
+    assert (
+      logging.get_absl_handler().filters.count(reporter._end_bar_before) == 0
+    )
+  shown = os.read(leader, 10000).decode()
+  os.close(leader)
+  # The log's line begins a line, and the bar ends only once.
+  assert shown.endswith("\r\n")
+  assert shown.count("\n") == 1
+  first, second = shown.rstrip("\r\n").lstrip("\r").split("\r")
+  for bar in (first, second):
+    assert len(bar) < (columns or 200)
+    assert re.match(r"\[=* *\] epoch 1 step \d+ \| \d+(/s| videos/s) \|", bar)
+  assert len(second) >= len(first)
+  if columns in (0, 120):
+    assert second.startswith(f"[===={16 * ' '}] epoch 1 step 900 | 12345 vid")
+    assert second.endswith(" left")

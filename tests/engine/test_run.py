@@ -1,0 +1,268 @@
+"""Tests of engine.run: exact resuming, averages, what is kept."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from conftest import (
+  assert_same_state,
+  checkpoint_steps,
+  checkpoint_values,
+  event_tags,
+  load_model,
+)
+from make_records import video_record, write_records
+from tiny_runs import TINY_FLAGS, TINY_FRAME_FLAGS, train_tiny
+
+import errors
+import models
+from engine import loop
+from engine import train_dir as train_dirs
+
+RESUMED = {
+  "logistic": ("tiny_files", TINY_FLAGS, {"xla": True}),
+  "momentum": (
+    "tiny_files",
+    {**TINY_FLAGS, "model": "MoeModel", "moe_num_mixtures": 2},
+    {"optimizer": "MomentumOptimizer", "learning_rate_decay_examples": 17},
+  ),
+  "random frames and batch normalisation": (
+    "tiny_frame_files",
+    {
+      **TINY_FRAME_FLAGS,
+      "model": "DbofModel",
+      "iterations": 3,
+      "dbof_cluster_size": 4,
+      "dbof_hidden_size": 3,
+    },
+    {},
+  ),
+  "mixed videos and averaged weights": (
+    "tiny_files",
+    TINY_FLAGS,
+    {"mixup_alpha": 0.4, "ema_decay": 0.9},
+  ),
+  "warm-up, weight decay and a joint norm": (
+    "tiny_files",
+    TINY_FLAGS,
+    {
+      "warmup_examples": 20,
+      "weight_decay": 0.1,
+      "clip_global_norm": 0.5,
+    },
+  ),
+  "segments": (
+    "tiny_segment_files",
+    TINY_FRAME_FLAGS,
+    {"segment_labels": True},
+  ),
+}
+
+
+@pytest.mark.parametrize("name", RESUMED)
+def test_resumed_run_equals_the_uninterrupted_one(request, tmp_path, name):
+  files, model_flags, settings = RESUMED[name]
+  files = request.getfixturevalue(files)
+  settings = {**settings, "num_epochs": 3, "seed": 7}
+  # 66 examples in batches of 5 are 14 steps. Step 5 ends in the second epoch;
+  # step 9 ends in the third.
+  whole, parts = tmp_path / "whole", tmp_path / "parts"
+  assert train_tiny(whole, files, model_flags, **settings) == 14
+  for max_steps in (5, 9):
+    train_tiny(parts, files, model_flags, **settings, max_steps=max_steps)
+  assert checkpoint_steps(parts) == {5, 9}
+  assert train_tiny(parts, files, model_flags, **settings) == 14
+  assert_same_state(whole / "model.ckpt-14", parts / "model.ckpt-14")
+
+
+class StopAfter:
+  """A StopSignal that comes after some looks at it."""
+
+  def __init__(self, looks):
+    self._looks = looks
+
+  def __enter__(self):
+    return self
+
+  def __exit__(self, *unused_exception):
+    pass
+
+  @property
+  def received(self):
+    self._looks -= 1
+    return "SIGTERM" if self._looks == 0 else None
+
+
+def test_a_stopped_run_keeps_the_end_of_its_cosine(
+  tiny_files, tmp_path, monkeypatch
+):
+  settings = {
+    "learning_rate_schedule": "cosine",
+    "num_epochs": 3,
+    "export_model_steps": 3,
+  }
+  whole, parts = tmp_path / "whole", tmp_path / "parts"
+  train_tiny(whole, tiny_files, **settings)
+  with monkeypatch.context() as patch:
+    patch.setattr(loop, "StopSignal", lambda: StopAfter(2))
+    assert 0 < train_tiny(parts, tiny_files, **settings) < 14
+  # Were the end planned again, it would be that of five epochs.
+  settings["num_epochs"] = 5
+  assert train_tiny(parts, tiny_files, **settings, max_steps=12) == 12
+  assert_same_state(whole / "model.ckpt-12", parts / "model.ckpt-12")
+  rates = event_tags(whole)["learning_rate"]
+  # Before the last step, 65 of 66 examples were seen.
+  assert rates[14] == pytest.approx(
+    0.005 * (1 + np.cos(np.pi * 65 / 66)), rel=1e-4
+  )
+
+
+def test_a_cosine_needs_an_end(tiny_files, tmp_path):
+  with pytest.raises(errors.UserError, match="--num_epochs nor --max_steps"):
+    train_tiny(
+      tmp_path,
+      tiny_files,
+      learning_rate_schedule="cosine",
+      num_epochs=0,
+    )
+
+
+def test_averages_by_hand(tiny_files, tmp_path):
+  settings = {"ema_decay": 0.6, "export_model_steps": 1, "keep_checkpoints": 0}
+  train_tiny(tmp_path, tiny_files, **settings, max_steps=12)
+  average = None
+  for step in range(1, 13):
+    path = str(tmp_path / f"model.ckpt-{step}")
+    model = models.build_model(TINY_FLAGS)
+    tf.train.Checkpoint(model=model).restore(path).expect_partial()
+    weights = model.trainable_variables[0].numpy()
+    found = checkpoint_values(path)["average/0/.ATTRIBUTES/VARIABLE_VALUE"]
+    if average is not None:
+      # The decay grows to 0.6 as the average gets to know more steps.
+      decay = min(0.6, step / (9.0 + step))
+      average = decay * average + (1 - decay) * weights
+      np.testing.assert_allclose(found, average, atol=1e-6)
+    average = found
+    # They are what is evaluated.
+    train_dirs.load_weights(model, path)
+    np.testing.assert_array_equal(model.trainable_variables[0].numpy(), found)
+    assert np.abs(found - weights).max() > 1e-5
+
+
+def test_averages_are_exported(tiny_files, tmp_path):
+  train_tiny(tmp_path, tiny_files, ema_decay=0.9, max_steps=6)
+  model = models.build_model(TINY_FLAGS)
+  train_dirs.load_weights(model, str(tmp_path / "model.ckpt-6"))
+  batch = {
+    "video_matrix": np.random.default_rng(3).normal(size=(4, 7)),
+    "num_frames": np.ones(4, np.int32),
+  }
+  batch["video_matrix"] = batch["video_matrix"].astype(np.float32)
+  exported = tf.saved_model.load(str(tmp_path / "export" / "step_6"))
+  signature = exported.signatures["predict_arrays"]
+  np.testing.assert_allclose(
+    signature(**{name: tf.constant(value) for name, value in batch.items()})[
+      "predictions"
+    ],
+    model(batch)["predictions"],
+    atol=1e-6,
+  )
+
+
+def test_averages_may_begin_and_end_with_any_part_of_a_run(
+  tiny_files, tmp_path
+):
+  name = "average/0/.ATTRIBUTES/VARIABLE_VALUE"
+  train_tiny(tmp_path, tiny_files, max_steps=4)
+  assert name not in checkpoint_values(tmp_path)
+  plain = load_model(tmp_path).trainable_variables[0].numpy()
+  # A step of length 0 after the average began at the restored weights.
+  train_tiny(
+    tmp_path,
+    tiny_files,
+    ema_decay=0.9,
+    base_learning_rate=0.0,
+    max_steps=5,
+  )
+  np.testing.assert_allclose(checkpoint_values(tmp_path)[name], plain)
+  train_tiny(tmp_path, tiny_files, max_steps=6)
+  assert name not in checkpoint_values(tmp_path)
+
+
+def test_the_seed_decides_the_run(tiny_files, tmp_path):
+  for name, seed in [("a", 1), ("b", 1), ("c", 2)]:
+    train_tiny(tmp_path / name, tiny_files, seed=seed, num_epochs=1)
+  assert_same_state(tmp_path / "a", tmp_path / "b")
+  weights = [
+    load_model(tmp_path / name).get_layer("fully_connected").get_weights()[0]
+    for name in "ac"
+  ]
+  assert np.abs(weights[0] - weights[1]).max() > 0.01
+
+
+def test_finished_run_goes_on_with_more_epochs(tiny_files, tmp_path):
+  assert train_tiny(tmp_path / "parts", tiny_files, num_epochs=1) == 5
+  assert train_tiny(tmp_path / "parts", tiny_files, num_epochs=3) == 14
+
+
+def test_other_data_is_read_from_its_beginning(
+  tiny_files, tiny_vectors, tmp_path
+):
+  other = write_records(
+    tmp_path / "other",
+    [
+      video_record(
+        f"other{number}", [1], mean_rgb=[1.0] * 4, mean_audio=[number] * 3
+      )
+      for number in np.arange(8.0)
+    ],
+  )
+  train_dir = tmp_path / "model"
+  assert train_tiny(train_dir, tiny_files, num_epochs=1) == 5
+  # Twice 8 videos in batches of 5.
+  assert train_tiny(train_dir, [other], num_epochs=2) == 9
+  values = checkpoint_values(train_dir)
+  assert values["examples_seen/.ATTRIBUTES/VARIABLE_VALUE"] == 22 + 16
+
+
+@pytest.mark.parametrize(
+  ("keep", "expected"), [(0, {2, 4, 6, 8, 9}), (1, {9}), (3, {6, 8, 9})]
+)
+def test_keep_checkpoints(tiny_files, tmp_path, keep, expected):
+  # Those of the first part of the run count as well.
+  for max_steps in (5, 9):
+    train_tiny(
+      tmp_path,
+      tiny_files,
+      export_model_steps=2,
+      keep_checkpoints=keep,
+      max_steps=max_steps,
+    )
+  if not keep:
+    expected = expected | {5}
+  assert checkpoint_steps(tmp_path) == expected
+
+
+@pytest.mark.parametrize("max_steps", [1, 2, 3])
+def test_no_checkpoint_of_a_diverged_model(tiny_files, tmp_path, max_steps):
+  # Weights get infinite in a step or two, the loss follows a step later.
+  message = ""
+  try:
+    train_tiny(
+      tmp_path,
+      tiny_files,
+      base_learning_rate=3e38,
+      optimizer="SGD",
+      clip_gradient_norm=0.0,
+      max_steps=max_steps,
+      export_model_steps=1,
+      keep_checkpoints=0,
+    )
+  except errors.UserError as error:
+    message = str(error)
+  saved = checkpoint_steps(tmp_path)
+  assert "diverged" in message or saved == set(range(1, max_steps + 1))
+  for step in saved:
+    values = checkpoint_values(tmp_path / f"model.ckpt-{step}")
+    for name, value in values.items():
+      if value.dtype.kind == "f":
+        assert np.isfinite(value).all(), f"{name} after step {step}"

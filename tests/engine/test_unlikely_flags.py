@@ -1,0 +1,150 @@
+"""Tests of engine.unlikely_flags: warnings, and where there is none."""
+
+import in_process
+import pytest
+from absl import logging
+from conftest import assert_names
+from make_records import segment_record, video_record, write_records
+
+from data_tools import sample_data
+from engine import data_order, unlikely_flags
+from engine.settings import Settings
+
+
+@pytest.fixture
+def shown(monkeypatch):
+  """The warnings so far."""
+  texts = []
+  monkeypatch.setattr(
+    logging, "warning", lambda text, *values: texts.append(text % values)
+  )
+  return texts
+
+
+@pytest.mark.parametrize(
+  ("num_videos", "settings", "replicas", "expected"),
+  [
+    (100, {}, 1, "takes 1 step: a batch has 1024 videos, the data only about"),
+    (
+      100,
+      {},
+      1,
+      "only about 100. Type a smaller --batch_size, such as --",
+    ),
+    (100, {}, 1, "--batch_size=10."),
+    (400, {}, 1, "takes 2 steps: "),
+    (5, {}, 1, "--batch_size=1."),
+    (600, {}, 4, "takes 1 step: a batch has 4096 videos"),
+    (600, {}, 4, "--batch_size=15."),
+    (600, {"accumulate_steps": 2, "num_epochs": 3}, 1, "has 2048 videos"),
+    (100, {"max_steps": 5}, 1, "takes 1 step: "),
+    (100, {"num_epochs": None, "max_steps": 2}, 1, None),
+    # What somebody asked for.
+    (100, {"max_steps": 1}, 1, None),
+    (10**6, {"max_steps": 1}, 1, None),
+    # Real data, and a small one with a batch that fits.
+    (5 * 10**6, {}, 8, None),
+    (100, {"batch_size": 32}, 1, None),
+    (1024, {"num_epochs": 1}, 1, None),
+    (600, {}, 1, None),  # three steps
+    (100, {"num_epochs": None}, 1, None),  # no end
+  ],
+)
+def test_a_run_of_a_step_or_two(
+  shown, num_videos, settings, replicas, expected
+):
+  given = {"batch_size": 1024, "base_learning_rate": 0.01, **settings}
+  unlikely_flags.warn_of_short_run(num_videos, Settings(**given), replicas)
+  assert len(shown) == bool(expected)
+  assert (expected or "") in "".join(shown)
+
+
+@pytest.mark.parametrize(
+  ("largest", "num_classes", "warns"),
+  [
+    (4, 3862, True),
+    (192, 3862, True),
+    (193, 3862, False),
+    (3861, 3862, False),
+    (4, 5, False),
+    (0, 5, False),
+    (None, 3862, False),  # records without labels
+  ],
+)
+def test_far_more_classes_than_labels(shown, largest, num_classes, warns):
+  survey = data_order.Survey(1000, 64, largest)
+  unlikely_flags.warn_of_few_classes(survey, num_classes)
+  expected = (
+    f"All labels of the first 64 videos are below {(largest or 0) + 1}, but the"
+    f" model has {num_classes} classes. If your data has fewer, type"
+    f" --num_classes={(largest or 0) + 1}."
+  )
+  assert shown == ([expected] if warns else [])
+
+
+# --------------------------------------------------------------------------
+# By the command line
+
+
+def warnings_of_training(tmp_path, *arguments) -> str:
+  log = in_process.run(
+    "train",
+    f"--train_dir={tmp_path}/run",
+    "--feature_names=mean_rgb,mean_audio",
+    "--noxla",
+    *arguments,
+  )
+  return "\n".join(line for line in log.splitlines() if line.startswith("W"))
+
+
+def test_own_data_with_the_defaults(tiny_files, tmp_path):
+  warnings = warnings_of_training(
+    tmp_path,
+    "--feature_sizes=4,3",
+    f"--train_data_pattern={','.join(tiny_files)}",
+  )
+  assert warnings.count("\n") == 1
+  assert_names(
+    warnings, "takes 1 step: ", "--batch_size=2.", "--num_classes=6."
+  )
+
+
+def test_own_data_with_fitting_flags(tiny_files, tmp_path):
+  assert not warnings_of_training(
+    tmp_path,
+    "--feature_sizes=4,3",
+    f"--train_data_pattern={','.join(tiny_files)}",
+    "--num_classes=6",
+    "--batch_size=5",
+  )
+
+
+def test_the_sample_data(data_dir, tmp_path, monkeypatch):
+  # A few active classes of 3862, as the built-in one has.
+  monkeypatch.setattr(sample_data, "DEFAULT_FOLDER", str(data_dir))
+  monkeypatch.setattr(sample_data, "ensure_sample_data", lambda: str(data_dir))
+  assert not warnings_of_training(
+    tmp_path, "--feature_sizes=1024,128", "--batch_size=20"
+  )
+
+
+# --------------------------------------------------------------------------
+# What is known of the data
+
+
+def test_segments_are_counted_where_they_are_the_examples(tmp_path):
+  records = [
+    segment_record("v", [(0, 3, 1.0), (0, 4, 0.0), (5, 2, 1.0)]),
+    segment_record("v", [(10, 1, 0.0)] * 2 + [(15, 1, 0.0), (20, 0, 1.0)]),
+  ]
+  file = write_records(tmp_path / "segments", 10 * records)
+  assert data_order.survey([file]).num_videos == 20
+  # Two of one video, three of the other.
+  survey = data_order.survey([file], segment_labels=True)
+  assert survey.num_videos == 50
+  assert survey.largest_label == 4
+
+
+def test_records_without_labels(tmp_path):
+  file = write_records(tmp_path / "test", [video_record("v")])
+  assert data_order.survey([file]).largest_label is None

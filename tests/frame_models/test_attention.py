@@ -1,0 +1,187 @@
+"""Tests of frame_models.attention."""
+
+import math
+
+import numpy as np
+import pytest
+from small_models import (
+  NUM_FRAMES,
+  bidirectional_states,
+  build,
+  classified,
+  dense,
+  predict,
+  random_frames,
+  random_weights,
+  relu,
+  softmax,
+  unit,
+  valid_parts,
+)
+
+
+def layer_normalized(values, weights, name):
+  values = values - values.mean(axis=-1, keepdims=True)
+  deviation = np.sqrt((values**2).mean(axis=-1, keepdims=True) + 0.001)
+  return values / deviation * weights[f"{name}/gamma"] + weights[f"{name}/beta"]
+
+
+def attended(frames, weights, name):
+  """Self-attention of a video's valid frames, head by head."""
+  query, key, value = (
+    weights[f"{name}/{part}/kernel"] for part in ("query", "key", "value")
+  )
+  output = weights[f"{name}/attention_output/kernel"]
+  heads, size = query.shape[1:]
+  result = np.zeros_like(frames)
+  for head in range(heads):
+    scores = (frames @ query[:, head]) @ (frames @ key[:, head]).T
+    assigned = softmax(scores / math.sqrt(size))
+    result += assigned @ (frames @ value[:, head]) @ output[head]
+  return result
+
+
+def gelu(values):
+  return values * 0.5 * (1.0 + np.vectorize(math.erf)(values / math.sqrt(2.0)))
+
+
+def transformer_prediction(valid, weights):
+  """The prediction of a transformer of size 4 with two layers."""
+  frames = layer_normalized(
+    dense(valid, weights, "projection"), weights, "projection_norm"
+  )
+  for index in range(len(frames)):
+    # 10000^(2 i / 4) is 1 and 100.
+    angles = np.array([index, index / 100.0])
+    frames[index] += np.concatenate([np.sin(angles), np.cos(angles)])
+  for layer in range(2):
+    name = f"encoder_{layer}"
+    normal = layer_normalized(frames, weights, f"{name}_norm_0")
+    frames = frames + attended(normal, weights, f"{name}_attention")
+    inner = layer_normalized(frames, weights, f"{name}_norm_1")
+    inner = gelu(dense(inner, weights, f"{name}_inner"))
+    frames = frames + dense(inner, weights, f"{name}_outer")
+  frames = layer_normalized(frames, weights, "norm")
+  return classified(frames.mean(axis=0), weights)
+
+
+@pytest.fixture(scope="module")
+def transformer():
+  """A small TransformerModel with random weights, and these by path."""
+  model = build(
+    "TransformerModel",
+    "3,2",
+    4,
+    transformer_size=4,
+    transformer_heads=2,
+    transformer_layers=2,
+  )
+  return model, random_weights(model)
+
+
+def test_transformer_model_against_plain_loops(transformer):
+  model, weights = transformer
+  frames = random_frames(NUM_FRAMES, 7, 5)
+  expected = [
+    transformer_prediction(valid, weights)
+    for valid in valid_parts(frames, NUM_FRAMES)
+  ]
+  np.testing.assert_allclose(
+    predict(model, frames, NUM_FRAMES), expected, atol=1e-5
+  )
+
+
+def test_the_order_of_frames_matters_to_a_transformer(transformer):
+  model, _ = transformer
+  frames = random_frames(NUM_FRAMES, 7, 5)
+  expected = predict(model, frames, NUM_FRAMES)
+  swapped = frames.copy()
+  swapped[:, [0, 2]] = swapped[:, [2, 0]]
+  changes = abs(predict(model, swapped, NUM_FRAMES) - expected).max(axis=1)
+  # The third video has one frame, and now another.
+  assert changes.min() > 1e-3
+
+
+def test_the_length_of_a_batch_does_not_matter_to_a_transformer(transformer):
+  model, _ = transformer
+  frames = random_frames(NUM_FRAMES, 7, 5)
+  longer = np.concatenate([frames, random_frames(NUM_FRAMES, 6, 5)], axis=1)
+  np.testing.assert_allclose(
+    predict(model, longer, NUM_FRAMES),
+    predict(model, frames, NUM_FRAMES),
+    atol=1e-6,
+  )
+
+
+def test_transformer_model_refuses_heads_that_do_not_fit():
+  with pytest.raises(ValueError, match="--transformer_heads=3"):
+    build("TransformerModel", "5", 4, transformer_size=4, transformer_heads=3)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_attention_cluster_model_against_plain_loops(training):
+  model = build(
+    "AttentionClusterModel",
+    "3,2",
+    3,
+    iterations=4,
+    attention_units=2,
+    attention_hidden_sizes="6,5",
+    dropout_rate=0.0,
+  )
+  weights = random_weights(model)
+  # The evenly spaced four of 10, 3 and 1 frames, in training too.
+  samples = [[1, 3, 6, 8], [0, 1, 1, 2], [0, 0, 0, 0]]
+  num_frames = [10, 3, 1]
+  frames = random_frames(num_frames, 11, 5)
+  expected = []
+  for video, indices in enumerate(samples):
+    vectors = []
+    for index, features in enumerate((slice(0, 3), slice(3, 5))):
+      sampled = frames[video, indices][:, features]
+      name = f"feature_{index}"
+      assert f"{name}_attention/bias" not in weights
+      scaled = sampled * math.sqrt(5.0)  # numbers of a frame
+      scores = dense(scaled, weights, f"{name}_attention")
+      for k in range(2):
+        pooled = softmax(scores[:, k]) @ sampled
+        shifted = (
+          weights[f"{name}_cluster/alpha"][k] * pooled
+          + weights[f"{name}_cluster/beta"][k]
+        )
+        vectors.append(unit(shifted) / math.sqrt(2.0))
+    hidden = np.concatenate(vectors)
+    for layer in range(2):
+      hidden = np.tanh(dense(hidden, weights, f"hidden_{layer}"))
+    expected.append(classified(hidden, weights))
+  np.testing.assert_allclose(
+    predict(model, frames, num_frames, training), expected, atol=1e-5
+  )
+
+
+def test_attention_lstm_model_against_plain_loops():
+  model = build(
+    "AttentionLstmModel",
+    "3,2",
+    4,
+    stream_dense_size=4,
+    lstm_cells=3,
+    attention_hidden_sizes="6,5",
+  )
+  weights = random_weights(model)
+  frames = random_frames(NUM_FRAMES, 7, 5)
+  expected = []
+  for valid in valid_parts(frames, NUM_FRAMES):
+    vectors = []
+    for index, features in enumerate((slice(0, 3), slice(3, 5))):
+      name = f"feature_{index}"
+      states = np.tanh(dense(valid[:, features], weights, f"{name}_dense"))
+      states = bidirectional_states(states, weights, f"{name}_lstm")
+      scores = dense(states, weights, f"{name}_attention")[:, 0]
+      vectors.append(softmax(scores) @ states)
+    hidden = relu(dense(np.concatenate(vectors), weights, "hidden_0"))
+    hidden = np.tanh(dense(hidden, weights, "hidden_1"))
+    expected.append(classified(hidden, weights))
+  np.testing.assert_allclose(
+    predict(model, frames, NUM_FRAMES), expected, atol=1e-5
+  )

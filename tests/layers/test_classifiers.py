@@ -1,0 +1,151 @@
+"""Tests of layers.classifiers."""
+
+import math
+
+import keras
+import numpy as np
+import pytest
+from plain_loops import (
+  CLUSTERS,
+  NUM_FRAMES,
+  SIZE,
+  masked_values,
+  randomize,
+  sigmoid,
+)
+
+from layers import classifiers
+
+
+def test_probabilities_are_exact_whatever_the_logits_are():
+  logits = keras.ops.cast([[8.0, -8.0, 0.0]], "bfloat16")
+  probabilities = classifiers.probabilities(logits)
+  assert probabilities.dtype == "float32"
+  # 1 / (1 + e^-8) = 1 - 0.00033535; bfloat16 would give 1.
+  np.testing.assert_allclose(
+    probabilities, [[0.99966465, 0.00033535, 0.5]], atol=1e-7
+  )
+
+
+def test_l2_is_half_the_sum_of_squares_times_the_penalty():
+  weights = np.array([[1.0, -2.0], [3.0, 4.0]], np.float32)
+  # 0.1 / 2 * (1 + 4 + 9 + 16)
+  assert float(classifiers.L2(0.1)(weights)) == pytest.approx(1.5)
+
+
+def test_l2_survives_serialisation():
+  config = keras.regularizers.serialize(classifiers.L2(0.1))
+  again = keras.regularizers.deserialize(config)
+  assert isinstance(again, classifiers.L2)
+  assert float(again(np.array([2.0]))) == pytest.approx(0.2)
+
+
+@pytest.mark.parametrize(
+  ("classes", "frequency"), [(3862, 3 / 3862), (10, 0.3), (4, 0.5), (1, 0.5)]
+)
+def test_classifiers_start_at_a_labels_frequency(classes, frequency):
+  features = keras.Input((2,))
+  probabilities = classifiers.classify_logistic(features, classes)
+  model = keras.Model(features, probabilities)
+  np.testing.assert_allclose(
+    model(np.zeros((1, 2))), np.full((1, classes), frequency), rtol=1e-5
+  )
+  frames = classifiers.FrameClassifier(classes)(
+    np.zeros((1, 3, 2), np.float32), np.array([2], np.int32)
+  )
+  np.testing.assert_allclose(
+    frames, np.full((1, classes), frequency), rtol=1e-5
+  )
+
+
+@pytest.mark.parametrize("l2_penalty", [0.0, 0.5])
+def test_classify_logistic(l2_penalty):
+  features = keras.Input((2,))
+  probabilities = classifiers.classify_logistic(
+    features, 3, l2_penalty, name="last"
+  )
+  assert probabilities.dtype == "float32"
+  model = keras.Model(features, probabilities)
+  layer = model.get_layer("last")
+  kernel = np.array([[1.0, -2.0, 0.0], [3.0, 4.0, 0.5]])
+  layer.kernel.assign(kernel)
+  layer.bias.assign([0.1, 0.2, 0.3])
+  inputs = np.array([[0.3, -0.7], [1.0, 2.0]])
+  expected = np.zeros((2, 3))
+  for video in range(2):
+    for label in range(3):
+      logit = layer.bias.numpy()[label]
+      for feature in range(2):
+        logit += inputs[video, feature] * kernel[feature, label]
+      expected[video, label] = 1.0 / (1.0 + math.exp(-logit))
+  np.testing.assert_allclose(model(inputs), expected, atol=1e-6)
+  # Half of 1 + 4 + 9 + 16 + 0.25; the bias does not count.
+  assert float(sum(model.losses)) == pytest.approx(l2_penalty * 15.125)
+
+
+def test_dense_layers_are_relus_on_top_of_each_other():
+  features = keras.Input((3,))
+  outputs = classifiers.dense_layers(features, "4, 2", "net")
+  assert outputs.shape == (None, 2)
+  model = keras.Model(features, outputs)
+  inputs = np.random.default_rng(5).normal(size=(5, 3))
+  hidden = inputs
+  for index, size in enumerate((4, 2)):
+    layer = model.get_layer(f"net_{index}")
+    assert layer.kernel.shape == (hidden.shape[1], size)
+    randomize(layer)
+    hidden = np.maximum(hidden @ layer.kernel.numpy() + layer.bias.numpy(), 0.0)
+  # Else the ReLU would not show.
+  assert (hidden == 0.0).any()
+  assert (hidden > 0.0).any()
+  np.testing.assert_allclose(model(inputs), hidden, atol=1e-5)
+
+
+def test_no_dense_layers():
+  features = keras.Input((3,))
+  assert classifiers.dense_layers(features, "", "net") is features
+
+
+@pytest.mark.parametrize("sizes", ["4,", ",4", "0", "-3", "1.5", "a", " "])
+def test_dense_layers_refuse_what_are_no_sizes(sizes):
+  with pytest.raises(ValueError, match="512,1024"):
+    classifiers.dense_layers(keras.Input((3,)), sizes, "net")
+
+
+def frame_classifier():
+  """A FrameClassifier with random weights, frames and their probabilities."""
+  frames = masked_values(SIZE)
+  layer = classifiers.FrameClassifier(CLUSTERS, dtype="float64")
+  layer(frames, NUM_FRAMES)
+  randomize(layer)
+  logits = frames @ layer.dense.kernel.numpy() + layer.dense.bias.numpy()
+  return layer, frames, sigmoid(logits)
+
+
+def test_frame_classifier_gives_the_mean_of_the_valid_frames():
+  layer, frames, likely = frame_classifier()
+  expected = np.zeros((len(NUM_FRAMES), CLUSTERS))
+  for video, valid in enumerate(NUM_FRAMES):
+    for frame in range(valid):
+      expected[video] += likely[video, frame] / valid
+  predictions = layer(frames, NUM_FRAMES, training=False)
+  assert predictions.dtype == "float32"
+  np.testing.assert_allclose(predictions, expected, atol=1e-5)
+
+
+def test_frame_classifier_trains_on_one_random_valid_frame():
+  layer, frames, likely = frame_classifier()
+  seen = [set() for _ in NUM_FRAMES]
+  for _ in range(80):
+    predictions = layer(frames, NUM_FRAMES, training=True).numpy()
+    for video, valid in enumerate(NUM_FRAMES):
+      if valid:
+        distances = abs(likely[video] - predictions[video]).max(axis=1)
+        assert distances.min() < 1e-5
+        seen[video].add(int(distances.argmin()))
+  # A frame of nine is missed in 80 draws in one of 12,000 runs, and seeds are
+  # random: all of the four frames, and more than half of the nine.
+  assert seen[0] <= set(range(9))
+  assert len(seen[0]) > 4
+  assert seen[1] == {0, 1, 2, 3}
+  assert seen[2] == {0}

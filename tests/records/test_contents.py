@@ -1,0 +1,236 @@
+"""Tests of records.contents."""
+
+import numpy as np
+import pytest
+from conftest import assert_names, error_of, read_batches
+from make_records import (
+  SMALL_FRAME_FLAGS,
+  SMALL_VIDEO_FLAGS,
+  bytes_of,
+  segment_record,
+  small_frames,
+  small_video,
+  write_records,
+)
+
+import readers
+from engine import data_order
+from records import contents
+
+# Bad data. Each of BAD is (records around a bad one, flags, what the message
+# must hold).
+
+GOOD_VIDEO = small_video("good")
+GOOD_FRAMES = small_frames("good")
+BAD = {
+  "missing feature": (
+    GOOD_VIDEO,
+    small_video("bad", mean_audio=None, sound=[1.0]),
+    SMALL_VIDEO_FLAGS,
+    [
+      "expected the feature mean_audio (--feature_names)",
+      "mean_rgb (3 float)",
+      "sound (1 float)",
+      "change --feature_names",
+    ],
+  ),
+  "missing frame feature": (
+    GOOD_FRAMES,
+    small_frames("bad", audio=None, sound=bytes_of(3, 9)),
+    SMALL_FRAME_FLAGS,
+    [
+      "expected the feature audio (--feature_names)",
+      "rgb (3 frames of 3 bytes)",
+      "sound (3 frames of 9 bytes)",
+    ],
+  ),
+  "wrong size": (
+    GOOD_VIDEO,
+    small_video("bad", mean_rgb=[1.0] * 4),
+    SMALL_VIDEO_FLAGS,
+    [
+      "expected 3 numbers in the feature mean_rgb",
+      "mean_rgb (4 float)",
+      "--feature_sizes",
+    ],
+  ),
+  "wrong frame size": (
+    GOOD_FRAMES,
+    small_frames("bad", rgb=bytes_of(3, 4)),
+    SMALL_FRAME_FLAGS,
+    [
+      "expected 3 numbers in the feature rgb",
+      "rgb (3 frames of 4 bytes)",
+      "--feature_sizes",
+    ],
+  ),
+  "a frame of another size": (
+    GOOD_FRAMES,
+    small_frames("bad", rgb=[*bytes_of(2, 3), np.zeros(4, np.uint8)]),
+    SMALL_FRAME_FLAGS,
+    ["expected 3 numbers in every frame of the feature rgb"],
+  ),
+  "unequal frame counts": (
+    GOOD_FRAMES,
+    small_frames("bad", audio=bytes_of(2, 2)),
+    SMALL_FRAME_FLAGS,
+    [
+      "equally many frames in each feature",
+      "rgb (3 frames of 3 bytes)",
+      "audio (2 frames of 2 bytes)",
+    ],
+  ),
+  "integers instead of floats": (
+    GOOD_VIDEO,
+    small_video("bad", mean_rgb=[1, 2, 3]),
+    SMALL_VIDEO_FLAGS,
+    ["expected float in the feature mean_rgb", "mean_rgb (3 int64)"],
+  ),
+  "frame-level record read as video-level": (
+    GOOD_VIDEO,
+    GOOD_FRAMES,
+    SMALL_VIDEO_FLAGS,
+    [
+      "this is a frame-level record",
+      "rgb (3 frames of 3 bytes)",
+      "--frame_features=True",
+    ],
+  ),
+  "video-level record read as frame-level": (
+    GOOD_FRAMES,
+    GOOD_VIDEO,
+    SMALL_FRAME_FLAGS,
+    [
+      "this is a video-level record",
+      "mean_rgb (3 float)",
+      "leave out --frame_features",
+    ],
+  ),
+  "class too large": (
+    GOOD_VIDEO,
+    small_video("bad", labels=[1, 5]),
+    SMALL_VIDEO_FLAGS,
+    ["from 0 to 4 in labels, found 5", "--num_classes"],
+  ),
+  "class below zero": (
+    GOOD_FRAMES,
+    small_frames("bad", labels=[-1]),
+    SMALL_FRAME_FLAGS,
+    ["from 0 to 4 in labels, found -1"],
+  ),
+  "no record at all": (
+    GOOD_FRAMES,
+    b"\xff\xff no protocol buffer",
+    SMALL_FRAME_FLAGS,
+    ["expected a tf.train.Example or SequenceExample", "21 bytes"],
+  ),
+}
+
+
+def read_all(reader, files, dataset=None):
+  """Reads every batch as the programs do."""
+  with data_order.naming_bad_record(reader, files, with_labels=True):
+    if dataset is None:
+      return read_batches(reader, files)
+    return list(dataset)
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_first_record(tmp_path, name):
+  _, bad, model_flags, parts = BAD[name]
+  file = write_records(tmp_path / "a", [bad])
+  text = error_of(readers.open_reader, model_flags, [file], True)
+  assert_names(text, f"{file}, record 0: ", *parts)
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_record_in_the_middle_of_the_second_file(tmp_path, name):
+  good, bad, model_flags, parts = BAD[name]
+  files = [
+    write_records(tmp_path / "first", [good] * 3),
+    write_records(tmp_path / "second", [good, good, bad, good]),
+  ]
+  reader = readers.open_reader(model_flags, files, True)
+  for dataset in (
+    data_order.evaluation_batches(reader, files, 2),
+    data_order.training_batches(reader, files, 2, num_epochs=1),
+  ):
+    text = error_of(read_all, reader, files, dataset)
+    assert_names(text, f"{files[1]}, record 2: ", *parts)
+
+
+@pytest.mark.parametrize("model_flags", [SMALL_VIDEO_FLAGS, SMALL_FRAME_FLAGS])
+def test_no_labels_in_training(tmp_path, model_flags):
+  make = small_frames if model_flags["frame_features"] else small_video
+  file = write_records(tmp_path / "a", [make("one", labels=None)])
+  text = error_of(readers.open_reader, model_flags, [file], True)
+  assert_names(
+    text,
+    f"{file}, record 0: expected the feature labels",
+    "id (3 bytes)",
+    "the test split has none",
+  )
+
+
+@pytest.mark.parametrize("model_flags", [SMALL_VIDEO_FLAGS, SMALL_FRAME_FLAGS])
+def test_no_id(tmp_path, model_flags):
+  make = small_frames if model_flags["frame_features"] else small_video
+  record = contents.parse_record(make("one"))
+  del record.context.feature["id"]
+  file = write_records(tmp_path / "a", [record.SerializeToString()])
+  text = error_of(readers.open_reader, model_flags, [file], True)
+  assert_names(
+    text, "expected the feature id (or video_id)", "labels (1 int64)"
+  )
+
+
+def test_a_segment_class_out_of_range(tmp_path):
+  features = {"rgb": bytes_of(9, 3), "audio": bytes_of(9, 2)}
+  file = write_records(
+    tmp_path / "a",
+    [
+      segment_record("good", [(0, 4, 1.0)], **features),
+      # Rated as wrong, but still no class.
+      segment_record("bad", [(0, 5, 0.0)], **features),
+    ],
+  )
+  reader = readers.open_reader(SMALL_FRAME_FLAGS, [file], True, True)
+  text = error_of(read_all, reader, [file])
+  assert_names(
+    text,
+    f"{file}, record 1: ",
+    "from 0 to 4 in segment_labels, found 5",
+    "--num_classes",
+  )
+
+
+def test_a_segment_before_the_video(tmp_path):
+  features = {"rgb": bytes_of(9, 3), "audio": bytes_of(9, 2)}
+  file = write_records(
+    tmp_path / "a",
+    [
+      segment_record("good", [(0, 4, 1.0)], **features),
+      segment_record("bad", [(0, 4, 1.0), (-5, 4, 1.0)], **features),
+    ],
+  )
+  reader = readers.open_reader(SMALL_FRAME_FLAGS, [file], True, True)
+  text = error_of(read_all, reader, [file])
+  assert_names(text, f"{file}, record 1: ", "segment_start_times", "-5")
+
+
+def test_bytes_in_one_file_and_floats_in_another(tmp_path):
+  floats = np.ones((3, 3), np.float32)
+  files = [
+    write_records(tmp_path / "bytes", [GOOD_FRAMES] * 3),
+    write_records(
+      tmp_path / "floats", [GOOD_FRAMES, small_frames("bad", rgb=floats)]
+    ),
+  ]
+  reader = readers.open_reader(SMALL_FRAME_FLAGS, files, True)
+  text = error_of(read_all, reader, files)
+  assert_names(
+    text,
+    f"{files[1]}, record 1: ",
+    "expected bytes in the feature rgb",
+    "rgb (3 frames of 3 float)",
+  )

@@ -1,0 +1,473 @@
+"""Tests of program_flags: command lines of the original and of its forks."""
+
+import ast
+import pathlib
+import re
+import shlex
+
+import in_process
+import numpy as np
+import pytest
+import tensorflow as tf
+from absl import flags, logging
+from absl.testing import flagsaver
+from conftest import assert_names
+from make_records import frame_record, video_record, write_records
+from tiny_runs import TINY_FLAGS, TINY_FRAME_FLAGS
+
+import eval as eval_program
+import export_model
+import inference
+import models
+import program_flags
+import train
+from data_tools import sample_data
+from engine import train_dir as train_dirs
+
+REPOSITORY = pathlib.Path(__file__).parents[1]
+
+GRU_FLAGS = {
+  **TINY_FRAME_FLAGS,
+  "model": "GruModel",
+  "gru_cells": 3,
+  "gru_layers": 2,
+  "video_level_classifier_model": "MoeModel",
+  "moe_num_mixtures": 2,
+  "moe_output_gating": False,
+}
+HINGE_FLAGS = {**TINY_FLAGS, "label_loss": "HingeLoss", "hinge_margin": 2.0}
+
+# What a well-known fork gives to all three programs, but for sizes.
+GRU_LINE = (
+  '--model=GruModel --frame_features=True --feature_names="rgb, audio"'
+  ' --feature_sizes="4, 3" --num_classes=6 --gru_cells=3'
+)
+
+
+def make_run(folder, model_flags, **state):
+  """A folder as training leaves it, with weights that nobody trained."""
+  model = models.build_model(model_flags, quantized=True)
+  train_dirs.write_model_flags(str(folder), model_flags)
+  train_dirs.Checkpoints(str(folder), 1, model=model, **state).save(3)
+  return folder
+
+
+@pytest.fixture(scope="module")
+def gru_run(tmp_path_factory):
+  return make_run(tmp_path_factory.mktemp("gru"), GRU_FLAGS)
+
+
+@pytest.fixture(scope="module")
+def hinge_run(tmp_path_factory):
+  return make_run(tmp_path_factory.mktemp("hinge"), HINGE_FLAGS)
+
+
+@pytest.fixture(scope="module")
+def gru_tgz(gru_run, tmp_path_factory):
+  path = str(tmp_path_factory.mktemp("tgz") / "model.tgz")
+  checkpoint = train_dirs.latest_checkpoint(str(gru_run))
+  train_dirs.write_model_tgz(str(gru_run), checkpoint, path)
+  return path
+
+
+# --------------------------------------------------------------------------
+# Command lines as they are
+
+
+def test_eval_takes_a_forks_line(gru_run, tiny_frame_files):
+  log = in_process.run(
+    "eval",
+    f"--eval_data_pattern={','.join(tiny_frame_files)}",
+    f"--train_dir={gru_run}",
+    *shlex.split(GRU_LINE),
+    "--batch_size=1024",
+    "--base_learning_rate=0.0002",
+    "--learning_rate_decay=0.9",
+    "--run_once=True",
+  )
+  assert log.count("No effect") == 1
+  assert_names(
+    log,
+    "No effect in this program: --base_learning_rate, --learning_rate_decay.",
+    "epoch/eval number 3 | ",
+  )
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_inference_takes_a_forks_line(
+  gru_run, gru_tgz, tiny_frame_files, tmp_path, packed
+):
+  model = [f"--train_dir={gru_run}"]
+  if packed:
+    model = [f"--input_model_tgz={gru_tgz}", f"--untar_model_dir={tmp_path}/u"]
+  log = in_process.run(
+    "inference",
+    f"--output_file={tmp_path}/predictions.csv",
+    f"--input_data_pattern={','.join(tiny_frame_files)}",
+    *model,
+    *shlex.split(GRU_LINE),
+    "--batch_size=1024",
+    "--base_learning_rate=0.0002",
+    "--run_once=True",
+    "--top_k=5",
+  )
+  assert log.count("No effect") == 1
+  assert "No effect in this program: --base_learning_rate, --run_once." in log
+  assert (tmp_path / "predictions.csv").read_text().count("\n") == 23
+
+
+def test_flags_of_other_models_have_no_effect(hinge_run, tmp_path):
+  log = in_process.run(
+    "export_model",
+    f"--train_dir={hinge_run}",
+    f"--output_dir={tmp_path}/export",
+    "--gru_cells=7",
+    "--netvlad_cluster_size=8",
+    "--hinge_margin=2",
+  )
+  assert "No effect on LogisticModel: --gru_cells, --netvlad_clust" in log
+  assert "hinge_margin" not in log
+
+
+def test_no_line_where_all_flags_have_an_effect(hinge_run, tmp_path):
+  log = in_process.run(
+    "export_model",
+    f"--train_dir={hinge_run}",
+    f"--output_dir={tmp_path}/export",
+    "--feature_sizes=4, 3",
+  )
+  assert "No effect" not in log
+
+
+@pytest.mark.parametrize("program", [eval_program, inference])
+def test_all_flags_of_training_and_evaluation_are_known(program):
+  wanted = flags.FlagValues()
+  train.define_flags(wanted)
+  eval_names = flags.FlagValues()
+  eval_program.define_flags(eval_names)
+  of_models = {
+    name
+    for model_name in models.class_names()
+    for name in models.resolve_hyperparameters(model_name)
+  }
+  with flagsaver.flagsaver():
+    program.define_flags()
+    program.accept_flags()
+    missing = {*wanted, *eval_names, *of_models} - set(flags.FLAGS)
+  assert not missing
+
+
+# --------------------------------------------------------------------------
+# Flags that differ from the model
+
+
+@pytest.mark.parametrize(
+  ("typed", "shown"),
+  [
+    (
+      ["--model=NetVladModel", "--gru_cells=1200"],
+      "--model=NetVladModel where it has GruModel, --gru_cells=1200 where it"
+      " has 3.",
+    ),
+    (["--noframe_features"], "--frame_features=False where it has True."),
+    (
+      ["--feature_names=rgb", "--feature_sizes=4"],
+      "--feature_names=rgb where it has rgb,audio, --feature_sizes=4 where it"
+      " has 4,3.",
+    ),
+    (["--num_classes=3862"], "--num_classes=3862 where it has 6."),
+    (["--max_frames=20"], "--max_frames=20 where it has 300."),
+    (["--moe_output_gating"], "--moe_output_gating=True where it has False."),
+    (
+      ["--label_loss=HingeLoss"],
+      "--label_loss=HingeLoss where it has CrossEntropyLoss.",
+    ),
+  ],
+)
+def test_both_values_of_each_flag_are_shown(gru_run, typed, shown):
+  for program, *more in (
+    ("eval", "--run_once"),
+    ("inference",),
+    ("export_model",),
+  ):
+    error = in_process.run_into_error(
+      program, f"--train_dir={gru_run}", *more, *typed
+    )
+    assert error == (
+      "ERROR: Expected the flags of the trained model of"
+      f" --train_dir={gru_run}, received {shown} Leave these flags out, or name"
+      " the model that has them."
+    )
+
+
+def test_an_archive_is_named_by_its_flag(gru_tgz, tmp_path):
+  error = in_process.run_into_error(
+    "inference",
+    f"--input_model_tgz={gru_tgz}",
+    f"--untar_model_dir={tmp_path}",
+    "--model=MoeModel",
+  )
+  assert_names(
+    error, f"model of --input_model_tgz={gru_tgz}, received --model="
+  )
+  assert "train_dir" not in error
+
+
+def test_a_setting_of_the_loss_counts_too(hinge_run):
+  error = in_process.run_into_error(
+    "eval", f"--train_dir={hinge_run}", "--run_once", "--hinge_margin=0.5"
+  )
+  assert "--hinge_margin=0.5 where it has 2.0." in error
+
+
+# --------------------------------------------------------------------------
+# Flags that are not there
+
+
+def test_all_unknown_flags_are_named_at_once():
+  error = in_process.run_into_error(
+    "train",
+    "--model=NetVLADModelLF",
+    "--gating=True",
+    "--max_step=700000",
+    "--nosuch",
+    "--netvlad_relu=False",
+    "--lightvlad",
+  )
+  assert error == (
+    "ERROR: Expected flags of this program, received --gating, --max_step (did"
+    " you mean --max_steps?), --nosuch, --netvlad_relu, --lightvlad. python"
+    " train.py --help lists the flags."
+  )
+
+
+def test_an_unknown_flag_of_a_program_in_a_folder():
+  error = in_process.run_into_error("data_tools.sample_data", "--num_video=3")
+  assert_names(error, "(did you mean --num_videos?)")
+  assert error.endswith(
+    "python -m data_tools.sample_data --help lists the flags."
+  )
+
+
+@pytest.mark.parametrize(
+  ("typed", "shown"),
+  [
+    ("--num_classes=many", "received --num_classes=many: "),
+    ("--mixed_precision=fp16", "received --mixed_precision=fp16: value should"),
+    ("--max_steps", "received Missing value for flag --max_steps"),
+  ],
+)
+def test_a_value_that_a_flag_does_not_take(typed, shown):
+  error = in_process.run_into_error("train", typed)
+  assert_names(error, "Expected values that the flags take, ", shown)
+
+
+def flags_in_strings(path) -> set[str]:
+  """The --names in the strings of a file, but for its docstrings."""
+  tree = ast.parse(path.read_text())
+  docstrings = {
+    ast.get_docstring(node, clean=False)
+    for node in ast.walk(tree)
+    if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef)
+  }
+  texts = [
+    node.value
+    for node in ast.walk(tree)
+    if isinstance(node, ast.Constant)
+    and isinstance(node.value, str)
+    and node.value not in docstrings
+  ]
+  return {name for text in texts for name in re.findall(r"--([a-z]\w+)", text)}
+
+
+def test_every_flag_that_a_text_names_exists():
+  found = {
+    name
+    for folder in (".", "engine", "records", "layers", "frame_models")
+    for path in (REPOSITORY / folder).glob("*.py")
+    for name in flags_in_strings(path)
+  }
+  assert {"start_new_model", "segment_labels", "train_dir"} <= found
+  for program in (train, eval_program, inference, export_model):
+    own = flags.FlagValues()
+    program.define_flags(own)
+    found -= set(own)
+  # Those of the models and of absl; what every program answers; "--name=value".
+  found -= {*flags.FLAGS, "help", "helpfull", "version", "undefok", "name"}
+  assert found == {"xla_cpu_copy_insertion_use_region_analysis"}
+
+
+# --------------------------------------------------------------------------
+# Records that a trained model cannot read: no flag would help
+
+
+@pytest.fixture(scope="module")
+def other_records(tmp_path_factory):
+  """Files of the other level, without audio, of other sizes, classes."""
+  folder = tmp_path_factory.mktemp("other")
+
+  def frames(size):
+    return np.zeros((2, size), np.uint8)
+
+  records = {
+    "level": video_record("v", [1], mean_rgb=np.zeros(4, np.float32)),
+    "feature": frame_record("v", [1], rgb=frames(4)),
+    "size": frame_record("v", [1], rgb=frames(4), audio=frames(128)),
+    "class": frame_record("v", [6], rgb=frames(4), audio=frames(3)),
+  }
+  return {
+    name: write_records(folder / name, [record])
+    for name, record in records.items()
+  }
+
+
+@pytest.mark.parametrize("program", ["eval", "inference"])
+@pytest.mark.parametrize("kind", ["level", "feature", "size", "class"])
+def test_records_of_another_kind(
+  gru_run, other_records, tmp_path, program, kind
+):
+  path = other_records[kind]
+  if program == "inference" and kind == "class":
+    return  # which reads no labels
+  more = {
+    "eval": [f"--eval_data_pattern={path}", "--run_once"],
+    "inference": [
+      f"--input_data_pattern={path}",
+      f"--output_file={tmp_path}/x",
+    ],
+  }
+  error = in_process.run_into_error(
+    program, f"--train_dir={gru_run}", *more[program]
+  )
+  assert error.startswith(f"ERROR: {path}, record 0: expected ")
+  assert error.endswith("name files like those that the model was trained on.")
+  assert not re.search(r"(add|change|set|leave out) --", error)
+
+
+@pytest.mark.parametrize("program", ["eval", "inference"])
+def test_segments_of_a_model_on_whole_videos(hinge_run, tiny_files, program):
+  option = "eval_data_pattern" if program == "eval" else "input_data_pattern"
+  error = in_process.run_into_error(
+    program,
+    f"--train_dir={hinge_run}",
+    f"--{option}={','.join(tiny_files)}",
+    "--segment_labels",
+    *(["--run_once"] if program == "eval" else []),
+  )
+  assert_names(error, "a video-level model", "leave out --segment_labels.")
+
+
+def test_a_model_and_a_loss_that_are_gone(tmp_path, tiny_files):
+  for name, gone in (("model", "GoneModel"), ("label_loss", "GoneLoss")):
+    folder = make_run(tmp_path / name, TINY_FLAGS)
+    train_dirs.write_model_flags(str(folder), {**TINY_FLAGS, name: gone})
+    error = in_process.run_into_error(
+      "eval",
+      f"--train_dir={folder}",
+      f"--eval_data_pattern={','.join(tiny_files)}",
+      "--run_once",
+    )
+    assert_names(error, f"Expected --{name} to name", gone, "There are: ")
+
+
+@pytest.mark.parametrize("program", ["eval", "inference"])
+def test_start_new_model_is_advised_for_train_py_alone(tmp_path, program):
+  folder = make_run(tmp_path / "run", TINY_FLAGS)
+  (folder / "model_flags.json").write_text("{}")
+  error = in_process.run_into_error(
+    program,
+    f"--train_dir={folder}",
+    *(["--run_once"] if program == "eval" else []),
+  )
+  assert "train.py --start_new_model" in error
+
+
+# --------------------------------------------------------------------------
+# The sample data in place of one's own
+
+
+@pytest.fixture
+def warnings_of_data(data_dir, monkeypatch):
+  """Calls data_or_sample with a typed pattern; gives it and the warnings."""
+  shown = []
+  monkeypatch.setattr(sample_data, "ensure_sample_data", lambda: str(data_dir))
+  monkeypatch.setattr(
+    logging, "warning", lambda text, *values: shown.append(text % values)
+  )
+
+  def call(run, typed=""):
+    with flagsaver.flagsaver():
+      eval_program.define_flags()
+      flags.FLAGS(["eval.py", f"--eval_data_pattern={typed}"])
+      pattern = program_flags.data_or_sample(
+        "eval_data_pattern",
+        "validate",
+        False,
+        train_dirs.latest_checkpoint(str(run)),
+      )
+    return pattern, shown
+
+  return call
+
+
+def trained_on(folder, files):
+  """A run with a checkpoint that says what it was trained on."""
+  fingerprint = tf.Variable(train_dirs.fingerprint(files), dtype=tf.int64)
+  return make_run(folder, TINY_FLAGS, data_fingerprint=fingerprint)
+
+
+def test_the_sample_data_for_a_model_of_other_files(
+  warnings_of_data, data_dir, tmp_path
+):
+  run = trained_on(tmp_path / "run", ["/data/yt8m/train00.tfrecord"])
+  pattern, shown = warnings_of_data(run)
+  assert pattern == f"{data_dir}/video/validate*.tfrecord"
+  assert shown == [
+    "Reading the built-in sample data, but this model was trained on other"
+    " files. Type --eval_data_pattern=PATTERN to name yours."
+  ]
+
+
+def test_the_sample_data_for_its_own_model(
+  warnings_of_data, data_dir, tmp_path
+):
+  files = sorted(map(str, (data_dir / "video").glob("train*.tfrecord")))
+  pattern, shown = warnings_of_data(trained_on(tmp_path / "run", files))
+  assert pattern == f"{data_dir}/video/validate*.tfrecord"
+  assert not shown
+
+
+def test_named_data_for_a_model_of_other_files(warnings_of_data, tmp_path):
+  run = trained_on(tmp_path / "run", ["/data/yt8m/train00.tfrecord"])
+  assert warnings_of_data(run, "/data/validate*") == ("/data/validate*", [])
+
+
+def test_the_sample_data_for_a_model_of_unknown_data(
+  warnings_of_data, hinge_run
+):
+  _, shown = warnings_of_data(hinge_run)
+  assert not shown
+
+
+# --------------------------------------------------------------------------
+# A vocabulary
+
+
+@pytest.mark.parametrize(
+  ("num_rows", "warns"), [(6, False), (5, True), (3862, True)]
+)
+def test_a_vocabulary_of_other_classes(tmp_path, monkeypatch, num_rows, warns):
+  shown = []
+  monkeypatch.setattr(
+    logging, "warning", lambda text, *values: shown.append(text % values)
+  )
+  path = tmp_path / "vocabulary.csv"
+  rows = [f"{index},name {index}" for index in range(num_rows)]
+  path.write_text("\n".join(["Index,Name", *rows]))
+  names = inference.read_class_names(str(path), 6)
+  assert names[:5] == [f"name {index}" for index in range(5)]
+  expected = (
+    f"{path} has the classes 0 to {num_rows - 1}, but the model has 6 classes."
+    " Type --vocabulary=FILE with the vocabulary of its training data."
+  )
+  assert shown == ([expected] if warns else [])

@@ -1,0 +1,118 @@
+"""Data sets of 22 tiny videos, and train() on them."""
+
+import numpy as np
+import pytest
+from make_records import (
+  frame_record,
+  segment_record,
+  video_record,
+  write_records,
+)
+
+import train
+from engine.settings import Settings
+
+TINY_FLAGS = {
+  "model": "LogisticModel",
+  "feature_names": "mean_rgb,mean_audio",
+  "feature_sizes": "4,3",
+  "frame_features": False,
+  "num_classes": 6,
+  "max_frames": 300,
+  "label_loss": "CrossEntropyLoss",
+}
+
+
+TINY_FRAME_FLAGS = {
+  **TINY_FLAGS,
+  "model": "FrameLevelLogisticModel",
+  "feature_names": "rgb,audio",
+  "frame_features": True,
+}
+
+
+NUM_TINY = 22
+
+
+def tiny_labels(number):
+  return sorted({number % 6, number * number % 5})
+
+
+@pytest.fixture(scope="session")
+def tiny_vectors():
+  """(22, 7) float32, the features of the videos in tiny_files."""
+  return np.random.default_rng(1).normal(size=(NUM_TINY, 7)).astype(np.float32)
+
+
+@pytest.fixture(scope="session")
+def tiny_files(tiny_vectors, tmp_path_factory):
+  """Two files with 22 video-level records."""
+  folder = tmp_path_factory.mktemp("tiny")
+  records = [
+    video_record(
+      f"v{number}",
+      tiny_labels(number),
+      mean_rgb=vector[:4],
+      mean_audio=vector[4:],
+    )
+    for number, vector in enumerate(tiny_vectors)
+  ]
+  return [
+    write_records(folder / "a", records[:13]),
+    write_records(folder / "b", records[13:]),
+  ]
+
+
+@pytest.fixture(scope="session")
+def tiny_frame_files(tmp_path_factory):
+  """Two files with 22 frame-level records."""
+  folder = tmp_path_factory.mktemp("tiny_frames")
+  random = np.random.default_rng(2)
+  records = []
+  for number in range(NUM_TINY):
+    length = 1 + 3 * number % 14
+    records.append(
+      frame_record(
+        f"v{number}",
+        tiny_labels(number),
+        rgb=random.integers(256, size=(length, 4), dtype=np.uint8),
+        audio=random.integers(256, size=(length, 3), dtype=np.uint8),
+      )
+    )
+  return [
+    write_records(folder / "a", records[:13]),
+    write_records(folder / "b", records[13:]),
+  ]
+
+
+@pytest.fixture(scope="session")
+def tiny_segment_files(tmp_path_factory):
+  """Two files with 9 records that have 22 rated segments of 3 frames."""
+  folder = tmp_path_factory.mktemp("tiny_segments")
+  random = np.random.default_rng(4)
+  records = []
+  for number, count in enumerate([3, 1, 4, 2, 0, 5, 1, 4, 2]):
+    records.append(
+      segment_record(
+        f"v{number}",
+        [
+          (5 * start, random.integers(6), random.integers(2))
+          for start in range(count)
+          for _ in range(1 + start % 2)
+        ],
+        rgb=random.integers(256, size=(28, 4), dtype=np.uint8),
+        audio=random.integers(256, size=(28, 3), dtype=np.uint8),
+      )
+    )
+  return [
+    write_records(folder / "a", records[:4]),
+    write_records(folder / "b", records[4:]),
+  ]
+
+
+def train_tiny(train_dir, files, model_flags=TINY_FLAGS, **settings):
+  """train() with batches of 5, compiled by XLA only if asked for."""
+  defaults = {"batch_size": 5, "base_learning_rate": 0.01, "xla": False}
+  return train.train(
+    str(train_dir), model_flags, files, Settings(**defaults | settings)
+  )
