@@ -134,7 +134,7 @@ def predicted_batches(forward: ForwardPass):
     yield batch, values
     if progress.is_due:
       _log_progress(progress)
-  if progress:
+  if progress and not progress.is_due:  # else it is logged already
     _log_progress(progress)
 
 
