@@ -73,7 +73,7 @@ def _tune_allocator() -> None:
     return
   mallopt(m_mmap_threshold, 1 << 30)
   mallopt(m_trim_threshold, (1 << 31) - 1)
-  # Threads have heaps of 64 MB of their own; this keeps empty ones of them.
+  # Each thread has heaps of 64 MB; this keeps the empty ones.
   mallopt(m_top_pad, 1 << 26)
 
 

@@ -2,7 +2,7 @@
 
 Reads TFRecord files (the built-in sample data if none are named), writes
 checkpoints, model_flags.json, TensorBoard events and SavedModels to
---train_dir. The same command goes on where an earlier run stopped.
+--train_dir. The same command continues where an earlier run stopped.
 """
 
 import dataclasses
@@ -111,7 +111,7 @@ def _define_training_flags(flag_values) -> None:
     None,
     "Part of each weight, times the learning rate, that a step takes away"
     " (AdamW), not of biases and normalisation; default: the optimizer's, 0"
-    " but for AdamW and its kin.",
+    " except for AdamW and its variants.",
     lower_bound=0.0,
   )
   training.float(
@@ -188,7 +188,7 @@ def _define_saving_flags(flag_values) -> None:
   saving.bool(
     "start_new_model",
     False,
-    "Delete the run in --train_dir and start again; False: go on with it.",
+    "Delete the run in --train_dir and start again; False: continue it.",
   )
   saving.integer(
     "export_model_steps",
@@ -309,7 +309,7 @@ def train(
   settings: Settings,
   placement: distribution.Placement | None = None,
 ) -> int:
-  """Trains a model, or goes on with it, until the data or the steps end.
+  """Trains a model, or continues a run, until the data or the steps end.
 
   Args:
     train_dir: folder of the run.

@@ -71,7 +71,7 @@ def _create_model(model_name: str):
 
 
 def _is_on_purpose(error: BaseException) -> bool:
-  """Whether a model refuses its hyper-parameters, in a sentence of its own."""
+  """Whether a model itself refuses its hyper-parameters with a sentence."""
   last = traceback.extract_tb(error.__traceback__)[-1:]
   frames = _own_frames(error)
   return (
