@@ -98,9 +98,9 @@ def score_checkpoint(
     for batch, (predictions, video_losses), progress in forward.run():
       weights = batch.get("label_weights")
       scores = metrics.accumulate(
-        predictions.numpy(),
+        predictions,
         batch["labels"].numpy(),
-        video_losses.numpy(),
+        video_losses,
         None if weights is None else weights.numpy(),
       )
       if progress.is_due:

@@ -129,9 +129,8 @@ def predicted_batches(forward: ForwardPass):
   """
   progress = None
   for batch, predictions, progress in forward.run():
-    values = predictions.numpy()
-    check_finite(values, batch["video_ids"].numpy())
-    yield batch, values
+    check_finite(predictions, batch["video_ids"].numpy())
+    yield batch, predictions
     if progress.is_due:
       _log_progress(progress)
   if progress and not progress.is_due:  # else it is logged already
@@ -442,6 +441,22 @@ def find_model() -> tuple[dict, str]:
   return train_dirs.require_model_flags(FLAGS.untar_model_dir), checkpoint
 
 
+def _open_pass(
+  model_flags, checkpoint, files, batch_size, placement, segment_labels=False
+) -> ForwardPass:
+  """The pass over files, in their order, with a checkpoint's weights."""
+  forward = ForwardPass(
+    model_flags,
+    files,
+    placement or distribution.Placement(),
+    batch_size=batch_size,
+    num_readers=1,
+    segment_labels=segment_labels,
+  )
+  forward.load_weights(checkpoint)
+  return forward
+
+
 def predict(
   model_flags: dict,
   checkpoint: str,
@@ -468,14 +483,7 @@ def predict(
   Raises:
     errors.UserError: for everything that the user can fix.
   """
-  forward = ForwardPass(
-    model_flags,
-    files,
-    placement or distribution.Placement(),
-    batch_size=batch_size,
-    num_readers=1,
-  )
-  forward.load_weights(checkpoint)
+  forward = _open_pass(model_flags, checkpoint, files, batch_size, placement)
   write_video_predictions(
     forward, model_flags["num_classes"], output_file, top_k, class_names
   )
@@ -510,15 +518,9 @@ def predict_segments(
   Raises:
     errors.UserError: for everything that the user can fix.
   """
-  forward = ForwardPass(
-    model_flags,
-    files,
-    placement or distribution.Placement(),
-    batch_size=batch_size,
-    num_readers=1,
-    segment_labels=True,
+  forward = _open_pass(
+    model_flags, checkpoint, files, batch_size, placement, segment_labels=True
   )
-  forward.load_weights(checkpoint)
   write_segment_predictions(forward, output_file, classes, limit)
   logging.info("Predictions: %s", output_file)
 

@@ -398,7 +398,7 @@ def main() -> None:
   logging.info(
     "%s, batch size %d, learning rate %g, training on %s",
     model_flags["model"],
-    settings.batch_size * settings.accumulate_steps * placement.num_replicas,
+    settings.step_examples(placement.num_replicas),
     settings.base_learning_rate,
     pattern,
   )

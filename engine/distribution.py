@@ -100,6 +100,14 @@ class Placement:
     """Replicas on this machine."""
     return self.num_replicas // self.num_workers
 
+  def replicated(self, value) -> tf.Variable:
+    """Makes a variable that all replicas update alike; in the scope."""
+    return tf.Variable(
+      value,
+      trainable=False,
+      aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA,
+    )
+
   def split(self, batch: dict[str, tf.Tensor]):
     """Cuts this machine's batch into parts of equal size for its replicas."""
     if self.local_replicas == 1:

@@ -105,8 +105,9 @@ class ForwardPass:
     """Goes through every example once, the last batch perhaps smaller.
 
     Yields:
-      (batch of readers.py, result, Progress): the result is predictions
-      (batch, classes), with a loss a pair of these and of losses (batch,).
+      (batch of readers.py, result, Progress): the result is an array of
+      predictions (batch, classes), with a loss a pair of it and of an array of
+      losses (batch,).
 
     Raises:
       errors.UserError: names a record that is not as the model's flags say, or
@@ -120,7 +121,9 @@ class ForwardPass:
       for batch in self._batches:
         with model_building.naming_bug(self._model_flags):
           result = self._compute(readers.numeric_part(batch))
-        predictions = tf.nest.flatten(result)[0].numpy()
+        # Once: each call copies, from a GPU too.
+        result = tf.nest.map_structure(lambda tensor: tensor.numpy(), result)
+        predictions = result[0] if self._with_labels else result
         model_building.check_probabilities(
           predictions, self._model_flags["model"]
         )

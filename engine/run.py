@@ -1,6 +1,5 @@
 """A model in training: everything that a checkpoint holds."""
 
-import keras
 import tensorflow as tf
 from absl import logging
 
@@ -11,20 +10,6 @@ from engine import train_dir as train_dirs
 from engine.distribution import Placement
 from engine.settings import Settings
 from version import __version__
-
-
-def _average_of(model: keras.Model, settings: Settings) -> list[tf.Variable]:
-  """Makes the moving averages of a model's weights, none without a decay."""
-  if not settings.ema_decay:
-    return []
-  return [
-    tf.Variable(
-      variable.value,
-      # All replicas have the same.
-      aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA,
-    )
-    for variable in model.trainable_variables
-  ]
 
 
 def _make_counters(num_workers: int) -> dict[str, tf.Variable]:
@@ -93,7 +78,10 @@ class Run:
       self.optimizer = optimizers.build_optimizer(
         settings.optimizer, self.model, settings.weight_decay
       )
-      self.average = _average_of(self.model, settings)
+      averaged = self.model.trainable_variables if settings.ema_decay else []
+      self.average = [
+        placement.replicated(variable.value) for variable in averaged
+      ]
     self.state = _make_counters(placement.num_workers)
     self._checkpoints: train_dirs.Checkpoints | None = None
 
@@ -171,9 +159,7 @@ class Run:
       horizon.assign(
         self.settings.planned_examples(
           epoch_videos,
-          self.settings.batch_size
-          * self.settings.accumulate_steps
-          * self.placement.num_replicas,
+          self.settings.step_examples(self.placement.num_replicas),
         )
       )
     if not int(horizon):

@@ -38,6 +38,10 @@ class Settings:
     """The Keras dtype policy to build the model with; None for float32."""
     return f"mixed_{self.mixed_precision}" if self.mixed_precision else None
 
+  def step_examples(self, num_replicas: int) -> int:
+    """How many examples a step has, over all batches and replicas of it."""
+    return self.batch_size * self.accumulate_steps * num_replicas
+
   def planned_examples(self, epoch_videos: int, step_videos: int) -> int:
     """How many examples the whole run will see; 0 if it has no end.
 

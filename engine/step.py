@@ -67,19 +67,10 @@ class Accumulator:
   def __init__(self, model: keras.Model, placement: Placement):
     with placement.strategy.scope():
       self.gradients = [
-        tf.Variable(
-          tf.zeros_like(variable.value),
-          trainable=False,
-          # All replicas add the same.
-          aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA,
-        )
+        placement.replicated(tf.zeros_like(variable.value))
         for variable in model.trainable_variables
       ]
-      self.num_videos = tf.Variable(
-        0.0,
-        trainable=False,
-        aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA,
-      )
+      self.num_videos = placement.replicated(0.0)
 
   def add(self, gradients, num_videos) -> None:
     """Adds a batch's gradients, (the same on all replicas) times its videos."""
@@ -261,6 +252,31 @@ def _mixup_weight(step: Step, state):
   )
 
 
+def _on_all_replicas(step: Step, replica_step, state, batch, rate, arguments):
+  """Runs a replica's part of a batch on all replicas, and counts its examples.
+
+  Args:
+    step: a Step.
+    replica_step: `train_step` or `accumulate_step`.
+    state: the counters of a Run.
+    batch: this machine's, without names.
+    rate: the learning rate, to report.
+    arguments: of replica_step, after the batch.
+
+  Returns:
+    (scalars by tag, predictions, labels) of this machine's batch.
+  """
+  placement = step.placement
+  scalars, predictions, counts = placement.strategy.run(
+    replica_step, args=(placement.split(batch), *arguments)
+  )
+  scalars, counts = placement.first((scalars, counts))
+  state["examples_seen"].assign_add(tf.reduce_sum(counts))
+  state["position"].assign_add(counts)
+  scalars = {**scalars, "learning_rate": rate}
+  return scalars, placement.join(predictions), batch["labels"]
+
+
 def one_step(step: Step, replica_step, state, batch, is_last, is_reported):
   """One step on one batch, on all replicas.
 
@@ -276,25 +292,13 @@ def one_step(step: Step, replica_step, state, batch, is_last, is_reported):
     (scalars by tag, predictions, labels) of this machine's batch.
   """
   del is_last
-  placement = step.placement
   rate = schedules.learning_rate(
     state["examples_seen"], step.settings, state["schedule_examples"]
   )
-  scalars, predictions, counts = placement.strategy.run(
-    replica_step,
-    args=(
-      placement.split(batch),
-      rate,
-      _mixup_weight(step, state),
-      is_reported,
-    ),
-  )
-  scalars, counts = placement.first((scalars, counts))
+  arguments = (rate, _mixup_weight(step, state), is_reported)
+  report = _on_all_replicas(step, replica_step, state, batch, rate, arguments)
   state["global_step"].assign_add(1)
-  state["examples_seen"].assign_add(tf.reduce_sum(counts))
-  state["position"].assign_add(counts)
-  scalars = {**scalars, "learning_rate": rate}
-  return scalars, placement.join(predictions), batch["labels"]
+  return report
 
 
 def one_part(
@@ -328,13 +332,8 @@ def one_part(
   rate = schedules.learning_rate(
     seen, step.settings, state["schedule_examples"]
   )
-  scalars, predictions, counts = placement.strategy.run(
-    accumulate,
-    args=(placement.split(batch), _mixup_weight(step, state), is_reported),
-  )
-  scalars, counts = placement.first((scalars, counts))
-  state["examples_seen"].assign_add(tf.reduce_sum(counts))
-  state["position"].assign_add(counts)
+  arguments = (_mixup_weight(step, state), is_reported)
+  report = _on_all_replicas(step, accumulate, state, batch, rate, arguments)
 
   def end_step():
     placement.strategy.run(update, args=(rate,))
@@ -342,8 +341,7 @@ def one_part(
     return True
 
   tf.cond(is_last, end_step, lambda: False)
-  scalars = {**scalars, "learning_rate": rate}
-  return scalars, placement.join(predictions), batch["labels"]
+  return report
 
 
 def run_steps(

@@ -24,7 +24,7 @@ def warn_of_short_run(
     num_replicas: over all machines.
   """
   batches = settings.accumulate_steps * num_replicas
-  step_videos = settings.batch_size * batches
+  step_videos = settings.step_examples(num_replicas)
   planned = settings.planned_examples(num_videos, step_videos)
   steps = math.ceil(planned / step_videos)
   if (

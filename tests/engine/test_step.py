@@ -180,21 +180,26 @@ def test_a_step_of_gradient_descent_by_hand(tiny_files, tiny_vectors, tmp_path):
   assert tags["learning_rate"] == {1: 0.0, 2: rate}
 
 
+def train_one_real_step(train_dir, tiny_files, **settings):
+  """Trains a step of rate 0, which saves the initial weights, then one of 1."""
+  for max_steps, rate in ((1, 0.0), (2, 1.0)):
+    train_tiny(
+      train_dir,
+      tiny_files,
+      batch_size=NUM_TINY,
+      base_learning_rate=rate,
+      optimizer="SGD",
+      keep_checkpoints=0,
+      max_steps=max_steps,
+      **settings,
+    )
+
+
 def test_gradients_are_not_clipped_without_a_limit(tiny_files, tmp_path):
   changes = {}
   for clip in (0.0, 1e-3, 1e9):
     train_dir = tmp_path / str(clip)
-    for max_steps, rate in ((1, 0.0), (2, 1.0)):
-      train_tiny(
-        train_dir,
-        tiny_files,
-        batch_size=NUM_TINY,
-        base_learning_rate=rate,
-        optimizer="SGD",
-        clip_gradient_norm=clip,
-        keep_checkpoints=0,
-        max_steps=max_steps,
-      )
+    train_one_real_step(train_dir, tiny_files, clip_gradient_norm=clip)
     before, after = (
       checkpoint_values(train_dir / f"model.ckpt-{step}") for step in (1, 2)
     )
@@ -255,18 +260,9 @@ def test_a_joint_norm_limits_the_whole_update(tiny_files, tmp_path):
   changes = {}
   for limit in (0.0, 1e-3, 1e9):
     train_dir = tmp_path / str(limit)
-    for max_steps, rate in ((1, 0.0), (2, 1.0)):
-      train_tiny(
-        train_dir,
-        tiny_files,
-        batch_size=NUM_TINY,
-        base_learning_rate=rate,
-        optimizer="SGD",
-        clip_gradient_norm=0.0,
-        clip_global_norm=limit,
-        keep_checkpoints=0,
-        max_steps=max_steps,
-      )
+    train_one_real_step(
+      train_dir, tiny_files, clip_gradient_norm=0.0, clip_global_norm=limit
+    )
     before, after = (
       load_model_at(train_dir, f"model.ckpt-{step}") for step in (1, 2)
     )
