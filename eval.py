@@ -1,7 +1,7 @@
 """Scores a trained model: python eval.py [--run_once].
 
 Rebuilds the model from model_flags.json in --train_dir and scores its
-checkpoints on labelled videos: the newest with --run_once, else each new one
+checkpoints on labeled videos: the newest with --run_once, else each new one
 as training writes it. Scores go to the log, to TensorBoard and to
 metrics-<step>.json, both in --train_dir's folder eval.
 """
@@ -77,7 +77,7 @@ def score_checkpoint(
   """Scores a checkpoint on every example once.
 
   Args:
-    forward: over labelled examples, with a loss.
+    forward: over labeled examples, with a loss.
     checkpoint: path without its file endings.
     num_classes: of the model.
     top_k: best predictions of each video that GAP ranks.
@@ -201,7 +201,7 @@ def evaluate(
 
   Args:
     train_dir: folder of the run.
-    files: labelled TFRecord files.
+    files: labeled TFRecord files.
     run_once: score one checkpoint and end; else go on until interrupted.
     segment_labels: score rated segments.
     batch_size: videos a step.

@@ -70,7 +70,7 @@ flags.DEFINE_bool(
 flags.DEFINE_bool(
   "dbof_add_batch_norm",
   True,
-  "DbofModel: add batch normalisation.",
+  "DbofModel: add batch normalization.",
 )
 flags.DEFINE_integer(
   "dbof_cluster_size",
@@ -132,7 +132,7 @@ class DbofModel(models.BaseModel):
   """Deep bag of frames: sampled frames vote for clusters.
 
   Frames -> clusters -> max or mean over the frames -> hidden -> classifier,
-  with batch normalisation before the clusters and before each activation.
+  with batch normalization before the clusters and before each activation.
   Source: Abu-El-Haija et al. 2016, section 4.1.2.
   """
 
@@ -156,7 +156,7 @@ class DbofModel(models.BaseModel):
     Args:
       iterations: frames sampled from each video.
       sample_random_frames: see sampling.SampleFrames.
-      dbof_add_batch_norm: whether to normalise; else layers have a bias.
+      dbof_add_batch_norm: whether to normalize; else layers have a bias.
       dbof_cluster_size: units in the cluster layer.
       dbof_hidden_size: units in the hidden layer.
       dbof_pooling_method: "max" or "average" over the frames.
@@ -166,7 +166,7 @@ class DbofModel(models.BaseModel):
     """
 
     def dense(kind, inputs, units, name):
-      # Batch normalisation has a bias.
+      # Batch normalization has a bias.
       has_bias = not dbof_add_batch_norm
       return _random_dense(kind, inputs, units, has_bias, name)
 
@@ -615,7 +615,7 @@ flags.DEFINE_string(
 class CnnLstmModel(models.BaseModel):
   """Convolutions over time beside stacked LSTMs.
 
-  Three blocks [convolution of width 5, batch normalisation, leaky ReLU] and the
+  Three blocks [convolution of width 5, batch normalization, leaky ReLU] and the
   mean over the valid frames; the last valid state of the LSTMs; concatenated ->
   ReLU layers of 128 and 64 -> dropout -> logistic classifier. 4.21 M parameters
   with 1024 features and 10 classes.

@@ -67,7 +67,7 @@ class BaseModel:
 
     Args:
       model_input: (batch, features) float at video level, or (batch, frames,
-        features) float at frame level: each vector L2-normalised, frames past
+        features) float at frame level: each vector L2-normalized, frames past
         num_frames zero.
       vocab_size: number of classes.
       num_frames: (batch,) int32, the valid frames of each video.
@@ -379,7 +379,7 @@ def mixup_partners(values):
 def add_mixup(model: keras.Model) -> keras.Model:
   """The same model with the same weights, on weighted means of two videos.
 
-  The normalised features x become w x + (1 - w) x', where x' is another video
+  The normalized features x become w x + (1 - w) x', where x' is another video
   of the batch. Where a video has no frame, it counts as zeros; num_frames
   becomes that of the longer video. Source: Zhang et al. 2018, mixup.
 

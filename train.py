@@ -110,7 +110,7 @@ def _define_training_flags(flag_values) -> None:
     "weight_decay",
     None,
     "Part of each weight, times the learning rate, that a step takes away"
-    " (AdamW), not of biases and normalisation; default: the optimizer's, 0"
+    " (AdamW), not of biases and normalization; default: the optimizer's, 0"
     " except for AdamW and its variants.",
     lower_bound=0.0,
   )

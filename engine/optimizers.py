@@ -52,7 +52,7 @@ def make_optimizer(
 
 
 def _is_decayed(variable) -> bool:
-  """Whether weight decay applies: not to biases and normalisation."""
+  """Whether weight decay applies: not to biases and normalization."""
   return len(variable.shape) > 1 and variable.name not in (
     "bias",
     "beta",
@@ -71,7 +71,7 @@ def build_optimizer(
     name: see `make_optimizer`.
     model: whose trainable weights it will update.
     weight_decay: after each update w becomes w - rate * weight_decay * w, but
-      not for biases and the weights of normalisation layers. 0 for none, None
+      not for biases and the weights of normalization layers. 0 for none, None
       for the optimizer's default. Source: Loshchilov & Hutter 2019, AdamW.
 
   Raises:

@@ -45,7 +45,7 @@ class TransformerModel(models.BaseModel):
 
   Dense layer -> position encoding -> layers [x + attention(LN(x)), x +
   net(LN(x))] -> LN -> mean over the valid frames -> logistic classifier. The
-  net has four times the width. Source: Vaswani et al. 2017; normalisation in
+  net has four times the width. Source: Vaswani et al. 2017; normalization in
   front of each part: Xiong et al. 2020.
   """
 
@@ -82,7 +82,7 @@ class TransformerModel(models.BaseModel):
     frames = keras.layers.Dense(transformer_size, name="projection")(
       model_input
     )
-    # Normalised frames are short; the encoding's length is sqrt(size / 2).
+    # Normalized frames are short; the encoding's length is sqrt(size / 2).
     frames = keras.layers.LayerNormalization(name="projection_norm")(frames)
     frames = position_encoding.PositionEncoding()(frames)
     for layer in range(transformer_layers):

@@ -1,4 +1,4 @@
-"""Models that assign frames to learnt clusters: NetVLAD and its relatives.
+"""Models that assign frames to learned clusters: NetVLAD and its relatives.
 
 Shapes in comments: B videos, T frames, D features, K clusters.
 """
@@ -50,7 +50,7 @@ def pool_sampled_frames(
   clusters,
   pool,
 ):
-  """Samples frames, normalises them and pools each feature by its clusters.
+  """Samples frames, normalizes them and pools each feature by its clusters.
 
   Args:
     model_input: (B, T, D) float.

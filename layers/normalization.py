@@ -1,4 +1,4 @@
-"""Batch normalisation, and layers that go with it.
+"""Batch normalization, and layers that go with it.
 
 Shapes in comments: B videos, T frames, D features.
 """
@@ -11,10 +11,10 @@ from layers import sums
 
 @keras.saving.register_keras_serializable("layers")
 class BatchNormalization(keras.layers.BatchNormalization):
-  """Batch normalisation whose statistics fit the data from the first steps on.
+  """Batch normalization whose statistics fit the data from the first steps on.
 
   After 100 steps with a momentum of 0.999, nine tenths of the initial mean 0
-  and variance 1 are still there, while normalised frames have a variance of
+  and variance 1 are still there, while normalized frames have a variance of
   about 1/1024. For some 7,000 steps a model would be evaluated with statistics
   that are not the data's. So step n, counted from 0, uses the momentum
   (1 + n) / (10 + n) as long as that is smaller, as TensorFlow's
@@ -42,7 +42,7 @@ class BatchNormalization(keras.layers.BatchNormalization):
     return ops.cast(outputs, self.compute_dtype)
 
   def _statistics(self, inputs, training, mask=None):
-    """The mean and the variance to normalise with, each (features,)."""
+    """The mean and the variance to normalize with, each (features,)."""
     if not (training and self.trainable):
       return self.moving_mean, self.moving_variance
     mean, variance = self._moments(inputs, mask)
@@ -55,10 +55,10 @@ class BatchNormalization(keras.layers.BatchNormalization):
 
 @keras.saving.register_keras_serializable("layers")
 class MaxOfNormalized(BatchNormalization):
-  """The largest value of each normalised feature over the frames.
+  """The largest value of each normalized feature over the frames.
 
-  Equal to the maximum of BatchNormalization's outputs, but normalises only the
-  maxima. Normalisation is linear in each feature, so the largest input gives
+  Equal to the maximum of BatchNormalization's outputs, but normalizes only the
+  maxima. Normalization is linear in each feature, so the largest input gives
   the largest output, or the smallest input where gamma is negative.
 
   Input shape: frames (B, T, D), all of them valid.
@@ -85,7 +85,7 @@ class ScaledDense(keras.layers.Dense):
   """A dense layer without bias on x * gamma + beta, for each feature of x.
 
   Equal to a scaling in front of a dense layer, but scales the weights. Where x
-  depends on no other weights, as in normalised input, the gradient of gamma
+  depends on no other weights, as in normalized input, the gradient of gamma
   then needs no matrix product back to x, a third of the layer's work.
 
   Args:
@@ -112,7 +112,7 @@ class ScaledDense(keras.layers.Dense):
 
 
 def batch_normalization(kind=BatchNormalization, **kwargs):
-  """Batch normalisation with the starter code's settings.
+  """Batch normalization with the starter code's settings.
 
   Args:
     kind: BatchNormalization or a class derived from it.

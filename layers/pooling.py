@@ -35,7 +35,7 @@ class AttentionPooling(masking.MaskedLayer):
 class AttentionCluster(keras.layers.Layer):
   """Attention units with a shift: v_i = L2(alpha_i a_i + beta_i) / sqrt(K).
 
-  a_i is the i-th weighted sum of the frames; alpha_i and beta_i are learnt
+  a_i is the i-th weighted sum of the frames; alpha_i and beta_i are learned
   numbers. Source: Long et al. 2018, Attention Clusters, equations 4 and 5.
 
   Input shape: pooled (B, K, D), as from AttentionPooling.
@@ -90,7 +90,7 @@ class Vlad(keras.layers.Layer):
   2017, equation 6.
 
   Args:
-    residual: whether centers c_k are learnt and subtracted.
+    residual: whether centers c_k are learned and subtracted.
     normalize_all: whether the K vectors together are divided by their length
       too.
 
@@ -129,7 +129,7 @@ class Vlad(keras.layers.Layer):
 
 
 class FisherVector(keras.layers.Layer):
-  """First and second order statistics of the frames about learnt centers.
+  """First and second order statistics of the frames about learned centers.
 
   With s_k = w_k^2 + 1e-6 for the covariance,
     F1_k = sum_t a_tk (x_t - c_k) / s_k, each divided by its length,

@@ -1,4 +1,4 @@
-"""Layers between a batch and a model: bytes to floats, normalisation.
+"""Layers between a batch and a model: bytes to floats, normalization.
 
 Shapes in comments: B videos, T frames, D features.
 """
@@ -28,7 +28,7 @@ class L2Normalize(keras.layers.Layer):
 
 
 class NormalizeFrames(keras.layers.Layer):
-  """Dequantises, zeroes the padding and L2-normalises each frame.
+  """Dequantizes, zeroes the padding and L2-normalizes each frame.
 
   Input shape: video_matrix (B, T, D) uint8 or float, num_frames (B,) int.
   Output shape: (B, T, D) float.
@@ -48,7 +48,7 @@ class NormalizeFrames(keras.layers.Layer):
 
 
 class MeanNormalizedFrame(keras.layers.Layer):
-  """The mean of a video's valid, dequantised and L2-normalised frames.
+  """The mean of a video's valid, dequantized and L2-normalized frames.
 
   Equal to the mean over NormalizeFrames, but computed for a few videos at a
   time, so that the float frames stay in the CPU's cache: those of a batch of

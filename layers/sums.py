@@ -30,7 +30,7 @@ def l2_normalize(vectors):
 
 
 def inverse_lengths(vectors):
-  """The factors that normalise vectors: (..., features) -> (...)."""
+  """The factors that normalize vectors: (..., features) -> (...)."""
   squared = squared_lengths(vectors)
   return ops.rsqrt(ops.maximum(squared, _SMALLEST_SQUARED_NORM))
 

@@ -100,7 +100,7 @@ SMALL_FRAME_FLAGS = {
 
 
 def bytes_of(length, size, first=0):
-  """(length, size) bytes, all different from their neighbours."""
+  """(length, size) bytes, all different from their neighbors."""
   values = first + np.arange(length * size)
   return (values % 251).astype(np.uint8).reshape(length, size)
 

@@ -99,7 +99,7 @@ def unit(values):
 
 
 def normalized(values, weights, name, mean=None, variance=None):
-  """Batch normalisation, by the moving statistics unless others are given."""
+  """Batch normalization, by the moving statistics unless others are given."""
   if mean is None:
     mean = weights[f"{name}/moving_mean"]
     variance = weights[f"{name}/moving_variance"]
@@ -115,7 +115,7 @@ def classified(values, weights, name="classifier"):
 def count_trainable(model_name, feature_sizes, num_classes, **hyperparameters):
   """The number of trainable numbers in a model, which it does not allocate."""
   # In a graph of its own TensorFlow notes down how the variables would be
-  # initialised, and does not do it: the largest have a gigabyte.
+  # initialized, and does not do it: the largest have a gigabyte.
   with tf.Graph().as_default():
     model = build(model_name, feature_sizes, num_classes, **hyperparameters)
     return sum(int(np.prod(v.shape)) for v in model.trainable_variables)

@@ -7,7 +7,7 @@ from benchmarks import matrix_work
 
 
 def program(function, *shapes):
-  """XLA's optimised program of a function of float32 tensors."""
+  """XLA's optimized program of a function of float32 tensors."""
   compiled = tf.function(function, jit_compile=True, autograph=False)
   arguments = [tf.zeros(shape) for shape in shapes]
   return compiled.experimental_get_compiler_ir(*arguments)(

@@ -97,7 +97,7 @@ def test_frame_level_logistic_model_by_hand():
 
 
 def golden_batch_normalization(golden, layer):
-  """The weights of one batch normalisation of the golden DbofModel."""
+  """The weights of one batch normalization of the golden DbofModel."""
   weights = {
     name: golden[f"DbofModel/var/tower/{layer}/{name}"]
     for name in ("beta", "gamma", "moving_mean", "moving_variance")

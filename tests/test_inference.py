@@ -34,7 +34,7 @@ TINY_FLAGS = {
   "label_loss": "CrossEntropyLoss",
 }
 # sigmoid of the logits, but for class 1, which is as likely as mean_rgb[0] of
-# the normalised video says.
+# the normalized video says.
 LOGITS = [0.0, 0.0, 2.0, -1.0, 2.0, 0.0]
 PROBABILITIES = 1 / (1 + np.exp(-np.array(LOGITS)))
 

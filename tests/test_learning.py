@@ -248,7 +248,7 @@ def train_and_predict(folder, model, data, *more, test_split="test") -> Trained:
 
 
 def to_bytes(values) -> np.ndarray:
-  """Numbers about 0 with deviations about 1 become quantised features."""
+  """Numbers about 0 with deviations about 1 become quantized features."""
   return np.clip(np.round(128 + 40 * values), 0, 255).astype(np.uint8)
 
 
@@ -280,7 +280,7 @@ def pair_data(tmp_path_factory):
   Each video has a twin in the same split, of the pair's other class. The twins
   of an order pair show the same frames, one of them backwards; those of a sound
   pair the same pictures with another sound. So nothing else tells them apart:
-  no mean, no length, no scene. The features are L2-normalised side by side;
+  no mean, no length, no scene. The features are L2-normalized side by side;
   sounds are as loud as pictures. Video-level records of the same videos lie in
   the folder video.
   """
@@ -684,7 +684,7 @@ def many_labels_floor(many_labels_data, report):
   return floor
 
 
-# A step of the smaller models is cheaper, and what is learnt here is linear:
+# A step of the smaller models is cheaper, and what is learned here is linear:
 # these get as much time as DeepNnModel too.
 MANY_RUNS = (
   ("LogisticModel", 20),

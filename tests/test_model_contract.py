@@ -39,7 +39,7 @@ class Case:
     self.model_flags = make_model_flags(model_class)
     self.model = models.build_model(self.model_flags)
     self.batch = make_batch(self.model_flags)
-    # Moves the statistics of batch normalisation away from 0 and 1.
+    # Moves the statistics of batch normalization away from 0 and 1.
     self.model(self.batch, training=True)
 
 
@@ -107,7 +107,7 @@ def gradients_by_path(model, batch, training):
 
 def test_a_gradient_reaches_every_weight(case):
   in_training = gradients_by_path(case.model, case.batch, True)
-  # Batch normalisation subtracts its batch's mean in training, so that a shift
+  # Batch normalization subtracts its batch's mean in training, so that a shift
   # in front of it has no effect but by rounding; its running mean hides none.
   in_inference = gradients_by_path(case.model, case.batch, False)
   assert in_training
@@ -219,7 +219,7 @@ def test_training_does_not_see_the_padding(frame_case):
     outputs.append(model(batch, training=True)["predictions"].numpy())
     outputs.append(predict(model, frame_case.batch))
   np.testing.assert_allclose(outputs[2], outputs[0], atol=1e-6)
-  # Nor do the statistics of batch normalisation.
+  # Nor do the statistics of batch normalization.
   np.testing.assert_allclose(outputs[3], outputs[1], atol=1e-6)
 
 

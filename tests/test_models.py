@@ -351,7 +351,7 @@ def test_inputs_are_named_and_typed():
   assert (num_frames.shape, num_frames.dtype) == ((None,), "int32")
 
 
-def test_video_features_are_normalised():
+def test_video_features_are_normalized():
   model_flags = make_model_flags(
     video_level_models.LogisticModel, feature_sizes="1,1", num_classes=2
   )
@@ -369,7 +369,7 @@ def test_video_features_are_normalised():
   )
 
 
-def test_frames_are_normalised_one_by_one():
+def test_frames_are_normalized_one_by_one():
   model_flags = make_model_flags(
     frame_level_models.FrameLevelLogisticModel,
     feature_sizes="1,1",

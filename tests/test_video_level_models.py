@@ -65,7 +65,7 @@ def dense(values, weights, name):
 def count_trainable(model_name, feature_sizes, num_classes, **hyperparameters):
   """The number of trainable numbers in a model, which it does not allocate."""
   # In a graph of its own TensorFlow notes down how the variables would be
-  # initialised, and does not do it: the largest have a gigabyte.
+  # initialized, and does not do it: the largest have a gigabyte.
   with tf.Graph().as_default():
     model = build(model_name, feature_sizes, num_classes, **hyperparameters)
     return sum(int(np.prod(v.shape)) for v in model.trainable_variables)
@@ -340,7 +340,7 @@ def test_size_of_deep_nn_model_with_the_thesiss_layers():
 
 
 # --------------------------------------------------------------------------
-# Regularisation
+# Regularization
 
 
 @pytest.mark.parametrize(
@@ -351,7 +351,7 @@ def test_size_of_deep_nn_model_with_the_thesiss_layers():
 @pytest.mark.parametrize(
   ("hyperparameters", "penalty"), [({}, 1e-8), ({"l2_penalty": 0.5}, 0.5)]
 )
-def test_kernels_are_regularised(name, num_weights, hyperparameters, penalty):
+def test_kernels_are_regularized(name, num_weights, hyperparameters, penalty):
   model = build(name, 3, 2, **hyperparameters)
   for variable in model.trainable_variables:
     variable.assign(keras.ops.full(variable.shape, 10.0))

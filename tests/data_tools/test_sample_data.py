@@ -46,7 +46,7 @@ def small_folder(tmp_path_factory):
 
 
 def read_records(folder, level, split):
-  """Returns the serialised records of a split, in the order of the files."""
+  """Returns the serialized records of a split, in the order of the files."""
   pattern = sample_data.sample_data_pattern(
     split, level == "frame", str(folder)
   )
@@ -147,7 +147,7 @@ def test_video_level_records_are_the_means_of_the_frames(small_folder, split):
     for key in frames.context.feature:
       assert feature[key] == frames.context.feature[key]
     for name, size in [("rgb", 1024), ("audio", 128)]:
-      quantised = np.stack(
+      quantized = np.stack(
         [
           np.frombuffer(entry.bytes_list.value[0], np.uint8)
           for entry in frames.feature_lists.feature_list[name].feature
@@ -157,7 +157,7 @@ def test_video_level_records_are_the_means_of_the_frames(small_folder, split):
       assert len(mean) == size
       np.testing.assert_allclose(
         mean,
-        quantization.dequantize(quantised.astype(float)).mean(axis=0),
+        quantization.dequantize(quantized.astype(float)).mean(axis=0),
         rtol=0,
         atol=1e-6,
       )

@@ -23,7 +23,7 @@ def pair_videos():
 
 
 def mean_features(videos):
-  """Returns (videos, features) float64, each row L2-normalised."""
+  """Returns (videos, features) float64, each row L2-normalized."""
   means = np.stack(
     [
       quantization.dequantize(video.frames.astype(float)).mean(axis=0)

@@ -25,7 +25,7 @@ RESUMED = {
     {**TINY_FLAGS, "model": "MoeModel", "moe_num_mixtures": 2},
     {"optimizer": "MomentumOptimizer", "learning_rate_decay_examples": 17},
   ),
-  "random frames and batch normalisation": (
+  "random frames and batch normalization": (
     "tiny_frame_files",
     {
       **TINY_FRAME_FLAGS,

@@ -160,7 +160,7 @@ def test_a_step_of_gradient_descent_by_hand(tiny_files, tiny_vectors, tmp_path):
   by_logits = by_predictions * predictions * (1 - predictions) / NUM_TINY
   kernel_gradient = inputs.T @ by_logits + penalty * 1e-8 * kernel
   bias_gradient = by_logits.sum(axis=0)
-  # Each variable is clipped for itself, and the regularisation matters.
+  # Each variable is clipped for itself, and the regularization matters.
   assert np.linalg.norm(kernel_gradient) > 1.5 * clip
   assert np.linalg.norm(inputs.T @ by_logits - kernel_gradient) > 0.3
 
@@ -290,7 +290,7 @@ ACCUMULATED = {
     "warmup_examples": 20,
   },
   "with XLA": {"xla": True},
-  "regularised": {"regularization_penalty": 1e7},
+  "regularized": {"regularization_penalty": 1e7},
 }
 
 

@@ -33,7 +33,7 @@ def vlad(frames, assignment, centers):
 
 
 def assigned_features(frames, indices, weights):
-  """Of both features: name, sampled and normalised frames, assignment."""
+  """Of both features: name, sampled and normalized frames, assignment."""
   sampled = normalized(frames[indices], weights, "input_bn")
   for index, feature in enumerate((sampled[:, :3], sampled[:, 3:])):
     name = f"feature_{index}"
@@ -158,7 +158,7 @@ def next_vlad_predictions(valid, weights, num_clusters, training):
   """
 
   def normalized_together(values, name):
-    """Batch normalisation of what each video has, frames or a vector."""
+    """Batch normalization of what each video has, frames or a vector."""
     statistics = ()
     if training:
       together = np.concatenate([np.atleast_2d(x) for x in values])
@@ -214,7 +214,7 @@ SMALL_NEXT_VLAD = {
 }
 
 
-# Of two clusters the second feature has one: a single score to normalise, and
+# Of two clusters the second feature has one: a single score to normalize, and
 # a softmax that is 1, of which Keras warns.
 @pytest.mark.filterwarnings("ignore:You are using a softmax")
 @pytest.mark.parametrize("clusters", [4, 2])

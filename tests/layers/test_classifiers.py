@@ -33,7 +33,7 @@ def test_l2_is_half_the_sum_of_squares_times_the_penalty():
   assert float(classifiers.L2(0.1)(weights)) == pytest.approx(1.5)
 
 
-def test_l2_survives_serialisation():
+def test_l2_survives_serialization():
   config = keras.regularizers.serialize(classifiers.L2(0.1))
   again = keras.regularizers.deserialize(config)
   assert isinstance(again, classifiers.L2)

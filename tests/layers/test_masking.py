@@ -147,7 +147,7 @@ class AttentionPoolingOfFrames:
 
 
 class NormalizedFrames:
-  """Batch normalisation in training; the padding's outputs are not used."""
+  """Batch normalization in training; the padding's outputs are not used."""
 
   def __init__(self):
     self.layer = normalization.batch_normalization(dtype="float64")

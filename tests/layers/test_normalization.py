@@ -126,7 +126,7 @@ class MaxOverFrames(keras.layers.Layer):
 
 
 @pytest.mark.parametrize("training", [True, False])
-def test_max_of_normalized_is_the_max_after_normalising(training):
+def test_max_of_normalized_is_the_max_after_normalizing(training):
   """Also where gamma turns the order round, and with equal frames."""
   rng = np.random.default_rng(4)
   frames = rng.normal(3.0, 2.0, (5, 7, 6))

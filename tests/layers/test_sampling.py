@@ -84,7 +84,7 @@ def test_training_samples_frames_independently_of_each_other():
   counts = np.bincount((first[1] - 100).astype(int), minlength=12)
   assert (counts[3:] == 0).all()
   assert (abs(counts[:3] - 1333) < 180).all()
-  # Neighbours are independent: 4000 / 10 pairs of equal ones.
+  # Neighbors are independent: 4000 / 10 pairs of equal ones.
   equal = (first[0][1:] == first[0][:-1]).sum()
   assert abs(equal - 400) < 114
   second = layer(frames, num_frames, training=True).numpy()[:, :, 0]
