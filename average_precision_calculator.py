@@ -88,8 +88,8 @@ class ArrayBlocks:
   """Parallel one-dimensional arrays that grow by appending.
 
   Every entry is copied at most once after it was appended and no space is
-  reserved, so the memory is that of the entries, whether they arrive a million
-  at a time or one by one.
+  reserved. So only the entries take memory, whether they arrive a million at a
+  time or one by one.
   """
 
   def __init__(self):
@@ -115,7 +115,7 @@ class ArrayBlocks:
     self._piece_entries = 0
 
   def blocks(self):
-    """Returns the entries as a list of tuples with one array a column."""
+    """Returns the entries as a list of tuples with one array per column."""
     if self._pieces:
       self._join()
     return list(self._blocks)

@@ -36,13 +36,13 @@ def define_flags(flag_values: flags.FlagValues = FLAGS) -> None:
   data.string(
     "eval_data_pattern",
     "",
-    "Glob pattern of the TFRecord files, several with commas between; empty:"
+    "Glob pattern of the TFRecord files, or several separated by commas; empty:"
     " the built-in sample data.",
   )
   data.bool(
     "segment_labels", False, "Score the rated 5 s segments of the videos."
   )
-  data.integer("batch_size", 1024, "Videos a step.", lower_bound=1)
+  data.integer("batch_size", 1024, "Videos per step.", lower_bound=1)
   data.integer("num_readers", 8, "Files read at the same time.", lower_bound=1)
   program_flags.Subject(program_flags.MODEL, flag_values).string(
     "train_dir", "/tmp/yt8m_model/", "Folder with the trained model."
@@ -133,7 +133,7 @@ def report(scores: dict, eval_dir: str, writer, segment_labels: bool) -> None:
   """Writes scores to metrics-<step>.json, to TensorBoard and to the log.
 
   Args:
-    scores: as from score_checkpoint.
+    scores: result of score_checkpoint.
     eval_dir: folder of the JSON file.
     writer: a tf.summary writer.
     segment_labels: whether segments were scored.
@@ -151,7 +151,7 @@ def report(scores: dict, eval_dir: str, writer, segment_labels: bool) -> None:
     for tag, name in eval_util.evaluation_tags(scope).items():
       tf.summary.scalar(tag, scores[name])
   writer.flush()
-  # Last: whoever waits for this line finds the rest written.
+  # Last: when this line appears, the rest is written.
   logging.info(
     "epoch/eval number %d | Avg_Hit@1: %.3f | Avg_PERR: %.3f | MAP: %.3f |"
     " GAP: %.3f | Avg_Loss: %.3f",
@@ -202,9 +202,9 @@ def evaluate(
   Args:
     train_dir: folder of the run.
     files: labeled TFRecord files.
-    run_once: score one checkpoint and end; else go on until interrupted.
+    run_once: score one checkpoint and end; else continue until interrupted.
     segment_labels: score rated segments.
-    batch_size: videos a step.
+    batch_size: videos per step.
     num_readers: files read at the same time.
     top_k: best predictions of each video that GAP ranks.
     placement: where; None for one device.

@@ -305,7 +305,7 @@ class EvaluationMetrics:
   """All metrics over an evaluation that arrives in batches.
 
   Keeps the top k predictions of each video, 6 bytes each at 3862 classes: 120
-  bytes a video at top_k 20. Scores do not depend on how videos are batched or
+  bytes per video at top_k 20. Scores do not depend on how videos are batched or
   ordered.
 
   Args:
@@ -589,7 +589,7 @@ def _mean_loss(loss, num_videos):
   if loss.shape not in ((), (num_videos,)):
     raise ValueError(
       f"Expected loss to be one number or of shape ({num_videos},), one number "
-      f"a video, received shape {loss.shape}. Sum it over the classes first."
+      f"per video, received shape {loss.shape}. Sum it over the classes first."
     )
   return _mean(np.broadcast_to(loss, num_videos))
 

@@ -1,7 +1,7 @@
 """Exports a checkpoint as a SavedModel: python export_model.py.
 
-The SavedModel answers in any process that has TensorFlow, without this
-repository. engine/export.py describes its signatures.
+The SavedModel runs in any process that has TensorFlow, without this repository.
+engine/export.py describes its signatures.
 """
 
 import os
@@ -25,7 +25,7 @@ def define_flags(flag_values: flags.FlagValues = FLAGS) -> None:
   data.bool(
     "float_frames",
     False,
-    "Frame-level records hold floats; False: bytes, as the dataset's own do.",
+    "Frame-level records hold floats; False: bytes, as in YouTube-8M.",
   )
   model = program_flags.Subject(program_flags.MODEL, flag_values)
   model.string(

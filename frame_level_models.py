@@ -1,9 +1,9 @@
 """Models on the frames of a video.
 
 To add a model, write a subclass of models.BaseModel with a create_model, and
-above it a flag for each of its hyper-parameters, named as the keyword. A flag
-that several models share stands above the first of them. Where their defaults
-differ, the flag's default is None and each model's keyword default holds.
+above it a flag for each of its hyper-parameters, named like the keyword. A flag
+that several models share is defined above the first of them. If their defaults
+differ, the flag's default is None and each model's keyword default applies.
 frame_models/ has more models.
 
 Shapes in comments: B videos, T frames, D features.
@@ -24,7 +24,7 @@ from layers import (
   sampling,
 )
 
-# Activations that never fall: the largest input gives the largest output.
+# Activations that never decrease: the largest input gives the largest output.
 _RISING_ACTIVATIONS = (
   "elu",
   "leaky_relu",
@@ -108,7 +108,7 @@ def _random_dense(kind, inputs, units, has_bias, name):
   """A dense layer with the starter's random initial weights.
 
   Args:
-    kind: keras.layers.Dense or a class derived from it.
+    kind: keras.layers.Dense or a subclass.
     inputs: (..., D).
     units: number of outputs.
     has_bias: whether it has a bias.
@@ -274,7 +274,7 @@ def lstm_streams(
   Args:
     model_input: (B, T, D) float.
     num_frames: (B,) int32.
-    feature_sizes: sizes of the features that lie side by side in model_input.
+    feature_sizes: sizes of the features that model_input concatenates.
     dense_size: units of the dense layer of a stream.
     cells: units of each direction of an LSTM; None for the size of the
       stream's feature.
@@ -304,8 +304,8 @@ flags.DEFINE_integer(
   "stream_dense_size",
   512,
   "StreamLstmModel, NnStreamLstmModel, AutoencoderConcatModel,"
-  " AttentionLstmModel: units of the dense layer in front of each"
-  " feature's LSTMs.",
+  " AttentionLstmModel: units of the dense layer before each feature's"
+  " LSTMs.",
   lower_bound=1,
 )
 flags.DEFINE_enum(
@@ -378,7 +378,7 @@ flags.DEFINE_string(
 
 
 class NnStreamLstmModel(models.BaseModel):
-  """A fully connected net on the mean frame, beside the two LSTM streams.
+  """A fully connected net on the mean frame, and the two LSTM streams.
 
   The net's output and the streams (see lstm_streams) are concatenated and
   classified by one logistic layer. Frame-level records are enough: the
@@ -446,7 +446,7 @@ flags.DEFINE_float(
 
 
 class AutoencoderConcatModel(NnStreamLstmModel):
-  """NnStreamLstmModel with an autoencoder in front of its net.
+  """NnStreamLstmModel with an autoencoder before its net.
 
   An encoder turns the mean frame into a code with more numbers than there are
   classes, which becomes the net's input. A decoder reconstructs the mean frame
@@ -521,7 +521,7 @@ class BiLstmModel(models.BaseModel):
   Dense layer -> blocks x + BiLSTM(x) -> largest value over the valid frames ->
   ReLU layer -> logistic classifier. --lstm_layers=4 --lstm_cells=1152 has the
   thesis's width and depth. Its LSTMs changed direction from block to block;
-  these go in both directions in each block.
+  these run in both directions in each block.
   """
 
   batch_size = 128
@@ -613,7 +613,7 @@ flags.DEFINE_string(
 
 
 class CnnLstmModel(models.BaseModel):
-  """Convolutions over time beside stacked LSTMs.
+  """Convolutions over time and stacked LSTMs, in parallel.
 
   Three blocks [convolution of width 5, batch normalization, leaky ReLU] and the
   mean over the valid frames; the last valid state of the LSTMs; concatenated ->

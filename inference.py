@@ -52,7 +52,7 @@ def _define_model_flags(flag_values) -> None:
   model.string(
     "input_model_tgz",
     "",
-    "Archive of a model, as --output_model_tgz writes it, to use instead of"
+    "Archive of a model, as written by --output_model_tgz, to use instead of"
     " --train_dir.",
   )
   model.string(
@@ -67,13 +67,13 @@ def _define_data_flags(flag_values) -> None:
   data.string(
     "input_data_pattern",
     "",
-    "Glob pattern of the TFRecord files, several with commas between; empty:"
+    "Glob pattern of the TFRecord files, or several separated by commas; empty:"
     " the built-in sample data.",
   )
   data.bool(
     "segment_labels", False, "Predict for each 5 s segment of the videos."
   )
-  data.integer("batch_size", 512, "Videos a step.", lower_bound=1)
+  data.integer("batch_size", 512, "Videos per step.", lower_bound=1)
   data.integer(
     "num_readers",
     1,
@@ -92,25 +92,25 @@ def _define_output_flags(flag_values) -> None:
     "output_model_tgz", "", "Archive to write the model to; empty: none."
   )
   output.integer(
-    "top_k", 20, "Best classes to write of each video.", lower_bound=1
+    "top_k", 20, "Best classes to write for each video.", lower_bound=1
   )
   output.string(
     "vocabulary",
     "",
     "vocabulary.csv with the names of the classes; adds a second file, named"
-    " as --output_file with _readable before its ending. Empty: none.",
+    " like --output_file with _readable before its ending. Empty: none.",
   )
   output.integer(
     "segment_max_pred",
     100000,
-    "With --segment_labels: best segments to write of each class.",
+    "With --segment_labels: best segments to write for each class.",
     lower_bound=1,
   )
   output.string(
     "segment_label_ids_file",
     "",
-    "With --segment_labels: CSV with a header and one class index a line, the"
-    " classes to write; empty: all of the model.",
+    "With --segment_labels: CSV with a header and one class index per line, the"
+    " classes to write; empty: all classes of the model.",
   )
 
 
@@ -119,7 +119,7 @@ def _define_output_flags(flag_values) -> None:
 
 
 def predicted_batches(forward: ForwardPass):
-  """Goes through all examples and logs how far it is.
+  """Predicts all examples and logs the progress.
 
   Yields:
     (batch of readers.py, predictions (batch, classes) array).
@@ -133,7 +133,7 @@ def predicted_batches(forward: ForwardPass):
     yield batch, predictions
     if progress.is_due:
       _log_progress(progress)
-  if progress and not progress.is_due:  # else it is logged already
+  if progress and not progress.is_due:  # else it was logged already
     _log_progress(progress)
 
 
@@ -177,7 +177,7 @@ def read_class_names(vocabulary: str, num_classes: int) -> list[str]:
     A name for each class; "class N" where the file has none.
 
   Raises:
-    errors.UserError: the file is no such CSV.
+    errors.UserError: the file is not such a CSV.
   """
   names = [f"class {index}" for index in range(num_classes)]
   largest = -1
@@ -187,7 +187,7 @@ def read_class_names(vocabulary: str, num_classes: int) -> list[str]:
       raise errors.UserError(
         f"Expected the columns Index and Name in --vocabulary={vocabulary},"
         f" found {', '.join(rows.fieldnames or ['nothing'])}. The sample data"
-        " comes with such a vocabulary.csv; the dataset's is on its site."
+        " comes with such a vocabulary.csv; the data set's is on its site."
       )
     for row in rows:
       if not (row["Index"] or "").isdigit():
@@ -201,8 +201,8 @@ def read_class_names(vocabulary: str, num_classes: int) -> list[str]:
         names[index] = row["Name"]
   if largest + 1 != num_classes:
     logging.warning(
-      "%s has the classes 0 to %d, but the model has %d classes. Type"
-      " --vocabulary=FILE with the vocabulary of its training data.",
+      "%s has the classes 0 to %d, but the model has %d classes. Set"
+      " --vocabulary=FILE to the vocabulary of its training data.",
       vocabulary,
       largest,
       num_classes,
@@ -225,7 +225,7 @@ def format_lines(video_ids, class_indexes, confidences) -> str:
   pairs = np.empty((videos, 2 * ranks), object)
   pairs[:, 0::2] = class_indexes
   pairs[:, 1::2] = confidences
-  # One format a line takes half the time of one a number.
+  # One format per line takes half the time of one per number.
   line = f"%s,{' '.join(['%d %g'] * ranks)}\n"
   return "".join(
     line % (video_id.decode(), *row)
@@ -248,7 +248,7 @@ def write_video_predictions(
     forward: over whole videos.
     num_classes: of the model.
     output_file: CSV: VideoId,LabelConfidencePairs.
-    top_k: classes a video.
+    top_k: classes per video.
     class_names: adds a second file with the columns VideoId, Label, Name and
       Confidence, a line for each prediction.
   """
@@ -278,14 +278,14 @@ def write_video_predictions(
 
 
 def readable_path(output_file: str) -> str:
-  """The path of the file with class names beside an output file."""
+  """The path of the file with class names that goes with an output file."""
   root, ending = os.path.splitext(output_file)
   return f"{root}_readable{ending}"
 
 
 @contextlib.contextmanager
 def _text_file(path):
-  """A text file that is there under its name only once it is whole."""
+  """A text file that appears under its name only when it is complete."""
   with (
     files_in_place.written_aside(path) as aside,
     tf.io.gfile.GFile(aside, "w") as file,
@@ -301,14 +301,14 @@ def read_segment_classes(path: str, num_classes: int) -> np.ndarray:
   """Reads which classes to predict segments of.
 
   Args:
-    path: CSV with a header and one class index a line; empty for all classes.
+    path: CSV with a header and one class index per line; empty for all classes.
     num_classes: classes of the model.
 
   Returns:
     Class indices, int64, in the order of the file.
 
   Raises:
-    errors.UserError: a line is no class of the model.
+    errors.UserError: a line is not a class of the model.
   """
   if not path:
     return np.arange(num_classes)
@@ -396,7 +396,7 @@ def write_segment_predictions(
     forward: over segments.
     output_file: CSV: Class,Segments; a line is class,id:start id:start ...
     classes: the classes to write, in this order.
-    limit: most segments of a class.
+    limit: most segments per class.
   """
   best = BestSegments(len(classes), limit)
   for batch, confidences in predicted_batches(forward):
@@ -475,9 +475,9 @@ def predict(
     checkpoint: path without its file endings.
     files: TFRecord files.
     output_file: CSV.
-    top_k: classes a video.
+    top_k: classes per video.
     class_names: for the second, readable file; None for no such file.
-    batch_size: videos a step.
+    batch_size: videos per step.
     placement: where; None for one device.
 
   Raises:
@@ -511,8 +511,8 @@ def predict_segments(
     files: TFRecord files.
     output_file: CSV.
     classes: the classes to write.
-    limit: most segments of a class.
-    batch_size: segments a step.
+    limit: most segments per class.
+    batch_size: segments per step.
     placement: where; None for one device.
 
   Raises:

@@ -1,9 +1,9 @@
-"""Losses of a video's predictions, in keras.ops: any backend.
+"""Losses of a video's predictions, in keras.ops for any backend.
 
 Predictions are probabilities, not logits, as models return them.
 
 To add a loss, write a subclass of BaseLoss, or of another loss, with one
-method, and above it a flag for each of its settings, named as the keyword of
+method, and above it a flag for each of its settings, named like the keyword of
 __init__. It may be in another file that is imported.
 """
 
@@ -21,11 +21,11 @@ class BaseLoss:
   """Base class of all losses.
 
   A loss overrides one method, which training and evaluation both use:
-  per_class_loss where it is a sum over the classes of a video, else
+  per_class_loss if it is a sum over the classes of a video, else
   per_video_loss. The other methods follow.
 
-  Each setting is a keyword of __init__ with a default. Where a flag has its
-  name, the flag sets it and model_flags.json keeps it.
+  Each setting is a keyword of __init__ with a default. A flag with the same
+  name sets it, and model_flags.json keeps it.
   """
 
   def per_class_loss(self, predictions, labels):
@@ -93,7 +93,7 @@ flags.DEFINE_float(
 
 
 class HingeLoss(BaseLoss):
-  """sum_c max(0, b - s p), with s = 1 for a label and -1 for none.
+  """sum_c max(0, b - s p), with s = 1 for a label, else -1.
 
   Args:
     hinge_margin: b, the margin.
@@ -141,7 +141,7 @@ def find_class_by_name(name: str) -> type[BaseLoss]:
   if name not in classes:
     raise ValueError(
       f"Expected --label_loss to name a subclass of losses.BaseLoss, received"
-      f" {name!r}. There are: {', '.join(sorted(classes))}."
+      f" {name!r}. Available: {', '.join(sorted(classes))}."
     )
   found = classes[name]
   if (
@@ -184,9 +184,9 @@ def default_hyperparameters(name: str) -> dict:
 def resolve_hyperparameters(name: str) -> dict:
   """Collects the settings of a loss from flags and its defaults.
 
-  A keyword of __init__ that is also a flag, of the file of the class or of one
-  that it derives from, takes the flag's value, or the keyword's default where
-  the flag is None.
+  A keyword of __init__ that is also a flag, of the file of the class or of a
+  base class, takes the flag's value, or the keyword's default if the flag is
+  None.
 
   Args:
     name: a subclass of BaseLoss.
@@ -215,7 +215,7 @@ def make_loss(model_flags: dict) -> BaseLoss:
 
   Args:
     model_flags: the content of model_flags.json: "label_loss" and the settings
-      of this loss. Settings that it lacks have their defaults.
+      of this loss. Missing settings have their defaults.
 
   Raises:
     ValueError: there is no such loss.

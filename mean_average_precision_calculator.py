@@ -86,7 +86,8 @@ class MeanAveragePrecisionCalculator:
         f"Expected predictions and actuals of {self._num_class} classes, for "
         f"each class of the same length, received {len(lengths)} and "
         f"{len(actuals)} classes with {sum(lengths)} and "
-        f"{sum(map(len, actuals))} entries. Pass one sequence a class in both."
+        f"{sum(map(len, actuals))} entries. Pass one sequence per class in "
+        "both."
       )
     self.accumulate_flat(
       np.repeat(np.arange(self._num_class), lengths),
@@ -151,8 +152,8 @@ class MeanAveragePrecisionCalculator:
     num_positives = np.asarray(num_positives)
     if num_positives.shape != (self._num_class,) or (num_positives < 0).any():
       raise ValueError(
-        f"Expected num_positives to be {self._num_class} numbers, one a class, "
-        "none of them negative, received an array of shape "
+        f"Expected num_positives to be {self._num_class} numbers, one per "
+        "class, none of them negative, received an array of shape "
         f"{num_positives.shape} with the minimum "
         f"{num_positives.min(initial=0)}. Count the positives of each class."
       )

@@ -50,7 +50,7 @@ class BaseModel:
   """Base class of all models.
 
   Attributes:
-    batch_size: videos a step, unless --batch_size is given.
+    batch_size: videos per step, unless --batch_size is given.
     base_learning_rate: the learning rate, unless --base_learning_rate is given.
     xla: whether the training step is compiled with XLA, and predictions too
       where compiles_predictions says so. XLA fuses the operations between the
@@ -72,14 +72,14 @@ class BaseModel:
       vocab_size: number of classes.
       num_frames: (batch,) int32, the valid frames of each video.
       **unused_params: the hyper-parameters, each a keyword with a default,
-        named as its flag. build_model also passes feature_sizes, the list of
+        named like its flag. build_model also passes feature_sizes, the list of
         the features' sizes in model_input, and at frame level mean_frame,
         (batch, features) float, the mean of the valid frames of model_input.
 
     Returns:
       A dict with the key "predictions": (batch, vocab_size) probabilities. They
-      must be float32 also where layers compute in bfloat16, as from
-      layers.classifiers.probabilities(logits). Optional keys:
+      must be float32 even if layers compute in bfloat16, as those of
+      layers.classifiers.probabilities(logits) are. Optional keys:
       "regularization_loss", a scalar that is added to the losses of kernel
       regularizers, and "auxiliary_losses", {tag: scalar}, already weighted,
       which are added to the loss and written to TensorBoard.
@@ -125,7 +125,7 @@ def find_class_by_name(name: str) -> type[BaseModel]:
     raise ValueError(
       "Expected --model to name a class in video_level_models.py,"
       f" frame_level_models.py or frame_models/, received {name!r}."
-      f" There are: {', '.join(sorted(classes))}."
+      f" Available: {', '.join(sorted(classes))}."
     )
   return classes[name]
 
@@ -178,7 +178,7 @@ def resolve_hyperparameters(model_name: str) -> dict:
   """Collects the hyper-parameters of a model from flags and its defaults.
 
   A keyword of create_model that is also a flag of a model file takes the flag's
-  value, or the keyword's default where the flag is None. The keywords of the
+  value, or the keyword's default if the flag is None. The keywords of the
   video-level model that a frame-level one ends with are collected too.
 
   Args:
@@ -203,14 +203,14 @@ def resolve_hyperparameters(model_name: str) -> dict:
       if name not in model_flags:
         continue
       value = model_flags[name]
-      # A model's default goes before that of the classifier it ends with.
+      # A model's default overrides that of the classifier it ends with.
       resolved.setdefault(name, default if value is None else value)
       if name == "video_level_classifier_model":
         classifier = find_class_by_name(resolved[name])
         if name in _keywords(classifier):
           raise ValueError(
             f"Expected --{name} to name a class in video_level_models, received"
-            f" {resolved[name]!r}, which ends with a classifier itself."
+            f" {resolved[name]!r}, which itself ends with a classifier."
           )
         pending.append(resolved[name])
   return resolved
@@ -353,7 +353,7 @@ def model_inputs(model: keras.Model, batch: dict) -> dict:
   """The entries of a batch that a model takes.
 
   Args:
-    model: as from build_model.
+    model: result of build_model.
     batch: of readers.py.
 
   Returns:
@@ -380,11 +380,11 @@ def add_mixup(model: keras.Model) -> keras.Model:
   """The same model with the same weights, on weighted means of two videos.
 
   The normalized features x become w x + (1 - w) x', where x' is another video
-  of the batch. Where a video has no frame, it counts as zeros; num_frames
+  of the batch. Missing frames of the shorter video count as zeros; num_frames
   becomes that of the longer video. Source: Zhang et al. 2018, mixup.
 
   Args:
-    model: as from build_model.
+    model: result of build_model.
 
   Returns:
     A keras.Model with one more input, `mixup_weight`, (batch,) float32.
@@ -425,7 +425,7 @@ def regularization_loss(model: keras.Model, outputs: dict):
   """Sums the losses of kernel regularizers and the model's own.
 
   Args:
-    model: as from build_model.
+    model: result of build_model.
     outputs: of a call of the model.
 
   Returns:

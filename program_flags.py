@@ -1,4 +1,4 @@
-"""Flags that several programs take, by subject; imported by programs alone.
+"""Flags that several programs take, by subject; only programs import it.
 
 A program defines each of its flags in a subject, which `--help` shows as a
 heading, see program_help.py. Every program that needs a trained model takes the
@@ -18,7 +18,7 @@ from records import shards
 
 FLAGS = flags.FLAGS
 
-models.import_model_files()  # which defines the flags of the models
+models.import_model_files()  # defines the flags of the models
 
 DATA = "Data"
 MODEL = "Model"
@@ -26,7 +26,7 @@ TRAINING = "Training"
 SAVING = "Saving"
 DEVICES = "Devices"
 OUTPUT = "Output"
-FROM_MODEL = "Known from the trained model; what is typed must agree with it"
+FROM_MODEL = "Known from the trained model; if typed, they must agree with it"
 WITHOUT_EFFECT = "Accepted without effect, for command lines of other programs"
 SUBJECTS = (DATA, MODEL, TRAINING, SAVING, OUTPUT, DEVICES)
 
@@ -85,7 +85,7 @@ def define_graph_flags(
   data.string(
     "feature_names",
     None,
-    "Features to use, with commas between; default: mean_rgb, with"
+    "Features to use, separated by commas; default: mean_rgb, with"
     " --frame_features rgb,audio.",
   )
   data.string(
@@ -98,7 +98,7 @@ def define_graph_flags(
   data.integer(
     "max_frames",
     300,
-    "Frames used of each video, from its first one on.",
+    "Frames used of each video, starting with the first one.",
     lower_bound=1,
   )
   model = Subject(FROM_MODEL if trained else MODEL, flag_values)
@@ -117,7 +117,7 @@ def define_device_flags(flag_values: flags.FlagValues = FLAGS) -> None:
 
 
 def accept_flags_of(define_flags) -> None:
-  """Accepts the flags of another program that this one has no use for.
+  """Accepts the flags of another program that this one does not use.
 
   Args:
     define_flags: the other program's function that defines its flags, called
@@ -146,7 +146,7 @@ def feature_flags() -> dict:
   """The typed or default feature names and sizes, as in model_flags.json.
 
   Raises:
-    errors.UserError: they do not fit each other.
+    errors.UserError: they do not match.
   """
   frame_features = FLAGS.frame_features
   names = FLAGS.feature_names or ("rgb,audio" if frame_features else "mean_rgb")
@@ -163,7 +163,7 @@ def data_or_sample(
 ) -> str:
   """The pattern that a flag names, else that of the built-in sample data.
 
-  Warns where the sample data is not what the model was trained on.
+  Warns if the model was trained on other data than the sample data.
 
   Args:
     flag_name: the flag.
@@ -181,14 +181,14 @@ def data_or_sample(
   ):
     logging.warning(
       "Reading the built-in sample data, but this model was trained on other"
-      " files. Type --%s=PATTERN to name yours.",
+      " files. Set --%s=PATTERN to read yours.",
       flag_name,
     )
   return pattern
 
 
 def _is_same(typed, kept) -> bool:
-  """Whether a typed flag says what model_flags.json says, but for blanks."""
+  """Whether a typed flag agrees with model_flags.json, ignoring spaces."""
   if isinstance(typed, str) and isinstance(kept, str):
     typed, kept = (
       [part.strip() for part in text.split(",")] for text in (typed, kept)
@@ -199,7 +199,7 @@ def _is_same(typed, kept) -> bool:
 def check_typed_flags(model_flags: dict, source: str) -> None:
   """Checks that typed flags agree with the model that was trained.
 
-  Logs those that this model does not take.
+  Logs those that this model does not use.
 
   Args:
     model_flags: the content of its model_flags.json.
@@ -210,7 +210,7 @@ def check_typed_flags(model_flags: dict, source: str) -> None:
   """
   typed = [flag for flag in _graph_flags() if flag.present]
   differing = [
-    f"--{flag.name}={flag.value} where it has {model_flags[flag.name]}"
+    f"--{flag.name}={flag.value} instead of {model_flags[flag.name]}"
     for flag in typed
     if flag.name in model_flags
     and not _is_same(flag.value, model_flags[flag.name])

@@ -22,7 +22,7 @@ _PLACEHOLDERS = {
   "comma separated list of strings": "A,B,...",
 }
 
-# Flags that are only named, each title with what else to say of them.
+# Subjects whose flags are only named, with what else to say about them.
 _ONLY_NAMED = {
   program_flags.FROM_MODEL: "and the flags of the model and of the loss.",
   program_flags.WITHOUT_EFFECT: "",
@@ -85,7 +85,7 @@ def _described(name: str, default: str, meaning: str) -> str:
 
 
 def _flag(flag: flags.Flag, default=None) -> str:
-  """The lines of a flag; its own default unless another one is given."""
+  """The lines of a flag, with its own default unless another one is given."""
   default = flag.default if default is None else default
   if isinstance(default, list):
     default = ",".join(default)
@@ -94,7 +94,7 @@ def _flag(flag: flags.Flag, default=None) -> str:
   if flag.flag_type() == "bool":
     name = f"[no]{flag.name}"
   elif values:
-    # Which absl puts in front of the meaning.
+    # absl puts the values before the meaning.
     meaning = meaning.removeprefix(f"<{'|'.join(values)}>: ")
     name = f"{flag.name}={'|'.join(value for value in values if value)}"
   else:
@@ -124,7 +124,7 @@ def _defaults_of_model(listed) -> dict:
 
 
 def _named_model() -> list[str]:
-  """The flags of the named model and loss, and which others there are."""
+  """The flags of the named model and loss, and the names of all others."""
   parts = []
   for name, resolve in (
     (FLAGS.model, models.resolve_hyperparameters),
@@ -142,8 +142,8 @@ def _named_model() -> list[str]:
       parts.append(f"{name} has no flags.")
   parts.append(
     _indented(
-      "Name another --model or --label_loss beside --help for its flags;"
-      " --helpfull shows those of all.",
+      "Add --model=NAME or --label_loss=NAME to --help for the flags of another"
+      " one; --helpfull shows those of all.",
       by=0,
     )
   )

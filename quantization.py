@@ -1,7 +1,7 @@
-"""How the dataset's bytes stand for floats.
+"""Converts the data set's bytes to floats.
 
-The dataset stores each feature as one byte q. The floats lie between -2 and 2:
-q * 4/255 + 4/512 - 2.
+The data set stores each number as one byte q, which stands for a float between
+-2 and 2: q * 4/255 + 4/512 - 2.
 """
 
 DEQUANTIZE_SCALE = 4.0 / 255.0

@@ -18,7 +18,7 @@ USUAL_LABELS = 20
 
 
 class RankedVideos(NamedTuple):
-  """What the metrics need of a batch of videos.
+  """The ranking of a batch of videos, as the metrics need it.
 
   Attributes:
     class_indexes: (videos, ranks) integers, each video's classes, best first.

@@ -1,4 +1,4 @@
-"""What every program of this project does before and around its own work.
+"""The start of every program of this project, and its error handling.
 
 Import this module first: it imports TensorFlow without the native log lines
 that TensorFlow prints while it loads, with Keras on its TensorFlow backend and
@@ -23,12 +23,12 @@ from version import __version__
 
 _HELP_WORDS = {"help", "helpshort", "helpfull", "h", "?"}
 
-# A flag that is this similar to an unknown one is likely meant.
+# A flag that is this similar to an unknown one was probably meant.
 _SIMILARITY = 0.85
 
 
 def _wanted_backend() -> tuple[str, str]:
-  """The backend that Keras is told to use, and where it is told so."""
+  """The backend that Keras is set to, and the setting."""
   name = os.environ.get("KERAS_BACKEND")
   if name:
     return name, f"KERAS_BACKEND={name}"
@@ -43,16 +43,16 @@ def _wanted_backend() -> tuple[str, str]:
 
 
 def _refuse_other_backends() -> None:
-  """Ends a program that is told to compute on another backend.
+  """Ends the program if another backend is set.
 
-  It would compute on TensorFlow all the same. This comes before the seconds
-  that the import of TensorFlow takes.
+  It would compute on TensorFlow anyway. The check comes before the import of
+  TensorFlow, which takes seconds.
   """
   name, where = _wanted_backend()
   if name != "tensorflow":
     sys.exit(
       f"ERROR: Expected tensorflow as Keras's backend, received {where}. The"
-      " programs compute on TensorFlow; only the models run on others, too. Set"
+      " programs compute on TensorFlow; only the models also run on others. Set"
       " KERAS_BACKEND=tensorflow."
     )
 
@@ -63,9 +63,9 @@ def _tune_allocator() -> None:
   A batch of frames, a matrix of activations or a gradient is tens of MB, above
   the size from which glibc asks the kernel for new, zeroed pages each time;
   every training step then pays for its page faults again. See
-  docs/performance.md for what this gives. Other C libraries are left alone.
+  docs/performance.md for the effect. Other C libraries are not changed.
   """
-  # Of glibc's malloc.h.
+  # From glibc's malloc.h.
   m_trim_threshold, m_top_pad, m_mmap_threshold = -1, -2, -3
   try:
     mallopt = ctypes.CDLL(None).mallopt
@@ -78,10 +78,10 @@ def _tune_allocator() -> None:
 
 
 def _set_xla_flags() -> None:
-  """Tells XLA to update weights in place; a user's own XLA_FLAGS go first.
+  """Makes XLA update weights in place; keeps the user's own XLA_FLAGS.
 
-  By itself it copies a weight matrix that a regularizer reads beside the
-  update. See docs/performance.md for what this gives.
+  By default, XLA copies a weight matrix that a regularizer reads too. See
+  docs/performance.md for the effect.
   """
   name = "--xla_cpu_copy_insertion_use_region_analysis"
   given = os.environ.get("XLA_FLAGS", "")
@@ -93,11 +93,11 @@ def _import_tensorflow_quietly() -> None:
   """Imports TensorFlow; its native log stays hidden unless asked for.
 
   Some lines are printed before TensorFlow reads TF_CPP_MIN_LOG_LEVEL, so the
-  process's stderr is put aside during the import, and shown if it fails. A
+  process's stderr is redirected during the import, and shown if it fails. A
   user who sets that variable to 0 or 1 sees everything from that level on.
   """
-  # Even errors: without a GPU, CUDA's failed search for one is logged as one.
-  # What goes wrong for real is raised in Python as well.
+  # Even errors are hidden: without a GPU, CUDA logs its failed search for one
+  # as an error. Real errors are also raised in Python.
   if os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3") in ("0", "1"):
     import tensorflow
 
@@ -125,19 +125,19 @@ _import_tensorflow_quietly()
 
 
 def _is_worth_showing(record) -> bool:
-  """Hides what TensorFlow's own Python code has to say below a warning."""
+  """Hides what TensorFlow's own Python code logs below a warning."""
   return record.levelno >= 30 or "/tensorflow/" not in record.pathname
 
 
 @contextlib.contextmanager
 def naming_flag(name: str):
-  """Adds to the error of a file which flag named it.
+  """Adds the flag that named a file to the error about this file.
 
   Args:
     name: of the flag.
 
   Raises:
-    UserError: the block raised an OSError, or TensorFlow's like of it.
+    UserError: the block raised an OSError or TensorFlow's equivalent.
   """
   import tensorflow as tf
 
@@ -157,7 +157,7 @@ def _file_errors(tf) -> tuple:
     tf.errors.NotFoundError,
     tf.errors.PermissionDeniedError,
     tf.errors.FailedPreconditionError,  # a file where a folder should be
-    tf.errors.ResourceExhaustedError,  # memory, or room on the disk
+    tf.errors.ResourceExhaustedError,  # memory or disk space
     tf.errors.UnavailableError,
   )
 
@@ -169,8 +169,8 @@ def run(main) -> None:
     main: function without arguments. Its return value is ignored.
 
   Exit codes: 0 done; 1 a UserError or a file that could not be read or
-  written, shown as one line on stderr; 130 stopped with Ctrl-C, which train.py
-  takes as an order to save and end: 0.
+  written, shown as one line on stderr; 130 stopped with Ctrl-C, except that
+  train.py then saves and exits with 0.
   """
   handler = logging.get_absl_handler()
   handler.addFilter(_is_worth_showing)
@@ -202,7 +202,7 @@ def parse_flags(main, argv: list[str]) -> list[str]:
     argv: the program's name and what was typed after it.
 
   Returns:
-    What is left of argv: the name, and what is not a flag.
+    The rest of argv: the name, and what is not a flag.
 
   Raises:
     SystemExit: with one line, if a flag cannot be parsed.
@@ -231,7 +231,7 @@ def parse_flags(main, argv: list[str]) -> list[str]:
 
 def _help(main, every_model: bool) -> str:
   """See program_help.help_text."""
-  # Here, as it imports all models, which other programs do without.
+  # Imported here because it imports all models, which some programs never do.
   import program_help
 
   return program_help.help_text(main, every_model)
@@ -273,7 +273,7 @@ def call_main(main, argv: list[str]) -> None:
 
   Args:
     main: see `run`.
-    argv: as from `parse_flags`.
+    argv: result of `parse_flags`.
 
   Raises:
     SystemExit: with this line, or 130 after Ctrl-C.
@@ -285,7 +285,7 @@ def call_main(main, argv: list[str]) -> None:
     if len(argv) > 1:
       raise UserError(
         f"Expected flags only, received the argument {argv[1]!r}. Write"
-        " flags as --name=value; a value with blanks needs quotes."
+        " flags as --name=value; a value with spaces needs quotes."
       )
     main()
   except (
@@ -294,7 +294,7 @@ def call_main(main, argv: list[str]) -> None:
     *_file_errors(tf),
   ) as error:
     message = getattr(error, "message", None) or error
-    # It would still list what a checkpoint held that the model did not take.
+    # TensorFlow would still list what was not restored from a checkpoint.
     tf.get_logger().setLevel("CRITICAL")
     logging.flush()
     sys.exit(f"ERROR: {' '.join(str(message).split())}")

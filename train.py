@@ -55,7 +55,7 @@ def _define_data_flags(flag_values) -> None:
   data.string(
     "train_data_pattern",
     "",
-    "Glob pattern of the TFRecord files, several with commas between; empty:"
+    "Glob pattern of the TFRecord files, or several separated by commas; empty:"
     " the built-in sample data.",
   )
   data.bool(
@@ -74,15 +74,15 @@ def _define_training_flags(flag_values) -> None:
   training.integer(
     "batch_size",
     None,
-    "Videos a step on each device; default: the model's own, 1024 for the"
+    "Videos per step on each device; default: the model's own, 1024 for the"
     " starter's models, but at most 16 on the built-in sample data.",
     lower_bound=1,
   )
   training.integer(
     "accumulate_steps",
     1,
-    "Batches whose gradients are summed for one step, which then equals one"
-    " with a batch as many times as large.",
+    "Batches whose gradients are summed in one step; N batches equal one batch"
+    " N times as large.",
     lower_bound=1,
   )
   training.integer(
@@ -109,8 +109,8 @@ def _define_training_flags(flag_values) -> None:
   training.float(
     "weight_decay",
     None,
-    "Part of each weight, times the learning rate, that a step takes away"
-    " (AdamW), not of biases and normalization; default: the optimizer's, 0"
+    "Fraction of each weight, times the learning rate, that a step subtracts"
+    " (AdamW), except for biases and normalization; default: the optimizer's, 0"
     " except for AdamW and its variants.",
     lower_bound=0.0,
   )
@@ -129,16 +129,15 @@ def _define_training_flags(flag_values) -> None:
   training.float(
     "mixup_alpha",
     0.0,
-    "Train on weighted means of two videos, the weight drawn from Beta(alpha,"
-    " alpha) for each step; 0: on the videos themselves; the usual value is"
-    " 0.4.",
+    "Train on weighted means of two videos, with a weight from Beta(alpha,"
+    " alpha) for each step; 0: no mixing; 0.4 is a usual value.",
     lower_bound=0.0,
   )
   training.float(
     "ema_decay",
     0.0,
-    "Keep an exponential moving average of the weights with this decay a step,"
-    " such as 0.999, for evaluation, prediction and export; 0: none.",
+    "Keep an exponential moving average of the weights with this decay per"
+    " step, such as 0.999, for evaluation, prediction and export; 0: none.",
     lower_bound=0.0,
     upper_bound=0.999999,
   )
@@ -193,8 +192,8 @@ def _define_saving_flags(flag_values) -> None:
   saving.integer(
     "export_model_steps",
     1000,
-    "Steps between two checkpoints and SavedModels; the last step is saved in"
-    " any case.",
+    "Steps between two checkpoints and SavedModels; the last step is always"
+    " saved.",
     lower_bound=1,
   )
   saving.integer(
@@ -253,7 +252,7 @@ def model_flags_from_flags() -> dict:
   """Collects what goes into model_flags.json.
 
   Raises:
-    errors.UserError: a flag has a value that cannot be.
+    errors.UserError: a flag has an invalid value.
   """
   try:
     hyperparameters = {
@@ -274,12 +273,12 @@ def model_flags_from_flags() -> dict:
 
 
 def settings_from_flags(model_name: str) -> Settings:
-  """Turns flags into Settings; what is not typed is as the model declares.
+  """Turns flags into Settings, with the model's own defaults.
 
   On the built-in sample data, which has few videos, batches are smaller.
 
   Raises:
-    errors.UserError: --profile_steps cannot be.
+    errors.UserError: --profile_steps is invalid.
   """
   model_class = models.find_class_by_name(model_name)
   given = {
@@ -315,7 +314,7 @@ def train(
     train_dir: folder of the run.
     model_flags: see engine/train_dir.py.
     files: TFRecord files.
-    settings: how.
+    settings: how to train.
     placement: where; None for one device.
 
   Returns:
@@ -328,8 +327,8 @@ def train(
   if not settings.start_new_model and train_dirs.latest_checkpoint(train_dir):
     train_dirs.check_same_model(train_dir, model_flags)
   # Keras draws the seeds of its initializers, dropout and sampling from here.
-  # (keras.utils.set_random_seed would set TensorFlow's global seed as well,
-  # with which tf.data takes no seed that depends on the epoch.)
+  # (keras.utils.set_random_seed would also set TensorFlow's global seed; then
+  # tf.data does not accept a seed that depends on the epoch.)
   random.seed(settings.seed)
   reader = readers.open_reader(
     model_flags, files, True, settings.segment_labels
@@ -350,7 +349,7 @@ def train(
   if run.has_ended():
     logging.info(
       "Nothing to do: the run in %s has ended after step %d. Raise"
-      " --num_epochs or --max_steps to go on, or start again with"
+      " --num_epochs or --max_steps to continue, or start again with"
       " --start_new_model.",
       train_dir,
       run.step,

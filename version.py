@@ -1,3 +1,3 @@
-"""The version that `--version` prints; checkpoints and exports carry it too."""
+"""The version that `--version` prints; checkpoints and exports store it too."""
 
 __version__ = "1.0.0.dev0"

@@ -1,7 +1,7 @@
 """Models on one vector for each video; frame-level models can end with them.
 
 To add a model, write a subclass of models.BaseModel with a create_model, and
-above it a flag for each of its hyper-parameters, named as the keyword.
+above it a flag for each of its hyper-parameters, named like the keyword.
 """
 
 import keras
@@ -35,7 +35,7 @@ flags.DEFINE_integer(
   "moe_num_mixtures",
   2,
   "MoeModel: experts for each class, besides the dummy expert that always"
-  " says no.",
+  " predicts 0.",
   lower_bound=1,
 )
 flags.DEFINE_bool(
@@ -50,8 +50,8 @@ class MoeModel(models.BaseModel):
   """A mixture of logistic experts for each class.
 
   p = sum_{i<=m} g_i sigmoid(w_i x + b_i), where g is a softmax over the m
-  experts and a dummy that always says no. Source: Jordan & Jacobs 1994; Abu-El-
-  Haija et al. 2016, section 4.2.2.
+  experts and a dummy that always predicts 0. Source: Jordan & Jacobs 1994;
+  Abu-El-Haija et al. 2016, section 4.2.2.
   """
 
   def create_model(
@@ -113,7 +113,7 @@ flags.DEFINE_string(
 flags.DEFINE_float(
   "dropout_rate",
   None,
-  "Fraction of the units that is left out in training. Default: 0.5"
+  "Fraction of the units that are dropped in training. Default: 0.5"
   " (DeepNnModel, NnStreamLstmModel, AutoencoderConcatModel, BiLstmModel,"
   " CnnLstmModel, AttentionLstmModel, AttentionClusterModel,"
   " NextVladModel), 0.1 (TransformerModel).",

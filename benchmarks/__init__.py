@@ -1,1 +1,1 @@
-"""What is timed; results lie in benchmarks/results."""
+"""Benchmarks; their results are in benchmarks/results."""

@@ -4,7 +4,7 @@ Usage, from the root of the repository:
 
   python -m benchmarks.bench_metrics --repeats=7
 
-Prints lines to read and, at the end, one line of JSON with all figures.
+Prints readable lines and, at the end, one line of JSON with all figures.
 
 * accumulate: EvaluationMetrics.accumulate on batches of predictions and labels,
   for several kinds of predictions, alternating within each repeat.
@@ -30,7 +30,7 @@ import eval_util
 FLAGS = flags.FLAGS
 
 if __name__ == "__main__":
-  flags.DEFINE_integer("repeats", 7, "Times everything is timed.")
+  flags.DEFINE_integer("repeats", 7, "Repeats of each measurement.")
   flags.DEFINE_integer("batch_size", 1024, "Videos in a batch.")
   flags.DEFINE_integer("num_classes", 3862, "Classes of the vocabulary.")
   flags.DEFINE_integer("top_k", 20, "Predictions of each video that count.")
@@ -85,7 +85,7 @@ def accumulate_all(batches):
 
 
 def time_accumulate():
-  """Returns {kind: videos a second} and the bytes that are copied a second."""
+  """Returns {kind: videos per second} and the bytes copied per second."""
   kinds = make_batches(np.random.default_rng(0))
   target = np.empty_like(kinds["float32"][0][0])
 
@@ -185,7 +185,7 @@ def main(_):
   for kind, rate in rates.items():
     print(
       f"accumulate, {kind}: {rate:,.0f} videos/s, {rate / bound:.1%} of the "
-      f"bound of {bound:,.0f} videos/s ({bytes_a_video:,} bytes a video at "
+      f"bound of {bound:,.0f} videos/s ({bytes_a_video:,} bytes per video at "
       f"{copied_a_second / 1e9:.1f} GB/s)"
     )
   kept = evaluation["accumulated_bytes"] - evaluation["start_bytes"]
@@ -193,8 +193,8 @@ def main(_):
     f"evaluation of {FLAGS.num_videos:,} videos x {FLAGS.top_k}: "
     f"{evaluation['accumulate_top_k_seconds']:.2f} s to accumulate, "
     f"{evaluation['get_seconds']:.2f} s to get; the process grew by "
-    f"{kept / FLAGS.num_videos:.0f} bytes a video and reached "
-    f"{evaluation['peak_bytes'] / 2**20:.0f} MiB in all"
+    f"{kept / FLAGS.num_videos:.0f} bytes per video and reached "
+    f"{evaluation['peak_bytes'] / 2**20:.0f} MiB in total"
   )
   figures = {
     "accumulate_videos_per_second": rates,

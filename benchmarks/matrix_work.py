@@ -1,7 +1,7 @@
 """Counts the matrix products that a training step needs.
 
 They are counted in the program that XLA would make of the step; products in a
-loop count once for each turn. The gradient of the input is not included,
+loop count once per iteration. The gradient of the input is not included,
 because it is not needed, nor are sums and other passes over memory. A model's
 rate times this number, divided by the machine's rate of large matrix products,
 is the share of the machine that is used.
@@ -38,7 +38,7 @@ def count_flops(hlo: str, default_turns: int = 1) -> float:
   Args:
     hlo: XLA's optimized program as text; a product of (m, k) and (k, n) counts
       as 2 m k n.
-    default_turns: turns of a loop whose number is not in the program.
+    default_turns: iterations of a loop whose number is not in the program.
   """
   computations, entry, name = {}, None, None
   for line in hlo.splitlines():
@@ -58,7 +58,7 @@ def count_flops(hlo: str, default_turns: int = 1) -> float:
     return counted[name]
 
   def turns(line):
-    """The turns of a loop: as XLA found, or from its condition."""
+    """The iterations of a loop: as XLA found, or from its condition."""
     known = _NUMBER_OF_TURNS.search(line)
     if known:
       return int(known.group(1))
@@ -90,11 +90,11 @@ def _products(lines, count, turns):
 
 
 def gflop_per_video(model_flags: dict, batch_size: int, num_frames: int):
-  """Matrix products of a training step, in 10^9 operations a video.
+  """Matrix products of a training step, in 10^9 operations per video.
 
   Args:
     model_flags: see train_dir.py.
-    batch_size: videos a step.
+    batch_size: videos per step.
     num_frames: frames of each video; ignored at video level.
   """
   model = models.build_model(model_flags)

@@ -252,10 +252,10 @@ _STEP_LINE = re.compile(r"training step (\d+) ")
 
 
 def _watch_training(arguments, seconds):
-  """Runs train.py without an end, and stops it after a while.
+  """Runs train.py without a limit, and stops it after a while.
 
   Returns:
-    Steps a second, without the first ones, which compile and fill the memory
+    Steps per second, without the first ones, which compile and fill the memory
     that allocators keep; seconds until the first report of a step; the peak
     memory of the process in GiB.
   """
@@ -384,7 +384,7 @@ def measure_programs(folder: str) -> dict:
 
 
 def measure_growth(folder: str) -> dict:
-  """FrameLevelLogisticModel on the frame-level data, on 10 and 100 times it.
+  """FrameLevelLogisticModel on the frame-level data and 10 and 100 times it.
 
   Returns:
     By program and number of videos: seconds and peak memory in GiB of the whole

@@ -112,7 +112,7 @@ def main() -> None:
     values["num_classes"],
   )
   print(
-    f"label frequencies alone | Avg_Hit@1: {scores['avg_hit_at_one']:.3f} |"
+    f"only label frequencies | Avg_Hit@1: {scores['avg_hit_at_one']:.3f} |"
     f" Avg_PERR: {scores['avg_perr']:.3f} | MAP: {scores['map']:.3f} |"
     f" GAP: {scores['gap']:.3f}"
   )

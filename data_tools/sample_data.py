@@ -225,7 +225,7 @@ def _is_occupied(folder):
 
 @contextlib.contextmanager
 def _partial_folder(target, settings):
-  """Makes a folder beside the target; removes it unless it was renamed."""
+  """Makes a folder next to the target; removes it unless it was renamed."""
   if os.path.ismount(target):
     raise SampleDataError(
       f"Expected a folder that can be renamed, received {target}, a mount"
@@ -249,7 +249,7 @@ def _replace_folder(partial, target, settings):
 
   Does nothing if another process has already put the same data set there.
   """
-  # Does not exist on every system, and is needed only here.
+  # This module does not exist on every system, and is needed only here.
   import fcntl
 
   # If another process was faster, its data set stays.
@@ -390,11 +390,11 @@ def define_flags() -> None:
     "num_validate_videos": "Videos in the validate split.",
     "num_test_videos": "Videos in the test split, which has no labels.",
     "num_classes": "Classes in the vocabulary.",
-    "num_active_classes": "Classes that occur: the first ones.",
+    "num_active_classes": "Classes that occur, from class 0 on.",
     "min_frames": f"Fewest frames of a video, at least {MAX_LABEL_SCENES}.",
     "max_frames": "Most frames of a video.",
     "num_shards": "Files that each split is cut into.",
-    "seed": "Any integer from 0: another seed makes other videos.",
+    "seed": "Any integer from 0; each seed makes different videos.",
   }.items():
     flags.DEFINE_integer(name, getattr(DEFAULT_SETTINGS, name), text)
   flags.DEFINE_list(

@@ -29,7 +29,7 @@ import tensorflow as tf
 import errors
 import quantization
 
-# Increase it when the same arguments give other bytes.
+# Increase it when the same arguments give different bytes.
 FORMAT_VERSION = 1
 SPLITS = ("train", "validate", "test")
 LEVELS = ("frame", "video")

@@ -2,7 +2,7 @@
 
 Nothing is listed here. A program is a file with a function define_flags, at the
 root or in a folder of it; all other flags are those that the model files and
-losses.py define when they are imported.
+losses.py define when imported.
 """
 
 import startup  # isort: skip # noqa: F401
@@ -36,11 +36,11 @@ _FIRST = (
 
 _INTRODUCTION = """# Flags
 
-Written by `make docs` from the programs' own help; change that instead. A
-switch is turned off by `--noNAME` or `--NAME=False`; an empty default is an
-empty text, or what the meaning says. train.py also takes the flags of the model
-files and of losses.py. What a run was trained with stays in its
-model_flags.json.
+`make docs` writes this page from the help of the programs; edit the help
+instead. A boolean flag is turned off by `--noNAME` or `--NAME=False`; an empty
+default is an empty string, or what the meaning says. train.py also takes the
+flags of the model files and of losses.py. The model_flags.json of a run keeps
+those that it was trained with.
 """
 
 
@@ -64,7 +64,7 @@ def _flags_of_imports() -> dict[str, list[flags.Flag]]:
   found = {}
   for name, defined in flags.FLAGS.flags_by_module_dict().items():
     path = pathlib.Path(getattr(sys.modules.get(name), "__file__", None) or "")
-    # An environment may lie in the root.
+    # The root may contain an environment.
     if ROOT in path.parents and "site-packages" not in path.parts and defined:
       found[path.relative_to(ROOT).as_posix()] = defined
   return found
@@ -73,7 +73,7 @@ def _flags_of_imports() -> dict[str, list[flags.Flag]]:
 def _flags_of_program(path: str) -> list[flags.Flag]:
   """The flags of a program, without those that exist already."""
   program = importlib.import_module(_module_name(path))
-  with flagsaver.flagsaver():  # which removes new flags in the end
+  with flagsaver.flagsaver():  # removes new flags at the end
     before = set(flags.FLAGS)
     program.define_flags()
     return [flags.FLAGS[name] for name in set(flags.FLAGS) - before]
@@ -82,14 +82,14 @@ def _flags_of_program(path: str) -> list[flags.Flag]:
 def _row(flag: flags.Flag) -> str:
   default = (flag.default_as_str or "").strip("'")
   default = f"`{default}`" if default else ""
-  # An enum's help begins with <its|values>: by itself.
+  # absl begins an enum's help with <its|values>: .
   meaning = " ".join((flag.help or "").split())
   meaning = meaning.replace("<|", "<empty|").replace("|", "\\|")
   return f"| --{flag.name} | {default} | {meaning} |"
 
 
 def _place(path: str) -> tuple[int, str]:
-  """What sections are sorted by."""
+  """The sort key of a section."""
   for place, first in enumerate(_FIRST):
     if path.startswith(first):
       return place, path
@@ -106,7 +106,7 @@ def _section(path: str, found: list[flags.Flag]) -> str:
 
 
 def make_page() -> str:
-  """Gives what docs/flags.md should hold."""
+  """Returns the content that docs/flags.md should have."""
   models.import_model_files()
   of_programs = {path: _flags_of_program(path) for path in _programs()}
   sections = _flags_of_imports() | of_programs

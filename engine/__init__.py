@@ -1,1 +1,1 @@
-"""What the programs run on: data order, steps, runs, devices; reads no flag."""
+"""How to train, evaluate and export; reads no flags."""

@@ -15,7 +15,7 @@ from absl import logging
 
 import errors
 
-# A machine that does not answer for this long is taken as lost.
+# A machine that does not answer for this long is considered lost.
 _PATIENCE_SECONDS = 60
 # Raised by a computation when a machine does not answer.
 _LOST_ERRORS = (
@@ -101,7 +101,7 @@ class Placement:
     return self.num_replicas // self.num_workers
 
   def replicated(self, value) -> tf.Variable:
-    """Makes a variable that all replicas update alike; in the scope."""
+    """Makes a variable that all replicas update equally; needs the scope."""
     return tf.Variable(
       value,
       trainable=False,
@@ -332,7 +332,7 @@ def _choose_cluster(addresses, worker) -> Placement:
   strategy = tf.distribute.MultiWorkerMirroredStrategy(resolver, options)
   placement = Placement(strategy, len(addresses), worker)
   logging.info(
-    "Computing on %d machines with %d replicas in all.",
+    "Computing on %d machines with %d replicas in total.",
     placement.num_workers,
     placement.num_replicas,
   )

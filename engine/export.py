@@ -27,7 +27,7 @@ TOP_K = 20
 
 
 class _Servable(tf.Module):
-  """What is saved: the variables and the two functions on them."""
+  """The object to save: the variables and the two functions on them."""
 
   def __init__(self, model: keras.Model, reader: readers.Reader):
     super().__init__()
@@ -119,11 +119,11 @@ class BackgroundExporter:
   ) -> None:
     """Starts the export of a model's weights after a step.
 
-    While an export is still being written, another one is left out rather than
-    waited for, unless it is the final one.
+    While an export is still being written, a new one is skipped, unless it is
+    the final one.
 
     Args:
-      model: as from models.build_model.
+      model: result of models.build_model.
       step: the step.
       final: whether no other export will follow.
       average: moving averages of the model's trainable weights, a tf.Variable
@@ -132,7 +132,7 @@ class BackgroundExporter:
     if self._pending is not None:
       if not self._pending.done() and not final:
         logging.info(
-          "No SavedModel of step %d: the one before is still being written.",
+          "No SavedModel of step %d: the previous one is still being written.",
           step,
         )
         return
@@ -163,7 +163,7 @@ class BackgroundExporter:
         tf.io.gfile.rmtree(os.path.join(self._folder, old))
 
   def close(self) -> None:
-    """Waits for the last export; raises what it raised."""
+    """Waits for the last export; raises its error."""
     if self._pending is not None:
       self._pending.result()
     self._thread.shutdown()

@@ -21,7 +21,7 @@ _MOST_STEPS_AT_ONCE = 10
 
 
 class StopSignal:
-  """Turns a first Ctrl-C or SIGTERM into a flag that the loop looks at."""
+  """Turns a first Ctrl-C or SIGTERM into a flag that the loop checks."""
 
   def __init__(self):
     self.received = None
@@ -39,7 +39,7 @@ class StopSignal:
   def _receive(self, number, frame):
     del frame
     self.received = signal.Signals(number).name
-    logging.info("Received %s: saving, then ending.", self.received)
+    logging.info("Received %s: saving, then stopping.", self.received)
     signal.signal(number, self._old[number])
 
   def __exit__(self, *unused_exception):
@@ -90,7 +90,7 @@ class Saver:
 
 
 def training_batches(run: Run, reader: readers.Reader, files: list[str]):
-  """This machine's batches of a run, from where the run is in the data."""
+  """This machine's batches of a run, from the run's position in the data."""
   settings, placement = run.settings, run.placement
   return data_order.training_batches(
     reader,
@@ -112,7 +112,7 @@ def run_some_steps(
   """Runs up to `wanted` steps on all machines.
 
   Args:
-    run_steps: as from step.make_run_steps.
+    run_steps: result of step.make_run_steps.
     iterator: of this machine's batches.
     wanted: steps.
     placement: where.
@@ -120,7 +120,7 @@ def run_some_steps(
 
   Returns:
     (steps done, report of the last one, seconds, whether any machine was told
-    to stop, seconds a step of the slowest machine).
+    to stop, seconds per step of the slowest machine).
   """
   began = time.monotonic()
   done, outputs = run_steps(iterator, tf.constant(wanted))
@@ -139,11 +139,11 @@ def train_until_stopped(
   reporter: Reporter,
   exporter: exports.BackgroundExporter,
 ) -> None:
-  """Trains until the data or the steps end, or a signal says stop.
+  """Trains until the data or the steps end, or a signal stops it.
 
   Args:
     run: the run, restored or begun.
-    reader: as from readers.open_reader.
+    reader: result of readers.open_reader.
     files: TFRecord files.
     reporter: shows the run.
     exporter: writes its SavedModels.
@@ -187,7 +187,7 @@ def train_until_stopped(
       if done:
         seen = run.examples_seen
         reporter.report(step, seen, (seen - seen_before) / seconds, outputs)
-        # Ten steps between two reports, fewer where steps are slow.
+        # Ten steps between two reports, fewer if steps are slow.
         chunk = int(_LONGEST_SILENCE_SECONDS / pace)
         chunk = max(1, min(_MOST_STEPS_AT_ONCE, chunk))
       if ended:

@@ -19,18 +19,18 @@ _ROOT = os.path.dirname(os.path.abspath(models.__file__))
 # Rounding may take a sum of probabilities above 1.
 _ROUNDING = 1e-3
 
-# What TensorFlow 1 code does with symbolic tensors, in the words of the errors.
+# Parts of error messages about TensorFlow 1 code on symbolic tensors.
 _NOT_SYMBOLIC = re.compile(
   r"KerasTensor|symbolic|module 'tensorflow\S*' has no attribute"
 )
 
-# What an error about shapes says.
+# Parts of error messages about shapes.
 _OF_SHAPES = re.compile(r"shape|dim\b|dimension|axis|axes|rank|unpack", re.I)
 
-# How Keras makes a part of a message bold.
+# Keras's escape sequences for bold text.
 _BOLD = re.compile(r"\x1b\[\d*m")
 
-# Lines around what TensorFlow says of an operation that failed.
+# Lines around TensorFlow's message about an operation that failed.
 _AROUND_GRAPH_ERROR = re.compile(
   r"\s*(Graph execution error:|Detected at node|<stack traces|Stack trace for"
   r"|File \"|tf2xla conversion failed|\[\[).*"
@@ -52,13 +52,13 @@ def _own_frames(error: BaseException) -> list[traceback.FrameSummary]:
 
 
 def _place(path: str, line: int | None) -> str:
-  """A line of a file, which is named from the root of the project on."""
+  """A line of a file, with its path from the root of the project."""
   relative = os.path.relpath(path, _ROOT)
   return f"{path if relative.startswith('..') else relative}:{line}"
 
 
 def _place_of(error: BaseException, model_name: str) -> str:
-  """The line of the model that led to an error, else that of create_model."""
+  """The line of the model that led to an error, else create_model's line."""
   frames = _own_frames(error)
   if frames:
     return _place(frames[-1].filename, frames[-1].lineno)
@@ -71,7 +71,7 @@ def _create_model(model_name: str):
 
 
 def _is_on_purpose(error: BaseException) -> bool:
-  """Whether a model itself refuses its hyper-parameters with a sentence."""
+  """Whether a model itself refuses its hyper-parameters with a message."""
   last = traceback.extract_tb(error.__traceback__)[-1:]
   frames = _own_frames(error)
   return (
@@ -87,7 +87,7 @@ def _is_on_purpose(error: BaseException) -> bool:
 
 
 def _reason(error: BaseException) -> str:
-  """The whole message of an error, in one line that ends as a sentence."""
+  """The whole message of an error, as one line that ends like a sentence."""
   text = str(getattr(error, "message", error))
   if isinstance(error, tf.errors.OpError):
     lines = text.splitlines()
@@ -103,7 +103,7 @@ def _reason(error: BaseException) -> str:
 
 
 def _advice(model_flags: dict, error: BaseException) -> str:
-  """What is likely to help, from the text of an error."""
+  """Advice that is likely to help, from the text of an error."""
   text = str(error)
   if _NOT_SYMBOLIC.search(text):
     return (
@@ -140,7 +140,7 @@ def _advice(model_flags: dict, error: BaseException) -> str:
       " padded to the longest video of the batch, and num_frames the shape"
       " (batch,)."
     )
-  return "BaseModel.create_model in models.py says what a model receives."
+  return "BaseModel.create_model in models.py describes what a model gets."
 
 
 def _is_on_videos(model_flags: dict) -> bool:
@@ -150,12 +150,12 @@ def _is_on_videos(model_flags: dict) -> bool:
 
 
 def _check_is_training(model_name: str) -> None:
-  """Warns of an argument of TensorFlow 1 models that nothing fills."""
+  """Warns of an argument of TensorFlow 1 models that nothing sets."""
   if "is_training" in inspect.signature(_create_model(model_name)).parameters:
     logging.log_first_n(
       logging.WARNING,
       "%s.create_model has an argument is_training, which always keeps its"
-      " default. Leave it out: layers know by themselves whether they train.",
+      " default. Leave it out: Keras tells layers whether they train.",
       1,
       model_name,
     )
@@ -168,7 +168,7 @@ def _check_is_training(model_name: str) -> None:
 def build_model(
   model_flags: dict, quantized: bool | None, dtype_policy: str | None = None
 ) -> keras.Model:
-  """models.build_model, with one clear message for all that can go wrong.
+  """Calls models.build_model, with one clear message for every error.
 
   Args:
     model_flags: see models.build_model.
@@ -204,14 +204,14 @@ def build_model(
 
 @contextlib.contextmanager
 def naming_bug(model_flags: dict):
-  """Explains what a model raises when it computes, though it could be built.
+  """Explains errors of a model that could be built but cannot compute.
 
   Args:
     model_flags: see models.build_model.
 
   Raises:
     errors.UserError: the block raised because of the model; names its file and
-      line, where they can be found. All other errors stay as they are.
+      line, if they can be found. All other errors are unchanged.
   """
   name = model_flags["model"]
   try:
@@ -241,7 +241,7 @@ def _is_of_operation(error: Exception, model_name: str) -> bool:
 
 
 def _error_of_a_trial(model_flags: dict) -> Exception | None:
-  """What create_model raises for two videos of zeros, instead of symbols.
+  """The error of create_model on two videos of zeros instead of symbols.
 
   The operations of a compiled function do not know the lines they come from.
   """

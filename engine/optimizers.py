@@ -43,7 +43,7 @@ def make_optimizer(
   if make is None:
     raise errors.UserError(
       f"Expected --optimizer to name a class in keras.optimizers, received"
-      f" {name!r}. There are: {', '.join(sorted(known))}."
+      f" {name!r}. Available: {', '.join(sorted(known))}."
     )
   optimizer = make()
   if weight_decay is not None:
@@ -87,7 +87,7 @@ def build_optimizer(
       ]
     )
   optimizer.build(model.trainable_variables)
-  # Keras has no public way to leave this sum out. The step clips gradients
-  # after they are summed, so they must not be summed again.
+  # Keras has no public way to skip this sum. The step clips gradients after
+  # they are summed, so they must not be summed again.
   optimizer._all_reduce_sum_gradients = lambda pairs: pairs
   return optimizer

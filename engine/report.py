@@ -1,4 +1,4 @@
-"""What a training run shows: log lines, a progress bar, TensorBoard events."""
+"""Log lines, the progress bar and TensorBoard events of a training run."""
 
 import concurrent.futures
 import datetime
@@ -79,7 +79,7 @@ class Reporter:
     self._best = None
 
   def report(self, step, examples_seen, rate, outputs) -> None:
-    """Reports a step, after the report before it is done.
+    """Reports a step, after the previous report is done.
 
     Args:
       step: steps so far.
@@ -99,7 +99,7 @@ class Reporter:
     )
 
   def wait(self) -> None:
-    """Waits until the last report is written; raises what it raised."""
+    """Waits until the last report is written; raises its error."""
     if self._pending is not None:
       self._pending.result()
       self._pending = None
@@ -114,7 +114,7 @@ class Reporter:
     with self._writer.as_default(step=step):
       for tag, value in scalars.items():
         tf.summary.scalar(tag, value)
-    if not len(labels):  # other machines only had videos
+    if not len(labels):  # only other machines had videos
       return
     scores = eval_util.score_batch(predictions, labels)
     gap = scores["gap"]
@@ -159,7 +159,7 @@ class Reporter:
     if done > done_before:
       pace = (time.monotonic() - began) / (done - done_before)
       left = f" | {datetime.timedelta(seconds=round(pace * (1 - done)))} left"
-    # A line that wraps could not be drawn over. The size of some is unknown: 0.
+    # A line that wraps could not be drawn over. 0 is an unknown width.
     columns = (os.get_terminal_size(sys.stderr.fileno()).columns or 200) - 1
     unit = "/s" if columns < 95 else " videos/s"
     text = (
@@ -170,7 +170,7 @@ class Reporter:
     self._bar_width = width
     filled = round(width * done)
     line = f"[{'=' * filled}{' ' * (width - filled)}]{text}"
-    # So that nothing is left of a longer one.
+    # Spaces overwrite the rest of a longer line.
     line = line[:columns].ljust(self._bar_length)
     self._bar_length = len(line)
     if not self._bar_is_open:
@@ -205,7 +205,7 @@ class Reporter:
     )
 
   def histograms(self, model, step) -> None:
-    """Writes a histogram of each variable, after the report before it."""
+    """Writes a histogram of each variable, after the previous report."""
     self.wait()
     values = {
       variable.path: variable.numpy()
@@ -244,7 +244,7 @@ class Profile:
 
   def __init__(self, train_dir: str | None, steps: tuple[int, int] | None):
     self._train_dir = train_dir
-    # Before which steps it begins and ends.
+    # The steps after which it begins and ends.
     self._borders = [steps[0] - 1, steps[1]] if steps else []
     self._is_running = False
 
@@ -255,7 +255,7 @@ class Profile:
     )
 
   def begin_or_end(self, step, ended=False) -> None:
-    """Begins or ends the profile, if it is time to after `step` steps.
+    """Begins or ends the profile, if it is time after `step` steps.
 
     Args:
       step: steps so far.

@@ -48,7 +48,7 @@ class Run:
     model_flags: see train_dir.py.
     settings: see above.
     placement: see above.
-    model: as from models.build_model.
+    model: result of models.build_model.
     model_class: its class in the model files.
     optimizer: built for its weights.
     average: their moving averages, empty without --ema_decay.
@@ -86,7 +86,7 @@ class Run:
     self._checkpoints: train_dirs.Checkpoints | None = None
 
   def restore_or_begin(self, files: list[str], epoch_videos: int) -> None:
-    """Goes on with the run in train_dir on these files, or begins one.
+    """Continues the run in train_dir on these files, or begins one.
 
     Args:
       files: TFRecord files.
@@ -102,7 +102,7 @@ class Run:
       self.average,
       model=self.model,
       optimizer=self.optimizer,
-      # Keras keeps these in the layers, where tf.train.Checkpoint finds none.
+      # Keras keeps these in the layers, where tf.train.Checkpoint misses them.
       random_state=[
         variable.value
         for variable in self.model.variables
@@ -116,7 +116,7 @@ class Run:
       logging.info("A new run in %s.", self.train_dir)
     else:
       path = self._checkpoints.restore()
-      logging.info("Going on from %s.", path)
+      logging.info("Continuing from %s.", path)
     asked_for = train_dirs.fingerprint([*files, repr(self.settings)])
     self.placement.check_same(
       [self.step, asked_for % 2**53],
@@ -128,7 +128,7 @@ class Run:
     self.state["version"].assign(__version__)
 
   def _begin_other_data(self, files) -> None:
-    """Counts epochs from here where the order of the data is another one."""
+    """Counts epochs from here if the order of the data has changed."""
     seed = self.settings.seed
     position = self.state["position"]
     if self.step and (
@@ -137,8 +137,8 @@ class Run:
       or len(position.numpy()) != self.placement.num_workers
     ):
       logging.info(
-        "Other files, another --seed or another number of machines: epochs"
-        " count from here."
+        "The files, --seed or the number of machines changed: epochs count from"
+        " here."
       )
       position.assign(tf.zeros([self.placement.num_workers], tf.int64))
       self.state["finished_epochs"].assign(0)
@@ -146,7 +146,7 @@ class Run:
     self.state["seed"].assign(seed)
 
   def _fix_horizon(self, epoch_videos) -> None:
-    """Fixes what the learning rate schedule takes for the run's end.
+    """Fixes the end of the run for the learning rate schedule.
 
     A resumed run keeps the end that was planned when it began, so that its
     learning rate does not depend on where it was stopped.
@@ -203,9 +203,9 @@ class Run:
         tf.reduce_all(tf.math.is_finite(variable.value))
       ):
         raise errors.UserError(
-          f"Expected finite weights, received others in {variable.path} after"
-          f" step {self.step}: training diverged. Start again with"
-          " --start_new_model and a smaller --base_learning_rate."
+          "Expected finite weights, received NaN or infinite ones in"
+          f" {variable.path} after step {self.step}: training diverged. Start"
+          " again with --start_new_model and a smaller --base_learning_rate."
         )
     if self.placement.is_chief and self._checkpoints:
       self._checkpoints.save(self.step)

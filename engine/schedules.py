@@ -1,6 +1,6 @@
 """Learning rate schedules: functions of the examples seen.
 
-Add a schedule: a function here and a line in SCHEDULES. The flag
+To add a schedule, write a function here and a line in SCHEDULES. The flag
 --learning_rate_schedule then takes its name.
 
 Every schedule has the arguments

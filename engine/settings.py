@@ -1,11 +1,11 @@
-"""How to train, as values: what train.py's flags become."""
+"""Training settings: the flags of train.py as values."""
 
 import dataclasses
 
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-  """How to train. Each attribute is described by the flag of its name."""
+  """Training settings. The flag of the same name describes each attribute."""
 
   batch_size: int
   base_learning_rate: float

@@ -26,7 +26,7 @@ class Step:
   """What a training step computes with.
 
   Attributes:
-    model: as from models.build_model.
+    model: result of models.build_model.
     forward: the model, or the same model on mixed videos.
     calculate_loss: (predictions, labels, weights) -> scalar.
     apply_gradients: (gradients summed over replicas, learning rate) -> None.
@@ -99,7 +99,7 @@ def clip_by_norm(gradient: tf.Tensor, norm: float) -> tf.Tensor:
 def clip_by_global_norm(
   gradients: list[tf.Tensor], norm: float
 ) -> list[tf.Tensor]:
-  """Scales all gradients alike so that their joint norm is at most `norm`."""
+  """Scales all gradients equally to a joint norm of at most `norm`."""
   squares = [sums.total(tf.square(gradient)) for gradient in gradients]
   length = tf.sqrt(tf.add_n(squares))
   scale = norm / tf.maximum(length, norm)
@@ -112,7 +112,7 @@ def apply_gradients(
   """Clips the gradients, updates the weights and their moving averages.
 
   Args:
-    optimizer: as from optimizers.build_optimizer.
+    optimizer: result of optimizers.build_optimizer.
     variables: the trainable Keras variables.
     average: their moving averages, a tf.Variable each; empty for none.
     settings: the limits of the gradients and the decay of the averages.
@@ -130,7 +130,7 @@ def apply_gradients(
   optimizer.apply(gradients, variables)
   if not average:
     return
-  # As the average knows few steps at first, it forgets faster then.
+  # At first the average covers few steps, so it forgets faster.
   steps = tf.cast(optimizer.iterations, tf.float32)
   decay = tf.minimum(settings.ema_decay, steps / (9.0 + steps))
   for mean, variable in zip(average, variables, strict=True):
@@ -186,7 +186,7 @@ def forward_and_backward(step: Step, batch, mixup_weight, is_reported):
       tf.shape(batch["num_frames"]), mixup_weight
     )
   with tf.GradientTape() as tape:
-    with recurrent.keras_loops(step.with_xla):  # XLA can compile no others
+    with recurrent.keras_loops(step.with_xla):  # XLA can compile only these
       outputs = step.forward(inputs, training=True)
     label_loss = mean_loss(step, outputs["predictions"], batch, mixup_weight)
     reg_loss = models.regularization_loss(step.model, outputs)
@@ -194,7 +194,7 @@ def forward_and_backward(step: Step, batch, mixup_weight, is_reported):
     total = label_loss + step.settings.regularization_penalty * reg_loss
     total = share * sum(auxiliary.values(), total)
   gradients = tape.gradient(total, step.model.trainable_variables)
-  # The gradient needs no logarithms, of which the value has one a class.
+  # The value needs one logarithm per class, the gradient none.
   label_loss = tf.cond(
     is_reported,
     lambda: mean_loss(step, outputs["predictions"], batch, mixup_weight),
@@ -205,7 +205,7 @@ def forward_and_backward(step: Step, batch, mixup_weight, is_reported):
   gradients, scalars = placement.sum((gradients, scalars))
   predictions = outputs["predictions"]
   if placement.num_replicas > 1:
-    predictions = predictions[:num_videos]  # without weigh's
+    predictions = predictions[:num_videos]  # drops the video that weigh adds
   return gradients, scalars, predictions, counts
 
 
@@ -383,7 +383,7 @@ def run_steps(
         (labels, tf.TensorShape([None, num_classes])),
       ]
     )
-    # The batch that is reported must know it, also where the data ends early.
+    # The last batch is reported, so look ahead: the data may end early.
     following = batch
     part += 1
     more = steps * batches_a_step + part < num_steps * batches_a_step
@@ -397,7 +397,7 @@ def run_steps(
       steps += 1
       part = 0
     batch = following
-    if tf.shape(new_labels)[0] > 0:  # else other machines only had videos
+    if tf.shape(new_labels)[0] > 0:  # else only other machines had videos
       predictions, labels = new_predictions, new_labels
   return steps, (scalars, predictions, labels)
 
@@ -407,10 +407,10 @@ def run_steps(
 
 
 def what_to_compile(run) -> tuple[bool, bool]:
-  """Whether XLA compiles the whole step, or its ends alone.
+  """Whether XLA compiles the whole step, or only its ends.
 
-  The ends are the loss and the update of the weights. XLA cannot compile what
-  replicas tell each other in between.
+  The ends are the loss and the update of the weights. XLA cannot compile the
+  communication of several replicas in between.
 
   Args:
     run: a run.Run.
@@ -420,7 +420,7 @@ def what_to_compile(run) -> tuple[bool, bool]:
     return False, False
   if settings.xla is not None:
     return settings.xla, False
-  # XLA has no half precision products on CPUs, TensorFlow has.
+  # TensorFlow has half precision products on CPUs, XLA does not.
   half_on_cpu = settings.mixed_precision and not (
     tf.config.list_logical_devices("GPU")
   )
@@ -453,7 +453,7 @@ def _make_take_batch(step: Step, state):
     def bound(*of_the_batch):
       return function(step, *arguments, *of_the_batch)
 
-    bound.__name__ = function.__name__  # which profiles show
+    bound.__name__ = function.__name__  # profiles show it
     return _on_one_replica(bound, step.placement, step.with_xla)
 
   if step.settings.accumulate_steps == 1:

@@ -115,8 +115,8 @@ def check_same_model(train_dir: str, model_flags: dict) -> None:
     return
   raise errors.UserError(
     f"Expected the flags of the model in --train_dir={train_dir}, received"
-    f" others: {'; '.join(differing)}. Use the old flags to continue it,"
-    " another --train_dir to keep it, or --start_new_model to delete it."
+    f" different ones: {'; '.join(differing)}. Use the old flags to continue"
+    " it, another --train_dir to keep it, or --start_new_model to delete it."
   )
 
 
@@ -252,9 +252,9 @@ def fingerprint(files: list[str]) -> int:
 
 
 def was_trained_on(checkpoint_path: str, files: list[str]) -> bool:
-  """Whether a checkpoint's run was reading files of these names.
+  """Whether a checkpoint's run was reading files with these names.
 
-  Also where the checkpoint does not tell.
+  True also if the checkpoint does not say.
   """
   checkpoint = tf.train.load_checkpoint(checkpoint_path)
   name = "data_fingerprint/.ATTRIBUTES/VARIABLE_VALUE"
@@ -290,7 +290,7 @@ def load_weights(model: keras.Model, checkpoint_path: str) -> None:
 
 @contextlib.contextmanager
 def _checkpoint_errors(checkpoint_path):
-  """Turns errors of reading a checkpoint into two kinds; see load_weights.
+  """Turns errors in reading a checkpoint into two kinds; see load_weights.
 
   TensorFlow raises an IndexError for a file that is too short, and a plain
   OpError both for a damaged file and for one that was just deleted.
@@ -305,8 +305,8 @@ def _checkpoint_errors(checkpoint_path):
       if not tf.io.gfile.glob(f"{checkpoint_path}.{ending}"):
         raise tf.errors.NotFoundError(None, None, reason) from error
     raise errors.UserError(
-      f"Expected in {checkpoint_path} the weights of the model that"
-      f" {MODEL_FLAGS_FILE} describes, received others, as after a change of"
+      f"Expected the weights of the model that {MODEL_FLAGS_FILE} describes in"
+      f" {checkpoint_path}, received different weights, as after a change of"
       " the model's code, or a damaged file"
       f" ({reason}). Name another model, or start again with train.py"
       " --start_new_model."
@@ -382,7 +382,7 @@ def write_model_tgz(train_dir: str, checkpoint_path: str, tgz: str) -> None:
 
   Args:
     train_dir: folder of the run.
-    checkpoint_path: as from latest_checkpoint.
+    checkpoint_path: result of latest_checkpoint.
     tgz: path of the archive to write.
   """
   files = [
@@ -435,7 +435,7 @@ def extract_model_tgz(tgz: str, folder: str) -> str:
           " inference.py --output_model_tgz."
         )
       archive.extractall(folder, filter="data")
-      # Read to the end, where gzip checks its checksum.
+      # Read to the end, because gzip checks its checksum there.
       while archive.fileobj.read(1 << 20):
         pass
   except (tarfile.TarError, EOFError, OSError) as error:

@@ -1,4 +1,4 @@
-"""Warnings of flags that fit the data so badly that they are likely wrong."""
+"""Warnings about flags that do not fit the data and are probably wrong."""
 
 import math
 
@@ -9,14 +9,14 @@ from engine.settings import Settings
 
 # A run with so few steps learns nothing.
 _FEW_STEPS = 2
-# A model with this many times the classes of its labels is likely a mistake.
+# A model with this many times the classes of its labels is probably a mistake.
 _MANY_TIMES = 20
 
 
 def warn_of_short_run(
   num_videos: int, settings: Settings, num_replicas: int
 ) -> None:
-  """Warns of a training of a step or two, as a batch is more than the data.
+  """Warns of a run of one or two steps: the batch is larger than the data.
 
   Args:
     num_videos: about how many there are.
@@ -35,7 +35,7 @@ def warn_of_short_run(
     return
   logging.warning(
     "The whole training takes %d step%s: a batch has %d videos, the data only"
-    " about %d. Type a smaller --batch_size, such as --batch_size=%d.",
+    " about %d. Set a smaller --batch_size, such as --batch_size=%d.",
     steps,
     "s" if steps > 1 else "",
     step_videos,
@@ -55,7 +55,7 @@ def warn_of_few_classes(survey: Survey, num_classes: int) -> None:
   if largest is not None and largest < num_classes // _MANY_TIMES:
     logging.warning(
       "All labels of the first %d videos are below %d, but the model has %d"
-      " classes. If your data has fewer, type --num_classes=%d.",
+      " classes. If your data has fewer, set --num_classes=%d.",
       survey.num_sampled,
       largest + 1,
       num_classes,

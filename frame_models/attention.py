@@ -45,8 +45,8 @@ class TransformerModel(models.BaseModel):
 
   Dense layer -> position encoding -> layers [x + attention(LN(x)), x +
   net(LN(x))] -> LN -> mean over the valid frames -> logistic classifier. The
-  net has four times the width. Source: Vaswani et al. 2017; normalization in
-  front of each part: Xiong et al. 2020.
+  net has four times the width. Source: Vaswani et al. 2017; normalization
+  before each part: Xiong et al. 2020.
   """
 
   batch_size = 128
@@ -91,7 +91,7 @@ class TransformerModel(models.BaseModel):
       attended = keras.layers.MultiHeadAttention(
         transformer_heads,
         transformer_size // transformer_heads,
-        # Those of the keys would have no effect.
+        # The biases of the keys would have no effect.
         use_bias=False,
         name=f"{name}_attention",
       )(normal, normal, attention_mask=mask[:, None, :])
@@ -168,7 +168,7 @@ class AttentionLstmModel(models.BaseModel):
     """See models.BaseModel.
 
     Args:
-      stream_dense_size: units of the layer in front of each LSTM.
+      stream_dense_size: units of the layer before each LSTM.
       lstm_cells: units of each direction.
       attention_hidden_sizes: units of the ReLU and of the tanh layer.
       dropout_rate: fraction of the LSTM's states left out in training.
@@ -187,7 +187,7 @@ class AttentionLstmModel(models.BaseModel):
         name=f"{name}_lstm",
       )(states, mask=mask)
       states = dropout.Dropout(dropout_rate)(states)
-      # A bias would shift all frames' scores alike.
+      # A bias would shift the scores of all frames equally.
       scores = keras.layers.Dense(1, use_bias=False, name=f"{name}_attention")(
         states
       )
@@ -239,7 +239,7 @@ class AttentionClusterModel(models.BaseModel):
       attention_hidden_sizes: units of the two tanh layers.
       dropout_rate: fraction of the pooled features left out in training.
     """
-    # A training=False in the call would give way to that of the whole model's.
+    # The training argument of the whole model would override training=False.
     frames = sampling.SampleFrames(iterations, random_frames=None)(
       model_input, num_frames
     )
@@ -249,7 +249,7 @@ class AttentionClusterModel(models.BaseModel):
       preprocessing.split_features(frames, feature_sizes)
     ):
       # The numbers of a frame of length 1 are small: unscaled, its scores would
-      # take thousands of steps to tell frames apart.
+      # take thousands of steps to distinguish frames.
       scores = keras.layers.Dense(
         attention_units, use_bias=False, name=f"feature_{index}_attention"
       )(feature * math.sqrt(sum(feature_sizes)))

@@ -55,7 +55,7 @@ def pool_sampled_frames(
   Args:
     model_input: (B, T, D) float.
     num_frames: (B,) int32.
-    feature_sizes: sizes of the features that lie side by side in model_input.
+    feature_sizes: sizes of the features that model_input concatenates.
     iterations: frames sampled from each video.
     random_frames: see sampling.SampleFrames.
     clusters: number of clusters of the first feature, and of later ones.
@@ -208,7 +208,7 @@ flags.DEFINE_integer(
 
 
 class NetFvModel(models.BaseModel):
-  """Fisher vectors in place of NetVladModel's Vlad, else the same.
+  """NetVladModel with Fisher vectors instead of Vlad.
 
   Source: Miech et al. 2017, section 4.1.
   """
@@ -371,7 +371,7 @@ class NextVladModel(models.BaseModel):
 
   All frames, for each feature: dense layer (expansion) -> NextVlad -> BN;
   concatenated -> dropout -> dense layer -> BN -> squeeze-and-excitation gate ->
-  logistic classifier. Padded frames enter no batch statistics. Source: Lin et
+  logistic classifier. Batch statistics exclude padded frames. Source: Lin et
   al. 2018, NeXtVLAD.
   """
 

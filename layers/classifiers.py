@@ -13,7 +13,7 @@ from layers import masking, sampling, sums
 
 @keras.saving.register_keras_serializable("layers")
 class L2(keras.regularizers.Regularizer):
-  """Half the sum of squares times the penalty, as slim.l2_regularizer.
+  """Half the sum of squares times the penalty, like slim.l2_regularizer.
 
   Args:
     penalty: its weight in the loss.
@@ -47,7 +47,7 @@ def prior_bias(vocab_size):
   """Initializes a classifier's bias so that its sigmoid is a label's frequency.
 
   A video has about 3 labels. With a bias of 0 every class begins at 0.5, and
-  the first steps do nothing but bring thousands of classes down.
+  the first steps only lower the probabilities of thousands of classes.
   Source: Lin et al. 2017, Focal Loss, section 4.1.
 
   Args:
@@ -82,11 +82,11 @@ def classify_logistic(features, vocab_size, l2_penalty=0.0, name="classifier"):
 
 
 def dense_layers(features, sizes, name):
-  """Dense layers with ReLU on top of each other.
+  """Stacked dense layers with ReLU.
 
   Args:
     features: (B, D) symbolic.
-    sizes: units of each layer, with commas between: "512,1024"; "" for none.
+    sizes: units of each layer, separated by commas: "512,1024"; "" for none.
     name: of the layers; each gets its number.
 
   Returns:
@@ -153,7 +153,7 @@ class FrameClassifier(keras.layers.Layer):
     weights = masking.mean_weights(masking.frame_mask(frames, num_frames))
 
     def classify_video(video):
-      # Those of all frames of a batch would take gigabytes.
+      # The probabilities of all frames of a batch would take gigabytes.
       frames, weights = video  # (T, D), (T,)
       likely = ops.sigmoid(ops.cast(self.dense(frames), "float32"))
       return ops.matmul(weights, likely)

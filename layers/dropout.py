@@ -1,4 +1,4 @@
-"""Dropout that XLA makes fast on CPUs."""
+"""Dropout that is fast with XLA on CPUs."""
 
 import keras
 from keras import ops

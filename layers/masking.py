@@ -1,4 +1,4 @@
-"""Layers that tell valid frames from padding.
+"""Layers that distinguish valid frames from padding.
 
 Shapes in comments: B videos, T frames, D features.
 """
@@ -8,7 +8,7 @@ from keras import ops
 
 
 def frame_mask(frames, num_frames):
-  """Tells which frames are valid.
+  """Marks the valid frames.
 
   Args:
     frames: (B, T, ...) any dtype.
@@ -49,7 +49,7 @@ class MaskedLayer(keras.layers.Layer):
     self.supports_masking = True
 
   def compute_mask(self, inputs, previous_mask=None):
-    """Drops Keras's mask: its frames are gone, or zeros that may be seen."""
+    """Drops Keras's mask: the frames are pooled, or the padding is zero."""
     return None
 
 

@@ -1,4 +1,4 @@
-"""Batch normalization, and layers that go with it.
+"""Batch normalization and related layers.
 
 Shapes in comments: B videos, T frames, D features.
 """
@@ -15,7 +15,7 @@ class BatchNormalization(keras.layers.BatchNormalization):
 
   After 100 steps with a momentum of 0.999, nine tenths of the initial mean 0
   and variance 1 are still there, while normalized frames have a variance of
-  about 1/1024. For some 7,000 steps a model would be evaluated with statistics
+  about 1/1024. For about 7,000 steps a model would be evaluated with statistics
   that are not the data's. So step n, counted from 0, uses the momentum
   (1 + n) / (10 + n) as long as that is smaller, as TensorFlow's
   ExponentialMovingAverage does with num_updates.
@@ -84,13 +84,13 @@ class MaxOfNormalized(BatchNormalization):
 class ScaledDense(keras.layers.Dense):
   """A dense layer without bias on x * gamma + beta, for each feature of x.
 
-  Equal to a scaling in front of a dense layer, but scales the weights. Where x
-  depends on no other weights, as in normalized input, the gradient of gamma
-  then needs no matrix product back to x, a third of the layer's work.
+  Equal to a scaling before a dense layer, but scales the weights. If x depends
+  on no other weights, as in normalized input, the gradient of gamma then needs
+  no matrix product back to x, a third of the layer's work.
 
   Args:
     units: see keras.layers.Dense.
-    **kwargs: kernel_initializer and the like.
+    **kwargs: see keras.layers.Dense, such as kernel_initializer.
   """
 
   def __init__(self, units, **kwargs):
@@ -115,7 +115,7 @@ def batch_normalization(kind=BatchNormalization, **kwargs):
   """Batch normalization with the starter code's settings.
 
   Args:
-    kind: BatchNormalization or a class derived from it.
+    kind: BatchNormalization or a subclass.
     **kwargs: passed on to the layer.
   """
   return kind(momentum=0.999, epsilon=0.001, **kwargs)

@@ -13,7 +13,7 @@ from layers import masking, sums
 
 
 class AttentionPooling(masking.MaskedLayer):
-  """Weighted sums of the frames, the weights a softmax over the valid ones.
+  """Weighted sums of the frames; the weights are a softmax over valid frames.
 
   v_k = sum_t w_tk x_t with w_tk = exp(s_tk) / sum over valid t' of exp(s_t'k).
 
@@ -38,12 +38,12 @@ class AttentionCluster(keras.layers.Layer):
   a_i is the i-th weighted sum of the frames; alpha_i and beta_i are learned
   numbers. Source: Long et al. 2018, Attention Clusters, equations 4 and 5.
 
-  Input shape: pooled (B, K, D), as from AttentionPooling.
+  Input shape: pooled (B, K, D), from AttentionPooling.
   Output shape: (B, K D).
   """
 
   def build(self, pooled_shape):
-    """Creates alpha, ones, and beta, about zero."""
+    """Creates alpha, ones, and beta, near zero."""
     _, self._units, self._features = pooled_shape
     self.alpha = self.add_weight(
       shape=(self._units, 1), initializer="ones", name="alpha"
@@ -63,7 +63,7 @@ class AttentionCluster(keras.layers.Layer):
 
 
 def _sums_of_residuals(frames, assignment, centers):
-  """sum_t a_tk x_t - c_k sum_t a_tk, (B, K, D); without centers the first sum.
+  """sum_t a_tk x_t - c_k sum_t a_tk, (B, K, D); without c only the first sum.
 
   Takes frames (B, T, D), assignment (B, T, K), centers (K, D) or None.
   """
@@ -129,7 +129,7 @@ class Vlad(keras.layers.Layer):
 
 
 class FisherVector(keras.layers.Layer):
-  """First and second order statistics of the frames about learned centers.
+  """First and second order statistics of the frames around learned centers.
 
   With s_k = w_k^2 + 1e-6 for the covariance,
     F1_k = sum_t a_tk (x_t - c_k) / s_k, each divided by its length,
@@ -142,7 +142,7 @@ class FisherVector(keras.layers.Layer):
   """
 
   def build(self, frames_shape, assignment_shape):
-    """Creates centers about 0 and w about 1, with deviation 1/sqrt(D)."""
+    """Creates centers around 0 and w around 1, with deviation 1/sqrt(D)."""
     self._features, self._clusters = frames_shape[2], assignment_shape[2]
     for name, mean in (("centers", 0.0), ("deviations", 1.0)):
       weight = self.add_weight(

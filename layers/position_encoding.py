@@ -1,4 +1,4 @@
-"""A layer that adds to each frame its position in the video."""
+"""A layer that adds the position in the video to each frame."""
 
 import math
 

@@ -74,9 +74,9 @@ class MeanNormalizedFrame(keras.layers.Layer):
       frames, weights = videos  # (group, T, D), (group, T)
       frames = _to_float(frames, "float32")
       scale = weights * sums.inverse_lengths(frames)
-      # Each addition waits for the one before it, so there are short sums side
-      # by side, and a matrix product to add these up. With a product alone,
-      # XLA would write the float frames to memory first.
+      # Each addition waits for the previous one, so there are several short
+      # sums, and a matrix product to add these up. With only a product, XLA
+      # would write the float frames to memory first.
       parts = ops.sum(
         ops.reshape(frames * scale[:, :, None], (group, -1, run, features)),
         axis=2,
@@ -105,7 +105,7 @@ class MeanNormalizedFrame(keras.layers.Layer):
 
 
 def split_features(frames, feature_sizes):
-  """Cuts frames into the features that lie side by side in them.
+  """Splits frames into the features that they concatenate.
 
   Args:
     frames: (..., sum of sizes).

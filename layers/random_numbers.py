@@ -1,4 +1,4 @@
-"""Random numbers that XLA draws fast.
+"""Random numbers that are fast with XLA.
 
 keras.random lets TensorFlow choose the algorithm, which takes XLA 50 times as
 long on a CPU; see docs/performance.md.
@@ -8,7 +8,7 @@ import keras
 
 
 def uniform(shape, seed_generator):
-  """Random float32 numbers in [0, 1), as keras.random.uniform.
+  """Random float32 numbers in [0, 1), like keras.random.uniform.
 
   Args:
     shape: of the result.

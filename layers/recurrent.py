@@ -9,7 +9,7 @@ is one product for many frames: the projection of the inputs and all gradients
 of weights and inputs. docs/performance.md has the measurements.
 
 On a GPU, on other backends and without a mask, the layers are Keras's own. The
-weights are Keras's in any case.
+weights are always Keras's.
 
 Shapes in comments: B videos, T frames, D features, H units; F valid frames of
 all videos, those of the first step first, then those of the second one; n
@@ -33,7 +33,7 @@ _wants_keras_loops = contextvars.ContextVar("wants_keras_loops", default=False)
 def keras_loops(wanted: bool = True):
   """In this context, LSTMs and GRUs run Keras's loops, which XLA can compile.
 
-  It counts for the calls of layers in the block, on this thread: in a
+  It applies to the calls of layers in the block, on this thread: in a
   tf.function, while it is traced.
 
   Args:
@@ -47,7 +47,7 @@ def keras_loops(wanted: bool = True):
 
 
 class _LstmStep:
-  """One step of an LSTM, on gates i, f, g, o that lie side by side.
+  """One step of an LSTM, on the concatenated gates i, f, g, o.
 
   The states are h and c. Source: Hochreiter & Schmidhuber 1997, with forget
   gates, Gers et al. 2000.
@@ -57,7 +57,7 @@ class _LstmStep:
 
   @staticmethod
   def forward(tf, inputs, recurrent, states):
-    """Returns the next states and what `backward` needs to know.
+    """Returns the next states and what `backward` needs.
 
     Args:
       tf: TensorFlow.
@@ -103,7 +103,7 @@ class _LstmStep:
 
 
 class _GruStep:
-  """One step of a GRU, on gates z, r and the candidate, side by side.
+  """One step of a GRU, on the gates z, r and the candidate, concatenated.
 
   The only state is h; r switches the candidate's recurrent part after its
   product. See _LstmStep. Source: Cho et al. 2014, in cuDNN's form.
@@ -138,7 +138,7 @@ class _Recurrence:
 
   Args:
     step: _LstmStep or _GruStep.
-    counts: (T,) int32, the n of each step; it never rises.
+    counts: (T,) int32, the n of each step; it never increases.
     keeps: whether to keep what `gradients` needs.
   """
 
@@ -255,7 +255,7 @@ class _Recurrence:
     tf = self._tf
     kernel, bias, recurrent_kernel, recurrent_bias = weights
     *after, known = kept
-    # The state before a video's frame is the one after its frame before that.
+    # The state before a video's frame is the one after its previous frame.
     num_first = self._counts[0]
     earlier = tf.range(tf.shape(d_h)[0] - num_first) + tf.repeat(
       self._starts[:-1] - self._starts[1:] + num_first, self._counts[1:]
@@ -382,7 +382,7 @@ def _packed(step, counts, frames, weights, states, keeps):
 
 
 def _recur(layer, step, weights, sequences, states, mask, training):
-  """Does the work of a recurrent Keras layer's inner_loop.
+  """Replaces the inner_loop of a recurrent Keras layer.
 
   Args:
     layer: a keras.layers.RNN.
@@ -414,7 +414,7 @@ def _recur(layer, step, weights, sequences, states, mask, training):
     frame = tf.gather(num_frames, video) - 1 - index
   frames = tf.gather_nd(sequences, tf.stack([video, frame], axis=1))
   states = [tf.gather(tf.cast(state, tf.float32), order) for state in states]
-  # Without any frame there is still one step, of no video.
+  # Without any frame there is still one step, of zero videos.
   counts = tf.pad(counts, [[0, tf.cast(tf.equal(num_steps, 0), tf.int32)]])
   outputs = _packed(
     step,
@@ -469,7 +469,7 @@ class LSTM(keras.layers.LSTM):
   """keras.layers.LSTM that skips padding on a CPU.
 
   The mask must be True for the first frames of each video and False for the
-  padding behind them, as cuDNN requires too. The outputs for padding are then
+  padding after them, as cuDNN requires too. The outputs for padding are then
   zeros.
   """
 

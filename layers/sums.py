@@ -1,4 +1,4 @@
-"""Sums and lengths, in forms that XLA makes fast on CPUs."""
+"""Sums and lengths that are fast with XLA on CPUs."""
 
 import math
 
@@ -39,9 +39,9 @@ def squared_lengths(vectors):
   """The sum of squares of each vector.
 
   On CPUs, XLA adds the numbers of a row one after the other, at a twentieth of
-  the processor's speed. It adds up several runs at the same time. So the
+  the processor's speed. It can add up several runs at the same time. So the
   numbers are first added up in as many lanes as fit, and a matrix product adds
-  up the lanes: XLA would join a second sum with the first.
+  up the lanes, because XLA would merge a second sum with the first.
 
   Args:
     vectors: (..., features) float, the number of features known; of a symbolic
@@ -59,7 +59,7 @@ def squared_lengths(vectors):
 
 
 def total(values):
-  """The sum of all numbers; see squared_lengths for why not by ops.sum alone.
+  """The sum of all numbers; ops.sum is slow, see squared_lengths.
 
   On CPUs, XLA cuts a long sum into pieces and first writes their numbers to
   memory. The pieces here are short enough that it does not cut them.

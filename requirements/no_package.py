@@ -1,4 +1,4 @@
-"""What `pip install .` runs instead of building, see pyproject.toml.
+"""Runs instead of a build for `pip install .`, see pyproject.toml.
 
 The files of this project have names such as train and models, which are too
 common to be put among all packages of an environment.

@@ -35,7 +35,7 @@ def _git(folder, *arguments) -> str:
 
 
 class CheckoutCopy:
-  """A copy of the checkout's files, as git knows them, with an index of them.
+  """A copy of the files that git tracks, with an index of them.
 
   Args:
     folder: where to make it.
@@ -48,7 +48,7 @@ class CheckoutCopy:
     )
     for path in listed.rstrip("\0").split("\0"):
       source, target = REPOSITORY / path, self.folder / path
-      if source.is_file():  # not one that was deleted since
+      if source.is_file():  # not deleted since
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(source, target)
     _git(self.folder, "init", "--quiet")
@@ -103,7 +103,7 @@ class CheckoutCopy:
       tests: arguments of pytest; none to run no tests.
 
     Returns:
-      What was written, of programs that must fail only the line.
+      The output; for programs that must fail, only the line.
     """
     finished = self.run_python(
       "-c", _SCRIPT, json.dumps(commands), json.dumps(tests)

@@ -44,13 +44,13 @@ PATIENCE_SECONDS = 300
 
 
 def pytest_collection_modifyitems(items):
-  """Has the longest wait for a process begin first, while others have work."""
+  """Starts with test_backends.py, which waits longest for other processes."""
   items.sort(key=lambda item: item.path.name != "test_backends.py")
 
 
 @pytest.fixture(scope="session")
 def shared_dir():
-  """The folder of golden files, beside the repository."""
+  """The folder of golden files, next to the repository."""
   path = Path(__file__).parents[2] / "shared"
   if not path.is_dir():
     pytest.skip("needs the project's shared golden files")
@@ -58,10 +58,10 @@ def shared_dir():
 
 
 def warn_of_missing(names, page) -> None:
-  """Warns of what a page lacks; .ci/run makes an error of the warning.
+  """Warns of what a page lacks; .ci/run turns the warning into an error.
 
-  So a fork may add files, models and flags before it writes about them, but no
-  page says what is not so.
+  So a fork may add files, models and flags before it documents them, but a page
+  must not be wrong.
 
   Args:
     names: what is missing, possibly nothing.
@@ -116,7 +116,7 @@ class Program:
 
   def __init__(self, log_path, *arguments, output=None, **more_environment):
     self._log_path = Path(log_path)
-    # What this process's own import of TensorFlow has set is not for others.
+    # Leaves out what the import of TensorFlow in this process has set.
     environment = {
       name: value
       for name, value in os.environ.items()
@@ -141,7 +141,7 @@ class Program:
 
   @property
   def log(self) -> str:
-    """What it has written so far."""
+    """Its output so far."""
     return self._log_path.read_text()
 
   def is_running(self) -> bool:
@@ -151,7 +151,7 @@ class Program:
     self._process.send_signal(number)
 
   def wait_for(self, condition) -> None:
-    """Waits until condition() holds; fails if the program ends before."""
+    """Waits until condition() is true; fails if the program ends before."""
     give_up = time.monotonic() + PATIENCE_SECONDS
     while not condition():
       assert self.is_running(), self.log
@@ -163,18 +163,18 @@ class Program:
     self.wait_for(lambda: text in self.log)
 
   def wait_for_end(self) -> int:
-    """Waits until it has ended; gives its exit code."""
+    """Waits until it has ended; returns its exit code."""
     return self._process.wait(PATIENCE_SECONDS)
 
   def finish(self, exit_code=0) -> str:
-    """Waits for its end, checks its exit code, gives its log."""
+    """Waits for its end, checks its exit code, returns its log."""
     assert self.wait_for_end() == exit_code, self.log
     assert "Traceback" not in self.log
     return self.log
 
 
 def run_program(*arguments, exit_code=0) -> str:
-  """Runs `python <arguments>` in the repository; gives its log."""
+  """Runs `python <arguments>` in the repository; returns its log."""
   with (
     tempfile.NamedTemporaryFile() as log,
     Program(log.name, *arguments) as program,
@@ -183,7 +183,7 @@ def run_program(*arguments, exit_code=0) -> str:
 
 
 def run_into_error(*arguments) -> str:
-  """Runs a program that must fail with one clear line; gives this line."""
+  """Runs a program that must fail with one clear line; returns this line."""
   lines = run_program(*arguments, exit_code=1).splitlines()
   assert [line for line in lines if line.startswith("ERROR: ")] == lines[-1:]
   return lines[-1]
@@ -230,7 +230,7 @@ def assert_same_state(one, other):
 def event_tags(folder) -> dict:
   """{tag: {step: value}} of the TensorBoard events in a folder.
 
-  The value of what is no scalar is an array.
+  Values that are not scalars are arrays.
   """
   tags = {}
   for file in Path(folder).glob("events.out.tfevents.*"):
@@ -254,7 +254,7 @@ def load_model(train_dir, quantized=None):
 
 
 # --------------------------------------------------------------------------
-# What is made once for all tests
+# Data that is made once for all tests
 
 
 def make_once(tmp_path_factory, name, make) -> Path:
@@ -271,12 +271,12 @@ def make_once(tmp_path_factory, name, make) -> Path:
     The folder, as `make` left it.
   """
   folder = tmp_path_factory.getbasetemp()
-  if "PYTEST_XDIST_WORKER" in os.environ:  # has a folder inside of the run's
+  if "PYTEST_XDIST_WORKER" in os.environ:  # its folder is inside the run's
     folder = folder.parent
   folder = folder / "made_once" / name
   folder.parent.mkdir(exist_ok=True)
   done = folder.with_name(f"{name}.done")
-  # The system lets go of the lock of a worker that dies.
+  # The system releases the lock of a worker that dies.
   with open(folder.with_name(f"{name}.lock"), "w") as lock:
     fcntl.flock(lock, fcntl.LOCK_EX)
     if not done.exists():
@@ -321,7 +321,7 @@ def data_dir(tmp_path_factory):
 def video_run(data_dir, tmp_path_factory):
   """(train_dir, log) of a LogisticModel after 24 steps with batches of 10.
 
-  It is trained by train.py in a process of its own, as a user does.
+  It is trained by train.py in a separate process, as a user does.
   """
 
   def make(folder):

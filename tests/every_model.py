@@ -16,12 +16,12 @@ FEATURE_SIZES = (12, 4)
 NUM_FRAMES = np.array([6, 4, 1, 5, 6, 2], np.int32)
 LENGTH = 6
 
-# Small values of hyper-parameters whose default does not tell that they are
-# large; of the others, see small_hyperparameters.
+# Small values of hyper-parameters whose default does not show that they are
+# large; for the others, see small_hyperparameters.
 SMALL_VALUES = {"lstm_cells": 4}
 SMALL_NUMBER = 8
 
-# Keywords that build_model fills in by itself.
+# Keywords that build_model itself provides.
 AT_HAND = ("feature_sizes", "mean_frame")
 
 
@@ -56,7 +56,7 @@ def keyword_defaults(model_class):
 def small_hyperparameters(model_class):
   """A model's own defaults, with 8 for each whole number above it.
 
-  Strings of whole numbers with commas between are treated alike.
+  Strings of whole numbers separated by commas are treated the same way.
   """
   small = {}
   for name, default in keyword_defaults(model_class).items():

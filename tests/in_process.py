@@ -1,8 +1,8 @@
 """Calls programs in the process of the tests, as a command line does.
 
-It takes a second or less where a program of its own takes five to ten, most of
-them to import TensorFlow. What is about signals, terminals, several processes
-or the start of a program needs a real one, see conftest.Program.
+It takes a second or less, while a separate process takes five to ten, most of
+them to import TensorFlow. Tests of signals, terminals, several processes or the
+start of a program need a real one, see conftest.Program.
 """
 
 import contextlib
@@ -38,7 +38,7 @@ def _logged_to(stream):
 
 
 def call(program: str, *arguments) -> tuple[int, str]:
-  """Calls a program; gives its exit code and what it wrote.
+  """Calls a program; returns its exit code and what it wrote.
 
   Args:
     program: its module: "train", "eval", "data_tools.sample_data".
@@ -47,7 +47,7 @@ def call(program: str, *arguments) -> tuple[int, str]:
   module = importlib.import_module(program)
   output = io.StringIO()
   code = 0
-  with flagsaver.flagsaver():  # which removes new flags in the end
+  with flagsaver.flagsaver():  # removes new flags at the end
     module.define_flags()
     getattr(module, "accept_flags", lambda: None)()
     with (
@@ -62,21 +62,21 @@ def call(program: str, *arguments) -> tuple[int, str]:
         startup.call_main(module.main, argv)
       except SystemExit as end:
         code = end.code or 0
-        if isinstance(code, str):  # which Python prints to stderr
+        if isinstance(code, str):  # Python prints it to stderr
           output.write(f"{code}\n")
           code = 1
   return code, output.getvalue()
 
 
 def run(program: str, *arguments) -> str:
-  """Calls a program that must succeed; gives its log."""
+  """Calls a program that must succeed; returns its log."""
   code, log = call(program, *arguments)
   assert code == 0, log
   return log
 
 
 def run_into_error(program: str, *arguments) -> str:
-  """Calls a program that must fail with one clear line; gives this line."""
+  """Calls a program that must fail with one clear line; returns this line."""
   code, log = call(program, *arguments)
   assert code == 1, log
   lines = log.splitlines()

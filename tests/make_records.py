@@ -74,7 +74,7 @@ def segment_record(video_id, ratings, **features) -> bytes:
 
 
 def write_records(path, records) -> str:
-  """Writes a TFRecord file; gives its path."""
+  """Writes a TFRecord file; returns its path."""
   with tf.io.TFRecordWriter(str(path)) as writer:
     for record in records:
       writer.write(record)

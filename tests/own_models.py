@@ -1,4 +1,4 @@
-"""Model files that a test writes, as a user adds them to frame_models/."""
+"""Model files that tests write, as a user adds them to frame_models/."""
 
 import importlib
 import linecache
@@ -30,7 +30,7 @@ class OwnFile:
     self.path = folder / "own_model.py"
 
   def write(self, body: str) -> None:
-    """Writes the class with these methods, in place of the one before."""
+    """Writes the class with these methods, replacing the previous one."""
     self.forget()
     body = textwrap.indent(textwrap.dedent(body).strip("\n"), "  ")
     self.path.write_text(f"{_HEAD}{body}\n")
@@ -54,13 +54,13 @@ class OwnFile:
 
 @pytest.fixture
 def own_file(tmp_path, monkeypatch):
-  """An OwnFile beside the files of frame_models/; --model=OwnModel names it."""
+  """An OwnFile among the files of frame_models/; --model=OwnModel names it."""
   folder = tmp_path / "own_models"
   folder.mkdir()
   monkeypatch.setattr(
     frame_models, "__path__", [*frame_models.__path__, str(folder)]
   )
-  # Each test's file is compiled anew, however short the time between two.
+  # Each test's file is compiled again, however soon it follows the last one.
   monkeypatch.setattr(sys, "dont_write_bytecode", True)
   file = OwnFile(folder)
   yield file

@@ -31,7 +31,7 @@ def mask_of(length=LENGTH):
 
 
 def random_assignment():
-  """(4, LENGTH, CLUSTERS) of which each valid frame's sum is 1."""
+  """(4, LENGTH, CLUSTERS) with a sum of 1 for each valid frame."""
   assignment = np.exp(masked_values(CLUSTERS, garbage=1.0, seed=7))
   assignment /= assignment.sum(axis=2, keepdims=True)
   return assignment * mask_of()[:, :, None]

@@ -1,8 +1,8 @@
-"""What test_backends.py runs under another backend, where TensorFlow is not.
+"""Run by test_backends.py on another backend, without TensorFlow.
 
 Usage: python run_on_backend.py <folder>, with KERAS_BACKEND set. For each
 <model>.npz in the folder's cases/ it writes to results/ a <model>.npz with what
-the model gives, or a <model>.txt with the traceback.
+the model returns, or a <model>.txt with the traceback.
 """
 
 import importlib.util
@@ -47,7 +47,7 @@ def predict(model, batch):
   if keras.backend.backend() == "jax":
     import jax
 
-    # To compile it takes half as long as to do it step by step.
+    # Compiling it takes half as long as running it step by step.
     predictions = jax.jit(predictions)
   return predictions(batch)
 
@@ -73,7 +73,7 @@ def train(model, batch, labels):
 
 
 def run(case) -> dict:
-  """Gives {name: tensor} for the content of a case's file.
+  """Returns {name: tensor} for the content of a case's file.
 
   That is predictions_<kind> and loss_<class> for each kind of input and class
   of losses.py, and training_<name> for one call as in training.
@@ -91,7 +91,7 @@ def run(case) -> dict:
     results[f"loss_{loss_class.__name__}"] = loss_class().calculate_loss(
       case["predictions"], case["labels"]
     )
-  # The last model and batch, be they bytes or not.
+  # The last model and batch, whether bytes or floats.
   loss, predictions, gradients = train(model, batch, case["labels"])
   results["training_loss"] = loss
   results["training_predictions"] = predictions

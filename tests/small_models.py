@@ -30,7 +30,7 @@ def build(model, feature_sizes, num_classes, **hyperparameters):
 
 
 def random_weights(model, scale=0.8):
-  """Sets all trainable weights at random; gives them by path, in float64."""
+  """Sets all trainable weights at random; returns them by path, in float64."""
   generator = np.random.default_rng(1)
   weights = {}
   for variable in model.trainable_variables:
@@ -41,7 +41,7 @@ def random_weights(model, scale=0.8):
 
 
 def random_statistics(model):
-  """Sets all moving means and variances at random; gives them by path."""
+  """Sets all moving means and variances at random; returns them by path."""
   generator = np.random.default_rng(3)
   weights = {}
   for variable in model.non_trainable_variables:
@@ -114,8 +114,8 @@ def classified(values, weights, name="classifier"):
 
 def count_trainable(model_name, feature_sizes, num_classes, **hyperparameters):
   """The number of trainable numbers in a model, which it does not allocate."""
-  # In a graph of its own TensorFlow notes down how the variables would be
-  # initialized, and does not do it: the largest have a gigabyte.
+  # In a separate graph TensorFlow records how the variables would be
+  # initialized without doing it: the largest have a gigabyte.
   with tf.Graph().as_default():
     model = build(model_name, feature_sizes, num_classes, **hyperparameters)
     return sum(int(np.prod(v.shape)) for v in model.trainable_variables)
@@ -137,7 +137,7 @@ def lstm_states(frames, weights, prefix):
 
 
 def bidirectional_states(frames, weights, name):
-  """What a bidirectional LSTM gives for valid frames alone."""
+  """The states of a bidirectional LSTM on only the valid frames."""
   forward, backward = (
     next(
       path.rsplit("/", 1)[0]

@@ -18,7 +18,7 @@ rankings = st.lists(
 
 
 def plain_average_precision(ranking, num_positives, n=None):
-  """The definition, word for word."""
+  """The definition, literally."""
   ranking = sorted(ranking, key=lambda pair: (-pair[0], pair[1]))[:n]
   hits = 0
   precision_sum = 0.0
@@ -63,7 +63,7 @@ def test_ap_at_n_by_hand():
   # All 5 ranks: (1/1 + 2/3 + 3/4) / 3 = 29/36, also at the default n of 20.
   assert ap_at_n(predictions, actuals, n=None) == pytest.approx(29 / 36)
   assert ap_at_n(predictions, actuals) == pytest.approx(29 / 36)
-  # Of 6 positives in all, 3 are not in the ranking: half of that. Four ranks
+  # Of 6 positives in total, 3 are not in the ranking: half of that. Four ranks
   # hold at most 4 of the 6: (1/1 + 2/3 + 3/4) / 4 = 29/48.
   assert ap_at_n(
     predictions, actuals, n=None, total_num_positives=6
@@ -186,7 +186,7 @@ def test_a_later_change_of_the_callers_array_changes_nothing():
   assert calculator.peek_ap_at_n() == 0.5
 
 
-def test_float64_predictions_are_told_apart():
+def test_close_float64_predictions_are_distinguished():
   # Equal as float32; the positive is ahead by one part in 1e12.
   predictions = [0.5, 0.5 + 1e-12]
   assert AveragePrecisionCalculator.ap(predictions, [0, 1]) == 1.0

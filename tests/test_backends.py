@@ -1,8 +1,8 @@
-"""Every model gives on JAX and PyTorch what it gives on TensorFlow.
+"""Every model gives the same on JAX and PyTorch as on TensorFlow.
 
-Keras takes its backend when it is imported, so that the others run in programs
-of their own, see run_on_backend.py, with the Pythons that `make` puts into
-folders of the environment that this one runs in.
+Keras fixes its backend when it is imported, so the others run in separate
+programs, see run_on_backend.py, with the Pythons that `make` puts into folders
+of this environment.
 """
 
 import contextlib
@@ -29,10 +29,10 @@ from run_on_backend import loss_classes
 
 import models
 
-# Compiling all models for JAX takes minutes of a busy machine.
+# Compiling all models for JAX takes minutes on a busy machine.
 PATIENCE_SECONDS = 900
 
-# float32 and another order of sums; the largest difference seen was 6e-7.
+# float32 and a different order of sums; the largest difference seen was 6e-7.
 TOLERANCE = 1e-5
 
 LABELS = np.arange(CLASSES) % 2 == np.arange(len(NUM_FRAMES))[:, None] % 2
@@ -51,7 +51,7 @@ def weights_unlike_the_initial_ones(model) -> list:
 
 
 def make_case(model_class):
-  """A model's flags, weights and inputs, and what TensorFlow makes of them.
+  """A model's flags, weights and inputs, and TensorFlow's results for them.
 
   Returns:
     ({name: array} for run_on_backend.py, {name: expected array}).
@@ -92,7 +92,7 @@ def make_case(model_class):
 
 
 def make_cases(folder) -> None:
-  """Writes what make_case gives of each model to cases/ and expected/."""
+  """Writes the result of make_case for each model to cases/ and expected/."""
   for name in ("cases", "expected"):
     (folder / name).mkdir()
   for model_class in model_classes():
@@ -103,15 +103,15 @@ def make_cases(folder) -> None:
 
 @contextlib.contextmanager
 def on_one_core():
-  """Leaves the other cores to the tests beside what is started in the block.
+  """Runs what the block starts on one core; other tests use the other cores.
 
-  Beside a compiler that had all of them, 60 small steps of TensorFlow took 57 s
+  Next to a compiler on all cores, 60 small steps of TensorFlow took 57 s
   instead of 2 s.
   """
   if not hasattr(os, "sched_setaffinity"):  # not on Linux
     yield
     return
-  cores = os.sched_getaffinity(0)  # of this thread, which what it starts gets
+  cores = os.sched_getaffinity(0)  # of this thread; its processes inherit them
   os.sched_setaffinity(0, {max(cores)})
   try:
     yield
@@ -149,9 +149,9 @@ def results(request, cases, tmp_path_factory):
           **os.environ,
           "KERAS_BACKEND": backend,
           "PYTHONPATH": str(REPOSITORY),
-          # A GPU rounds otherwise.
+          # A GPU rounds differently.
           "CUDA_VISIBLE_DEVICES": "",
-          # Each graph runs once: it is not worth the time to make it fast.
+          # Each graph runs once, so optimizing it is not worth the time.
           "XLA_FLAGS": "--xla_backend_optimization_level=0"
           " --xla_llvm_disable_expensive_passes=true",
         },
@@ -197,7 +197,7 @@ def test_a_model_is_the_same_on_another_backend(name, results, cases):
 
 
 def test_the_weights_matter(cases):
-  # Otherwise all models would agree on every backend.
+  # Otherwise all models would agree on all backends.
   for path in (cases / "expected").iterdir():
     for key, values in load(path).items():
       if key.startswith("predictions_"):

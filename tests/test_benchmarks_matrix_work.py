@@ -15,7 +15,7 @@ def program(function, *shapes):
   )
 
 
-def test_products_alone_count():
+def test_only_products_count():
   """2 m k n for each; a sum of 10^4 numbers does not count."""
 
   def function(a, b, c):
@@ -51,14 +51,14 @@ def test_loops_count_as_often_as_they_run():
 @pytest.mark.parametrize(
   ("model", "wanted"),
   [
-    # Forward and the gradient of the weights; none of the input.
+    # Forward and the gradient of the weights; not the gradient of the input.
     ("LogisticModel", 2 * 2 * 12 * 20),
     # Gates 3 x 2 and experts 2 of 20 classes.
     ("MoeModel", 2 * 2 * 12 * 20 * 5),
   ],
 )
 def test_video_level_models(model, wanted):
-  """Against products counted by hand."""
+  """Compares with products counted by hand."""
   flags = {
     "model": model,
     "feature_names": "mean_rgb",
@@ -73,7 +73,7 @@ def test_video_level_models(model, wanted):
 
 
 def test_recurrent_model():
-  """Loops over frames forwards and back, with an LSTM's eight products."""
+  """Loops over frames in both directions, with an LSTM's eight products."""
   frames, size, cells = 9, 24, 16
   flags = {
     "model": "LstmModel",

@@ -257,7 +257,7 @@ def test_data_without_labels(video_run, data_dir, tmp_path):
   assert not list(train_dir.glob("eval/*metrics*"))
 
 
-def test_evaluation_beside_a_training(data_dir, tmp_path):
+def test_evaluation_during_training(data_dir, tmp_path):
   train_dir = tmp_path / "model"
   evaluation = Program(
     tmp_path / "eval.log",

@@ -26,7 +26,7 @@ def only_the_metrics_of_this_code():
 
 
 def plain_average_precision(ranking, num_positives, n=None):
-  """The definition, word for word."""
+  """The definition, literally."""
   ranking = sorted(ranking, key=lambda pair: (-pair[0], pair[1]))[:n]
   hits = 0
   precision_sum = 0.0
@@ -145,7 +145,7 @@ def test_by_hand():
     eval_util.calculate_precision_at_equal_recall_rate(PREDICTIONS, LABELS)
     == 0.25
   )
-  # Top 2 pooled: 0.9 +, 0.8 -, 0.7 +, 0.6 -; three positives in all:
+  # Top 2 pooled: 0.9 +, 0.8 -, 0.7 +, 0.6 -; three positives in total:
   # (1/1 + 2/3) / 3 = 5/9.
   assert eval_util.calculate_gap(PREDICTIONS, LABELS, top_k=2) == pytest.approx(
     5 / 9
@@ -225,7 +225,7 @@ def test_a_video_without_labels_counts_as_zero():
 
 def test_label_weights_by_hand():
   # Video 0: rated are 0 and 2, ranked 0, 2, label 2. Video 1: rated is 0, its
-  # label. Not rated, and so of no account: the best class of both videos.
+  # label. The best class of both videos is not rated and does not count.
   weights = np.array([[1, 0, 0.5, 0], [2, 0, 0, 0]])
   assert eval_util.calculate_hit_at_one(PREDICTIONS, LABELS, weights) == 0.5
   assert (
@@ -319,7 +319,7 @@ def test_equals_the_definitions(
 @pytest.mark.parametrize("weights", ["none", "five", "few", "most"])
 @pytest.mark.parametrize("top_k", [1, 20, 300])
 def test_top_k_of_many_classes(num_classes, num_values, weights, top_k):
-  """Where classes are many, groups are compared first; ties crowd them."""
+  """With many classes, groups are compared first; ties crowd them."""
   predictions, _, _ = random_batch(3, 150, num_classes, num_values, 0.0)
   random = np.random.default_rng(4)
   rated = np.ones(predictions.shape, bool)
@@ -391,7 +391,7 @@ def test_other_prediction_types(dtype):
   assert_same(metrics.get(), plain_metrics(predictions.tolist(), labels, 2))
 
 
-def test_float64_predictions_are_told_apart():
+def test_close_float64_predictions_are_distinguished():
   predictions = np.array([[0.5, 0.5 + 1e-12]])
   assert eval_util.calculate_hit_at_one(predictions, [[0, 1]]) == 1.0
 
@@ -471,7 +471,7 @@ def top_k_arguments(predictions, labels, ranks):
 
 def test_accumulate_top_k_equals_accumulate():
   predictions, labels, weights = random_batch(10, 60, 50, 12, 0.1)
-  # No fewer ranks than any video has labels.
+  # At least as many ranks as any video has labels.
   ranks = max(4, labels.sum(axis=1).max())
   assert 4 < ranks < 50
   expected = EvaluationMetrics(50, 4)

@@ -60,7 +60,7 @@ def test_the_program_exports_the_checkpoint_that_is_named(train_dir, tmp_path):
   assert not (train_dir / "export").exists()
 
 
-def test_a_checkpoint_file_that_is_none_is_told_in_one_line(train_dir):
+def test_a_bad_checkpoint_file_ends_in_one_line(train_dir):
   code, output = in_process.call(
     "export_model",
     f"--train_dir={train_dir}",

@@ -1,7 +1,7 @@
-"""What a forker does in a day, each in a copy of the checkout, by a patch.
+"""Typical changes of a fork, each a patch to a copy of the checkout.
 
 A model, a loss, a metric and a schedule are each a few lines in one file; a
-feature is only flags. After each, training, evaluation and prediction take it,
+feature needs only flags. Then training, evaluation and prediction work with it,
 and the tests of the docs pass without an edit.
 """
 
@@ -104,7 +104,7 @@ class Fork:
 
     Args:
       files: TFRecord files for all three programs.
-      *flags: of train.py, beside TRAINING_FLAGS.
+      *flags: of train.py, in addition to TRAINING_FLAGS.
       tests: files of tests.
       chosen: which of their tests, as pytest's -k takes it.
     """
@@ -318,7 +318,7 @@ def test_a_schedule(tmp_path, video_files):
 
   assert fork.copy.changes() == {"engine/schedules.py": (7, 0)}
   rates = event_tags(fork.train_dir)["learning_rate"]
-  # 24 examples in all, in batches of 4.
+  # 24 examples in total, in batches of 4.
   assert rates == {
     step: pytest.approx(0.3 * (1 - (step - 1) / NUM_STEPS)) for step in rates
   }

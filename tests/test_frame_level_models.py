@@ -1,4 +1,4 @@
-"""Tests of frame_level_models, but for the models of the original."""
+"""Tests of frame_level_models, except for the original's models."""
 
 import random
 
@@ -51,7 +51,7 @@ def test_one_stream_for_each_feature(feature_sizes):
   for stream, size in enumerate(sizes):
     dense = model.get_layer(f"stream_{stream}_dense")
     assert tuple(dense.kernel.shape) == (size, 4)
-    # As many units in each direction as the stream has features.
+    # Each direction has as many units as the stream has features.
     classifier = model.get_layer(f"stream_{stream}_classifier")
     assert tuple(classifier.kernel.shape) == (2 * size, 5)
 
@@ -86,7 +86,7 @@ def test_a_stream_sees_its_own_feature_only():
   random_weights(model)
   num_frames = [4, 2]
   frames = random_frames(num_frames, 4, 5)
-  # The other sign of a feature leaves the length of a frame as it is.
+  # Changing the sign of a feature does not change the length of a frame.
   other_rgb = frames * [-1, -1, -1, 1, 1]
   other_audio = frames * [1, 1, 1, -1, -1]
   kernels = [
@@ -247,7 +247,7 @@ def test_autoencoder_against_plain_loops(reconstruction_weight, training):
 
 
 def test_the_reconstruction_error_falls_in_training():
-  random.seed(1)  # of the initializers; not TensorFlow's, which others see
+  random.seed(1)  # of the initializers; TensorFlow's seed affects other tests
   model = build(
     "AutoencoderConcatModel",
     "5",
@@ -284,7 +284,7 @@ def test_the_reconstruction_error_falls_in_training():
     valid.mean(axis=0)
     for valid in valid_parts(batch["video_matrix"], num_frames)
   ]
-  # What a decoder that ignores the code reaches at best.
+  # The best that a decoder that ignores the code can reach.
   constant = ((means - np.mean(means, axis=0)) ** 2).sum(axis=1).mean()
   assert errors[0] > 0.5 * constant
   assert errors[-1] < 0.1 * constant
@@ -347,7 +347,7 @@ def cnn_lstm_predictions(valid, weights, training):
     name = f"conv_{block}"
     outputs = []
     for frames in convolved:
-      # As if nothing but zeros were around the valid frames.
+      # As if only zeros were around the valid frames.
       padded = np.pad(frames, [[2, 2], [0, 0]])
       outputs.append(
         np.array(
@@ -437,7 +437,7 @@ def test_random_frame_model_predicts_the_mean_of_its_frames():
   np.testing.assert_allclose(
     predict(model, frames, NUM_FRAMES), expected, atol=1e-5
   )
-  # Not that of the mean frame: the two must be told apart here.
+  # Not that of the mean frame: the two must differ here.
   of_mean = [
     classified(valid.mean(axis=0), weights, "classifier/dense")
     for valid in valid_parts(frames, NUM_FRAMES)
@@ -457,7 +457,7 @@ def test_random_frame_model_trains_on_one_valid_frame():
       distances = abs(likely[video] - prediction).max(axis=1)
       assert distances.min() < 1e-5
       seen[video].add(int(distances.argmin()))
-  # One of three is missed in 60 draws in one of 10^10 runs.
+  # 60 draws miss one of three frames in one of 10^10 runs.
   assert seen[1:] == [{0, 1, 2}, {0}]
   assert seen[0] <= set(range(6))
   assert len(seen[0]) > 3

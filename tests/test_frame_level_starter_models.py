@@ -102,7 +102,7 @@ def golden_batch_normalization(golden, layer):
     name: golden[f"DbofModel/var/tower/{layer}/{name}"]
     for name in ("beta", "gamma", "moving_mean", "moving_variance")
   }
-  # The first one's scaling is part of the layer behind it.
+  # The first one's scaling is part of the layer after it.
   scaling = "cluster" if layer == "input_bn" else layer
   places = {"beta": scaling, "gamma": scaling}
   return {

@@ -33,8 +33,8 @@ TINY_FLAGS = {
   "max_frames": 300,
   "label_loss": "CrossEntropyLoss",
 }
-# sigmoid of the logits, but for class 1, which is as likely as mean_rgb[0] of
-# the normalized video says.
+# sigmoid of the logits, except for class 1, whose logit is mean_rgb[0] of the
+# normalized video.
 LOGITS = [0.0, 0.0, 2.0, -1.0, 2.0, 0.0]
 PROBABILITIES = 1 / (1 + np.exp(-np.array(LOGITS)))
 
@@ -369,7 +369,7 @@ def test_predictions_come_in_the_order_of_the_input(
   assert ids == [f"v{number}" for number in numbers]
 
 
-def test_a_video_whose_prediction_is_no_number(tiny_dir, tmp_path):
+def test_a_video_whose_prediction_is_not_a_number(tiny_dir, tmp_path):
   records = [*tiny_records([1, 2]), *tiny_records([3], (np.nan, 1.0))]
   file = write_records(tmp_path / "a", records)
   text = error_of(write_videos, tiny_dir, [file], tmp_path, 2)
@@ -517,7 +517,7 @@ def test_segments_by_brute_force(frame_run, segment_files, tmp_path):
   assert "num examples processed: 19" in log
   expected = ["Class,Segments"]
   for wanted in (39, 3, 7, 0):
-    # Without a close call, so that rounding does not decide the order.
+    # No two are so close that rounding decides the order.
     assert np.diff(np.sort(confidences[:, wanted])).min() > 1e-6
     order = np.argsort(-confidences[:, wanted], kind="stable")[:6]
     segments = " ".join(names[index] for index in order)
@@ -537,7 +537,7 @@ def test_segments_of_all_classes(frame_run, segment_files, tmp_path):
   assert [line.split(",")[0] for line in lines] == [str(n) for n in range(40)]
   names, _ = segment_predictions(frame_run[0], segment_files)
   for line in lines:
-    # No segment is lost because it is not among its best classes.
+    # A segment counts even in classes that are not among its best.
     assert sorted(line.split(",")[1].split(" ")) == sorted(names)
 
 
@@ -586,7 +586,7 @@ def test_bad_segment_label_ids(tmp_path, content, line, found):
 
 
 def test_segment_label_ids_without_a_header(tmp_path):
-  # To take the first class for a header would lose it without a word.
+  # Taking the first class for a header would silently lose it.
   path = tmp_path / "ids.csv"
   path.write_text("3\n5\n")
   text = error_of(inference.read_segment_classes, str(path), 40)
@@ -594,7 +594,7 @@ def test_segment_label_ids_without_a_header(tmp_path):
 
 
 def brute_force_ranking(confidences, limit):
-  """Per class the rows, best first, of equal ones the earlier first."""
+  """The rows of each class, best first; of equal ones, the earlier first."""
   return [
     sorted(range(len(column)), key=lambda row: (-column[row], row))[:limit]
     for column in confidences.T.tolist()

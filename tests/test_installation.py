@@ -1,4 +1,4 @@
-"""What `pip install .` says, and what the Dockerfile's image can do."""
+"""Tests of `pip install .` and of the files in the Dockerfile's image."""
 
 import os
 import re

@@ -1,10 +1,10 @@
 """What each model can learn, on data made for it: make learn.
 
-Every model is trained by its command line in docs/model_overview.md. What is
-added to it is the task's: files, features, classes and frames, how long to
-train, and --batch_size where the model's own would be most of so small a data
-set. All demands are fixed here, not fitted to what came out. The tables are
-printed at the end; with LEARNING_RESULTS=<file> all rows go there as JSON.
+Every model is trained by its command line in docs/model_overview.md. The task
+adds files, features, classes and frames, how long to train, and --batch_size if
+the model's own would be most of such a small data set. All thresholds were set
+before the results were known. The tables are printed at the end; with
+LEARNING_RESULTS=<file> all rows go there as JSON.
 """
 
 import dataclasses
@@ -104,7 +104,7 @@ class Report:
     self.save()
 
   def save(self) -> None:
-    """Writes all so far where LEARNING_RESULTS says."""
+    """Writes all so far to the file that LEARNING_RESULTS names."""
     if path := os.environ.get("LEARNING_RESULTS"):
       rows = [dataclasses.asdict(row) for row in self.rows]
       write_json(path, {"rows": rows, "conclusions": self.conclusions})
@@ -126,7 +126,7 @@ class Report:
 
 @pytest.fixture(scope="module")
 def report():
-  """Collects rows; prints them even where demands are not met."""
+  """Collects rows; prints them even if thresholds are not reached."""
   report = Report()
   yield report
   report.print()
@@ -164,7 +164,7 @@ class DataSet:
 
   Attributes:
     folder: holds train.tfrecord and test.tfrecord.
-    flags: what says what is in them.
+    flags: those that describe the content.
   """
 
   folder: str
@@ -248,7 +248,7 @@ def train_and_predict(folder, model, data, *more, test_split="test") -> Trained:
 
 
 def to_bytes(values) -> np.ndarray:
-  """Numbers about 0 with deviations about 1 become quantized features."""
+  """Turns numbers around 0 with deviations around 1 into quantized features."""
   return np.clip(np.round(128 + 40 * values), 0, 255).astype(np.uint8)
 
 
@@ -265,9 +265,9 @@ def write_split(folder, split, records) -> None:
 
 NUM_PAIRS = 3  # of each kind; pair p has the classes 2 p and 2 p + 1
 TRAIN_TWINS, TEST_TWINS = 40, 20
-# How far 0.5 may be missed by chance: 4 standard deviations of the mean of so
-# many independent guesses. Twins get opposite answers from a model that cannot
-# tell them apart, so that its accuracy is even closer to 0.5.
+# How far from 0.5 an accuracy may be by chance: 4 standard deviations of the
+# mean of that many independent guesses. A model that cannot distinguish twins
+# gives them opposite answers, so its accuracy is even closer to 0.5.
 CHANCE = 4 * math.sqrt(0.25 / (NUM_PAIRS * TEST_TWINS * 2))
 LEARNED = 0.95
 PAIR_RGB, PAIR_AUDIO = 64, 32
@@ -279,10 +279,10 @@ def pair_data(tmp_path_factory):
 
   Each video has a twin in the same split, of the pair's other class. The twins
   of an order pair show the same frames, one of them backwards; those of a sound
-  pair the same pictures with another sound. So nothing else tells them apart:
-  no mean, no length, no scene. The features are L2-normalized side by side;
-  sounds are as loud as pictures. Video-level records of the same videos lie in
-  the folder video.
+  pair the same pictures with another sound. Nothing else distinguishes them: no
+  mean, no length, no scene. The features are L2-normalized together; sounds are
+  as loud as pictures. Video-level records of the same videos are in the folder
+  video.
   """
   folder = tmp_path_factory.mktemp("pairs")
   (folder / "video").mkdir()
@@ -326,7 +326,7 @@ def pair_data(tmp_path_factory):
 
 
 def pair_flags(level, streams=2) -> tuple[str, ...]:
-  """What says what pair_data holds.
+  """The flags that describe pair_data.
 
   Args:
     level: "frame" or "video".
@@ -345,7 +345,7 @@ def pair_flags(level, streams=2) -> tuple[str, ...]:
 
 
 def pair_accuracy(trained, task) -> tuple[float, float]:
-  """(how often the right class of the pair is the likelier one, GAP)."""
+  """(how often the correct class of the pair is the more likely one, GAP)."""
   pairs = np.argmax(trained.labels, axis=1) // 2
   videos = (pairs < NUM_PAIRS) == (task == "order")
   predictions, labels = trained.predictions[videos], trained.labels[videos]
@@ -360,10 +360,10 @@ def pair_accuracy(trained, task) -> tuple[float, float]:
   return float(accuracy), trained.gap(videos)
 
 
-# 480 videos of up to 8 frames: batches of 128 and more would make few steps of
-# them, and 300 samples of a video most frames 40 times.
+# 480 videos of up to 8 frames: batches of 128 and more would give few steps,
+# and 300 samples from a video would repeat most frames 40 times.
 PAIR_TRAINING = ("--batch_size=32", "--num_epochs=6", "--iterations=30")
-# What learns more slowly at its own learning rate.
+# The epochs of models that learn more slowly at their own learning rates.
 LONGER = {"StreamLstmModel": 12}
 
 
@@ -377,7 +377,7 @@ def train_on_pairs(folder, pair_data, model, level="frame", streams=2):
 
 
 def add_pair_rows(report, trained, name) -> dict:
-  """Adds a row to both tables; gives the accuracies by task."""
+  """Adds a row to both tables; returns the accuracies by task."""
   accuracies = {}
   for task in ("order", "sound"):
     accuracies[task], gap = pair_accuracy(trained, task)
@@ -418,7 +418,7 @@ def test_pairs_without_sound(tmp_path, pair_data, report, model):
   trained = train_on_pairs(tmp_path, pair_data, model, streams=1)
   accuracies = add_pair_rows(report, trained, f"{model}, rgb only")
   assert accuracies["sound"] == pytest.approx(0.5, abs=CHANCE)
-  # That it learned at all.
+  # It did learn.
   if model in ORDER_MODELS:
     assert accuracies["order"] >= LEARNED
 
@@ -445,11 +445,11 @@ NEEDLE_CLASSES = 8
 NEEDLE_FRAMES = 300
 NEEDLE_TRAIN, NEEDLE_TEST = 960, 320
 NEEDLE_RGB, NEEDLE_AUDIO = 48, 16
-# By how much accuracy must be above FrameLevelLogisticModel's: 4 standard
-# deviations of a difference are at most 0.16 with so many videos.
+# By how much accuracy must exceed FrameLevelLogisticModel's: 4 standard
+# deviations of a difference are at most 0.16 with this number of videos.
 CLEARLY = 0.2
 NEEDLE_MEAN = "FrameLevelLogisticModel"
-# Model, flags besides, whether it must beat the mean.
+# Model, additional flags, whether it must beat the mean.
 NEEDLE_RUNS = (
   ("RandomFrameModel", (), False),
   ("DbofModel", (), False),
@@ -458,7 +458,7 @@ NEEDLE_RUNS = (
   ("DbofModel", ("--iterations=300", "--dbof_cluster_size=256"), True),
   ("AttentionClusterModel", (), True),
   ("NetVladModel", (), True),
-  # These take a second a step; NextVladModel needs no more of them.
+  # These take a second per step; NextVladModel does not need more.
   ("NextVladModel", ("--num_epochs=12",), True),
   ("NetFvModel", (), False),
   ("SoftDbowModel", ("--dbow_cluster_size=256",), False),
@@ -469,10 +469,10 @@ NEEDLE_TRAINING = ("--batch_size=64", "--num_epochs=40")
 
 @pytest.fixture(scope="module")
 def needle_data(tmp_path_factory):
-  """Videos of 300 frames: scenes of their own, and 5 frames of the class.
+  """Videos of 300 frames: unique scenes, and 5 frames of the class.
 
   Each has 40 to 60 background scenes that no other video has, so that the mean
-  of the frames is mostly these; the 5 frames follow each other anywhere.
+  of the frames is mostly these; the 5 frames are consecutive, anywhere.
   """
   folder = tmp_path_factory.mktemp("needle")
   random = np.random.default_rng(SEED + 1)
@@ -573,10 +573,10 @@ CO_SEEDS = (0, 1, 2)
 
 @pytest.fixture(scope="module")
 def co_occurrence_data(tmp_path_factory):
-  """Each video has 1 or 2 groups of 5 classes, each class 4 times of 5.
+  """Each video has 1 or 2 groups of 5 classes, each class 4 times out of 5.
 
-  What is seen of a class is faint beside the noise, so that the others of its
-  group say more about it than its own features.
+  A class is faint compared with the noise, so the other classes of its group
+  say more about it than its own features.
   """
   folder = tmp_path_factory.mktemp("co_occurrence")
   random = np.random.default_rng(SEED + 2)
@@ -635,12 +635,12 @@ def test_co_occurrence(tmp_path, co_occurrence_data, report):
     f" {error:.4f} over {len(gains)} seeds.",
   )
   floor = frequencies_gap(co_occurrence_data)
-  report.add("co-occurrence", "label frequencies alone", 0.0, floor)
+  report.add("co-occurrence", "only label frequencies", 0.0, floor)
   assert min(gaps.values()) > floor + 0.2
 
 
 def frequencies_gap(data) -> float:
-  """GAP of label frequencies alone."""
+  """GAP of only label frequencies."""
   num_classes = next(
     int(flag.split("=")[1])
     for flag in data.flags
@@ -680,12 +680,12 @@ def many_labels_data(tmp_path_factory, shared_dir):
 @pytest.fixture(scope="module")
 def many_labels_floor(many_labels_data, report):
   floor = frequencies_gap(many_labels_data)
-  report.add("many labels", "label frequencies alone", 0.0, floor)
+  report.add("many labels", "only label frequencies", 0.0, floor)
   return floor
 
 
-# A step of the smaller models is cheaper, and what is learned here is linear:
-# these get as much time as DeepNnModel too.
+# A step of the smaller models is cheaper, and this task is linear, so they are
+# also given as much time as DeepNnModel.
 MANY_RUNS = (
   ("LogisticModel", 20),
   ("MoeModel", 20),
@@ -717,8 +717,8 @@ def test_many_labels(
 # Real records
 
 REAL_SEEDS = (0, 1, 2)
-# As long as the original code was trained for its scores; and LogisticModel,
-# whose steps are cheaper, about as long in time as DeepNnModel.
+# As many steps as the original code was trained for its scores; LogisticModel,
+# whose steps are cheaper, also about as long as DeepNnModel.
 REAL_STEPS = 410
 REAL_RUNS = (
   *((model, REAL_STEPS) for model in VIDEO_LEVEL_MODELS),

@@ -18,7 +18,7 @@ ALL_LOSSES = [
   losses.SoftmaxLoss,
 ]
 
-# Two videos, three classes; the probabilities are exact in binary but 0.9.
+# Two videos, three classes; all probabilities except 0.9 are exact in binary.
 PREDICTIONS = np.array([[0.5, 0.25, 0.9], [0.0, 0.0, 1.0]], np.float32)
 LABELS = np.array([[True, False, True], [False, False, True]])
 
@@ -79,7 +79,7 @@ def test_golden_value_with_label_weights(golden):
     (losses.SoftmaxLoss(), [0.984981, 0.551445]),
   ],
 )
-def test_numbers_worked_out_by_hand(loss, expected):
+def test_numbers_by_hand(loss, expected):
   values = loss.per_video_loss(PREDICTIONS, LABELS)
   np.testing.assert_allclose(values, expected, atol=2e-6)
   mean = loss.calculate_loss(PREDICTIONS, LABELS)
@@ -138,7 +138,7 @@ def test_softmax_loss_of_a_video_without_labels_is_zero():
 
 
 @pytest.mark.parametrize("loss_class", ALL_LOSSES)
-def test_no_videos_have_no_losses(loss_class):
+def test_no_videos_give_no_losses(loss_class):
   values = loss_class().per_video_loss(PREDICTIONS[:0], LABELS[:0])
   assert values.shape == (0,)
 
@@ -148,7 +148,7 @@ def test_no_videos_have_no_losses(loss_class):
   [
     # -y / (p + e) or 1 / (1 - p + e), with e = 1e-5.
     (losses.CrossEntropyLoss(), [-1e5, 1 / 1.00001, -1 / 1.00001, 1e5]),
-    # -1 for a label, else 1; with this margin no hinge is at its kink.
+    # -1 for a label, else 1; this margin keeps all hinges away from the kink.
     (losses.HingeLoss(hinge_margin=1.5), [-1.0, 1.0, -1.0, 1.0]),
     # softmax(p) - y / 2, with softmax e^0 or e^1 over 2 + 2e.
     (losses.SoftmaxLoss(), [-0.365529, 0.134471, -0.134471, 0.365529]),
@@ -170,7 +170,7 @@ def test_gradients_at_probabilities_of_0_and_1(loss, expected):
 
 
 class DistanceLoss(losses.BaseLoss):
-  """No sum over classes: the distance of the two vectors."""
+  """Not a sum over classes: the distance of the two vectors."""
 
   def per_video_loss(self, predictions, labels, label_weights=None):
     errors = predictions - keras.ops.cast(labels, "float32")
@@ -198,7 +198,7 @@ class UnfinishedLoss(losses.BaseLoss):
     return 0.0
 
 
-def test_a_loss_that_is_no_sum_over_classes_needs_one_method_too():
+def test_a_loss_that_is_not_a_sum_over_classes_needs_one_method_too():
   loss = DistanceLoss()
   # sqrt(0.25 + 0.0625 + 0.01), and no error.
   expected = [0.567891, 0.0]
@@ -217,14 +217,14 @@ def test_subclasses_at_any_depth_in_any_file_are_found():
     assert losses.find_class_by_name(loss_class.__name__) is loss_class
 
 
-def test_an_unknown_loss_is_answered_with_those_that_there_are():
+def test_an_unknown_loss_is_answered_with_the_available_ones():
   with pytest.raises(ValueError, match="'CrossEntropy'") as error:
     losses.find_class_by_name("CrossEntropy")
   message = str(error.value)
   assert "--label_loss" in message
   for loss_class in [*ALL_LOSSES, ScaledHingeLoss]:
-    assert loss_class.__name__ in message.partition("There are: ")[2]
-  assert "BaseLoss" not in message.partition("There are: ")[2]
+    assert loss_class.__name__ in message.partition("Available: ")[2]
+  assert "BaseLoss" not in message.partition("Available: ")[2]
 
 
 def test_a_loss_without_a_method_is_refused():
@@ -242,7 +242,7 @@ def test_settings_come_from_flags_or_have_their_defaults():
   with flagsaver.flagsaver(hinge_margin=0.5):
     assert losses.resolve_hyperparameters("HingeLoss") == {"hinge_margin": 0.5}
     assert losses.resolve_hyperparameters("SoftmaxLoss") == {}
-    # Of a subclass too; what is no flag is not kept.
+    # Also of a subclass; settings without a flag are not kept.
     assert losses.resolve_hyperparameters("ScaledHingeLoss") == {
       "hinge_margin": 0.5
     }
@@ -254,7 +254,7 @@ def test_settings_come_from_flags_or_have_their_defaults():
 
 
 def test_a_subclass_may_define_its_flag_in_its_own_file():
-  with flagsaver.flagsaver():  # which removes new flags in the end
+  with flagsaver.flagsaver():  # removes new flags at the end
     flags.DEFINE_float("scale", None, "help", module_name=__name__)
     resolved = losses.resolve_hyperparameters("ScaledHingeLoss")
     assert resolved == {"scale": 2.0, "hinge_margin": 1.0}
@@ -269,7 +269,7 @@ def test_make_loss():
   )
   assert type(loss) is losses.HingeLoss
   assert loss.hinge_margin == 0.2
-  # As in a folder from before there was the flag.
+  # As in a folder that is older than the flag.
   assert losses.make_loss({"label_loss": "HingeLoss"}).hinge_margin == 1.0
   loss = losses.make_loss({"label_loss": "ScaledHingeLoss", "scale": 3.0})
   assert (loss.scale, loss.hinge_margin) == (3.0, 1.0)
@@ -278,7 +278,7 @@ def test_make_loss():
 
 
 def test_no_setting_of_a_loss_is_a_keyword_of_a_model():
-  # Both are in model_flags.json, and a model gets all that is there.
+  # Both are in model_flags.json, and a model gets everything in it.
   for module in models.import_model_files():
     for model_class in vars(module).values():
       if inspect.isclass(model_class) and issubclass(

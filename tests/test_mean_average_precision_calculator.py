@@ -25,7 +25,7 @@ entries_of = st.lists(
 
 
 def plain_average_precision(ranking, num_positives, n=None):
-  """The definition, word for word."""
+  """The definition, literally."""
   ranking = sorted(ranking, key=lambda pair: (-pair[0], pair[1]))[:n]
   hits = 0
   precision_sum = 0.0

@@ -1,4 +1,4 @@
-"""Tests of the contract that every model in the model files keeps."""
+"""Tests of the contract that every model in the model files must meet."""
 
 import inspect
 import itertools
@@ -92,7 +92,7 @@ def gradients_by_path(model, batch, training):
   labels = np.arange(CLASSES) % 2 == np.arange(len(NUM_FRAMES))[:, None] % 2
   with tf.GradientTape() as tape:
     outputs = model(batch, training=training)
-    # Without the regularizers, which would reach each kernel by themselves.
+    # Without the regularizers, whose gradients would reach each kernel.
     loss = losses.CrossEntropyLoss().calculate_loss(
       outputs["predictions"], labels
     )
@@ -107,8 +107,8 @@ def gradients_by_path(model, batch, training):
 
 def test_a_gradient_reaches_every_weight(case):
   in_training = gradients_by_path(case.model, case.batch, True)
-  # Batch normalization subtracts its batch's mean in training, so that a shift
-  # in front of it has no effect but by rounding; its running mean hides none.
+  # In training, batch normalization subtracts the batch's mean, so a shift
+  # before it has no effect except by rounding; its running mean hides no shift.
   in_inference = gradients_by_path(case.model, case.batch, False)
   assert in_training
   for path, gradient in in_training.items():
@@ -207,7 +207,7 @@ def test_what_the_padding_holds_does_not_matter(frame_case):
 
 
 def test_training_does_not_see_the_padding(frame_case):
-  # Two models that are alike, also in the seeds of what is random.
+  # Two equal models, with the same random seeds.
   outputs = []
   for value in (0, 255):
     random.seed(4)
@@ -246,7 +246,7 @@ def test_a_video_without_frames_has_finite_predictions(frame_case):
   predictions = predict(frame_case.model, batch)
   assert predictions.min() >= 0.0
   assert predictions.max() <= 1.0
-  # The others do not notice.
+  # The others do not change.
   others = np.arange(len(NUM_FRAMES)) != 1
   np.testing.assert_allclose(
     predictions[others],
@@ -291,7 +291,7 @@ def test_a_flags_own_default_is_the_keywords(model_class):
 def models_by_default(flag) -> dict:
   """What a flag's help says: {default as text: names of models}.
 
-  A flag with a default names the models in front of a colon. One without says
+  A flag with a default names the models before a colon. One without says
   "Default: 30 (SomeModel, AnotherModel), 300 (ThirdModel)."
   """
   text = re.sub(r"^<.*?>: ", "", flag.help)  # absl's, of an enum

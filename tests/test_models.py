@@ -32,7 +32,7 @@ def test_find_class_by_name():
     assert models.find_class_by_name(model_class.__name__) is model_class
 
 
-def test_an_unknown_model_is_answered_with_those_that_there_are():
+def test_an_unknown_model_is_answered_with_the_available_ones():
   with pytest.raises(ValueError, match="'NoSuchModel'") as error:
     models.find_class_by_name("NoSuchModel")
   message = str(error.value)
@@ -116,7 +116,7 @@ def test_a_flags_own_default_and_the_classifiers_keywords():
   }
 
 
-def test_a_models_own_default_goes_before_its_classifiers():
+def test_a_models_own_default_overrides_its_classifiers():
   resolved = models.resolve_hyperparameters("NetVladModel")
   assert resolved["moe_output_gating"] is True
   assert resolved["moe_num_mixtures"] == 2
@@ -163,7 +163,7 @@ def test_a_classifier_that_ends_with_a_classifier_is_refused(name, monkeypatch):
 
   def find_a_few_times(wanted):
     found.append(wanted)
-    assert len(found) < 20, "looks for a last classifier without end"
+    assert len(found) < 20, "searches forever for a last classifier"
     return find(wanted)
 
   monkeypatch.setattr(models, "find_class_by_name", find_a_few_times)
@@ -186,8 +186,8 @@ def test_the_resolved_values_are_what_create_model_takes(model_class):
   ("model", "frame_features", "wanted"),
   [
     ("FrameLevelLogisticModel", True, True),
-    ("LstmModel", True, False),  # not even its training
-    ("LogisticModel", False, False),  # over before it is compiled
+    ("LstmModel", True, False),  # its training is not compiled either
+    ("LogisticModel", False, False),  # finishes sooner than compilation
   ],
 )
 def test_which_predictions_xla_compiles(model, frame_features, wanted):
@@ -213,7 +213,7 @@ def test_flags_that_a_model_does_not_know_are_harmless():
 
 @pytest.fixture
 def own_model(monkeypatch):
-  """A function that makes a create_model a user's OwnModel; gives its flags."""
+  """A function that installs a create_model as OwnModel; returns its flags."""
 
   def make(create_model, frame_features=False):
     model_class = type(
@@ -316,7 +316,7 @@ def test_mixup_finds_its_inputs_whatever_layers_a_model_has(
       mean = mean_frame + keras.ops.max(
         preprocessing.NormalizeFrames()(model_input, num_frames), axis=1
       )
-    # Not the model's inputs: names and classes of those that are.
+    # Not the model's inputs, but with their names and classes.
     normalized = preprocessing.L2Normalize(name="normalize")(mean)
     normalized = keras.layers.Identity(name="mean_frame")(normalized)
     layer = keras.layers.Dense(vocab_size, activation="sigmoid")
@@ -443,7 +443,7 @@ def test_regularization_loss_is_half_the_sum_of_squares_times_the_penalty():
   bias.assign(np.full(5, 100.0))
   # 1e-8 / 2 * 80 * 9; the bias does not count.
   assert float(models.regularization_loss(model, {})) == pytest.approx(3.6e-6)
-  # A model's own is added.
+  # The model's own loss is added.
   loss = models.regularization_loss(model, {"regularization_loss": 2e-6})
   assert float(loss) == pytest.approx(5.6e-6)
 

@@ -37,7 +37,7 @@ GRU_FLAGS = {
 }
 HINGE_FLAGS = {**TINY_FLAGS, "label_loss": "HingeLoss", "hinge_margin": 2.0}
 
-# What a well-known fork gives to all three programs, but for sizes.
+# Flags that a well-known fork passes to all three programs, with other sizes.
 GRU_LINE = (
   '--model=GruModel --frame_features=True --feature_names="rgb, audio"'
   ' --feature_sizes="4, 3" --num_classes=6 --gru_cells=3'
@@ -45,7 +45,7 @@ GRU_LINE = (
 
 
 def make_run(folder, model_flags, **state):
-  """A folder as training leaves it, with weights that nobody trained."""
+  """A folder as training leaves it, with untrained weights."""
   model = models.build_model(model_flags, quantized=True)
   train_dirs.write_model_flags(str(folder), model_flags)
   train_dirs.Checkpoints(str(folder), 1, model=model, **state).save(3)
@@ -71,7 +71,7 @@ def gru_tgz(gru_run, tmp_path_factory):
 
 
 # --------------------------------------------------------------------------
-# Command lines as they are
+# Command lines of forks
 
 
 def test_eval_takes_a_forks_line(gru_run, tiny_frame_files):
@@ -166,21 +166,21 @@ def test_all_flags_of_training_and_evaluation_are_known(program):
   [
     (
       ["--model=NetVladModel", "--gru_cells=1200"],
-      "--model=NetVladModel where it has GruModel, --gru_cells=1200 where it"
-      " has 3.",
+      "--model=NetVladModel instead of GruModel, --gru_cells=1200 instead of"
+      " 3.",
     ),
-    (["--noframe_features"], "--frame_features=False where it has True."),
+    (["--noframe_features"], "--frame_features=False instead of True."),
     (
       ["--feature_names=rgb", "--feature_sizes=4"],
-      "--feature_names=rgb where it has rgb,audio, --feature_sizes=4 where it"
-      " has 4,3.",
+      "--feature_names=rgb instead of rgb,audio, --feature_sizes=4 instead of"
+      " 4,3.",
     ),
-    (["--num_classes=3862"], "--num_classes=3862 where it has 6."),
-    (["--max_frames=20"], "--max_frames=20 where it has 300."),
-    (["--moe_output_gating"], "--moe_output_gating=True where it has False."),
+    (["--num_classes=3862"], "--num_classes=3862 instead of 6."),
+    (["--max_frames=20"], "--max_frames=20 instead of 300."),
+    (["--moe_output_gating"], "--moe_output_gating=True instead of False."),
     (
       ["--label_loss=HingeLoss"],
-      "--label_loss=HingeLoss where it has CrossEntropyLoss.",
+      "--label_loss=HingeLoss instead of CrossEntropyLoss.",
     ),
   ],
 )
@@ -217,11 +217,11 @@ def test_a_setting_of_the_loss_counts_too(hinge_run):
   error = in_process.run_into_error(
     "eval", f"--train_dir={hinge_run}", "--run_once", "--hinge_margin=0.5"
   )
-  assert "--hinge_margin=0.5 where it has 2.0." in error
+  assert "--hinge_margin=0.5 instead of 2.0." in error
 
 
 # --------------------------------------------------------------------------
-# Flags that are not there
+# Flags that do not exist
 
 
 def test_all_unknown_flags_are_named_at_once():
@@ -263,7 +263,7 @@ def test_a_value_that_a_flag_does_not_take(typed, shown):
 
 
 def flags_in_strings(path) -> set[str]:
-  """The --names in the strings of a file, but for its docstrings."""
+  """The --names in the strings of a file, except for its docstrings."""
   tree = ast.parse(path.read_text())
   docstrings = {
     ast.get_docstring(node, clean=False)
@@ -328,7 +328,7 @@ def test_records_of_another_kind(
 ):
   path = other_records[kind]
   if program == "inference" and kind == "class":
-    return  # which reads no labels
+    return  # it reads no labels
   more = {
     "eval": [f"--eval_data_pattern={path}", "--run_once"],
     "inference": [
@@ -357,7 +357,7 @@ def test_segments_of_a_model_on_whole_videos(hinge_run, tiny_files, program):
   assert_names(error, "a video-level model", "leave out --segment_labels.")
 
 
-def test_a_model_and_a_loss_that_are_gone(tmp_path, tiny_files):
+def test_a_model_and_a_loss_that_no_longer_exist(tmp_path, tiny_files):
   for name, gone in (("model", "GoneModel"), ("label_loss", "GoneLoss")):
     folder = make_run(tmp_path / name, TINY_FLAGS)
     train_dirs.write_model_flags(str(folder), {**TINY_FLAGS, name: gone})
@@ -367,11 +367,11 @@ def test_a_model_and_a_loss_that_are_gone(tmp_path, tiny_files):
       f"--eval_data_pattern={','.join(tiny_files)}",
       "--run_once",
     )
-    assert_names(error, f"Expected --{name} to name", gone, "There are: ")
+    assert_names(error, f"Expected --{name} to name", gone, "Available: ")
 
 
 @pytest.mark.parametrize("program", ["eval", "inference"])
-def test_start_new_model_is_advised_for_train_py_alone(tmp_path, program):
+def test_start_new_model_is_advised_only_for_train_py(tmp_path, program):
   folder = make_run(tmp_path / "run", TINY_FLAGS)
   (folder / "model_flags.json").write_text("{}")
   error = in_process.run_into_error(
@@ -383,12 +383,12 @@ def test_start_new_model_is_advised_for_train_py_alone(tmp_path, program):
 
 
 # --------------------------------------------------------------------------
-# The sample data in place of one's own
+# The sample data instead of the user's own
 
 
 @pytest.fixture
 def warnings_of_data(data_dir, monkeypatch):
-  """Calls data_or_sample with a typed pattern; gives it and the warnings."""
+  """Calls data_or_sample with a typed pattern; returns it and the warnings."""
   shown = []
   monkeypatch.setattr(sample_data, "ensure_sample_data", lambda: str(data_dir))
   monkeypatch.setattr(
@@ -416,7 +416,7 @@ def trained_on(folder, files):
   return make_run(folder, TINY_FLAGS, data_fingerprint=fingerprint)
 
 
-def test_the_sample_data_for_a_model_of_other_files(
+def test_the_sample_data_for_a_model_trained_on_other_files(
   warnings_of_data, data_dir, tmp_path
 ):
   run = trained_on(tmp_path / "run", ["/data/yt8m/train00.tfrecord"])
@@ -424,7 +424,7 @@ def test_the_sample_data_for_a_model_of_other_files(
   assert pattern == f"{data_dir}/video/validate*.tfrecord"
   assert shown == [
     "Reading the built-in sample data, but this model was trained on other"
-    " files. Type --eval_data_pattern=PATTERN to name yours."
+    " files. Set --eval_data_pattern=PATTERN to read yours."
   ]
 
 
@@ -468,6 +468,6 @@ def test_a_vocabulary_of_other_classes(tmp_path, monkeypatch, num_rows, warns):
   assert names[:5] == [f"name {index}" for index in range(5)]
   expected = (
     f"{path} has the classes 0 to {num_rows - 1}, but the model has 6 classes."
-    " Type --vocabulary=FILE with the vocabulary of its training data."
+    " Set --vocabulary=FILE to the vocabulary of its training data."
   )
   assert shown == ([expected] if warns else [])

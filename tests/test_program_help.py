@@ -20,7 +20,7 @@ PROGRAMS = (
 )
 SUBJECTS = ("Data", "Model", "Training", "Saving", "Output", "Devices")
 
-# One of absl's each: of absl.app, absl.flags, absl.logging and absl.testing.
+# One flag each of absl.app, absl.flags, absl.logging and absl.testing.
 OF_ABSL = ("run_with_pdb", "flagfile", "logtostderr", "test_srcdir", "absl")
 
 
@@ -35,7 +35,7 @@ def headings(text) -> list[str]:
 
 
 def shown_flags(text) -> list[str]:
-  """The flags that have lines of their own."""
+  """The flags that have their own lines."""
   return re.findall(r"^  --(?:\[no\])?(\w+)(?:=| \(|$)", text, re.MULTILINE)
 
 
@@ -109,7 +109,7 @@ def test_the_named_model_and_loss_come_with_their_flags():
   section = text.split("\nFlags of NetVladModel:\n")[1].split("\n\n")[0]
   taken = models.resolve_hyperparameters("NetVladModel")
   assert shown_flags(section) == sorted(taken)
-  # The model's own defaults, where the flag has none.
+  # The model's own defaults, if the flag has none.
   assert "--iterations=N (default: 300)" in section
   assert "--[no]moe_output_gating (default: True)" in section
   assert "Flags of HingeLoss:\n  --hinge_margin=X (default: 1.0)" in text
@@ -131,7 +131,7 @@ def test_a_model_without_flags_and_a_list_of_the_others():
 
 def test_a_model_that_does_not_exist():
   text = help_of("train", "--model=NoModel", "--help")
-  assert "received 'NoModel'. There are:" in " ".join(text.split())
+  assert "received 'NoModel'. Available:" in " ".join(text.split())
   assert "\nTraining:\n" in text
 
 
@@ -156,7 +156,7 @@ def test_a_program_with_a_trained_model_only_names_what_it_knows_from_it():
     assert f"--{name}" in unused
 
 
-def test_a_value_that_is_wrong_beside_help():
+def test_a_wrong_value_with_help():
   code, text = in_process.call("train", "--num_classes=many", "--help")
   assert code == 1
   assert text.startswith("ERROR: Expected values that the flags take, received")

@@ -1,4 +1,4 @@
-"""Runs README.md's commands as they stand there; checks the docs' tables."""
+"""Runs README.md's commands unchanged; checks the docs' tables."""
 
 import os
 import re
@@ -42,7 +42,7 @@ def python_commands() -> list[list[str]]:
 
 
 def run_command(arguments, *more) -> str:
-  """Runs train.py or another program of a command; gives its log."""
+  """Runs train.py or another program of a command; returns its log."""
   program, *flags = arguments
   return in_process.run(program.removesuffix(".py"), *flags, *more)
 
@@ -164,7 +164,7 @@ def overview_commands(text) -> list[list[str]]:
 @pytest.fixture
 def train_flags():
   """The flags of train.py, with their defaults."""
-  with flagsaver.flagsaver():  # which removes new flags in the end
+  with flagsaver.flagsaver():  # removes new flags at the end
     train.define_flags()
     yield flags.FLAGS
 
@@ -194,7 +194,7 @@ def test_section_has_one_command_that_train_accepts(name, text, train_flags):
 
 
 @pytest.mark.parametrize(("name", "text"), overview_sections())
-def test_section_tells_the_defaults(name, text):
+def test_section_states_the_defaults(name, text):
   words = " ".join(text.split())
 
   batch_size, learning_rate = re.search(
@@ -206,7 +206,7 @@ def test_section_tells_the_defaults(name, text):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name, _ in overview_sections()])
-def test_overview_tells_the_number_of_parameters(name):
+def test_overview_states_the_number_of_parameters(name):
   level, shown = re.search(
     rf"^\| \[{name}\]\S* \| (\w+) \| ([\d.]+) \|", MODEL_OVERVIEW, re.MULTILINE
   ).groups()

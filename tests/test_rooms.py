@@ -1,9 +1,9 @@
 """The rooms of the code, and what each may import.
 
 Imports go one way: programs -> engine -> readers, models, losses, metrics ->
-records, layers -> errors, quantization. A rule goes by the path of a file, so a
-new file in a room keeps the rules of this room. A file or folder that is not
-listed is a program.
+records, layers -> errors, quantization. The path of a file decides its room, so
+a new file follows the rules of its folder. A file or folder that is not listed
+is a program.
 """
 
 import ast
@@ -31,7 +31,7 @@ PRODUCT = [
   if not path.startswith("tests/") and (REPOSITORY / path).exists()
 ]
 
-# Room of each file at the root; of the others the first folder is the room.
+# Room of each file at the root; for the others the first folder is the room.
 ROOM_OF_FILE = {
   "errors.py": "errors",
   "quantization.py": "quantization",
@@ -78,10 +78,10 @@ MAY_IMPORT = {
   | {"engine", "readers", "models", "losses", "metrics", "records", "layers"},
 }
 
-# Rooms that run on each backend of Keras: beside Python's own library they
-# import keras and absl only.
+# Rooms that run on each backend of Keras: besides Python's own library they
+# import only keras and absl.
 ANY_BACKEND = {"models", "model files", "layers", "losses"}
-# They use TensorFlow where it is the backend, and import it in functions.
+# They use TensorFlow if it is the backend, and import it in functions.
 USE_TENSORFLOW = {"layers/recurrent.py", "layers/random_numbers.py"}
 
 DEFINE_FLAGS = {"programs", "help of programs", "model files", "losses"}
@@ -135,7 +135,7 @@ def imports(tree) -> list[tuple[str, bool]]:
 
 
 def complaints_of_imports(path, tree) -> list[str]:
-  """What is wrong with the imports of a file."""
+  """The rules that the imports of a file break."""
   room, found = room_of(path), imports(tree)
   wrong = []
   for module, in_function in found:
@@ -163,7 +163,7 @@ def complaints_of_imports(path, tree) -> list[str]:
 
 
 def complaints_of_code(path, tree) -> list[str]:
-  """What a file does that its room may not do, beside imports."""
+  """The rules that a file breaks, except by imports."""
   room = room_of(path)
   wrong = []
   for node in ast.walk(tree):
@@ -193,7 +193,7 @@ def complaints_of_comments(path, source) -> list[str]:
 
 
 def complaints(path: str, source: str) -> list[str]:
-  """Which rules a file breaks.
+  """All rules that a file breaks.
 
   Args:
     path: from the root of the project.
@@ -208,7 +208,7 @@ def complaints(path: str, source: str) -> list[str]:
 
 
 def long_parts(source: str) -> list[str]:
-  """What of a file is longer than the limits."""
+  """The parts of a file that are longer than the limits."""
   found = []
   length = len(source.splitlines())
   if length > MAX_FILE_LINES:

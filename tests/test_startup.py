@@ -18,7 +18,7 @@ import errors
 
 REPOSITORY = pathlib.Path(__file__).parents[1]
 
-# A TensorFlow that logs as the real one does, past Python's sys.stderr.
+# A TensorFlow that logs like the real one, bypassing Python's sys.stderr.
 FAKE_TENSORFLOW = "import os\nos.write(2, b'native line\\n')\n"
 
 
@@ -28,7 +28,7 @@ def run_python(program, *arguments, **environment):
 
 
 def run_script(*arguments, **environment):
-  """Runs Python with none of this process's settings but those given."""
+  """Runs Python with only the given settings, not those of this process."""
   settings = "TF_CPP_MIN_LOG_LEVEL KERAS_BACKEND KERAS_HOME PYTHONPATH"
   inherited = {
     name: value
@@ -74,7 +74,7 @@ def test_importing_prints_nothing_and_computes_with_tensorflow():
 
 ANOTHER_BACKEND = (
   "ERROR: Expected tensorflow as Keras's backend, received {}. The programs"
-  " compute on TensorFlow; only the models run on others, too. Set"
+  " compute on TensorFlow; only the models also run on others. Set"
   " KERAS_BACKEND=tensorflow.\n"
 )
 
@@ -92,7 +92,7 @@ def test_another_backend_is_refused_before_tensorflow_is_imported(
   assert finished.stderr == ANOTHER_BACKEND.format("KERAS_BACKEND=torch")
 
 
-def test_another_backend_in_kerass_settings(tmp_path):
+def test_another_backend_in_the_settings_of_keras(tmp_path):
   path = tmp_path / "keras.json"
   path.write_text('{"backend": "jax"}')
   finished = run_script("train.py", KERAS_HOME=str(tmp_path))
@@ -156,7 +156,7 @@ def test_xla_flags_of_the_user_stay(tmp_path, given, expected):
   assert finished.returncode == 0
 
 
-def test_tensorflows_own_lines_are_there_for_who_asks():
+def test_tensorflows_own_lines_are_shown_on_request():
   finished = run_python("import startup", TF_CPP_MIN_LOG_LEVEL="0")
   assert finished.returncode == 0
   assert "This TensorFlow binary is optimized" in finished.stderr
@@ -187,7 +187,7 @@ def test_the_log_of_an_import_that_fails_is_shown(tmp_path):
 )
 def test_large_freed_blocks_are_kept(tmp_path):
   (tmp_path / "tensorflow.py").write_text("")
-  # 64 MB are 16,384 pages, or 32 huge ones. The second time they are there.
+  # 64 MB are 16,384 pages, or 32 huge ones. The second time they exist already.
   program = (
     "import resource, numpy as np\n"
     "def faults():\n"
@@ -247,7 +247,7 @@ def test_ctrl_c():
 
 @pytest.fixture
 def ending_of():
-  """Calls a main function as startup.run does; gives what it ends with."""
+  """Calls a main function as startup.run does; returns what it ends with."""
   level = tf.get_logger().level
 
   def call(main, *arguments):
@@ -307,9 +307,9 @@ def test_a_mistake_in_the_program_stays_as_it_is():
     startup.call_main(lambda: 1 / 0, ["program.py"])
 
 
-def test_an_argument_that_is_no_flag_is_refused(ending_of):
+def test_an_argument_that_is_not_a_flag_is_refused(ending_of):
   line = ending_of(raising(AssertionError("did run")), "frame")
   assert line == (
     "ERROR: Expected flags only, received the argument 'frame'. Write flags as"
-    " --name=value; a value with blanks needs quotes."
+    " --name=value; a value with spaces needs quotes."
   )

@@ -1,4 +1,4 @@
-"""Tests of what a real TensorBoard shows of a training and its evaluation."""
+"""Tests of what a real TensorBoard shows of a run and its evaluation."""
 
 import json
 import re
@@ -51,14 +51,14 @@ def evaluated_run(video_run, data_dir, tmp_path_factory):
 @pytest.fixture(scope="module")
 def get_json(evaluated_run, tmp_path_factory):
   """A function that asks a running TensorBoard: path, queries -> content."""
-  # Without the proxies that the environment may name.
+  # Ignores proxies that the environment may set.
   opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
   with Program(
     tmp_path_factory.mktemp("log") / "log",
     "-m",
     "tensorboard.main",
     f"--logdir={evaluated_run}",
-    "--port=0",  # one that is free
+    "--port=0",  # any free one
     "--host=127.0.0.1",
   ) as tensorboard:
     tensorboard.wait_for_line("(Press CTRL+C to quit)")
@@ -73,7 +73,7 @@ def get_json(evaluated_run, tmp_path_factory):
 
 
 def test_scalars_of_training_and_evaluation(get_json, evaluated_run):
-  # It loads the events while it already answers.
+  # It already answers while it loads the events.
   give_up = time.monotonic() + PATIENCE_SECONDS
   while True:
     tags = get_json("plugin/scalars/tags")

@@ -188,8 +188,8 @@ def test_built_in_sample_data_and_defaults(tmp_path):
     (["--batch_size=64"], 64),
   ],
 )
-def test_batches_are_small_on_the_sample_data_alone(typed, batch_size):
-  with flagsaver.flagsaver():  # which removes new flags in the end
+def test_batches_are_small_only_on_the_sample_data(typed, batch_size):
+  with flagsaver.flagsaver():  # removes new flags at the end
     train.define_flags()
     flags.FLAGS(["train.py", *typed])
     settings = train.settings_from_flags("StreamLstmModel")
@@ -214,7 +214,7 @@ def test_training_on_segments(segment_files, tmp_path):
   assert step_lines(log)[-1]["step"] == 7
   values = checkpoint_values(train_dir)
   assert values["examples_seen/.ATTRIBUTES/VARIABLE_VALUE"] == 26
-  # A model of segments is a model of videos as well.
+  # A model of segments is also a model of videos.
   assert "segment" not in (train_dir / "model_flags.json").read_text()
 
 
@@ -400,10 +400,10 @@ def endless_flags(data_dir, train_dir, *more):
 
 
 def assert_goes_on_exactly(data_dir, tmp_path, stopped, step):
-  """Five more steps of a stopped run end as those of another run do."""
+  """Five more steps of a stopped run give the same as those of another run."""
   limit = f"--max_steps={step + 5}"
   log = in_process.run("train", *endless_flags(data_dir, stopped, limit))
-  assert f"Going on from {stopped}/model.ckpt-{step}" in log
+  assert f"Continuing from {stopped}/model.ckpt-{step}" in log
   in_process.run(
     "train", *endless_flags(data_dir, tmp_path / "uninterrupted", limit)
   )
@@ -430,7 +430,7 @@ def test_a_signal_saves_and_ends(data_dir, tmp_path, number):
     assert_goes_on_exactly(data_dir, tmp_path, stopped, step)
 
 
-def test_killed_run_goes_on_from_its_last_checkpoint(data_dir, tmp_path):
+def test_killed_run_continues_from_its_last_checkpoint(data_dir, tmp_path):
   killed = tmp_path / "killed"
   more = "--export_model_steps=11"
   command = ("train.py", *endless_flags(data_dir, killed, more))
@@ -443,7 +443,7 @@ def test_killed_run_goes_on_from_its_last_checkpoint(data_dir, tmp_path):
 
 @pytest.mark.slow
 def test_killed_at_any_moment(data_dir, tmp_path):
-  """Random frames, averages, epoch borders; twelve kills, anywhere in a run."""
+  """Random frames, averages, epoch ends; twelve kills, anywhere in a run."""
 
   def command(train_dir):
     return (
@@ -477,7 +477,7 @@ def test_killed_at_any_moment(data_dir, tmp_path):
   run_program(*command(tmp_path / "whole"))
 
   assert steps == sorted(steps)
-  # It was killed in the middle, again and again.
+  # It was killed in the middle several times.
   assert len({step for step in steps if 0 < step < 240}) >= 4
   assert_same_state(
     tmp_path / "killed" / "model.ckpt-240",
@@ -509,7 +509,7 @@ def test_progress_bar_on_a_terminal(data_dir, tmp_path):
     try:
       while part := terminal.read(4096):
         shown += part
-    except OSError:  # Linux's way to say that the other side is closed
+    except OSError:  # on Linux, this means that the other side is closed
       pass
     run.finish()
   text = shown.decode()
@@ -520,7 +520,7 @@ def test_progress_bar_on_a_terminal(data_dir, tmp_path):
     text,
   )
   assert [int(step) for _, _, step, _ in bars][-1] == 24
-  # There is nothing to reckon the time left from at first.
+  # At first there is nothing to estimate the time left from.
   assert (bars[0][3], bars[-1][3]) == ("", "0:00:00")
   filled = [len(bar) for bar, *_ in bars]
   assert filled == sorted(filled)
@@ -528,7 +528,7 @@ def test_progress_bar_on_a_terminal(data_dir, tmp_path):
   epochs = [int(epoch) for _, epoch, *_ in bars]
   assert epochs == sorted(epochs)
   assert epochs[0] == 1
-  # Only four epochs exist, and the last line does not stick to the bar.
+  # There are only four epochs, and the last line does not follow the bar.
   assert epochs[-1] == 4
   assert re.search(r"\nI\d{4} .*Done at step 24", text)
   assert re.search(
@@ -549,7 +549,7 @@ def test_profile_of_some_steps(data_dir, tmp_path):
   assert "A profile of steps 4 to 6 is in" in log
   (file,) = (tmp_path / "model").glob("plugins/profile/*/*.xplane.pb")
   assert b"train_step" in file.read_bytes()
-  # One that the run's end cuts short.
+  # The run ends before the profile would.
   log = in_process.run(
     "train", *common, "--max_steps=12", "--profile_steps=11,99"
   )
@@ -560,7 +560,7 @@ def test_profile_of_some_steps(data_dir, tmp_path):
 
 
 @pytest.mark.parametrize("given", ["3", "0,3", "5,4", "a,b", "1,2,3", "-1,2"])
-def test_steps_to_profile_that_cannot_be(given):
+def test_invalid_steps_to_profile(given):
   with pytest.raises(errors.UserError, match="--profile_steps") as error:
     train.profile_steps_from_flag(given.split(","))
   assert repr(given) in str(error.value)
@@ -569,8 +569,8 @@ def test_steps_to_profile_that_cannot_be(given):
 # --------------------------------------------------------------------------
 # Flags
 
-# Each flag of the original code with its default; None where this project
-# decides it later, see test_defaults_that_depend_on_the_model.
+# Each flag of the original code with its default; None if this project decides
+# it later, see test_defaults_that_depend_on_the_model.
 STARTER_FLAGS = {
   "train": {
     "train_dir": "/tmp/yt8m_model/",
@@ -634,7 +634,7 @@ STARTER_FLAGS = {
 
 
 def typed_value(default):
-  """Another value than the default, as one types it; and as it is parsed."""
+  """A value that is not the default, as typed and as parsed."""
   if isinstance(default, bool):
     return str(not default), not default
   if isinstance(default, int):
@@ -644,7 +644,7 @@ def typed_value(default):
   return "typed", "typed"
 
 
-# Where `typed` is not of the right type, or not one of the choices.
+# Flags for which `typed` gives a wrong type, or not one of the choices.
 TYPED = {
   "num_gpu": ("1", 1),
   "batch_size": ("17", 17),
@@ -659,7 +659,7 @@ TYPED = {
 
 def flag_values_of(program, *arguments):
   """{name: value} of a program's flags after a command line."""
-  with flagsaver.flagsaver():  # which removes new flags in the end
+  with flagsaver.flagsaver():  # removes new flags at the end
     importlib.import_module(program).define_flags()
     flags.FLAGS([program, *arguments])
     return flags.FLAGS.flag_values_dict()

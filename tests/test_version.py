@@ -1,4 +1,4 @@
-"""Tests of the version in what training leaves behind."""
+"""Tests of the version in checkpoints and SavedModels."""
 
 import pytest
 import tensorflow as tf
@@ -19,7 +19,7 @@ def test_checkpoints_and_exports_carry_the_version(tiny_files, tmp_path):
   assert served.version.numpy() == __version__.encode()
 
 
-def test_a_run_that_goes_on_has_the_version_that_went_on_with_it(
+def test_a_continued_run_has_the_version_that_continued_it(
   tiny_files, tmp_path, monkeypatch
 ):
   with monkeypatch.context() as patch:
@@ -31,7 +31,7 @@ def test_a_run_that_goes_on_has_the_version_that_went_on_with_it(
 
 
 class OldCheckpoints(train_dirs.Checkpoints):
-  """What version 0 saved: neither its version nor the schedule's end."""
+  """Checkpoints of version 0, without its version and the schedule's end."""
 
   def __init__(self, *arguments, version, schedule_examples, **state):
     del version, schedule_examples
@@ -39,7 +39,7 @@ class OldCheckpoints(train_dirs.Checkpoints):
 
 
 @pytest.mark.parametrize("settings", [{}, {"ema_decay": 0.9}])
-def test_a_run_of_version_0_goes_on(
+def test_a_run_of_version_0_continues(
   tiny_files, tmp_path, monkeypatch, settings
 ):
   whole, parts = tmp_path / "whole", tmp_path / "parts"

@@ -35,7 +35,7 @@ def set_weights(model, weights):
 
 
 def random_weights(model):
-  """Sets all weights at random, but not the seeds; gives them by path."""
+  """Sets all weights at random, but not the seeds; returns them by path."""
   generator = np.random.default_rng(1)
   weights = {}
   for variable in model.variables:
@@ -64,8 +64,8 @@ def dense(values, weights, name):
 
 def count_trainable(model_name, feature_sizes, num_classes, **hyperparameters):
   """The number of trainable numbers in a model, which it does not allocate."""
-  # In a graph of its own TensorFlow notes down how the variables would be
-  # initialized, and does not do it: the largest have a gigabyte.
+  # In a separate graph TensorFlow records how the variables would be
+  # initialized without doing it: the largest have a gigabyte.
   with tf.Graph().as_default():
     model = build(model_name, feature_sizes, num_classes, **hyperparameters)
     return sum(int(np.prod(v.shape)) for v in model.trainable_variables)
@@ -283,7 +283,7 @@ def test_a_tower_sees_its_own_feature_only():
   )
   weights = random_weights(model)
   videos = random_videos(5)
-  # The other sign of a feature leaves the length of a vector as it is.
+  # Changing the sign of a feature does not change the length of a vector.
   other_rgb = videos * [-1, -1, -1, 1, 1]
   other_audio = videos * [1, 1, 1, -1, -1]
   kernel = model.get_layer("joint_0").kernel
@@ -293,7 +293,7 @@ def test_a_tower_sees_its_own_feature_only():
     (rows < 4, other_audio, other_rgb),
     (rows >= 4, other_rgb, other_audio),
   ):
-    # The joint layer gets one tower alone.
+    # The joint layer gets only one tower.
     kernel.assign(weights["joint_0/kernel"] * heard)
     expected = predict(model, videos)
     np.testing.assert_array_equal(predict(model, same), expected)
@@ -309,12 +309,12 @@ def test_deep_nn_model_leaves_units_out_in_training():
   set_weights(all_units, weights)
   videos = random_videos(5)
   expected = predict(model, videos)
-  # Dropout without a rate has none in training either.
+  # A rate of 0 drops nothing in training either.
   np.testing.assert_allclose(
     predict(all_units, videos, training=True), expected, atol=1e-6
   )
   assert abs(predict(model, videos, training=True) - expected).max() > 0.01
-  # Only what the last layer gives: the classifier's bias stays.
+  # Only the output of the last layer: the classifier's bias stays.
   model.get_layer("classifier").kernel.assign(np.zeros((200, 4)))
   np.testing.assert_allclose(
     predict(model, videos, training=True),

@@ -1,4 +1,4 @@
-"""Tests of what programs say where they wait or are busy for a while."""
+"""Tests of what programs log when they wait or are busy for a while."""
 
 import re
 
@@ -68,7 +68,7 @@ def test_waiting_for_further_checkpoints(
     f"Waiting for train.py to save the next checkpoint in {tmp_path}. Ctrl-C"
     " ends this program; --run_once scores one checkpoint."
   ]
-  # Once there is a score to look at.
+  # Only after the first scores.
   assert shown.index(waiting[0]) > shown.index(
     next(line for line in shown if line.startswith("epoch/eval number 1 "))
   )

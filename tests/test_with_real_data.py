@@ -1,4 +1,4 @@
-"""Tests on real YouTube-8M records, by the original's command lines."""
+"""Tests on real YouTube-8M records, with the original's command lines."""
 
 import json
 
@@ -10,7 +10,7 @@ FEATURES = (
   "--feature_names=mean_rgb,mean_audio",
   "--feature_sizes=1024,128",
 )
-# As people have them in their notes: with a blank after the comma.
+# As people often write them: with a space after the comma.
 FEATURES_WITH_BLANKS = (
   "--feature_names=mean_rgb, mean_audio",
   "--feature_sizes=1024, 128",
@@ -49,8 +49,8 @@ def evaluate(real_dir, train_dir) -> dict:
 def check_scores(scores, hit_at_one, perr, mean_ap, gap) -> None:
   """Compares scores with those of the original code on the same data.
 
-  40 videos are few, and the original's weights began elsewhere: the bands are
-  wide, but a model that has learned nothing is far outside.
+  40 videos are few, and the original started from other weights, so the bands
+  are wide, but a model that has learned nothing is far outside.
   """
   assert scores["num_examples"] == 40
   assert scores["avg_hit_at_one"] == pytest.approx(hit_at_one, abs=0.1)

@@ -16,7 +16,7 @@ def files_of(folder, name, all_labels):
   return [write_records(folder / f"{name}.tfrecord", records)]
 
 
-def test_scores_worked_out_by_hand(tmp_path):
+def test_scores_by_hand(tmp_path):
   # Frequencies of the classes 0, 1, 2: 3/4, 2/4, 1/4.
   train = files_of(tmp_path, "train", [[0], [0, 1], [0, 1], [2]])
   evaluation = files_of(tmp_path, "validate", [[0], [1, 2]])
@@ -35,7 +35,7 @@ def test_scores_worked_out_by_hand(tmp_path):
   assert scores["map"] == pytest.approx(1 / 2)
 
 
-def test_labels_come_in_batches_and_none_is_lost(tmp_path):
+def test_labels_come_in_batches_without_loss(tmp_path):
   files = files_of(tmp_path, "train", [[0], [1], [2], [0, 2], []])
 
   batches = list(label_frequencies.read_labels(files, 3, batch_size=2))
@@ -59,7 +59,7 @@ def test_command_line(data_dir):
     f"--eval_data_pattern={data_dir}/video/validate*",
     "--num_classes=40",
   )
-  assert log.startswith("label frequencies alone | Avg_Hit@1: 0.")
+  assert log.startswith("only label frequencies | Avg_Hit@1: 0.")
 
 
 def test_split_without_labels_is_refused(data_dir):

@@ -66,7 +66,7 @@ def file_hashes(folder):
 def run_program(*arguments):
   """Starts the program as a user would; returns the process."""
   environment = dict(os.environ)
-  # The import of startup set it in this process; a user's shell has it not.
+  # The import of startup set it in this process; a user's shell does not.
   environment.pop("TF_CPP_MIN_LOG_LEVEL", None)
   return subprocess.Popen(
     [sys.executable, "-m", "data_tools.sample_data", *arguments],
@@ -197,7 +197,7 @@ def test_vocabulary(small_folder):
 # Reproducibility.
 
 
-def test_same_arguments_same_bytes_and_another_seed_others(
+def test_same_arguments_give_the_same_bytes_and_another_seed_others(
   small_folder, tmp_path
 ):
   sample_data.make_sample_data(str(tmp_path / "again"), SMALL)

@@ -135,13 +135,13 @@ def test_frequencies_fall_like_a_power_law():
   assert 2.7 < sum(map(len, labels)) / num_videos < 3.5
   counts = np.bincount(np.concatenate(labels), minlength=200)
   assert len(counts) == 200
-  # The index is the rank, but for chance.
+  # The index is the rank, except for chance.
   assert np.corrcoef(np.argsort(np.argsort(-counts)), np.arange(200))[0, 1] > (
     0.95
   )
   slope, _ = np.polyfit(np.log(np.arange(1, 101)), np.log(counts[:100]), 1)
   assert -1.3 < slope < -0.6
-  # Of one topic too, not only from topic to topic.
+  # Within a topic too, not only from topic to topic.
   members = [
     index
     for index, entry in enumerate(videos.classes)
@@ -227,12 +227,12 @@ def split_half_accuracy(features, is_second):
   return ((scores > 0) == is_second[half:]).mean()
 
 
-def test_mean_features_do_not_tell_order_pairs_apart(pair_videos):
+def test_mean_features_do_not_distinguish_order_pairs(pair_videos):
   videos, train = pair_videos
   chosen, is_second = one_of_pair(videos, train, "order")
   features = mean_features(chosen)
   assert 0.4 < split_half_accuracy(features, is_second) < 0.6
-  # Where a difference would be: one of the two scenes taking more time.
+  # A difference would be that one of the two scenes takes more time.
   first_scene, second_scene = videos.class_scenes[find_pair(videos, "order")[0]]
   difference = quantization.dequantize(videos.scenes[first_scene].astype(float))
   difference -= quantization.dequantize(
@@ -242,18 +242,18 @@ def test_mean_features_do_not_tell_order_pairs_apart(pair_videos):
   first, second = shares[~is_second], shares[is_second]
   error = np.sqrt(first.var() / len(first) + second.var() / len(second))
   assert abs(first.mean() - second.mean()) < 3 * error
-  # The same mean features do tell other classes apart.
+  # The same mean features distinguish other classes.
   chosen, is_second = one_of_pair(videos, train, "sound")
   assert split_half_accuracy(mean_features(chosen), is_second) > 0.8
 
 
-def test_pictures_do_not_tell_sound_pairs_apart(pair_videos):
+def test_pictures_do_not_distinguish_sound_pairs(pair_videos):
   chosen, is_second = one_of_pair(*pair_videos, "sound")
   features = mean_features(chosen)[:, :1024]
   assert 0.4 < split_half_accuracy(features, is_second) < 0.6
 
 
-def test_frames_tell_order_pairs_apart(pair_videos):
+def test_frames_distinguish_order_pairs(pair_videos):
   videos, train = pair_videos
   chosen, is_second = one_of_pair(videos, train, "order")
   rows = videos.class_scenes[find_pair(videos, "order")[0]]
@@ -282,7 +282,7 @@ def test_mean_features_predict_labels():
     return mean_features(chosen), labels
 
   def gap(scores, labels):
-    # Every prediction ranked once; too good at ties, which helps frequencies.
+    # Ranks every prediction once; too good in ties, which helps frequencies.
     hits = labels.ravel()[np.argsort(-scores.ravel(), kind="stable")]
     precision = np.cumsum(hits) / np.arange(1, len(hits) + 1)
     return (precision * hits).sum() / hits.sum()

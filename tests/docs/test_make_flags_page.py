@@ -1,4 +1,4 @@
-"""The committed table of flags against what `make docs` writes."""
+"""Compares the committed table of flags with what `make docs` writes."""
 
 import re
 
@@ -18,7 +18,7 @@ def test_the_page_is_what_make_docs_writes():
   page, made = make_flags_page.PAGE.read_text(), make_flags_page.make_page()
   rows, made_rows = make_flags_page.rows(page), make_flags_page.rows(made)
 
-  # A fork may add a value, such as a schedule, before it writes about it.
+  # A fork may add a value, such as a schedule, before it documents it.
   stale = without_values(rows) - without_values(made_rows)
   assert not stale, "docs/flags.md is out of date: run `make docs`"
   missing = {row.split()[1] for _, row in made_rows - rows}

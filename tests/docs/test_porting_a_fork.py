@@ -17,7 +17,7 @@ PAGE = (REPOSITORY / "docs" / "porting_a_fork.md").read_text()
 MODEL_FILE = "frame_models/gated_attention.py"
 NAME = "GatedAttentionModel"
 
-# Small data, which needs other flags than those of the page.
+# Small data, which needs different flags than those of the page.
 SMALL = [
   "--feature_sizes=3,2",
   f"--num_classes={SMALL_NUM_CLASSES}",
@@ -149,7 +149,7 @@ def assert_promised(promise, text):
 
 
 def commands() -> list[list[str]]:
-  """The words of the commands at the end."""
+  """The arguments of the commands at the end."""
   lines = block(7, "").replace("\\\n", " ").splitlines()
   return [shlex.split(line) for line in lines]
 
@@ -195,7 +195,7 @@ def texts(copy):
 
 @pytest.fixture(scope="module")
 def outcomes(copy, texts, tmp_path_factory):
-  """What came of all steps, by name."""
+  """The outcome of each step, by name."""
   folder = tmp_path_factory.mktemp("outcomes")
   files = write_records(
     folder / "frames.tfrecord",
@@ -361,7 +361,7 @@ def test_the_model_keeps_the_contract(copy, outcomes):
 def test_the_model_computes_the_equations(outcomes):
   difference, penalties, squares = outcomes["equations"]
   assert difference < 1e-5
-  # Beside the 1e-6 of the hidden layer, the 1e-8 of the classifier.
+  # In addition to the 1e-6 of the hidden layer, the 1e-8 of the classifier.
   assert penalties == pytest.approx(0.5e-6 * squares, rel=0.2)
 
 

@@ -20,8 +20,8 @@ from engine import data_order, distribution
 from engine import train_dir as train_dirs
 from engine.settings import Settings
 
-# Files of so many videos: they do not divide by two or three machines, nor
-# the videos by any batch.
+# Videos in each file. Neither two or three machines divide the files evenly,
+# nor any batch the videos.
 SIZES = (13, 7, 5, 9, 11)
 VIDEO_FLAGS = (
   "--feature_names=mean_rgb,mean_audio",
@@ -64,7 +64,7 @@ def data(tmp_path_factory):
 # Programs
 
 
-# TensorFlow must be told of a second CPU before anything is computed.
+# A second CPU must be configured before TensorFlow computes anything.
 RUN_ON_CPUS = """
 import startup, json, sys, in_process, tensorflow as tf
 number, *commands = json.loads(sys.argv[1])
@@ -77,12 +77,12 @@ print(json.dumps([in_process.run(*command) for command in commands]))
 
 
 def run_on_cpus(folder, number, *commands) -> list[str]:
-  """Runs programs on a machine with so many CPUs; gives their logs.
+  """Runs programs on a machine with several CPUs; returns their logs.
 
   Args:
     folder: for the log.
     number: of CPUs.
-    *commands: of each program its module and its flags.
+    *commands: the module and the flags of each program.
   """
   if number == 1:
     return [in_process.run(*command) for command in commands]
@@ -107,9 +107,9 @@ def free_ports(number) -> list[int]:
 
 @contextlib.contextmanager
 def workers(folder, number, *flags, own_flags=lambda index: ()):
-  """Starts python train.py on so many machines, all of them this one.
+  """Starts python train.py on several machines, all of them this one.
 
-  own_flags gives further flags of one of them.
+  own_flags returns further flags of one of them.
   """
   addresses = [f"127.0.0.1:{port}" for port in free_ports(number)]
   with contextlib.ExitStack() as stack:
@@ -151,7 +151,7 @@ def assert_same_weights(one, other) -> None:
 # Several devices of one machine
 
 
-# Of each: level of the data, flags.
+# For each name: level of the data, flags.
 REPLICATED = {
   "clipped": ("video", ("--model=LogisticModel", "--clip_gradient_norm=0.05")),
   "averaged": (
@@ -202,8 +202,8 @@ def test_two_replicas_equal_one(tmp_path, data, names):
   for log in run_on_cpus(tmp_path, 1, *(command(x, "one", 6) for x in names)):
     assert "Computing on one CPU." in log
   for name in names:
-    # One training a process: TensorFlow numbers the sums of a second one as
-    # those of the first, whose shapes it still expects.
+    # One training per process: TensorFlow gives the sums of a second one the
+    # numbers of the first one's, whose shapes it still expects.
     (log,) = run_on_cpus(tmp_path, 2, command(name, "two", 3))
     assert "Computing on 2 CPUs of this machine." in log
     assert "batch size 6" in log
@@ -292,7 +292,7 @@ def test_evaluation_and_prediction_on_several_devices(tmp_path, data):
 
 
 class OneMachineForAll:
-  """training_batches, with the batches of all machines side by side."""
+  """training_batches, with the concatenated batches of all machines."""
 
   def __init__(self, num_workers):
     self._num_workers = num_workers
@@ -365,10 +365,10 @@ def test_machines_equal_one_on_the_same_batches(
     f"-{step}"
   )
   assert_same_weights(tmp_path / "one", tmp_path / "run")
-  # Each video in each epoch.
+  # Every video in every epoch.
   state = checkpoint_values(tmp_path / "run")
   assert state["examples_seen/.ATTRIBUTES/VARIABLE_VALUE"] == 4 * sum(SIZES)
-  # One event file a start, and one writer.
+  # One event file per start, and one writer.
   assert len(list((tmp_path / "run").glob("events.out.tfevents.*"))) == 2
   assert all(
     np.isfinite(v) for v in event_tags(tmp_path / "run")["label_loss"].values()
@@ -417,7 +417,7 @@ def test_a_machine_that_dies_ends_all_and_a_signal_saves_and_ends_all(
 
     logs = [chief.finish(), other.finish()]
 
-  assert all(f"Going on from {saved}." in log for log in logs)
+  assert all(f"Continuing from {saved}." in log for log in logs)
   newest = train_dirs.latest_checkpoint(str(tmp_path / "run"))
   last = train_dirs.checkpoint_step(newest)
   assert last > step
@@ -449,7 +449,7 @@ def test_machines_with_other_flags_are_refused(tmp_path, data):
     '{"cluster": {}, "task": {"type": "worker", "index": 0}}',
   ],
 )
-def test_a_cluster_of_one_machine_is_none(content):
+def test_a_cluster_of_one_machine_is_ignored(content):
   placement = distribution.choose(content, None)
   assert (placement.num_workers, placement.num_replicas) == (1, 1)
   assert placement.is_chief

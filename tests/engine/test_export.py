@@ -54,7 +54,7 @@ CASES = {
   "floats": (FLOATS_FLAGS, False),
 }
 
-# Runs where nothing but TensorFlow is to be found.
+# Runs where only TensorFlow can be imported.
 SERVER = """
 import pickle
 import sys
@@ -185,7 +185,7 @@ def test_a_saved_model_answers_records_as_the_model_does(served, name):
   assert answer["class_indexes"].dtype == np.int32
   assert answer["class_indexes"].shape == (4, top_k)
   assert answer["predictions"].shape == (4, top_k)
-  # The best first, each class's own probability.
+  # The best first, each with the probability of its class.
   best = -np.sort(-expected, axis=1)[:, :top_k]
   np.testing.assert_allclose(answer["predictions"], best, atol=1e-6)
   np.testing.assert_allclose(
@@ -194,7 +194,7 @@ def test_a_saved_model_answers_records_as_the_model_does(served, name):
     atol=1e-6,
   )
   assert all(len(set(row)) == top_k for row in answer["class_indexes"].tolist())
-  # The videos are told apart.
+  # The predictions of the videos differ.
   assert abs(expected[1:] - expected[0]).max(axis=1).min() > 1e-3
 
 
@@ -273,14 +273,14 @@ def background_exporter(tmp_path):
   """A BackgroundExporter and the gate that its thread waits at."""
   exporter = export.BackgroundExporter(VIDEO_FLAGS, None, str(tmp_path))
   gate = threading.Event()
-  # Longer than any test needs it shut; a mistake then fails, not hangs.
+  # Longer than any test keeps it shut, so a mistake fails instead of hanging.
   exporter._thread.submit(gate.wait, PATIENCE_SECONDS)
   yield exporter, gate
   gate.set()
   exporter.close()
 
 
-def test_each_save_has_the_weights_of_its_time(tmp_path):
+def test_each_save_has_the_current_weights(tmp_path):
   exporter = export.Exporter(VIDEO_FLAGS, False)
   expected = []
   for number in range(2):
@@ -296,7 +296,7 @@ def test_each_save_has_the_weights_of_its_time(tmp_path):
     )
 
 
-def test_a_save_replaces_the_one_before(tmp_path):
+def test_a_save_replaces_the_previous_one(tmp_path):
   exporter = export.Exporter(VIDEO_FLAGS, False)
   for number in range(2):
     randomize(exporter.model, seed=number)
@@ -315,7 +315,7 @@ def test_the_background_export_has_the_weights_of_the_call(
   exporter, gate = background_exporter
   expected = predict(model, BATCH)
   exporter.export(model, 3)
-  # Training goes on before the thread has begun.
+  # Training continues before the thread has begun.
   randomize(model, seed=2)
   assert abs(predict(model, BATCH) - expected).max() > 1e-3
   gate.set()
@@ -323,7 +323,7 @@ def test_the_background_export_has_the_weights_of_the_call(
   np.testing.assert_allclose(
     saved_predictions(tmp_path / "export" / "step_3"), expected, atol=1e-6
   )
-  # Nothing of the exporter's own reaches the model.
+  # The exporter does not change the model.
   assert os.listdir(tmp_path / "export") == ["step_3"]
 
 
@@ -343,7 +343,7 @@ def test_only_the_newest_export_is_kept(model, tmp_path):
   )
 
 
-def test_an_export_is_left_out_while_one_is_written(
+def test_an_export_is_skipped_while_another_is_written(
   background_exporter, model, tmp_path
 ):
   exporter, gate = background_exporter
@@ -376,7 +376,7 @@ def test_the_final_export_is_waited_for(background_exporter, model, tmp_path):
   )
 
 
-def test_close_tells_that_an_export_failed(model, tmp_path):
+def test_close_raises_the_error_of_a_failed_export(model, tmp_path):
   (tmp_path / "export").write_text("in the way")
   exporter = export.BackgroundExporter(VIDEO_FLAGS, None, str(tmp_path))
   exporter.export(model, 1)

@@ -1,4 +1,4 @@
-"""Tests of engine.model_building: what is said about a model with a bug."""
+"""Tests of engine.model_building: errors about a model with a bug."""
 
 import concurrent.futures
 import re
@@ -24,7 +24,7 @@ pytest_plugins = ["own_models"]  # for own_file
 VIDEO_FLAGS = {**TINY_FLAGS, "model": "OwnModel"}
 FRAME_FLAGS = {**TINY_FRAME_FLAGS, "model": "OwnModel"}
 
-# What no advice may say where the flag is set and right.
+# Must not be in any advice if the flag is set correctly.
 LEVEL = re.compile(r"--(no)?frame_features")
 
 
@@ -35,7 +35,7 @@ def build(file, body, model_flags, dtype_policy=None) -> str:
 
 
 # --------------------------------------------------------------------------
-# Bugs that show when the model is built
+# Bugs that appear when the model is built
 
 SHAPES_DO_NOT_FIT = """
 def create_model(self, model_input, vocab_size, **unused_params):
@@ -48,7 +48,7 @@ def create_model(self, model_input, vocab_size, **unused_params):
 def test_shapes_that_do_not_fit(own_file, model_flags):
   text = build(own_file, SHAPES_DO_NOT_FIT, model_flags)
   assert_names(text, f"OwnModel at {own_file.place('ops.matmul')}: Inner dim")
-  # The whole message of Keras, which gives the shapes last.
+  # The whole message of Keras, which ends with the shapes.
   assert_names(text, "x2.shape=(5, 4)`. At ")
   if model_flags["frame_features"]:
     assert_names(text, "(batch, frames, features)")
@@ -252,7 +252,7 @@ def test_a_refused_flag_is_the_models_own_sentence():
   )
 
 
-def test_a_class_that_is_gone():
+def test_a_class_that_no_longer_exists():
   model_flags = {**TINY_FLAGS, "model": "GoneModel"}
   text = error_of(model_building.build_model, model_flags, False)
   assert_names(text, "Expected --model to name", "'GoneModel'", "LogisticModel")
@@ -305,11 +305,11 @@ def test_predictions_that_are_not_float32_under_bfloat16(own_file):
   """
   text = build(own_file, body, VIDEO_FLAGS, "mixed_bfloat16")
   assert_names(text, "float32 predictions", "received bfloat16", 'dtype="float')
-  model_building.build_model(VIDEO_FLAGS, False)  # as it is in float32
+  model_building.build_model(VIDEO_FLAGS, False)  # is allowed in float32
 
 
 # --------------------------------------------------------------------------
-# Bugs that show only when the model computes
+# Bugs that appear only when the model computes
 
 FRAMES_OF_A_FIXED_NUMBER = """
 batch_size = 5
@@ -343,14 +343,14 @@ def test_an_operation_that_fails(
   assert "looking for it" not in caplog.text
 
 
-def test_a_bug_in_training_alone(own_file, tiny_files, tmp_path):
+def test_a_bug_only_in_training(own_file, tiny_files, tmp_path):
   own_file.write(
     """
     def create_model(self, model_input, vocab_size, **unused_params):
       class OwnLayer(keras.layers.Layer):
         def call(self, values, training=False):
           if training:
-            raise RuntimeError("in training alone")
+            raise RuntimeError("only in training")
           return values
 
       last = keras.layers.Dense(vocab_size, activation="sigmoid")
@@ -359,7 +359,7 @@ def test_a_bug_in_training_alone(own_file, tiny_files, tmp_path):
   )
   text = error_of(train_tiny, tmp_path / "run", tiny_files, VIDEO_FLAGS)
   assert_names(text, f"OwnModel at {own_file.place('raise RuntimeError')}: ")
-  assert_names(text, "in training alone")
+  assert_names(text, "only in training")
 
 
 @pytest.mark.parametrize(
@@ -373,7 +373,7 @@ def test_a_bug_in_training_alone(own_file, tiny_files, tmp_path):
     ZeroDivisionError(),
   ],
 )
-def test_other_errors_stay_as_they_are(error):
+def test_other_errors_are_unchanged(error):
   with (
     pytest.raises(type(error)) as raised,
     model_building.naming_bug(TINY_FLAGS),
@@ -390,7 +390,7 @@ def create_model(self, model_input, vocab_size, **unused_params):
   logits = keras.layers.Dense(vocab_size, name="last")(model_input)
   return {"predictions": ops.sigmoid(logits)}
 """
-# With as many operations: checkpoints count them.
+# With the same number of operations: checkpoints count them.
 LOGITS = PROBABILITIES.replace("ops.sigmoid", "ops.negative")
 
 
@@ -469,7 +469,7 @@ def test_a_run_in_bfloat16_on_several_threads(tiny_frame_files, tmp_path):
   assert "bfloat16" in {layer.compute_dtype for layer in run.layers}
 
   def predict():
-    """On a thread that has no policy of its own."""
+    """On a thread without its own policy."""
     before = keras.config.dtype_policy().name
     exporter = export.Exporter(model_flags)
     train_dirs.load_weights(exporter.model, checkpoint)

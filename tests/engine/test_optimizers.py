@@ -54,7 +54,7 @@ def optimizer_error(name):
 
 @pytest.mark.parametrize(
   "name",
-  # The last one is a class, but no optimizer without another one.
+  # The last one is a class, but needs another optimizer.
   ["NoSuch", "Optimizer", "adam", "get", "", "LossScaleOptimizer"],
 )
 def test_unknown_optimizer(name):
@@ -65,7 +65,7 @@ def test_unknown_optimizer(name):
 
 
 def test_all_optimizers_of_the_error_message_can_be_made():
-  listed = optimizer_error("NoSuch").split("There are: ")[1].rstrip(".")
+  listed = optimizer_error("NoSuch").split("Available: ")[1].rstrip(".")
   for name in listed.split(", "):
     assert type(optimizers.make_optimizer(name)).__name__ == name
 
@@ -92,7 +92,7 @@ def test_weight_decay_by_hand(name):
   optimizer.apply(zeros, model.trainable_variables)
   for variable in model.trainable_variables:
     decayed = variable.name == "kernel"
-    # 2 - 0.5 * 0.1 * 2, for kernels alone.
+    # 2 - 0.5 * 0.1 * 2, only for kernels.
     np.testing.assert_allclose(
       variable.numpy(), 1.9 if decayed else 2.0, err_msg=variable.path
     )

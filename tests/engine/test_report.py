@@ -22,7 +22,7 @@ from engine.settings import Settings
 
 
 def test_a_histogram_of_numbers_that_hardly_differ(tmp_path):
-  # Moving variances do so after a first step.
+  # Such as moving variances after a first step.
   weights = keras.Variable(np.float32([1.0, np.nextafter(np.float32(1), 2)]))
   reporter = Reporter(str(tmp_path), Settings(1, 0.1), 10, "MyModel")
   reporter.histograms(types.SimpleNamespace(variables=[weights]), 3)
@@ -32,11 +32,11 @@ def test_a_histogram_of_numbers_that_hardly_differ(tmp_path):
 
 
 @pytest.mark.parametrize("wrong", [-0.01, 1.5])
-def test_predictions_that_are_no_probabilities_are_refused(tmp_path, wrong):
+def test_predictions_that_are_not_probabilities_are_refused(tmp_path, wrong):
   reporter = Reporter(str(tmp_path), Settings(1, 0.1), 10, "MyModel")
   predictions = tf.constant([[0.5, wrong], [0.2, 1.0]])
   labels = tf.constant([[True, False], [False, False]])
-  # The loss of such predictions is NaN: that must not be what is reported.
+  # The loss of such predictions is NaN, which must not be reported instead.
   reporter.report(
     1, 2, 3.0, ({"label_loss": tf.constant(np.nan)}, predictions, labels)
   )
@@ -102,7 +102,7 @@ def test_the_bar_fits_the_terminal(tmp_path, monkeypatch, columns):
       ),
     )
     reporter.wait()
-    # What goes before each line of the log.
+    # Runs before each line of the log.
     record = logging.get_absl_logger().makeRecord("", 20, "", 1, "", (), None)
     assert logging.get_absl_handler().filter(record)
     reporter.close()
@@ -115,7 +115,7 @@ def test_the_bar_fits_the_terminal(tmp_path, monkeypatch, columns):
       shown += part
   os.close(leader)
   shown = shown.decode()
-  # The log's line begins a line, and the bar ends only once.
+  # The log message begins a new line, and the bar ends only once.
   assert shown.endswith("\r\n")
   assert shown.count("\n") == 1
   first, second = shown.rstrip("\r\n").lstrip("\r").split("\r")

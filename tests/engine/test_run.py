@@ -75,7 +75,7 @@ def test_resumed_run_equals_the_uninterrupted_one(request, tmp_path, name):
 
 
 class StopAfter:
-  """A StopSignal that comes after some looks at it."""
+  """A StopSignal that arrives after it was checked some times."""
 
   def __init__(self, looks):
     self._looks = looks
@@ -105,7 +105,7 @@ def test_a_stopped_run_keeps_the_end_of_its_cosine(
   with monkeypatch.context() as patch:
     patch.setattr(loop, "StopSignal", lambda: StopAfter(2))
     assert 0 < train_tiny(parts, tiny_files, **settings) < 14
-  # Were the end planned again, it would be that of five epochs.
+  # If the end were planned again, it would be that of five epochs.
   settings["num_epochs"] = 5
   assert train_tiny(parts, tiny_files, **settings, max_steps=12) == 12
   assert_same_state(whole / "model.ckpt-12", parts / "model.ckpt-12")
@@ -137,12 +137,12 @@ def test_averages_by_hand(tiny_files, tmp_path):
     weights = model.trainable_variables[0].numpy()
     found = checkpoint_values(path)["average/0/.ATTRIBUTES/VARIABLE_VALUE"]
     if average is not None:
-      # The decay grows to 0.6 as the average gets to know more steps.
+      # The decay grows to 0.6 as the average covers more steps.
       decay = min(0.6, step / (9.0 + step))
       average = decay * average + (1 - decay) * weights
       np.testing.assert_allclose(found, average, atol=1e-6)
     average = found
-    # They are what is evaluated.
+    # The averages are evaluated.
     train_dirs.load_weights(model, path)
     np.testing.assert_array_equal(model.trainable_variables[0].numpy(), found)
     assert np.abs(found - weights).max() > 1e-5
@@ -199,7 +199,7 @@ def test_the_seed_decides_the_run(tiny_files, tmp_path):
   assert np.abs(weights[0] - weights[1]).max() > 0.01
 
 
-def test_finished_run_goes_on_with_more_epochs(tiny_files, tmp_path):
+def test_finished_run_continues_with_more_epochs(tiny_files, tmp_path):
   assert train_tiny(tmp_path / "parts", tiny_files, num_epochs=1) == 5
   assert train_tiny(tmp_path / "parts", tiny_files, num_epochs=3) == 14
 
@@ -228,7 +228,7 @@ def test_other_data_is_read_from_its_beginning(
   ("keep", "expected"), [(0, {2, 4, 6, 8, 9}), (1, {9}), (3, {6, 8, 9})]
 )
 def test_keep_checkpoints(tiny_files, tmp_path, keep, expected):
-  # Those of the first part of the run count as well.
+  # Those of the first part of the run count too.
   for max_steps in (5, 9):
     train_tiny(
       tmp_path,
@@ -244,7 +244,7 @@ def test_keep_checkpoints(tiny_files, tmp_path, keep, expected):
 
 @pytest.mark.parametrize("max_steps", [1, 2, 3])
 def test_no_checkpoint_of_a_diverged_model(tiny_files, tmp_path, max_steps):
-  # Weights get infinite in a step or two, the loss follows a step later.
+  # Weights become infinite within two steps, the loss one step later.
   message = ""
   try:
     train_tiny(

@@ -141,8 +141,8 @@ def test_a_step_of_gradient_descent_by_hand(tiny_files, tiny_vectors, tmp_path):
     layer = load_model(tmp_path).get_layer("fully_connected")
     return [value.astype(np.float64) for value in layer.get_weights()]
 
-  # A first step of length 0 only tells the initial weights; the next one is
-  # on all videos again.
+  # A first step with rate 0 only shows the initial weights; the next one is on
+  # all videos again.
   kernel, bias = train_until(1, 0.0)
   inputs = normalized(tiny_vectors)
   labels = np.zeros((NUM_TINY, 6))
@@ -160,7 +160,7 @@ def test_a_step_of_gradient_descent_by_hand(tiny_files, tiny_vectors, tmp_path):
   by_logits = by_predictions * predictions * (1 - predictions) / NUM_TINY
   kernel_gradient = inputs.T @ by_logits + penalty * 1e-8 * kernel
   bias_gradient = by_logits.sum(axis=0)
-  # Each variable is clipped for itself, and the regularization matters.
+  # Each variable is clipped separately, and the regularization matters.
   assert np.linalg.norm(kernel_gradient) > 1.5 * clip
   assert np.linalg.norm(inputs.T @ by_logits - kernel_gradient) > 0.3
 
@@ -245,7 +245,7 @@ def test_segments_are_trained_on_their_ratings_only(tmp_path):
 
 
 # --------------------------------------------------------------------------
-# The joint norm, several batches a step
+# The joint norm, several batches per step
 
 
 def test_all_gradients_are_scaled_alike_to_a_joint_norm():
@@ -318,7 +318,7 @@ def test_accumulated_batches_equal_one_large_batch(tiny_files, tmp_path, name):
     assert rates[0][step] == pytest.approx(rates[1][step])
 
 
-def test_accumulating_takes_nothing_over_a_stop(tiny_files, tmp_path):
+def test_accumulation_keeps_nothing_after_a_stop(tiny_files, tmp_path):
   settings = {"batch_size": 2, "accumulate_steps": 3, "num_epochs": 2}
   whole, parts = tmp_path / "whole", tmp_path / "parts"
   steps = train_tiny(whole, tiny_files, **settings)

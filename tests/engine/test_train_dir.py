@@ -44,7 +44,7 @@ def all_files(folder):
 # model_flags.json
 
 
-def test_model_flags_come_back_as_they_were(tmp_path):
+def test_model_flags_round_trip(tmp_path):
   model_flags = {**MODEL_FLAGS, "lstm_cells": None, "dbof_add_batch_norm": True}
   folder = tmp_path / "new"
   train_dirs.write_model_flags(str(folder), model_flags)
@@ -65,7 +65,7 @@ def test_missing_model_flags(tmp_path):
   "content",
   [b"", b"{", b"5", b"null", b"\xff\xfe{", b"\x00\x01\x02"],
 )
-def test_model_flags_that_are_no_json(tmp_path, content):
+def test_model_flags_that_are_not_json(tmp_path, content):
   (tmp_path / "model_flags.json").write_bytes(content)
   with pytest.raises(errors.UserError, match="Expected JSON in") as error:
     train_dirs.read_model_flags(str(tmp_path))
@@ -86,7 +86,7 @@ def test_model_flags_of_the_original_code(tmp_path):
   assert "TensorFlow 1" in str(error.value)
 
 
-def test_the_same_model_goes_on(tmp_path):
+def test_the_same_model_continues(tmp_path):
   folder = str(tmp_path)
   train_dirs.check_same_model(folder, MODEL_FLAGS)
   train_dirs.write_model_flags(folder, MODEL_FLAGS)
@@ -122,7 +122,7 @@ def test_a_new_hyperparameter_without_a_value_is_the_same_model(tmp_path):
   train_dirs.check_same_model(folder, {**MODEL_FLAGS, "lstm_cells": None})
 
 
-def test_a_run_from_before_a_loss_had_a_flag_goes_on_with_its_default(tmp_path):
+def test_a_run_older_than_its_loss_flag_continues_with_the_default(tmp_path):
   folder = str(tmp_path)
   old = {**MODEL_FLAGS, "label_loss": "HingeLoss"}
   train_dirs.write_model_flags(folder, old)
@@ -145,7 +145,7 @@ RUN_FILES = [
   "eval/metrics-10.json",
   "export/step_10/saved_model.pb",
   "export/step_10/variables/variables.index",
-  # What a run that was killed while it wrote leaves behind.
+  # Left behind by a run that was killed while writing.
   ".model_flags.json.tmp-0123abcd",
   "model.ckpt-11_temp/part-00000-of-00001.index",
   "checkpoint.tmp0123456789abcdef0123456789abcdef",
@@ -167,13 +167,13 @@ def write_files(folder, names):
     (folder / name).write_text(name)
 
 
-def test_remove_run_leaves_only_what_is_not_its_own(tmp_path):
+def test_remove_run_keeps_only_files_that_are_not_its_own(tmp_path):
   write_files(tmp_path, RUN_FILES + OTHER_FILES)
   train_dirs.remove_run(str(tmp_path))
   assert all_files(tmp_path) == {name: name.encode() for name in OTHER_FILES}
 
 
-def test_remove_run_keeps_notes_beside_scores_and_exports(tmp_path):
+def test_remove_run_keeps_notes_next_to_scores_and_exports(tmp_path):
   write_files(
     tmp_path,
     [
@@ -207,7 +207,7 @@ def test_remove_run_empties_a_folder_of_its_own_files(tmp_path):
 @pytest.mark.parametrize(
   "name", ["notes.txt", "export/mine", "eval/mine", "my_checkpoint", ".hidden"]
 )
-def test_a_folder_that_is_no_train_dir_is_never_emptied(tmp_path, name):
+def test_a_folder_that_is_not_a_train_dir_is_never_emptied(tmp_path, name):
   write_files(tmp_path, [name])
   for function in (train_dirs.check_removable, train_dirs.remove_run):
     with pytest.raises(errors.UserError, match="--start_new_model") as error:
@@ -217,7 +217,7 @@ def test_a_folder_that_is_no_train_dir_is_never_emptied(tmp_path, name):
   assert all_files(tmp_path) == {name: name.encode()}
 
 
-def test_a_file_is_no_train_dir(tmp_path):
+def test_a_file_is_not_a_train_dir(tmp_path):
   path = tmp_path / "file"
   path.write_text("mine")
   for function in (train_dirs.check_removable, train_dirs.remove_run):
@@ -255,7 +255,7 @@ def test_a_missing_or_empty_folder_is_left_as_it_is(tmp_path):
 
 
 def set_weights(model, value):
-  """Sets every weight of a model to numbers that tell them apart."""
+  """Sets every weight of a model to a different number."""
   for variable in model.trainable_variables:
     numbers = np.arange(np.prod(variable.shape)).reshape(variable.shape)
     variable.assign(value + numbers / 10)
@@ -269,7 +269,7 @@ def assert_same_weights(model, other):
 
 
 def checkpoint_steps(folder):
-  """The steps of the checkpoints whose files lie in a folder, all whole."""
+  """The steps of the checkpoints in a folder, which must be complete."""
   names = sorted(os.listdir(folder))
   steps = [
     int(name.split("-")[1].removesuffix(".index"))
@@ -299,7 +299,7 @@ def make_run(step):
 
 
 def train_a_step(run, gradient):
-  """One step of Adam with a gradient of which every number is the same."""
+  """One step of Adam with a gradient whose numbers are all the same."""
   variables = run["model"].trainable_variables
   run["optimizer"].apply(
     [tf.fill(variable.shape, gradient) for variable in variables], variables
@@ -307,7 +307,7 @@ def train_a_step(run, gradient):
   run["global_step"].assign_add(1)
 
 
-def test_a_restored_run_goes_on_as_if_it_had_not_stopped(tmp_path):
+def test_a_restored_run_continues_as_if_it_had_not_stopped(tmp_path):
   folder = str(tmp_path / "new")
   run = make_run(0)
   checkpoints = train_dirs.Checkpoints(folder, 5, **run)
@@ -333,7 +333,7 @@ def test_a_restored_run_goes_on_as_if_it_had_not_stopped(tmp_path):
   ):
     np.testing.assert_array_equal(variable.value, other.value)
 
-  # Without the optimizer's state the third step is another one.
+  # Without the optimizer's state the third step is different.
   forgetful = make_run(0)
   train_dirs.load_weights(forgetful["model"], path)
   train_a_step(forgetful, 0.5)
@@ -353,7 +353,7 @@ def test_the_newest_checkpoints_are_kept(tmp_path, keep, expected):
   assert checkpoint_steps(tmp_path) == expected
 
 
-def test_a_resumed_run_deletes_the_checkpoints_of_the_one_before(tmp_path):
+def test_a_resumed_run_deletes_the_checkpoints_of_the_previous_one(tmp_path):
   folder = str(tmp_path)
   checkpoints = train_dirs.Checkpoints(folder, 2, **make_run(0))
   for step in (1, 2):
@@ -417,25 +417,29 @@ def test_load_weights_takes_the_model_of_a_whole_run(saved_run):
 )
 def test_load_weights_refuses_another_model(saved_run, changes):
   _, _, path = saved_run
-  with pytest.raises(errors.UserError, match="received others") as error:
+  with pytest.raises(
+    errors.UserError, match="received different weights"
+  ) as error:
     train_dirs.load_weights(small_model(**changes), path)
   assert path in str(error.value)
   assert "\n" not in str(error.value)
 
 
-def test_load_weights_refuses_a_model_with_weights_of_its_own(tmp_path):
-  # All that the checkpoint holds has its place in the model.
+def test_load_weights_refuses_a_model_with_additional_weights(tmp_path):
+  # Everything in the checkpoint has its place in the model.
   changes = {"model": "LstmModel", "frame_features": True, "lstm_cells": 2}
   smaller = small_model(**changes, lstm_layers=1)
   path = train_dirs.Checkpoints(str(tmp_path), 5, model=smaller).save(1)
-  with pytest.raises(errors.UserError, match="received others"):
+  with pytest.raises(errors.UserError, match="received different weights"):
     train_dirs.load_weights(small_model(**changes, lstm_layers=2), path)
 
 
 def test_restore_refuses_another_model(saved_run):
   folder, _, path = saved_run
   run = {**make_run(0), "model": small_model(num_classes=4)}
-  with pytest.raises(errors.UserError, match="received others") as error:
+  with pytest.raises(
+    errors.UserError, match="received different weights"
+  ) as error:
     train_dirs.Checkpoints(str(folder), 5, **run).restore()
   assert path in str(error.value)
 
@@ -454,7 +458,7 @@ def garble(content):
 
 @pytest.mark.parametrize("ending", ["index", "data-00000-of-00001"])
 @pytest.mark.parametrize("damage", [cut, empty, garble])
-def test_a_damaged_checkpoint_is_told_to_the_user(saved_run, ending, damage):
+def test_a_damaged_checkpoint_is_a_user_error(saved_run, ending, damage):
   folder, _, path = saved_run
   file = folder / f"model.ckpt-5.{ending}"
   file.write_bytes(damage(file.read_bytes()))
@@ -467,10 +471,8 @@ def test_a_damaged_checkpoint_is_told_to_the_user(saved_run, ending, damage):
 
 
 @pytest.mark.parametrize("endings", [["index"], ["data*"], ["index", "data*"]])
-def test_a_deleted_checkpoint_is_another_error_than_a_damaged_one(
-  saved_run, endings
-):
-  # An evaluation beside a training run then takes the next checkpoint.
+def test_a_deleted_checkpoint_raises_a_different_error(saved_run, endings):
+  # An evaluation during a training run then takes the next checkpoint.
   folder, _, path = saved_run
   for ending in endings:
     for file in folder.glob(f"model.ckpt-5.{ending}"):
@@ -503,7 +505,7 @@ def test_a_model_in_an_archive_comes_back(saved_run, tmp_path):
   loaded = models.build_model(model_flags)
   train_dirs.load_weights(loaded, checkpoint)
   assert_same_weights(loaded, model)
-  # Once more, over the files of the first time.
+  # Again, over the files of the first time.
   assert train_dirs.extract_model_tgz(str(tgz), str(extracted)) == checkpoint
 
 

@@ -1,4 +1,4 @@
-"""Tests of engine.unlikely_flags: warnings, and where there is none."""
+"""Tests of engine.unlikely_flags: when there is a warning, and when not."""
 
 import in_process
 import pytest
@@ -29,7 +29,7 @@ def shown(monkeypatch):
       100,
       {},
       1,
-      "only about 100. Type a smaller --batch_size, such as --",
+      "only about 100. Set a smaller --batch_size, such as --",
     ),
     (100, {}, 1, "--batch_size=10."),
     (400, {}, 1, "takes 2 steps: "),
@@ -39,10 +39,10 @@ def shown(monkeypatch):
     (600, {"accumulate_steps": 2, "num_epochs": 3}, 1, "has 2048 videos"),
     (100, {"max_steps": 5}, 1, "takes 1 step: "),
     (100, {"num_epochs": None, "max_steps": 2}, 1, None),
-    # What somebody asked for.
+    # Set by the user.
     (100, {"max_steps": 1}, 1, None),
     (10**6, {"max_steps": 1}, 1, None),
-    # Real data, and a small one with a batch that fits.
+    # Real data, and small data with a batch that fits.
     (5 * 10**6, {}, 8, None),
     (100, {"batch_size": 32}, 1, None),
     (1024, {"num_epochs": 1}, 1, None),
@@ -50,7 +50,7 @@ def shown(monkeypatch):
     (100, {"num_epochs": None}, 1, None),  # no end
   ],
 )
-def test_a_run_of_a_step_or_two(
+def test_a_run_of_one_or_two_steps(
   shown, num_videos, settings, replicas, expected
 ):
   given = {"batch_size": 1024, "base_learning_rate": 0.01, **settings}
@@ -76,7 +76,7 @@ def test_far_more_classes_than_labels(shown, largest, num_classes, warns):
   unlikely_flags.warn_of_few_classes(survey, num_classes)
   expected = (
     f"All labels of the first 64 videos are below {(largest or 0) + 1}, but the"
-    f" model has {num_classes} classes. If your data has fewer, type"
+    f" model has {num_classes} classes. If your data has fewer, set"
     f" --num_classes={(largest or 0) + 1}."
   )
   assert shown == ([expected] if warns else [])
@@ -129,7 +129,7 @@ def test_the_sample_data(data_dir, tmp_path, monkeypatch):
 
 
 # --------------------------------------------------------------------------
-# What is known of the data
+# The survey of the data
 
 
 def test_segments_are_counted_where_they_are_the_examples(tmp_path):

@@ -98,7 +98,7 @@ def test_the_order_of_frames_matters_to_a_transformer(transformer):
   swapped = frames.copy()
   swapped[:, [0, 2]] = swapped[:, [2, 0]]
   changes = abs(predict(model, swapped, NUM_FRAMES) - expected).max(axis=1)
-  # The third video has one frame, and now another.
+  # The third video has one frame, and now a different one.
   assert changes.min() > 1e-3
 
 

@@ -22,7 +22,7 @@ from small_models import (
 
 
 def vlad(frames, assignment, centers):
-  """V_k = sum_t a_tk (x_t - c_k), each divided by its length, side by side."""
+  """V_k = sum_t a_tk (x_t - c_k), each divided by its length; concatenated."""
   vectors = []
   for cluster, center in enumerate(centers):
     vector = np.zeros(frames.shape[1])
@@ -117,7 +117,7 @@ def test_net_fv_model_against_plain_loops():
       vectors.append(unit(unit(first).flatten()))
       vectors.append(unit(second.flatten()))
     expected.append(gated_mixture(np.concatenate(vectors), weights))
-  # Where w is near 0 its square in the divisor makes large numbers.
+  # If w is near 0, its square in the divisor gives large numbers.
   np.testing.assert_allclose(
     predict(model, frames, list(SAMPLES)), expected, atol=1e-4
   )
@@ -180,7 +180,7 @@ def next_vlad_predictions(valid, weights, num_clusters, training):
     vectors = []
     for frames, score in zip(expanded, scores, strict=True):
       attention = classified(frames, weights, f"{name}_attention")
-      # (frames, groups, ...) -> frames and groups alike.
+      # (frames, groups, ...) -> frames and groups in one dimension.
       assignment = softmax(score.reshape(-1, groups, clusters))
       assignment = assignment * attention[:, :, None]
       vectors.append(
@@ -214,8 +214,8 @@ SMALL_NEXT_VLAD = {
 }
 
 
-# Of two clusters the second feature has one: a single score to normalize, and
-# a softmax that is 1, of which Keras warns.
+# With two clusters the second feature has one: a single score to normalize, and
+# a softmax that is 1, which Keras warns about.
 @pytest.mark.filterwarnings("ignore:You are using a softmax")
 @pytest.mark.parametrize("clusters", [4, 2])
 @pytest.mark.parametrize("training", [True, False])

@@ -17,7 +17,7 @@ def gru_states(frames, weights, prefix):
   """The states of a GRU after each of (frames, features), (frames, units).
 
   Keras keeps the gates in the order update, reset, candidate, and applies the
-  reset gate behind the product with the state, as cuDNN does.
+  reset gate after the product with the state, as cuDNN does.
   """
   state = np.zeros(len(weights[f"{prefix}/recurrent_kernel"]))
   bias, recurrent_bias = weights[f"{prefix}/bias"]

@@ -95,7 +95,7 @@ def test_dense_layers_are_relus_on_top_of_each_other():
     assert layer.kernel.shape == (hidden.shape[1], size)
     randomize(layer)
     hidden = np.maximum(hidden @ layer.kernel.numpy() + layer.bias.numpy(), 0.0)
-  # Else the ReLU would not show.
+  # Otherwise the ReLU would have no effect.
   assert (hidden == 0.0).any()
   assert (hidden > 0.0).any()
   np.testing.assert_allclose(model(inputs), hidden, atol=1e-5)
@@ -107,7 +107,7 @@ def test_no_dense_layers():
 
 
 @pytest.mark.parametrize("sizes", ["4,", ",4", "0", "-3", "1.5", "a", " "])
-def test_dense_layers_refuse_what_are_no_sizes(sizes):
+def test_dense_layers_refuse_bad_sizes(sizes):
   with pytest.raises(ValueError, match="512,1024"):
     classifiers.dense_layers(keras.Input((3,)), sizes, "net")
 
@@ -143,8 +143,8 @@ def test_frame_classifier_trains_on_one_random_valid_frame():
         distances = abs(likely[video] - predictions[video]).max(axis=1)
         assert distances.min() < 1e-5
         seen[video].add(int(distances.argmin()))
-  # A frame of nine is missed in 80 draws in one of 12,000 runs, and seeds are
-  # random: all of the four frames, and more than half of the nine.
+  # 80 draws miss a given frame of nine in one of 12,000 runs, and seeds are
+  # random: expect all of the four frames, and more than half of the nine.
   assert seen[0] <= set(range(9))
   assert len(seen[0]) > 4
   assert seen[1] == {0, 1, 2, 3}

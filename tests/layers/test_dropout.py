@@ -9,7 +9,7 @@ from layers import dropout
 
 @pytest.mark.parametrize("compiled", [True, False])
 def test_dropout(compiled):
-  """A part is zero, the others grow; another part in the next step."""
+  """A part is zero, the rest is scaled up; another part in the next step."""
   layer = dropout.Dropout(0.3)
   run = tf.function(
     lambda values: layer(values, training=True), jit_compile=compiled
@@ -19,7 +19,7 @@ def test_dropout(compiled):
   for found in (first, second):
     kept = found > 0
     assert kept.mean() == pytest.approx(0.7, abs=0.01)
-    # No row or column of it is left out more than the others.
+    # No row or column is dropped more often than the others.
     assert abs(kept.mean(axis=0) - 0.7).max() < 0.15
     assert abs(kept.mean(axis=1) - 0.7).max() < 0.15
     np.testing.assert_allclose(

@@ -86,7 +86,7 @@ def test_zero_padding():
 
 
 def test_zero_padding_ends_the_mask():
-  # Else a layer behind it would leave out the zeros that it shall look at.
+  # Otherwise a later layer would skip the zeros that it must use.
   frames = keras.Input((None, 1))
   valid = keras.Input((None,), dtype="bool")
   states = keras.layers.Masking()(frames)
@@ -108,7 +108,7 @@ def test_zero_padding_ends_the_mask():
   ],
 )
 def test_pooling_ends_the_mask(pool):
-  # It has a value for each frame; what follows has no frames.
+  # The mask has a value for each frame; the output has no frames.
   frames = keras.Input((None, SIZE))
   mask = keras.Input((None,), dtype="bool")
   normalized = normalization.batch_normalization()(frames, mask=mask)

@@ -96,7 +96,7 @@ def test_context_gating_against_a_plain_loop(training):
 
 
 def outputs_and_gradients(layers, inputs, training):
-  """Of layers one after the other, compiled: outputs, gradients, statistics."""
+  """Outputs, gradients and statistics of compiled layers in a row."""
   rng = np.random.default_rng(5)
   frames = tf.constant(inputs, tf.float32)
   variables = [value for layer in layers for value in layer.variables]
@@ -127,7 +127,7 @@ class MaxOverFrames(keras.layers.Layer):
 
 @pytest.mark.parametrize("training", [True, False])
 def test_max_of_normalized_is_the_max_after_normalizing(training):
-  """Also where gamma turns the order round, and with equal frames."""
+  """Also if gamma reverses the order, and with equal frames."""
   rng = np.random.default_rng(4)
   frames = rng.normal(3.0, 2.0, (5, 7, 6))
   frames[2, 3] = frames[2, 4]
@@ -159,7 +159,7 @@ def test_max_of_normalized_in_half_precision():
 
 
 def test_scaled_dense_is_a_scaling_before_a_dense_layer():
-  """Outputs and gradients, and it is as large as both."""
+  """Outputs and gradients are equal, and the number of weights."""
   rng = np.random.default_rng(6)
   kernel = rng.normal(size=(6, 3))
   gamma, beta = rng.normal(size=6), rng.normal(size=6)

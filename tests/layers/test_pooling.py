@@ -144,13 +144,13 @@ def test_attention_pooling_against_a_plain_loop():
 
 
 def test_attention_pooling_of_large_scores():
-  # All the weight on the second frame; exp(300) is no float32.
+  # All the weight is on the second frame; exp(300) overflows float32.
   frames = np.array([[[1.0], [2.0], [3.0]]])
   scores = np.array([[[200.0], [300.0], [999.0]]])
   mask = np.array([[True, True, False]])
   layer = pooling.AttentionPooling()
   np.testing.assert_allclose(layer(frames, scores, mask), [[[2.0]]])
-  # However low, only the valid frames' scores count.
+  # Only the scores of valid frames count, however low they are.
   pooled = layer(frames, scores * [[[-1e4], [-1e4], [0]]], mask)
   np.testing.assert_allclose(pooled, [[[1.0]]])
 
@@ -160,7 +160,7 @@ def test_attention_cluster_against_a_plain_loop():
   layer = pooling.AttentionCluster(dtype="float64")
   layer.build(pooled.shape)
   randomize(layer)
-  # One number each for a unit, not for a feature.
+  # One number per unit, not per feature.
   assert layer.alpha.shape == layer.beta.shape == (CLUSTERS, 1)
   alpha, beta = layer.alpha.numpy()[:, 0], layer.beta.numpy()[:, 0]
   expected = [

@@ -134,7 +134,7 @@ def test_return_state():
 
 
 def test_bidirectional():
-  """Keras's wrapper turns the backward outputs round itself."""
+  """Keras's wrapper itself reverses the backward outputs."""
   rng = np.random.default_rng(3)
   frames = tf.constant(rng.normal(size=(3, 9, 5)), tf.float32)
   layers = [
@@ -169,7 +169,7 @@ def test_half_precision(name):
 
 
 def test_works_frame_by_frame_only_on_valid_frames(monkeypatch):
-  """The number of products' rows is the number of frames, not of padding."""
+  """The products have a row for each valid frame, none for padding."""
   (layer, _), frames = _pair("LSTM", return_sequences=True)
   rows = []
   forward = recurrent._LstmStep.forward
@@ -228,7 +228,7 @@ def test_keras_loops_end_with_the_block(monkeypatch):
   )
   mask = _mask([37, 2, 9, 38, 3, 38])
   with recurrent.keras_loops():
-    with recurrent.keras_loops(False):  # does not end the one around it
+    with recurrent.keras_loops(False):  # does not end the outer one
       layer(frames, mask=mask)
     layer(frames, mask=mask)
   assert not calls
@@ -250,21 +250,21 @@ def test_keras_loops_end_with_the_block(monkeypatch):
   ids=lambda settings: next(iter(settings)),
 )
 def test_other_settings_are_left_to_keras(settings):
-  """They give what keras.layers.LSTM gives."""
+  """They give the same as keras.layers.LSTM."""
   (layer, expected), frames = _pair("LSTM", **settings)
   mask = _mask([37, 2, 9, 38, 3, 38])
   found, wanted = (one(frames, mask=mask) for one in (layer, expected))
   _assert_equal(found, wanted, rtol=1e-5, atol=1e-6)
 
 
-def test_without_mask_it_is_kerass():
+def test_without_a_mask_it_equals_keras():
   """All frames are valid then."""
   (layer, expected), frames = _pair("GRU")
   np.testing.assert_allclose(layer(frames), expected(frames), atol=1e-6)
 
 
-def test_a_gpu_gets_kerass_layer(monkeypatch):
-  """That is the one that knows of cuDNN."""
+def test_a_gpu_gets_the_keras_layer(monkeypatch):
+  """Only that one uses cuDNN."""
   (layer, _), frames = _pair("LSTM")
   marked = tf.fill([6, _UNITS], 7.0)
   monkeypatch.setattr(

@@ -101,7 +101,7 @@ def test_training_on_evenly_spaced_frames():
     np.testing.assert_array_equal(sample[1, :, 0], [100, 101, 101, 102])
 
 
-def test_training_samples_a_run_of_following_frames():
+def test_training_samples_a_run_of_consecutive_frames():
   layer = sampling.SampleFrames(3, random_frames=False)
   # 200 videos with 7 valid frames, then 200 with 3 and 200 with 2.
   num_frames = np.repeat([7, 3, 2], 200)

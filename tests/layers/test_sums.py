@@ -9,7 +9,7 @@ from layers import sums
 
 def test_l2_normalize():
   vectors = np.array(
-    # Lengths 5, 3, 0, and below 1e-6, from where on the divisor stays 1e-6.
+    # Lengths 5, 3, 0, and one below 1e-6, where the divisor stays 1e-6.
     [[3.0, -4.0, 0.0], [1.0, 2.0, 2.0], [0.0, 0.0, 0.0], [3e-7, 0.0, 0.0]],
     np.float32,
   )

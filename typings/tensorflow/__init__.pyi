@@ -1,5 +1,5 @@
-# TensorFlow ships no types, and the stubs that basedpyright brings refuse
-# arguments that TensorFlow takes: everything of it is Any, as all of Keras is.
+# TensorFlow ships no types, and basedpyright's own stubs refuse arguments that
+# TensorFlow accepts. So everything in it is Any, as in Keras.
 from typing import Any
 
 def __getattr__(name: str) -> Any: ...
