@@ -199,11 +199,12 @@ def test_two_replicas_equal_one(tmp_path, data, names):
       f"--train_dir={tmp_path}/{name}/{folder}",
     )
 
-  for log in run_on_cpus(tmp_path, 1, *(command(x, "one", 6) for x in names)):
-    assert "Computing on one CPU." in log
   for name in names:
-    # One training per process: TensorFlow gives the sums of a second one the
-    # numbers of the first one's, whose shapes it still expects.
+    # One training a process: Keras numbers the layers of a second one on, and
+    # TensorFlow numbers its sums as those of the first, whose shapes it still
+    # expects.
+    (log,) = run_on_cpus(tmp_path, 1, command(name, "one", 6))
+    assert "Computing on one CPU." in log
     (log,) = run_on_cpus(tmp_path, 2, command(name, "two", 3))
     assert "Computing on 2 CPUs of this machine." in log
     assert "batch size 6" in log
