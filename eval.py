@@ -18,11 +18,12 @@ import eval_util
 import losses
 import program_flags
 import train
-from engine import distribution
+from engine import distribution, skipped
 from engine import files as files_in_place
 from engine import train_dir as train_dirs
+from engine.data import Data
+from engine.data_files import find_files
 from engine.forward import ForwardPass
-from records import shards
 
 FLAGS = flags.FLAGS
 
@@ -43,7 +44,8 @@ def define_flags(flag_values: flags.FlagValues = FLAGS) -> None:
     "segment_labels", False, "Score the rated 5 s segments of the videos."
   )
   data.integer("batch_size", 1024, "Videos per step.", lower_bound=1)
-  data.integer("num_readers", 8, "Files read at the same time.", lower_bound=1)
+  program_flags.define_num_readers(flag_values)
+  program_flags.define_skipping_flags(flag_values)
   program_flags.Subject(program_flags.MODEL, flag_values).string(
     "train_dir", "/tmp/yt8m_model/", "Folder with the trained model."
   )
@@ -186,6 +188,18 @@ def wait_for_checkpoint(train_dir: str, run_once: bool) -> None:
       time.sleep(_POLL_SECONDS)
 
 
+def _loss_of(model_flags: dict) -> losses.BaseLoss:
+  """The loss of a model.
+
+  Raises:
+    errors.UserError: its class is gone.
+  """
+  try:
+    return losses.make_loss(model_flags)
+  except ValueError as error:
+    raise errors.UserError(str(error)) from error
+
+
 def evaluate(
   train_dir: str,
   files: list[str],
@@ -194,6 +208,7 @@ def evaluate(
   segment_labels: bool = False,
   batch_size: int = 1024,
   num_readers: int = 8,
+  policy: skipped.Policy = skipped.STOP,
   top_k: int = 20,
   placement: distribution.Placement | None = None,
 ) -> dict:
@@ -205,7 +220,8 @@ def evaluate(
     run_once: score one checkpoint and end; else continue until interrupted.
     segment_labels: score rated segments.
     batch_size: videos per step.
-    num_readers: files read at the same time.
+    num_readers: threads that read.
+    policy: what to do about records that cannot be used.
     top_k: best predictions of each video that GAP ranks.
     placement: where; None for one device.
 
@@ -217,20 +233,22 @@ def evaluate(
   """
   wait_for_checkpoint(train_dir, run_once)
   model_flags = train_dirs.require_model_flags(train_dir)
-  try:
-    loss = losses.make_loss(model_flags)
-  except ValueError as error:  # its class is gone
-    raise errors.UserError(str(error)) from error
+  eval_dir = os.path.join(train_dir, train_dirs.EVAL_DIR)
   forward = ForwardPass(
     model_flags,
-    files,
+    Data(
+      model_flags,
+      files,
+      with_labels=True,
+      segment_labels=segment_labels,
+      for_trained=True,
+      policy=policy.listing_in(eval_dir),
+    ),
     placement or distribution.Placement(),
     batch_size=batch_size,
     num_readers=num_readers,
-    segment_labels=segment_labels,
-    loss=loss,
+    loss=_loss_of(model_flags),
   )
-  eval_dir = os.path.join(train_dir, train_dirs.EVAL_DIR)
   writer = tf.summary.create_file_writer(eval_dir)
   scored = None
   while True:
@@ -276,11 +294,12 @@ def main() -> None:
   logging.info("Scoring the model in %s on %s", FLAGS.train_dir, pattern)
   evaluate(
     FLAGS.train_dir,
-    shards.find_files(pattern, "eval_data_pattern"),
+    find_files(pattern, "eval_data_pattern"),
     run_once=FLAGS.run_once,
     segment_labels=FLAGS.segment_labels,
     batch_size=FLAGS.batch_size,
     num_readers=FLAGS.num_readers,
+    policy=skipped.Policy(FLAGS.skip_corrupt, FLAGS.max_corrupt_fraction),
     top_k=FLAGS.top_k,
     placement=distribution.choose("", FLAGS.num_gpu),
   )

@@ -8,6 +8,7 @@ or what --input_model_tgz holds.
 
 import contextlib
 import csv
+import dataclasses
 import os
 
 import startup  # isort: skip
@@ -20,11 +21,12 @@ import eval as eval_program
 import eval_util
 import program_flags
 import train
-from engine import distribution
+from engine import distribution, skipped
 from engine import files as files_in_place
 from engine import train_dir as train_dirs
+from engine.data import Data
+from engine.data_files import find_files
 from engine.forward import ForwardPass
-from records import shards
 
 FLAGS = flags.FLAGS
 
@@ -77,10 +79,11 @@ def _define_data_flags(flag_values) -> None:
   data.integer(
     "num_readers",
     1,
-    "Accepted as in the original; files are read one after the other, so that"
-    " predictions come in the order of the input.",
+    "Accepted as in the original, without effect: predictions come in the order"
+    " of the input.",
     lower_bound=1,
   )
+  program_flags.define_skipping_flags(flag_values)
 
 
 def _define_output_flags(flag_values) -> None:
@@ -442,16 +445,31 @@ def find_model() -> tuple[dict, str]:
 
 
 def _open_pass(
-  model_flags, checkpoint, files, batch_size, placement, segment_labels=False
+  model_flags,
+  checkpoint,
+  files,
+  output_file,
+  batch_size,
+  placement,
+  policy,
+  segment_labels=False,
 ) -> ForwardPass:
   """The pass over files, in their order, with a checkpoint's weights."""
-  forward = ForwardPass(
+  root, _ = os.path.splitext(output_file)
+  data = Data(
     model_flags,
     files,
+    with_labels=False,
+    segment_labels=segment_labels,
+    for_trained=True,
+    policy=dataclasses.replace(policy, path=f"{root}_skipped_records.csv"),
+  )
+  forward = ForwardPass(
+    model_flags,
+    data,
     placement or distribution.Placement(),
     batch_size=batch_size,
-    num_readers=1,
-    segment_labels=segment_labels,
+    num_readers=None,
   )
   forward.load_weights(checkpoint)
   return forward
@@ -467,6 +485,7 @@ def predict(
   class_names: list[str] | None = None,
   batch_size: int = 512,
   placement: distribution.Placement | None = None,
+  policy: skipped.Policy = skipped.STOP,
 ) -> None:
   """Writes the best classes of each video; see write_video_predictions.
 
@@ -479,11 +498,14 @@ def predict(
     class_names: for the second, readable file; None for no such file.
     batch_size: videos per step.
     placement: where; None for one device.
+    policy: what to do about records that cannot be used.
 
   Raises:
     errors.UserError: for everything that the user can fix.
   """
-  forward = _open_pass(model_flags, checkpoint, files, batch_size, placement)
+  forward = _open_pass(
+    model_flags, checkpoint, files, output_file, batch_size, placement, policy
+  )
   write_video_predictions(
     forward, model_flags["num_classes"], output_file, top_k, class_names
   )
@@ -502,6 +524,7 @@ def predict_segments(
   limit: int = 100000,
   batch_size: int = 512,
   placement: distribution.Placement | None = None,
+  policy: skipped.Policy = skipped.STOP,
 ) -> None:
   """Writes the best segments of each class; see write_segment_predictions.
 
@@ -514,12 +537,20 @@ def predict_segments(
     limit: most segments per class.
     batch_size: segments per step.
     placement: where; None for one device.
+    policy: what to do about records that cannot be used.
 
   Raises:
     errors.UserError: for everything that the user can fix.
   """
   forward = _open_pass(
-    model_flags, checkpoint, files, batch_size, placement, segment_labels=True
+    model_flags,
+    checkpoint,
+    files,
+    output_file,
+    batch_size,
+    placement,
+    policy,
+    segment_labels=True,
   )
   write_segment_predictions(forward, output_file, classes, limit)
   logging.info("Predictions: %s", output_file)
@@ -549,7 +580,7 @@ def main() -> None:
     "input_data_pattern", "test", model_flags["frame_features"], checkpoint
   )
   logging.info("Predicting %s with %s", pattern, checkpoint)
-  files = shards.find_files(pattern, "input_data_pattern")
+  files = find_files(pattern, "input_data_pattern")
   placement = distribution.choose("", FLAGS.num_gpu)
   if FLAGS.output_model_tgz:
     with startup.naming_flag("output_model_tgz"):
@@ -557,6 +588,7 @@ def main() -> None:
         os.path.dirname(checkpoint), checkpoint, FLAGS.output_model_tgz
       )
     logging.info("Model: %s", FLAGS.output_model_tgz)
+  policy = skipped.Policy(FLAGS.skip_corrupt, FLAGS.max_corrupt_fraction)
   given = (model_flags, checkpoint, files, FLAGS.output_file)
   if classes is not None:
     predict_segments(
@@ -565,6 +597,7 @@ def main() -> None:
       limit=FLAGS.segment_max_pred,
       batch_size=FLAGS.batch_size,
       placement=placement,
+      policy=policy,
     )
   else:
     predict(
@@ -573,6 +606,7 @@ def main() -> None:
       class_names=class_names,
       batch_size=FLAGS.batch_size,
       placement=placement,
+      policy=policy,
     )
 
 

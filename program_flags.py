@@ -14,7 +14,7 @@ import models
 import readers
 from data_tools import sample_data
 from engine import train_dir as train_dirs
-from records import shards
+from engine.data_files import find_files
 
 FLAGS = flags.FLAGS
 
@@ -67,16 +67,12 @@ class Subject:
     flags.DEFINE_list(name, default, text, **self._given, **more)
 
 
-def define_graph_flags(
-  flag_values: flags.FlagValues = FLAGS, trained: bool = False
-) -> None:
-  """Defines the flags that say what the records hold and name the model.
+def define_record_flags(data: Subject) -> None:
+  """Defines the flags that say what the records hold.
 
   Args:
-    flag_values: where to define them.
-    trained: whether the program takes a trained model, which knows them.
+    data: the subject to define them in.
   """
-  data = Subject(FROM_MODEL if trained else DATA, flag_values)
   data.bool(
     "frame_features",
     False,
@@ -95,6 +91,19 @@ def define_graph_flags(
     " --frame_features 1024,128.",
   )
   data.integer("num_classes", 3862, "Classes of the data.", lower_bound=1)
+
+
+def define_graph_flags(
+  flag_values: flags.FlagValues = FLAGS, trained: bool = False
+) -> None:
+  """Defines the flags that say what the records hold and name the model.
+
+  Args:
+    flag_values: where to define them.
+    trained: whether the program takes a trained model, which knows them.
+  """
+  data = Subject(FROM_MODEL if trained else DATA, flag_values)
+  define_record_flags(data)
   data.integer(
     "max_frames",
     300,
@@ -104,6 +113,36 @@ def define_graph_flags(
   model = Subject(FROM_MODEL if trained else MODEL, flag_values)
   model.string("model", "LogisticModel", "Class in the model files.")
   model.string("label_loss", "CrossEntropyLoss", "Class in losses.py.")
+
+
+def define_num_readers(flag_values: flags.FlagValues = FLAGS) -> None:
+  """Defines the flag that bounds how much is read at the same time."""
+  Subject(DATA, flag_values).integer(
+    "num_readers",
+    8,
+    "The most threads that read; for remote files, the most files read at the"
+    " same time.",
+    lower_bound=1,
+  )
+
+
+def define_skipping_flags(flag_values: flags.FlagValues = FLAGS) -> None:
+  """Defines the flags that say what to do about unusable records."""
+  data = Subject(DATA, flag_values)
+  data.bool(
+    "skip_corrupt",
+    False,
+    "Leave out records that cannot be used, and list them in"
+    " skipped_records.csv; False: stop at the first one.",
+  )
+  data.float(
+    "max_corrupt_fraction",
+    0.01,
+    "The largest part of the records that may be left out, judged from 1000"
+    " records on; above it, the program stops.",
+    lower_bound=0.0,
+    upper_bound=1.0,
+  )
 
 
 def define_device_flags(flag_values: flags.FlagValues = FLAGS) -> None:
@@ -176,9 +215,7 @@ def data_or_sample(
   if typed:
     return pattern
   trained = sample_data.pattern_or_sample_data("", "train", frame_features)
-  if not train_dirs.was_trained_on(
-    checkpoint, shards.find_files(trained, flag_name)
-  ):
+  if not train_dirs.was_trained_on(checkpoint, find_files(trained, flag_name)):
     logging.warning(
       "Reading the built-in sample data, but this model was trained on other"
       " files. Set --%s=PATTERN to read yours.",

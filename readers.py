@@ -1,11 +1,11 @@
 """Records -> batches, for training, evaluation and prediction.
 
 The batch is the one contract between the data and everything else. It is a
-dict of tensors that hold `batch` videos, or segments:
+dict of arrays that hold `batch` videos, or segments:
 
   video_ids     (batch,) string
   video_matrix  (batch, frames, features) at frame level: uint8, still
-                quantised, or float32 where the records hold floats;
+                quantized, or float32 where the records hold floats;
                 (batch, features) float32 at video level
   num_frames    (batch,) int32, the valid frames of each; 1 at video level
   labels        (batch, classes) bool; absent if read without labels
@@ -15,33 +15,25 @@ dict of tensors that hold `batch` videos, or segments:
 
 Features are concatenated in the order of --feature_names. Frames past
 num_frames are padding. Frame features stay bytes until they are on the device,
-where models.build_model dequantises them: this takes a quarter of the memory
+where models.build_model dequantizes them: this takes a quarter of the memory
 and of the transfer. A batch is padded to its longest video, rounded up to one
 of a few lengths so that few shapes are compiled.
 
-Which records come when is decided in engine/data_order.py.
+A training batch also has `place` (6,) int64, which says where the run is in
+the data; see engine/data_order.py, which decides what records come when.
 """
 
-import os
-
+import numpy as np
 import tensorflow as tf
 
 import errors
 import quantization
-from records import contents, shards
-from records.frames import cut_frames
+from records import contents, messages
+from records.batches import FrameBatch, FrameFeatures, VectorBatch
+from records.messages import BadRecordError
 
 SEGMENT_FRAMES = 5  # a rated segment is 5 s, at one frame a second
-
-# Not tf.data.AUTOTUNE, which needs many batches to find such a number.
-PARALLEL_CALLS = (os.cpu_count() or 1) + 1
-# Reading local files and cutting frames out of them take about the same time;
-# more threads than cores only get into each other's way.
-HALF_THE_CORES = max((os.cpu_count() or 1) // 2, 1)
-
-# AutoGraph would rewrite each function for tf.data, which takes a good part of
-# a second.
-as_written = tf.autograph.experimental.do_not_convert
+_ALL_FRAMES = 1 << 30
 
 
 # --------------------------------------------------------------------------
@@ -87,10 +79,6 @@ def get_feature_names_and_sizes(
   return names, [int(size) for size in sizes]
 
 
-# --------------------------------------------------------------------------
-# Pure functions on tensors
-
-
 def frame_buckets(max_frames: int) -> list[int]:
   """Returns the lengths that videos are padded to.
 
@@ -118,7 +106,99 @@ def _bucket(num_frames: int, max_frames: int) -> int:
   )
 
 
-def _video_id(features: dict[str, tf.Tensor]) -> tf.Tensor:
+# --------------------------------------------------------------------------
+# Labels
+
+
+class _Labels:
+  """The labels of a batch, added video by video."""
+
+  def __init__(self, num_videos: int, num_classes: int):
+    self._shape = (num_videos, num_classes)
+    self._positive: list[int] = []
+
+  def add(self, row: int, classes: list[int]) -> None:
+    first = row * self._shape[1]
+    self._positive += [first + index for index in classes]
+
+  def finish(self) -> np.ndarray:
+    labels = np.zeros(self._shape, bool)
+    labels.reshape(-1)[self._positive] = True
+    return labels
+
+
+class _VideoBatch:
+  """A batch of whole videos that records are added to.
+
+  Args:
+    reader: of the records.
+    arrays: a FrameBatch or a VectorBatch of num_records rows.
+    num_records: how many records may be added.
+    with_labels: whether to read labels.
+    needs_frames: whether a video without frames is a bad record.
+  """
+
+  def __init__(
+    self,
+    reader,
+    arrays: FrameBatch | VectorBatch,
+    num_records: int,
+    with_labels: bool,
+    needs_frames: bool = False,
+  ):
+    self._reader = reader
+    self._needs_frames = needs_frames
+    self._arrays = arrays
+    self._ids: list[bytes | None] = [None] * num_records
+    self._labels = None
+    if with_labels:
+      self._labels = _Labels(num_records, reader.num_classes)
+
+  def add(self, row: int, data: memoryview) -> None:
+    """Adds a record.
+
+    Raises:
+      BadRecordError: it is not what the flags say, and is left out.
+    """
+    context = self._arrays.add(row, data)
+    video_id = contents.video_id(context)
+    if self._labels is not None:
+      classes = contents.labels(
+        context, self._reader.num_classes, self._reader.for_trained
+      )
+      self._labels.add(row, classes)
+    if self._needs_frames and not self._arrays.has_frames(row):
+      raise BadRecordError(
+        "no frames", "expected frames to train on, found none"
+      )
+    self._ids[row] = video_id
+
+  def finish(self) -> dict[str, np.ndarray]:
+    """The batch of those that were added, in the order of their rows."""
+    rows = np.array(
+      [row for row, name in enumerate(self._ids) if name is not None], np.int64
+    )
+    matrix = self._arrays.finish(rows)
+    if isinstance(matrix, tuple):
+      matrix, num_frames = matrix
+    else:
+      num_frames = np.ones(len(rows), np.int32)
+    batch = {
+      "video_ids": np.array([self._ids[row] for row in rows], object),
+      "video_matrix": matrix,
+      "num_frames": num_frames,
+    }
+    if self._labels is not None:
+      labels = self._labels.finish()
+      batch["labels"] = labels if len(rows) == len(labels) else labels[rows]
+    return batch
+
+
+# --------------------------------------------------------------------------
+# The two readers
+
+
+def _tf_video_id(features: dict[str, tf.Tensor]) -> tf.Tensor:
   """Takes the id; the 2017 release and older tools call its key video_id."""
   return tf.where(features["id"] == "", features["video_id"], features["id"])
 
@@ -129,39 +209,13 @@ _ID_FEATURES = {
 }
 
 
-def _dense_labels(labels, num_videos, num_classes: int) -> tf.Tensor:
-  """Turns a sparse (videos, labels) int64 tensor into (videos, classes) bool.
-
-  It fails if a class is out of range.
-  """
-  dense = _set_true(
-    [num_videos, num_classes],
-    tf.stack([labels.indices[:, 0], labels.values], axis=1),
-  )
-  return tf.ensure_shape(dense, [None, num_classes])
-
-
-def _set_true(shape, indices: tf.Tensor) -> tf.Tensor:
-  """Makes a bool tensor that is True at the (n, rank) indices.
-
-  It fails if one is out of range.
-  """
-  return tf.tensor_scatter_nd_update(
-    tf.zeros(shape, tf.bool), indices, tf.ones(tf.shape(indices)[:1], tf.bool)
-  )
-
-
-# --------------------------------------------------------------------------
-# The two readers
-
-
 class YT8MAggregatedFeatureReader:
   """Reads video-level records: tf.Examples with one vector for each feature.
 
   Attributes:
     kinds: None; see YT8MFrameFeatureReader.
     quantized: whether video_matrix holds bytes; always False at this level.
-    one_example_per_record: True: skipping a record skips one video.
+    segment_labels: always False at this level.
     for_trained: whether a trained model has fixed the flags, so that errors
       advise to name other files.
   """
@@ -169,7 +223,7 @@ class YT8MAggregatedFeatureReader:
   for_trained = False
   kinds = None
   quantized = False
-  one_example_per_record = True
+  segment_labels = False
 
   def __init__(
     self, num_classes=3862, feature_sizes=(1024,), feature_names=("mean_rgb",)
@@ -179,25 +233,42 @@ class YT8MAggregatedFeatureReader:
     self.feature_sizes = list(feature_sizes)
     self.feature_names = list(feature_names)
 
-  def check_record(self, serialized: bytes, with_labels: bool) -> None:
-    """Raises errors.UserError if a record is not what the flags say."""
-    record = contents.parse_record(serialized)
-    contents.check_video_features(
-      record, self.feature_names, self.feature_sizes, self.for_trained
-    )
-    contents.check_id(record)
-    if with_labels:
-      contents.check_labels(record, self.num_classes, self.for_trained)
-
-  def configure(self, serialized: bytes) -> bool:
+  def configure(self, record: messages.Record) -> bool:
     """Does nothing, because nothing depends on the records at this level."""
-    del serialized
+    del record
     return True
 
-  def parse_batch(
-    self, serialized: tf.Tensor, with_labels: bool = False
-  ) -> dict[str, tf.Tensor]:
-    """Parses (batch,) serialized tf.Examples into a batch; see this module."""
+  def start_batch(
+    self, num_records: int, with_labels: bool, for_training: bool = False
+  ) -> _VideoBatch:
+    """Starts a batch that records are added to.
+
+    Args:
+      num_records: how many.
+      with_labels: whether to read labels.
+      for_training: unused at this level.
+    """
+    del for_training
+    arrays = VectorBatch(
+      num_records, self.feature_names, self.feature_sizes, self.for_trained
+    )
+    return _VideoBatch(self, arrays, num_records, with_labels)
+
+  def element_spec(self, with_labels: bool) -> dict[str, tf.TensorSpec]:
+    """What a batch holds, by name."""
+    spec = {
+      "video_ids": tf.TensorSpec([None], tf.string),
+      "video_matrix": tf.TensorSpec(
+        [None, sum(self.feature_sizes)], tf.float32
+      ),
+      "num_frames": tf.TensorSpec([None], tf.int32),
+    }
+    if with_labels:
+      spec["labels"] = tf.TensorSpec([None, self.num_classes], tf.bool)
+    return spec
+
+  def parse_batch(self, serialized: tf.Tensor) -> dict[str, tf.Tensor]:
+    """Parses (batch,) records into a batch without labels, for serving."""
     wanted = {
       **_ID_FEATURES,
       **{
@@ -207,31 +278,14 @@ class YT8MAggregatedFeatureReader:
         )
       },
     }
-    if with_labels:
-      wanted["labels"] = tf.io.VarLenFeature(tf.int64)
     features = tf.io.parse_example(serialized, wanted)
-    num_videos = tf.shape(serialized)[0]
-    batch = {
-      "video_ids": _video_id(features),
+    return {
+      "video_ids": _tf_video_id(features),
       "video_matrix": tf.concat(
         [features[name] for name in self.feature_names], axis=1
       ),
-      "num_frames": tf.ones([num_videos], tf.int32),
+      "num_frames": tf.ones([tf.shape(serialized)[0]], tf.int32),
     }
-    if with_labels:
-      batch["labels"] = _dense_labels(
-        features["labels"], num_videos, self.num_classes
-      )
-    return batch
-
-  def batches(
-    self, records: tf.data.Dataset, batch_size: int, with_labels: bool
-  ) -> tf.data.Dataset:
-    """Batches a dataset of serialized records, keeping their order."""
-    return records.batch(batch_size).map(
-      as_written(lambda serialized: self.parse_batch(serialized, with_labels)),
-      num_parallel_calls=PARALLEL_CALLS,
-    )
 
 
 class YT8MFrameFeatureReader:
@@ -242,7 +296,7 @@ class YT8MFrameFeatureReader:
   Attributes:
     kinds: "bytes" or "float" for each feature; see `configure`.
     quantized: whether video_matrix holds bytes.
-    one_example_per_record: whether each record gives exactly one example.
+    segment_labels: whether it reads segments.
     for_trained: see YT8MAggregatedFeatureReader.
   """
 
@@ -273,46 +327,79 @@ class YT8MFrameFeatureReader:
     self.max_frames = max_frames
     self.segment_labels = segment_labels
     self.kinds = kinds or ["bytes"] * len(self.feature_names)
-    self._is_configured = False
 
   @property
   def quantized(self) -> bool:
     """True if all features are stored as bytes: a batch then holds uint8."""
     return all(kind == "bytes" for kind in self.kinds)
 
-  @property
-  def one_example_per_record(self) -> bool:
-    """False with segments: a record gives an example for each rated segment."""
-    return not self.segment_labels
-
-  def configure(self, serialized: bytes) -> bool:
-    """Finds out from a checked record which features are floats.
+  def configure(self, record: messages.Record) -> bool:
+    """Finds out from a record which features are floats.
 
     Returns:
       Whether the record shows it: one without frames does not.
+
+    Raises:
+      BadRecordError: its frames are not what the flags say.
     """
-    lists = contents.frame_features(contents.parse_record(serialized))
-    if any(lists[name].frames == 0 for name in self.feature_names):
+    contents.check_frame_features(
+      record, self.feature_names, self.feature_sizes, None, self.for_trained
+    )
+    if not all(record.lists[name] for name in self.feature_names):
       return False
-    self.kinds = [lists[name].kind for name in self.feature_names]
-    self._is_configured = True
+    self.kinds = [record.lists[name][0].kind for name in self.feature_names]
     return True
 
-  def check_record(self, serialized: bytes, with_labels: bool) -> None:
-    """Raises errors.UserError if a record is not what the flags say."""
-    record = contents.parse_record(serialized)
-    contents.check_frame_features(
-      record,
-      self.feature_names,
-      self.feature_sizes,
-      self.kinds if self._is_configured else None,
+  @property
+  def frame_features(self) -> FrameFeatures:
+    """What is wanted of each frame."""
+    return FrameFeatures(
+      tuple(self.feature_names),
+      tuple(self.feature_sizes),
+      tuple(self.kinds),
       self.for_trained,
     )
-    contents.check_id(record)
-    if with_labels and self.segment_labels:
-      contents.check_segments(record, self.num_classes, self.for_trained)
-    elif with_labels:
-      contents.check_labels(record, self.num_classes, self.for_trained)
+
+  def start_batch(
+    self, num_records: int, with_labels: bool, for_training: bool = False
+  ) -> "_VideoBatch | _SegmentBatch":
+    """Starts a batch that records are added to.
+
+    Args:
+      num_records: how many, or with segment_labels how many segments.
+      with_labels: whether to read labels.
+      for_training: whether a video without frames is a bad record.
+    """
+    if self.segment_labels:
+      return _SegmentBatch(self, self.frame_features, with_labels)
+    arrays = FrameBatch(
+      num_records,
+      self.frame_features,
+      self.max_frames,
+      lambda frames: _bucket(frames, self.max_frames),
+    )
+    return _VideoBatch(self, arrays, num_records, with_labels, for_training)
+
+  def element_spec(self, with_labels: bool) -> dict[str, tf.TensorSpec]:
+    """What a batch holds, by name."""
+    length = SEGMENT_FRAMES if self.segment_labels else None
+    spec = {
+      "video_ids": tf.TensorSpec([None], tf.string),
+      "video_matrix": tf.TensorSpec(
+        [None, length, sum(self.feature_sizes)],
+        tf.uint8 if self.quantized else tf.float32,
+      ),
+      "num_frames": tf.TensorSpec([None], tf.int32),
+    }
+    if with_labels:
+      spec["labels"] = tf.TensorSpec([None, self.num_classes], tf.bool)
+    if self.segment_labels:
+      spec["segment_start_times"] = tf.TensorSpec([None], tf.int64)
+      if with_labels:
+        spec["label_weights"] = tf.TensorSpec(
+          [None, self.num_classes], tf.float32
+        )
+    return spec
 
   def _list_features(self):
     return {
@@ -345,13 +432,6 @@ class YT8MFrameFeatureReader:
       frames, [None] * (frames.shape.rank - 1) + [sum(self.feature_sizes)]
     )
 
-  def _parse(self, serialized, context_features):
-    """Parses a scalar record: its context, and all its frames."""
-    context, lists = tf.io.parse_single_sequence_example(
-      serialized, {**_ID_FEATURES, **context_features}, self._list_features()
-    )
-    return context, self._side_by_side(lists)
-
   def _parse_frames(self, serialized):
     """Parses the frames of (batch,) records of any layout."""
     _, lists, lengths = tf.io.parse_sequence_example(
@@ -371,140 +451,117 @@ class YT8MFrameFeatureReader:
       frames = self._side_by_side(lists)
     return frames, tf.cast(num_frames[0], tf.int32)
 
-  def _parse_context(self, serialized, with_labels):
-    """Parses what (batch,) records hold besides frames."""
-    wanted = {"labels": tf.io.VarLenFeature(tf.int64)} if with_labels else {}
-    # The context is the field in which a tf.Example has its features.
-    context = tf.io.parse_example(serialized, {**_ID_FEATURES, **wanted})
-    parsed = {"video_ids": _video_id(context)}
-    if with_labels:
-      parsed["labels"] = _dense_labels(
-        context["labels"], tf.shape(serialized)[0], self.num_classes
-      )
-    return parsed
-
   def parse_batch(self, serialized: tf.Tensor) -> dict[str, tf.Tensor]:
     """Parses (batch,) records into a batch without labels, for serving."""
     frames, num_frames = self._parse_frames(serialized)
     return {
-      **self._parse_context(serialized, with_labels=False),
+      # The context is the field in which a tf.Example has its features.
+      "video_ids": _tf_video_id(tf.io.parse_example(serialized, _ID_FEATURES)),
       "video_matrix": frames[:, : self.max_frames],
       "num_frames": tf.minimum(num_frames, self.max_frames),
     }
 
-  def parse_segments(self, serialized: tf.Tensor) -> dict[str, tf.Tensor]:
-    """Parses a scalar record into its rated segments, in order of rating.
+
+class _SegmentBatch:
+  """A batch of segments that records are added to.
+
+  Args:
+    reader: of the records.
+    features: of the frames.
+    with_labels: whether to take the rated segments, with their ratings, or all.
+  """
+
+  def __init__(self, reader, features: FrameFeatures, with_labels: bool):
+    self._reader = reader
+    self._features = features
+    self._with_labels = with_labels
+    self._parts: dict[int, dict[str, np.ndarray]] = {}
+
+  def add(self, row: int, data: memoryview, wanted=None) -> None:
+    """Adds a record.
+
+    Args:
+      row: segments of lower rows come first.
+      data: of the record.
+      wanted: indices of the segments to take; None for all.
+
+    Raises:
+      BadRecordError: it is not what the flags say, and is left out.
+    """
+    video = FrameBatch(1, self._features, _ALL_FRAMES, lambda frames: frames)
+    context = video.add(0, data)
+    frames, _ = video.finish(np.array([0]))
+    video_id = contents.video_id(context)
+    part = (
+      self._rated(context, frames[0])
+      if self._with_labels
+      else self._every(frames[0])
+    )
+    part["video_ids"] = np.full(len(part["num_frames"]), video_id, object)
+    if wanted is not None:
+      part = {name: values[wanted] for name, values in part.items()}
+    self._parts[row] = part
+
+  def _rated(self, context, frames) -> dict[str, np.ndarray]:
+    """The rated segments, in the order of their first ratings.
 
     All ratings of one start time are one segment. Frames past the end of the
     video are padding.
     """
-    times = tf.io.VarLenFeature(tf.int64)
-    context, frames = self._parse(
-      serialized,
-      {
-        "segment_start_times": times,
-        "segment_labels": times,
-        "segment_scores": tf.io.VarLenFeature(tf.float32),
-      },
+    reader = self._reader
+    times, classes, scores = contents.segments(
+      context, reader.num_classes, reader.for_trained
     )
-    starts, segment_of_rating = tf.unique(context["segment_start_times"].values)
-    num_segments = tf.size(starts)
-    num_frames = tf.shape(frames)[0]
-    rated = tf.stack(
-      [
-        tf.cast(segment_of_rating, tf.int64),
-        context["segment_labels"].values,
-      ],
-      axis=1,
+    starts = list(dict.fromkeys(times))
+    place = {start: index for index, start in enumerate(starts)}
+    matrix = np.zeros(
+      (len(starts), SEGMENT_FRAMES, frames.shape[1]), frames.dtype
     )
-    shape = [num_segments, self.num_classes]
-    positive = tf.boolean_mask(rated, context["segment_scores"].values > 0)
-    first = tf.cast(starts, tf.int32)
-    padded = tf.pad(frames, [[0, SEGMENT_FRAMES], [0, 0]])
-    index = tf.minimum(
-      first[:, tf.newaxis] + tf.range(SEGMENT_FRAMES), num_frames
-    )
+    num_frames = np.zeros(len(starts), np.int32)
+    for index, start in enumerate(starts):
+      found = frames[start : start + SEGMENT_FRAMES]
+      matrix[index, : len(found)] = found
+      num_frames[index] = len(found)
+    labels = np.zeros((len(starts), reader.num_classes), bool)
+    weights = np.zeros((len(starts), reader.num_classes), np.float32)
+    for start, label, score in zip(times, classes, scores, strict=True):
+      weights[place[start], label] = 1.0
+      labels[place[start], label] |= score > 0
     return {
-      "video_ids": tf.fill([num_segments], _video_id(context)),
-      "video_matrix": tf.gather(padded, index),
-      "num_frames": tf.clip_by_value(num_frames - first, 0, SEGMENT_FRAMES),
-      "labels": _set_true(shape, positive),
-      "label_weights": tf.cast(_set_true(shape, rated), tf.float32),
+      "video_matrix": matrix,
+      "num_frames": num_frames,
+      "labels": labels,
+      "label_weights": weights,
+      "segment_start_times": np.array(starts, np.int64),
+    }
+
+  def _every(self, frames) -> dict[str, np.ndarray]:
+    """All segments, one every 5 frames; the last may be shorter."""
+    frames = frames[: self._reader.max_frames]
+    number = -(-len(frames) // SEGMENT_FRAMES)
+    matrix = np.zeros((number * SEGMENT_FRAMES, frames.shape[1]), frames.dtype)
+    matrix[: len(frames)] = frames
+    starts = np.arange(number) * SEGMENT_FRAMES
+    return {
+      "video_matrix": matrix.reshape(number, SEGMENT_FRAMES, frames.shape[1]),
+      "num_frames": np.minimum(len(frames) - starts, SEGMENT_FRAMES).astype(
+        np.int32
+      ),
       "segment_start_times": starts,
     }
 
-  def parse_every_segment(self, serialized: tf.Tensor) -> dict[str, tf.Tensor]:
-    """Parses a scalar record into all its segments, for prediction.
-
-    There is one every 5 frames, rated or not; the last may be shorter.
-    """
-    context, frames = self._parse(serialized, {})
-    frames = frames[: self.max_frames]
-    num_frames = tf.shape(frames)[0]
-    num_segments = -(-num_frames // SEGMENT_FRAMES)
-    padding = num_segments * SEGMENT_FRAMES - num_frames
-    starts = tf.range(num_segments) * SEGMENT_FRAMES
-    return {
-      "video_ids": tf.fill([num_segments], _video_id(context)),
-      "video_matrix": tf.reshape(
-        tf.pad(frames, [[0, padding], [0, 0]]),
-        [num_segments, SEGMENT_FRAMES, sum(self.feature_sizes)],
-      ),
-      "num_frames": tf.minimum(num_frames - starts, SEGMENT_FRAMES),
-      "segment_start_times": tf.cast(starts, tf.int64),
+  def finish(self) -> dict[str, np.ndarray]:
+    """The batch of the segments of all records that were added, in order."""
+    parts = [part for _, part in sorted(self._parts.items())]
+    spec = self._reader.element_spec(self._with_labels)
+    empty = {
+      name: np.zeros([size or 0 for size in of.shape], of.dtype.as_numpy_dtype)
+      for name, of in spec.items()
     }
-
-  def batches(
-    self, records: tf.data.Dataset, batch_size: int, with_labels: bool
-  ) -> tf.data.Dataset:
-    """Batches a dataset of serialized records, keeping their order."""
-    if self.segment_labels:
-      parse = self.parse_segments if with_labels else self.parse_every_segment
-      segments = records.map(
-        as_written(parse), num_parallel_calls=PARALLEL_CALLS
-      )
-      return segments.unbatch().batch(batch_size)
-
-    def parse(serialized):
-      frames, num_frames = self._padded_frames(serialized)
-      return {
-        **self._parse_context(serialized, with_labels),
-        "video_matrix": frames,
-        "num_frames": num_frames,
-      }
-
-    # Python runs one at a time: more than two would only take memory.
-    return (
-      records.batch(batch_size)
-      .prefetch(1)
-      .map(as_written(parse), num_parallel_calls=min(HALF_THE_CORES, 2))
-    )
-
-  def _padded_frames(self, serialized):
-    """Cuts out the frames of (batch,) records, padded to a bucket."""
-    if self.quantized:
-      frames, num_frames = tf.numpy_function(
-        lambda records: cut_frames(
-          records,
-          self.feature_names,
-          self.feature_sizes,
-          self.max_frames,
-          lambda frames: _bucket(frames, self.max_frames),
-        ),
-        [serialized],
-        [tf.uint8, tf.int32],
-        stateful=False,
-      )
-      frames = tf.ensure_shape(frames, [None, None, sum(self.feature_sizes)])
-      return frames, tf.ensure_shape(num_frames, [None])
-    frames, num_frames = self._parse_frames(serialized)
-    num_frames = tf.minimum(num_frames, self.max_frames)
-    buckets = tf.constant(frame_buckets(self.max_frames))
-    longest = tf.reduce_max(num_frames)
-    length = tf.gather(buckets, tf.searchsorted(buckets, [longest])[0])
-    frames = frames[:, :length]
-    missing = length - tf.shape(frames)[1]
-    return tf.pad(frames, [[0, 0], [0, missing], [0, 0]]), num_frames
+    return {
+      name: np.concatenate([empty[name], *(part[name] for part in parts)])
+      for name in spec
+    }
 
 
 Reader = YT8MAggregatedFeatureReader | YT8MFrameFeatureReader
@@ -540,55 +597,7 @@ def make_reader(
   )
 
 
-def open_reader(
-  model_flags: dict,
-  files: list[str],
-  with_labels: bool,
-  segment_labels: bool = False,
-  for_trained: bool = False,
-) -> Reader:
-  """Makes the reader that the flags ask for and checks it against the data.
-
-  Args:
-    model_flags: see make_reader.
-    files: the data; the first record of the first file that has one is read.
-    with_labels: whether labels will be needed.
-    segment_labels: whether to read segments instead of whole videos.
-    for_trained: whether a trained model has fixed the flags.
-
-  Returns:
-    A reader that knows which features are floats.
-
-  Raises:
-    errors.UserError: the record is not what the flags say, or there is none.
-  """
-  if segment_labels and not model_flags["frame_features"]:
-    received, advice = "--frame_features=False", "add --frame_features=True"
-    if for_trained:
-      received, advice = "a video-level model", "leave out --segment_labels"
-    raise errors.UserError(
-      f"Expected frame-level features with --segment_labels, received"
-      f" {received}. Segments are cut from frames: {advice}."
-    )
-  reader = make_reader(model_flags, segment_labels=segment_labels)
-  reader.for_trained = for_trained
-  is_empty = True
-  for file in files:
-    for number, serialized in shards.numbered_records(file):
-      is_empty = False
-      with shards.naming_record(file, number):
-        reader.check_record(serialized, with_labels)
-      if reader.configure(serialized):
-        return reader
-  if not is_empty:
-    return reader  # no video has a frame
-  raise errors.UserError(
-    f"Expected records in the {len(files)} files from {files[0]} on, found"
-    " none: all are empty. Name other files, or make these again."
-  )
-
-
-def numeric_part(batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+def numeric_part(batch: dict) -> dict:
   """Returns a batch without the entries that only name its examples.
 
   These hold strings, which XLA cannot compile and a GPU cannot hold.

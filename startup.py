@@ -9,6 +9,7 @@ errors a user can cause into one line and a non-zero exit.
 import contextlib
 import ctypes
 import difflib
+import inspect
 import json
 import logging as std_logging
 import os
@@ -166,7 +167,8 @@ def run(main) -> None:
   """Parses the flags, calls `main()` and exits as a command should.
 
   Args:
-    main: function without arguments. Its return value is ignored.
+    main: function without arguments, or of the list of what was typed besides
+      flags. Its return value is ignored.
 
   Exit codes: 0 done; 1 a UserError or a file that could not be read or
   written, shown as one line on stderr; 130 stopped with Ctrl-C, except that
@@ -194,6 +196,11 @@ class ShortPrefix(std_logging.Formatter):
     return line
 
 
+def _takes_arguments(main) -> bool:
+  """Whether a program takes more than flags."""
+  return bool(inspect.signature(main).parameters)
+
+
 def parse_flags(main, argv: list[str]) -> list[str]:
   """Parses the flags; answers --help and --version, then exits.
 
@@ -207,6 +214,8 @@ def parse_flags(main, argv: list[str]) -> list[str]:
   Raises:
     SystemExit: with one line, if a flag cannot be parsed.
   """
+  # Flags may also follow what is not a flag, where a program takes that.
+  flags.FLAGS.set_gnu_getopt(_takes_arguments(main))
   words = {word.lstrip("-") for word in argv[1:] if word.startswith("-")}
   if "version" in words:
     print(__version__)
@@ -282,6 +291,9 @@ def call_main(main, argv: list[str]) -> None:
 
   tf.get_logger().setLevel("WARNING")
   try:
+    if _takes_arguments(main):
+      main(argv[1:])
+      return
     if len(argv) > 1:
       raise UserError(
         f"Expected flags only, received the argument {argv[1]!r}. Write"

@@ -17,10 +17,8 @@ import errors
 import losses
 import models
 import program_flags
-import readers
 from data_tools import sample_data
 from engine import (
-  data_order,
   distribution,
   export,
   report,
@@ -28,10 +26,11 @@ from engine import (
   unlikely_flags,
 )
 from engine import train_dir as train_dirs
+from engine.data import Data
+from engine.data_files import find_files
 from engine.loop import train_until_stopped
 from engine.run import Run
 from engine.settings import Settings
-from records import shards
 
 FLAGS = flags.FLAGS
 
@@ -63,7 +62,8 @@ def _define_data_flags(flag_values) -> None:
     False,
     "Train on the rated 5 s segments of frame-level records.",
   )
-  data.integer("num_readers", 8, "Files read at the same time.", lower_bound=1)
+  program_flags.define_num_readers(flag_values)
+  program_flags.define_skipping_flags(flag_values)
   data.integer(
     "seed", 0, "Decides the order of the data and all random numbers."
   )
@@ -330,22 +330,24 @@ def train(
   # (keras.utils.set_random_seed would also set TensorFlow's global seed; then
   # tf.data does not accept a seed that depends on the epoch.)
   random.seed(settings.seed)
-  reader = readers.open_reader(
-    model_flags, files, True, settings.segment_labels
+  data = Data(
+    model_flags,
+    files,
+    with_labels=True,
+    segment_labels=settings.segment_labels,
+    policy=settings.policy.listing_in(train_dir, placement.worker),
   )
-  with data_order.naming_bad_record(reader, files, with_labels=True):
-    survey = data_order.survey(files, settings.segment_labels)
   unlikely_flags.warn_of_short_run(
-    survey.num_videos, settings, placement.num_replicas
+    data.num_videos, settings, placement.num_replicas
   )
   if not files[0].startswith(f"{sample_data.DEFAULT_FOLDER}/"):
-    unlikely_flags.warn_of_few_classes(survey, model_flags["num_classes"])
-  run = Run(train_dir, model_flags, reader.quantized, settings, placement)
+    unlikely_flags.warn_of_few_classes(data, model_flags["num_classes"])
+  run = Run(train_dir, model_flags, data.reader.quantized, settings, placement)
   # Only now: the old run stays if the new model cannot be built.
   if settings.start_new_model and placement.is_chief:
     train_dirs.remove_run(train_dir)
   placement.wait_for_all()
-  run.restore_or_begin(files, survey.num_videos)
+  run.restore_or_begin(data)
   if run.has_ended():
     logging.info(
       "Nothing to do: the run in %s has ended after step %d. Raise"
@@ -358,12 +360,13 @@ def train(
   reporter = report.Reporter(
     train_dir if placement.is_chief else None,
     settings,
-    survey.num_videos,
+    data.num_videos,
     model_flags["model"],
   )
-  exporter = export.BackgroundExporter(model_flags, reader.kinds, train_dir)
+  kinds = data.reader.kinds
+  exporter = export.BackgroundExporter(model_flags, kinds, train_dir)
   seen_before = run.examples_seen
-  train_until_stopped(run, reader, files, reporter, exporter)
+  train_until_stopped(run, data, reporter, exporter)
   exporter.close()
   reporter.close()
   with placement.naming_lost_machine(run.step):
@@ -401,7 +404,7 @@ def main() -> None:
     settings.base_learning_rate,
     pattern,
   )
-  files = shards.find_files(pattern, "train_data_pattern")
+  files = find_files(pattern, "train_data_pattern")
   train(FLAGS.train_dir, model_flags, files, settings, placement)
 
 

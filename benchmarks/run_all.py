@@ -30,21 +30,20 @@ import tensorflow as tf
 from absl import flags
 
 import models
-import readers
 from benchmarks import matrix_work
 from data_tools import sample_data
 from data_tools.sample_videos import Settings
-from engine import data_order
 from engine import train_dir as train_dirs
+from engine.data import Data
+from engine.data_files import find_files
 from engine.files import write_json
-from records import shards
 
 FLAGS = flags.FLAGS
 
 _REPEATS = 5
 _MEAN_FRAMES = 210  # of the frame-level videos made here
 _SECONDS_A_MODEL = 15.0
-_TIMES_THE_DATA = (10, 100)
+_TIMES_THE_DATA = (4, 20)
 
 # Every model with flags that differ from its defaults.
 TRAINED = (
@@ -150,15 +149,25 @@ def make_data(folder: str) -> None:
     os.makedirs(f"{folder}/{times}_times", exist_ok=True)
     for file in glob.glob(f"{folder}/frame/frame/train*.tfrecord"):
       for copy in range(times):
-        link = f"{folder}/{times}_times/{copy}-{os.path.basename(file)}"
-        if not os.path.exists(link):
-          os.symlink(file, link)
+        name = f"{folder}/{times}_times/{copy}-{os.path.basename(file)}"
+        if not os.path.exists(name):
+          shutil.copy(file, name)
 
 
 def _files(folder, level) -> list[str]:
-  return shards.find_files(
-    f"{folder}/{level}/{level}/train*.tfrecord", "data_dir"
-  )
+  return find_files(f"{folder}/{level}/{level}/train*.tfrecord", "data_dir")
+
+
+def _model_flags(level) -> dict:
+  """Flags that read both features."""
+  is_frame = level == "frame"
+  return {
+    "feature_names": "rgb,audio" if is_frame else "mean_rgb,mean_audio",
+    "feature_sizes": "1024,128",
+    "frame_features": is_frame,
+    "num_classes": 3862,
+    "max_frames": 300,
+  }
 
 
 def _steady_rate(dataset, batch_size, warm_up=20, timed=60) -> float:
@@ -179,33 +188,18 @@ def measure_input(folder: str) -> dict:
   meaningful on a noisy machine.
   """
   rates = {}
-  for level, names, sizes, batch_size in (
-    ("frame", "rgb,audio", "1024,128", 128),
-    ("video", "mean_rgb,mean_audio", "1024,128", 1024),
-  ):
+  for level, batch_size in (("frame", 128), ("video", 1024)):
     files = _files(folder, level)
-    reader = readers.open_reader(
-      {
-        "feature_names": names,
-        "feature_sizes": sizes,
-        "frame_features": level == "frame",
-        "num_classes": 3862,
-        "max_frames": 300,
-      },
-      files,
-      with_labels=True,
-    )
+    model_flags = _model_flags(level)
+    data = Data(model_flags, files, with_labels=True)
     again = 10 * files  # long enough to be timed
+    data_again = Data(model_flags, again, with_labels=True)
     pipelines = {
       f"raw_read_{level}": tf.data.TFRecordDataset(
-        again, buffer_size=1 << 20, num_parallel_reads=4
+        again, num_parallel_reads=2
       ).batch(batch_size),
-      f"evaluation_input_{level}": data_order.evaluation_batches(
-        reader, again, batch_size
-      ),
-      f"training_input_{level}": data_order.training_batches(
-        reader, files, batch_size
-      ),
+      f"evaluation_input_{level}": data_again.evaluation_batches(batch_size),
+      f"training_input_{level}": data.training_batches(batch_size),
     }
     found = {name: [] for name in pipelines}
     for _ in range(_REPEATS):
@@ -429,37 +423,39 @@ def measure_growth(folder: str) -> dict:
   return figures
 
 
-def measure_skipping(folder: str) -> dict:
-  """Videos/s until the first batch of a resumed run, and of only reading.
+def measure_resuming(folder: str) -> dict:
+  """Seconds until a resumed run has its place and its first batch.
 
-  The run was stopped after nine tenths of ten times the frame-level data.
+  The run was stopped after 80 % of an epoch of 204,800 frame-level videos, made
+  of links to the same files.
+
+  Returns:
+    place_seconds and batch_seconds, for walks that are kept, and place_seconds
+    where none is.
   """
-  files = shards.find_files(f"{folder}/10_times/*.tfrecord", "data_dir")
-  reader = readers.open_reader(
-    {
-      "feature_names": "rgb,audio",
-      "feature_sizes": "1024,128",
-      "frame_features": True,
-      "num_classes": 3862,
-      "max_frames": 300,
-    },
-    files,
-    with_labels=True,
-  )
-  skipped = 9 * 2048
-  raw = tf.data.TFRecordDataset(files, num_parallel_reads=4).skip(skipped)
-  resumed = data_order.training_batches(
-    reader, files, 128, num_epochs=1, skip_examples=skipped
-  )
-  seconds = {"raw": [], "resumed": []}
-  for _ in range(3):
-    for name, dataset in (("raw", raw), ("resumed", resumed)):
+  files = _files(folder, "frame")
+  with tempfile.TemporaryDirectory() as links:
+    many = []
+    for copy in range(100):
+      for file in files:
+        many.append(f"{links}/{copy}-{os.path.basename(file)}")
+        os.symlink(file, many[-1])
+    data = Data(_model_flags("frame"), many, with_labels=True)
+    found = {"place": [], "batch": [], "place_without_walks": []}
+    for _ in range(_REPEATS):
+      for name in ("place_without_walks", "place"):
+        with tempfile.TemporaryDirectory() as cache:
+          if name != "place":
+            os.environ["XDG_CACHE_HOME"] = cache
+          began = time.perf_counter()
+          place = data.order(seed=0).place_after(163_840)
+          found[name].append(time.perf_counter() - began)
+          os.environ.pop("XDG_CACHE_HOME", None)
       began = time.perf_counter()
-      next(iter(dataset))
-      seconds[name].append(time.perf_counter() - began)
+      next(iter(data.training_batches(128, place=place)))
+      found["batch"].append(time.perf_counter() - began)
   return {
-    f"{name}_videos_per_s": skipped / statistics.median(of)
-    for name, of in seconds.items()
+    f"{name}_seconds": statistics.median(of) for name, of in found.items()
   }
 
 
@@ -501,7 +497,7 @@ def main() -> None:
   make_data(folder)
   figures = {"machine": machine(), "limits": measure_limits()}
   figures["input"] = measure_input(folder)
-  figures["skipping"] = measure_skipping(folder)
+  figures["resuming"] = measure_resuming(folder)
   figures["programs_20000_videos"] = measure_programs(folder)
   figures["growth"] = measure_growth(folder)
   training = figures["training"] = {}

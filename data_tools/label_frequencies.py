@@ -9,9 +9,12 @@ import startup  # isort: skip
 import numpy as np
 from absl import flags
 
+import errors
 import eval_util
 from data_tools import sample_data
-from records import contents, shards
+from engine.data import records_of
+from engine.data_files import find_files
+from records import contents, messages
 
 
 def read_labels(files: list[str], num_classes: int, batch_size=1024):
@@ -28,21 +31,22 @@ def read_labels(files: list[str], num_classes: int, batch_size=1024):
   Raises:
     errors.UserError: a record has no labels, or a class out of range.
   """
-  for file in files:
-    labels = []
-    for number, serialized in shards.numbered_records(file):
-      with shards.naming_record(file, number):
-        record = contents.parse_record(serialized)
-        contents.check_id(record)
-        contents.check_labels(record, num_classes)
-      row = np.zeros(num_classes, bool)
-      row[list(record.context.feature["labels"].int64_list.value)] = True
-      labels.append(row)
-      if len(labels) == batch_size:
-        yield np.array(labels)
-        labels = []
-    if labels:
+  labels = []
+  for file, number, serialized in records_of(files):
+    try:
+      context = messages.parse_record(serialized).context
+      contents.video_id(context)
+      classes = contents.labels(context, num_classes)
+    except messages.BadRecordError as error:
+      raise errors.UserError(f"{file}, record {number}: {error}.") from error
+    row = np.zeros(num_classes, bool)
+    row[classes] = True
+    labels.append(row)
+    if len(labels) == batch_size:
       yield np.array(labels)
+      labels = []
+  if labels:
+    yield np.array(labels)
 
 
 def score_label_frequencies(
@@ -107,8 +111,8 @@ def main() -> None:
       values[name], split, False
     )
   scores = score_label_frequencies(
-    shards.find_files(patterns["train_data_pattern"], "train_data_pattern"),
-    shards.find_files(patterns["eval_data_pattern"], "eval_data_pattern"),
+    find_files(patterns["train_data_pattern"], "train_data_pattern"),
+    find_files(patterns["eval_data_pattern"], "eval_data_pattern"),
     values["num_classes"],
   )
   print(

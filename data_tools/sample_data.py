@@ -38,7 +38,7 @@ from data_tools.sample_videos import (
   Settings,
 )
 from engine import files
-from records import shards
+from engine.data_files import is_local
 
 DEFAULT_FOLDER = "/tmp/yt8m_sample_data"
 DEFAULT_SETTINGS = Settings()
@@ -111,7 +111,7 @@ def make_sample_data(
     OSError: if output_dir cannot be written.
     tf.errors.OpError: as above.
   """
-  if not shards.is_local(output_dir):
+  if not is_local(output_dir):
     raise SampleDataError(
       f"Expected output_dir on a local disk, received {output_dir}. Make the"
       " data locally and copy it."

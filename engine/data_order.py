@@ -1,277 +1,283 @@
-"""The order in which the examples of a data set are read.
+"""The order in which the examples of a data set are read, and places in it.
 
-A reader, see readers.py, turns records into batches; this file decides which
-records come when, and names the record that made reading fail.
+The order is a pure function of a seed. In each epoch, the shards come in an
+order of the epoch's own, some at a time: these are a window, whose examples are
+permuted. A place says how much of this has been read: the epoch, the window and
+the examples of that window. So a run that is resumed computes where to go on,
+and reads nothing to get there; and as the order is one for all machines, which
+take turns, their number may change on the way.
+
+What is handed on is a table with a row for each example, see `Column`.
 """
 
-import contextlib
+import concurrent.futures
 import dataclasses
-import itertools
+import enum
+import os
+from collections.abc import Callable, Iterator
 
-import tensorflow as tf
-from absl import logging
+import numpy as np
 
-import errors
-import readers
-from records import contents, shards
-
-_READ_ERRORS = (
-  tf.errors.InvalidArgumentError,
-  tf.errors.DataLossError,
-  UnicodeDecodeError,  # from a message that quotes the bytes of the record
-)
-
-# A small record is read much faster together with many others. A local
-# frame-level one is large enough to be read without the buffer, which saves a
-# copy; a remote file needs the buffer, because each read is a request.
-_READ_BUFFER_BYTES = 1 << 20
+from records import shards
 
 
-def training_batches(
-  reader: readers.Reader,
-  files: list[str],
-  batch_size: int,
-  num_epochs: int | None = None,
-  seed: int = 0,
-  skip_examples: int = 0,
-  num_readers: int = 8,
-  worker: int = 0,
-  num_workers: int = 1,
-  shuffled_batches: int = 5,
-) -> tf.data.Dataset:
-  """Makes shuffled batches with labels, in an order that only the seed decides.
+class Column(enum.IntEnum):
+  """The columns of a table of examples, which is (examples, 5) int64."""
 
-  Each epoch has its own order of the files, which are read num_readers at a
-  time; their records are shuffled in a buffer. A batch may span two epochs;
-  only the last one may be smaller.
-
-  Args:
-    reader: as from readers.open_reader.
-    files: TFRecord files.
-    batch_size: examples in a batch.
-    num_epochs: how often each record is read; None or 0 for no end.
-    seed: decides the order.
-    skip_examples: how many examples at the beginning of that order to leave
-      out, so that a resumed run continues where it stopped. They are read but
-      not parsed.
-    num_readers: files read at the same time.
-    worker: which of several machines this is, from 0.
-    num_workers: how many machines there are; each reads different files.
-    shuffled_batches: batches that the shuffle buffer holds.
-
-  Returns:
-    A dataset of batches; see the docstring of readers.py.
-  """
-  epochs = (
-    tf.data.Dataset.range(num_epochs)
-    if num_epochs
-    else tf.data.Dataset.counter()
-  )
-  records = epochs.flat_map(
-    readers.as_written(
-      lambda epoch: _epoch_records(
-        reader,
-        files,
-        epoch,
-        seed,
-        num_readers,
-        shuffled_batches * batch_size,
-        worker,
-        num_workers,
-        skip_examples > 0,
-      )
-    )
-  )
-  if reader.one_example_per_record:
-    batches = reader.batches(records.skip(skip_examples), batch_size, True)
-  else:
-    # How many segments a record holds is known only after parsing it.
-    batches = (
-      reader.batches(records, 1, True)
-      .unbatch()
-      .skip(skip_examples)
-      .batch(batch_size)
-    )
-  return batches.prefetch(2)
-
-
-def evaluation_batches(
-  reader: readers.Reader,
-  files: list[str],
-  batch_size: int,
-  with_labels: bool = True,
-  num_readers: int = 8,
-) -> tf.data.Dataset:
-  """Makes batches of every example once; the last batch may be smaller.
-
-  Args:
-    reader: as from readers.open_reader.
-    files: TFRecord files.
-    batch_size: examples in a batch.
-    with_labels: False for prediction: the records then need no labels.
-    num_readers: files read at the same time; 1 keeps the order of the files
-      and of the records in them.
-
-  Returns:
-    A dataset of batches; see the docstring of readers.py.
-  """
-  if num_readers > 1:
-    records = _interleave(
-      reader, tf.data.Dataset.from_tensor_slices(files), files, num_readers
-    )
-  else:
-    records = tf.data.TFRecordDataset(
-      files, buffer_size=_read_buffer_bytes(reader, files)
-    )
-  return reader.batches(records, batch_size, with_labels).prefetch(2)
-
-
-def _epoch_records(
-  reader,
-  files,
-  epoch,
-  seed,
-  num_readers,
-  shuffle_buffer,
-  worker,
-  num_workers,
-  skips,
-):
-  """Reads one epoch's records in an order that seed and epoch decide.
-
-  The files are divided among the machines. Where they do not divide evenly,
-  other machines get one more in the next epoch.
-  """
-  epoch_seed = tf.constant(seed, tf.int64) * 1_000_003 + epoch
-  paths = tf.data.Dataset.from_tensor_slices(files).shuffle(
-    len(files), seed=epoch_seed, reshuffle_each_iteration=False
-  )
-  paths = paths.shard(num_workers, (worker + epoch) % num_workers)
-  records = _interleave(reader, paths, files, num_readers, skips)
-  return records.shuffle(
-    shuffle_buffer, seed=epoch_seed, reshuffle_each_iteration=False
-  )
-
-
-def _interleave(reader, paths, files, num_readers, skips=False):
-  """Reads the records of num_readers files at a time, in a fixed order.
-
-  With skips, the first records are left out. They are then read as fast as
-  possible, because there is no other work until the first one that counts.
-  """
-  cycle_length = min(num_readers, len(files))
-  buffer_size = _read_buffer_bytes(reader, files)
-  shares_cores = _has_large_local_records(reader, files) and not skips
-  calls = readers.HALF_THE_CORES if shares_cores else readers.PARALLEL_CALLS
-  calls = min(calls, cycle_length)
-  return paths.interleave(
-    readers.as_written(
-      lambda path: tf.data.TFRecordDataset(path, buffer_size=buffer_size)
-    ),
-    cycle_length=cycle_length,
-    # A single call at a time is made without threads, and in the same order.
-    num_parallel_calls=calls if calls > 1 else None,
-    deterministic=True if calls > 1 else None,
-  )
-
-
-def _read_buffer_bytes(reader, files) -> int:
-  return 0 if _has_large_local_records(reader, files) else _READ_BUFFER_BYTES
-
-
-def _has_large_local_records(reader, files) -> bool:
-  """Tells whether reading is work for the processor, in large pieces."""
-  is_local = all(shards.is_local(file) for file in files)
-  return is_local and isinstance(reader, readers.YT8MFrameFeatureReader)
+  FILE = 0  # index of the file
+  NUMBER = 1  # of the record in the file
+  OFFSET = 2  # where the record begins
+  LENGTH = 3  # bytes of its data
+  EXAMPLE = 4  # which example of the record, 0 except for segments
 
 
 @dataclasses.dataclass(frozen=True)
-class Survey:
-  """What a look at the first records of a data set tells.
+class Place:
+  """Where a run is in the order of its data.
 
   Attributes:
-    num_videos: estimate of the examples in all files, from the mean size of
-      the sampled records; right if records are alike.
-    num_sampled: records looked at.
-    largest_label: the largest class index among their labels; None if they have
-      none.
+    epoch: epochs that were read.
+    window: windows of this epoch that were read.
+    offset: examples of this window that were read.
   """
 
-  num_videos: int
-  num_sampled: int
-  largest_label: int | None
+  epoch: int = 0
+  window: int = 0
+  offset: int = 0
 
 
-def survey(
-  files: list[str], segment_labels: bool = False, num_sampled: int = 64
-) -> Survey:
-  """Looks at the first records of the files.
+BEGINNING = Place()
 
-  Args:
-    files: TFRecord files, with at least one record.
-    segment_labels: whether rated segments are the examples, not whole videos.
-    num_sampled: how many records to look at.
+
+@dataclasses.dataclass(frozen=True)
+class Window:
+  """A part of an epoch.
+
+  Attributes:
+    examples: its table, in order.
+    lost_records: about how many records its shards held after damaged lengths.
   """
-  sizes, labels, num_segments = [], [], 0
-  records = tf.data.TFRecordDataset(files).take(num_sampled)
-  for serialized in records.as_numpy_iterator():
-    sizes.append(len(serialized) + 16)  # a length and two checksums
-    with contextlib.suppress(errors.UserError):  # reading it will tell
-      context = contents.parse_record(serialized).context.feature
-      for name in ("labels", "segment_labels"):
-        labels += context[name].int64_list.value if name in context else []
-      if "segment_start_times" in context:
-        starts = context["segment_start_times"].int64_list.value
-        num_segments += len(set(starts))
-  num_bytes = sum(tf.io.gfile.stat(file).length for file in files)
-  examples = num_segments if segment_labels else len(sizes)
-  return Survey(
-    round(num_bytes / sum(sizes) * examples),
-    len(sizes),
-    max(labels, default=None),
+
+  examples: np.ndarray
+  lost_records: int
+
+
+def _mix(numbers: np.ndarray) -> np.ndarray:
+  """SplitMix64's finalizer: a bijection of uint64 that looks random.
+
+  Source: Steele, Lea and Flood, "Fast Splittable Pseudorandom Number
+  Generators" (OOPSLA 2014). NumPy's own generators may change with its version,
+  and with them the order of a run that is resumed.
+  """
+  numbers = (numbers ^ (numbers >> np.uint64(30))) * np.uint64(
+    0xBF58476D1CE4E5B9
   )
+  numbers = (numbers ^ (numbers >> np.uint64(27))) * np.uint64(
+    0x94D049BB133111EB
+  )
+  return numbers ^ (numbers >> np.uint64(31))
 
 
-@contextlib.contextmanager
-def naming_bad_record(
-  reader: readers.Reader, files: list[str], with_labels: bool
-):
-  """Finds the record that made a pipeline fail, and says what is wrong.
+def permutation(length: int, *seeds: int) -> np.ndarray:
+  """A permutation of 0 to length - 1 that depends on the seeds alone."""
+  step = np.uint64(0x9E3779B97F4A7C15)
+  state = np.zeros(1, np.uint64)
+  for seed in seeds:
+    state = _mix(state + step + np.array([seed % 2**64], np.uint64))
+  keys = _mix(state + step * np.arange(1, length + 1, dtype=np.uint64))
+  return np.argsort(keys, kind="stable")
 
-  The pipeline itself carries no file names, so that it stays fast. After it
-  failed in the block, the files are read again: first the first record of each,
-  which shows a wrong file, then all records.
+
+class Order:
+  """The order of the examples of files.
 
   Args:
-    reader: of the pipeline.
-    files: that it reads.
-    with_labels: whether it reads labels.
-
-  Raises:
-    errors.UserError: names the file, the record's number (from 0) and what is
-      wrong. If every record is good, the pipeline's own error is raised.
+    num_files: how many.
+    open_file: function of a file's index that returns its walk, and how many
+      examples each record has, (records,), or None for one each.
+    seed: decides the order; None for the order of the files.
+    window_shards: files in a window.
+    record_bytes: mean size of a record, to say how many a damaged file lost.
   """
-  try:
-    yield
-  except _READ_ERRORS:
-    _find_bad_record(reader, files, with_labels)
-    raise
+
+  def __init__(
+    self,
+    num_files: int,
+    open_file: Callable[[int], tuple[shards.Walk, np.ndarray | None]],
+    seed: int | None,
+    window_shards: int,
+    record_bytes: float = 1.0,
+  ):
+    self._num_files = num_files
+    self._open_file = open_file
+    self._seed = seed
+    self._window_shards = window_shards
+    self._record_bytes = record_bytes
+    self._thread = concurrent.futures.ThreadPoolExecutor(1)
+    self._windows: dict[tuple[int, int], concurrent.futures.Future] = {}
+
+  @property
+  def num_windows(self) -> int:
+    """Windows of an epoch."""
+    return -(-self._num_files // self._window_shards)
+
+  def _table(self, file: int) -> tuple[np.ndarray, int]:
+    """The examples of a file, and about how many records it has lost."""
+    walk, counts = self._open_file(file)
+    numbers = np.arange(len(walk))
+    table = np.empty((len(walk), len(Column)), np.int64)
+    table[:, Column.FILE] = file
+    table[:, Column.NUMBER] = numbers
+    table[:, Column.OFFSET] = walk.offsets[:-1]
+    table[:, Column.LENGTH] = walk.lengths
+    table[:, Column.EXAMPLE] = 0
+    if counts is not None:
+      table = np.repeat(table, counts, axis=0)
+      first = np.cumsum(counts) - counts
+      table[:, Column.EXAMPLE] = np.arange(len(table)) - np.repeat(
+        first, counts
+      )
+    return table, walk.lost_records(self._record_bytes)
+
+  def _make_window(self, epoch: int, window: int) -> Window:
+    order = np.arange(self._num_files)
+    if self._seed is not None:
+      order = permutation(self._num_files, self._seed, epoch)
+    begin = window * self._window_shards
+    files = order[begin : begin + self._window_shards]
+    # In the order of their names, so that the order of the records does not
+    # depend on that of the files where a window has all of them.
+    tables, lost = zip(*map(self._table, np.sort(files).tolist()), strict=True)
+    examples = np.concatenate(tables)
+    if self._seed is not None:
+      examples = examples[
+        permutation(len(examples), self._seed, epoch, window + 1)
+      ]
+    return Window(examples, sum(lost))
+
+  def window(self, epoch: int, window: int) -> Window:
+    """A window of an epoch; starts to make the next one.
+
+    Raises:
+      OSError, errors.UserError: a file cannot be read.
+    """
+    following = (epoch, window + 1)
+    if following[1] == self.num_windows:
+      following = (epoch + 1, 0)
+    wanted = ((epoch, window), following)
+    if self.num_windows == 1:
+      wanted = wanted[:1]
+    for key in [key for key in self._windows if key not in wanted]:
+      del self._windows[key]
+    for key in wanted:
+      if key not in self._windows:
+        self._windows[key] = self._thread.submit(self._make_window, *key)
+    return self._windows[epoch, window].result()
+
+  def next_place(self, place: Place) -> Place:
+    """The same place, in the next window where this one was read to its end.
+
+    Raises:
+      OSError, errors.UserError: a file cannot be read.
+    """
+    empty = 0
+    while place.offset >= len(self.window(place.epoch, place.window).examples):
+      epoch, window = place.epoch, place.window + 1
+      if window == self.num_windows:
+        epoch, window = epoch + 1, 0
+      place = Place(epoch, window, 0)
+      empty += 1
+      if empty > self.num_windows:  # there are no examples at all
+        break
+    return place
+
+  def place_after(self, num_examples: int) -> Place:
+    """The place after so many examples from the beginning on.
+
+    Raises:
+      OSError, errors.UserError: a file cannot be read.
+    """
+    place = Place()
+    while True:
+      held = len(self.window(place.epoch, place.window).examples)
+      if num_examples < held:
+        return Place(place.epoch, place.window, num_examples)
+      num_examples -= held
+      following = self.next_place(Place(place.epoch, place.window, held))
+      if following.epoch > place.epoch and not num_examples:
+        return following
+      place = following
+
+  def batches(
+    self, place: Place, batch_size: int, num_epochs: int | None
+  ) -> Iterator[tuple[np.ndarray, Place, int]]:
+    """Cuts the order into batches.
+
+    Args:
+      place: where to begin.
+      batch_size: examples in a batch, over all machines; only the last batch
+        may have fewer. A batch may span two epochs.
+      num_epochs: epochs from the beginning of the order; None or 0 for no end.
+
+    Yields:
+      The table of a batch; the place after it; about how many records were lost
+      to damaged lengths in the windows that it begins.
+
+    Raises:
+      OSError, errors.UserError: a file cannot be read.
+    """
+    place = self.next_place(place)
+    while not num_epochs or place.epoch < num_epochs:
+      parts, wanted, lost = [], batch_size, 0
+      while wanted and (not num_epochs or place.epoch < num_epochs):
+        window = self.window(place.epoch, place.window)
+        if not place.offset:
+          lost += window.lost_records
+        end = place.offset + wanted
+        parts.append(window.examples[place.offset : end])
+        wanted -= len(parts[-1])
+        after = Place(place.epoch, place.window, place.offset + len(parts[-1]))
+        following = self.next_place(after)
+        if following == after and not len(parts[-1]):
+          return  # there are no examples at all
+        place = following
+      yield np.concatenate(parts), place, lost
 
 
-def _find_bad_record(reader, files, with_labels) -> None:
-  """Raises the UserError of naming_bad_record, if a record is bad."""
-  logging.info("A record could not be read; looking for it in the data.")
-  for file in files:
-    _check_records(reader, file, with_labels, 1)
-  for index, file in enumerate(files):
-    if index % 10 == 0 and index:
-      logging.info("Checked %d of %d files.", index, len(files))
-    _check_records(reader, file, with_labels)
+# --------------------------------------------------------------------------
+# The size of a window
+
+WINDOW_SHARDS = 16
+_FEW_BYTES = 1 << 30
 
 
-def _check_records(reader, file, with_labels, limit=None) -> None:
-  """Checks the first `limit` records of a file, or all of them."""
-  records = itertools.islice(shards.numbered_records(file), limit)
-  for number, serialized in records:
-    with shards.naming_record(file, number):
-      reader.check_record(serialized, with_labels)
+def choose_window(files: list[str]) -> int:
+  """Chooses how many shards a window has.
+
+  All of them, if that costs nothing: where they are small, or where all walks
+  are kept and the disk bears random reads. Else as many as mix well, see
+  docs/reading.md.
+
+  Args:
+    files: local paths.
+  """
+  if len(files) <= WINDOW_SHARDS:
+    return len(files)
+  if sum(os.stat(file).st_size for file in files) <= _FEW_BYTES:
+    return len(files)
+  if all(map(shards.is_kept, files)) and not _is_rotational(files[0]):
+    return len(files)
+  return WINDOW_SHARDS
+
+
+def _is_rotational(path: str) -> bool:
+  """Whether a file is on a disk that turns, or on one that does not tell."""
+  device = os.stat(path).st_dev
+  name = f"/sys/dev/block/{os.major(device)}:{os.minor(device)}"
+  for folder in (name, f"{name}/.."):  # a partition's disk is its parent
+    try:
+      with open(f"{folder}/queue/rotational") as file:
+        return file.read().strip() != "0"
+    except OSError:
+      continue
+  return True

@@ -138,9 +138,9 @@ class Placement:
       return batch, 1.0, num_videos[None]
     row = tf.one_hot(self.worker, self.num_workers, dtype=tf.int64)
     counts = self.sum(row * num_videos)
-    share = tf.cast(num_videos, tf.float32) / tf.cast(
-      tf.reduce_sum(counts), tf.float32
-    )
+    # All may be without, if they had bad records only.
+    total = tf.maximum(tf.reduce_sum(counts), 1)
+    share = tf.cast(num_videos, tf.float32) / tf.cast(total, tf.float32)
     missing = tf.maximum(1 - num_videos, 0)
     batch = {
       name: tf.pad(value, [[0, missing]] + [[0, 0]] * (value.shape.rank - 1))
@@ -214,7 +214,7 @@ class Placement:
 
     def nothing():
       return {
-        name: tf.zeros([0] + [size or 0 for size in spec.shape[1:]], spec.dtype)
+        name: tf.zeros([size or 0 for size in spec.shape], spec.dtype)
         for name, spec in element_spec.items()
       }
 

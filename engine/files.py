@@ -15,7 +15,7 @@ from collections.abc import Iterator
 import tensorflow as tf
 
 import errors
-from records import shards
+from engine.data_files import is_local
 
 # What opening or flushing raises where it is not possible, as for folders on
 # some file systems. Any other error means that what was written may be lost.
@@ -150,7 +150,7 @@ def _flush_all(path: str) -> None:
 
 def _flush(path: str) -> None:
   """Waits until a file or folder is on the disk, where it is a local one."""
-  if not shards.is_local(path):
+  if not is_local(path):
     return
   try:
     descriptor = os.open(path, os.O_RDONLY)

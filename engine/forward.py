@@ -12,8 +12,9 @@ import tensorflow as tf
 import losses
 import models
 import readers
-from engine import data_order, model_building
+from engine import model_building
 from engine import train_dir as train_dirs
+from engine.data import Data
 from engine.distribution import Placement
 
 _LOG_SECONDS = 5.0
@@ -44,39 +45,32 @@ class ForwardPass:
 
   Args:
     model_flags: see train_dir.py.
-    files: TFRecord files.
+    data: opened with labels if there is a loss.
     placement: where to compute.
     batch_size: videos a step.
-    num_readers: files read at the same time; 1 keeps the order of the input.
-    segment_labels: cut segments: the rated ones with a loss, else all.
-    loss: of the labels, which the records then need; None for predictions of
-      records that may have no labels.
+    num_readers: see Data.evaluation_batches.
+    loss: of the labels; None for predictions of records that may have no
+      labels.
   """
 
   def __init__(
     self,
     model_flags: dict,
-    files: list[str],
+    data: Data,
     placement: Placement,
     *,
     batch_size: int,
-    num_readers: int,
-    segment_labels: bool = False,
+    num_readers: int | None = None,
     loss: losses.BaseLoss | None = None,
   ):
     self._model_flags = model_flags
-    self._files = files
+    self._data = data
     self._with_labels = loss is not None
-    self._reader = readers.open_reader(
-      model_flags, files, self._with_labels, segment_labels, for_trained=True
-    )
     with placement.strategy.scope():
       self._model = model_building.build_model(
-        model_flags, self._reader.quantized
+        model_flags, data.reader.quantized
       )
-    self._batches = data_order.evaluation_batches(
-      self._reader, files, batch_size, self._with_labels, num_readers
-    )
+    self._batches = data.evaluation_batches(batch_size, num_readers)
     self._compute = placement.compile_forward(
       self._make_function(loss), models.compiles_predictions(model_flags)
     )
@@ -115,9 +109,7 @@ class ForwardPass:
     """
     progress = Progress()
     began = last_line = time.monotonic()
-    with data_order.naming_bad_record(
-      self._reader, self._files, self._with_labels
-    ):
+    with self._data.naming_errors():
       for batch in self._batches:
         with model_building.naming_bug(self._model_flags):
           result = self._compute(readers.numeric_part(batch))
@@ -127,6 +119,7 @@ class ForwardPass:
         model_building.check_probabilities(
           predictions, self._model_flags["model"]
         )
+        self._data.check_skipped()
         now = time.monotonic()
         progress = Progress(
           progress.num_examples + len(predictions),
@@ -136,3 +129,5 @@ class ForwardPass:
         if progress.is_due:
           last_line = now
         yield batch, result, progress
+    self._data.skipped.write()
+    self._data.skipped.log()

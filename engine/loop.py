@@ -7,9 +7,9 @@ import tensorflow as tf
 from absl import logging
 
 import losses
-import readers
-from engine import data_order, model_building
 from engine import export as exports
+from engine import model_building
+from engine.data import Data
 from engine.distribution import Placement
 from engine.report import Profile, Reporter
 from engine.run import Run
@@ -89,19 +89,21 @@ class Saver:
     self._saved_step, self._saved_time = step, time.monotonic()
 
 
-def training_batches(run: Run, reader: readers.Reader, files: list[str]):
-  """This machine's batches of a run, from the run's position in the data."""
+def training_batches(run: Run, data: Data):
+  """This machine's batches of a run, from where the run is in the data."""
   settings, placement = run.settings, run.placement
-  return data_order.training_batches(
-    reader,
-    files,
+  return data.training_batches(
     settings.batch_size * placement.local_replicas,
-    num_epochs=settings.num_epochs,
-    seed=settings.seed,
-    skip_examples=int(run.state["position"][placement.worker]),
+    settings.num_epochs,
+    settings.seed,
+    place=run.place,
+    window_shards=int(run.state["window_shards"]),
     num_readers=settings.num_readers,
     worker=placement.worker,
     num_workers=placement.num_workers,
+    skip_examples=0
+    if data.by_number
+    else int(run.state["position"][placement.worker]),
     shuffled_batches=5 * settings.accumulate_steps,
   )
 
@@ -134,8 +136,7 @@ def run_some_steps(
 
 def train_until_stopped(
   run: Run,
-  reader: readers.Reader,
-  files: list[str],
+  data: Data,
   reporter: Reporter,
   exporter: exports.BackgroundExporter,
 ) -> None:
@@ -143,8 +144,7 @@ def train_until_stopped(
 
   Args:
     run: the run, restored or begun.
-    reader: result of readers.open_reader.
-    files: TFRecord files.
+    data: to train on.
     reporter: shows the run.
     exporter: writes its SavedModels.
 
@@ -152,7 +152,7 @@ def train_until_stopped(
     errors.UserError: a record is bad, training diverged or a machine was lost.
   """
   settings, placement = run.settings, run.placement
-  batches = training_batches(run, reader, files)
+  batches = training_batches(run, data)
   with model_building.naming_bug(run.model_flags):
     run_steps = make_run_steps(
       run, losses.make_loss(run.model_flags), batches.element_spec
@@ -173,13 +173,14 @@ def train_until_stopped(
       seen_before = run.examples_seen
       with (
         placement.naming_lost_machine(step),
-        data_order.naming_bad_record(reader, files, with_labels=True),
+        data.naming_errors(),
         model_building.naming_bug(run.model_flags),
       ):
         done, outputs, seconds, stopped, pace = run_some_steps(
           run_steps, iterator, wanted, placement, stop
         )
       step += done
+      data.skipped.check(*run.state["epoch_records"].numpy().tolist())
       if done < wanted and settings.num_epochs:
         run.state["finished_epochs"].assign(settings.num_epochs)
       ended = done < wanted or run.has_ended() or stopped
@@ -192,5 +193,7 @@ def train_until_stopped(
         chunk = max(1, min(_MOST_STEPS_AT_ONCE, chunk))
       if ended:
         reporter.wait()
+        data.skipped.log()
         logging.info("Saving step %d and exporting the model.", step)
+        data.skipped.write()
       saver.save_if_due(step, ended)

@@ -3,8 +3,6 @@
 import concurrent.futures
 import datetime
 import math
-import os
-import sys
 import time
 
 import numpy as np
@@ -15,6 +13,7 @@ from tensorboard.plugins.histogram import metadata as histogram_metadata
 import errors
 import eval_util
 from engine import model_building
+from engine.progress_bar import ProgressBar
 from engine.settings import Settings
 
 
@@ -70,12 +69,8 @@ class Reporter:
     self._epoch_videos = epoch_videos
     self._thread = concurrent.futures.ThreadPoolExecutor(1)
     self._pending = None
-    self._on_terminal = sys.stderr.isatty()
-    self._bar_is_open = False
-    self._bar_width = 20
-    self._bar_length = 0
+    self._bar = ProgressBar()
     self._began = time.monotonic()
-    self._first_done = None
     self._best = None
 
   def report(self, step, examples_seen, rate, outputs) -> None:
@@ -92,8 +87,8 @@ class Reporter:
         probability.
     """
     self.wait()
-    if self._first_done is None:
-      self._first_done = time.monotonic(), self._part_done(step, examples_seen)
+    # The first step takes long, so the time left is estimated from there.
+    self._bar.begin(self._part_done(step, examples_seen))
     self._pending = self._thread.submit(
       self._report, step, examples_seen, rate, *outputs
     )
@@ -120,7 +115,7 @@ class Reporter:
     gap = scores["gap"]
     if self._best is None or gap > self._best[0]:
       self._best = gap, step
-    if self._on_terminal:
+    if self._bar.is_on_terminal:
       self._draw_bar(step, examples_seen, rate, loss, gap)
     else:
       logging.info(
@@ -150,42 +145,14 @@ class Reporter:
     return min(max(parts), 1.0)
 
   def _draw_bar(self, step, examples_seen, rate, loss, gap) -> None:
-    done = self._part_done(step, examples_seen)
     # Of the last video seen: a full epoch does not begin the next one.
     epoch = 1 + int((examples_seen - 1) / max(self._epoch_videos, 1))
-    # The first step takes long, so the time left is estimated from there.
-    began, done_before = self._first_done or (0.0, 1.0)
-    left = ""
-    if done > done_before:
-      pace = (time.monotonic() - began) / (done - done_before)
-      left = f" | {datetime.timedelta(seconds=round(pace * (1 - done)))} left"
-    # A line that wraps could not be drawn over. 0 is an unknown width.
-    columns = (os.get_terminal_size(sys.stderr.fileno()).columns or 200) - 1
-    unit = "/s" if columns < 95 else " videos/s"
-    text = (
-      f" epoch {epoch} step {step} | {rate:.0f}{unit} | Loss: {loss:.2f}"
-      f" GAP: {gap:.2f}{left}"
+    unit = "/s" if self._bar.columns < 95 else " videos/s"
+    self._bar.draw(
+      self._part_done(step, examples_seen),
+      f"epoch {epoch} step {step} | {rate:.0f}{unit} | Loss: {loss:.2f}"
+      f" GAP: {gap:.2f}",
     )
-    width = max(3, min(self._bar_width, columns - len(text) - 2))
-    self._bar_width = width
-    filled = round(width * done)
-    line = f"[{'=' * filled}{' ' * (width - filled)}]{text}"
-    # Spaces overwrite the rest of a longer line.
-    line = line[:columns].ljust(self._bar_length)
-    self._bar_length = len(line)
-    if not self._bar_is_open:
-      logging.get_absl_handler().addFilter(self._end_bar_before)
-      self._bar_is_open = True
-    sys.stderr.write(f"\r{line}")
-    sys.stderr.flush()
-
-  def _end_bar_before(self, unused_record) -> bool:
-    """Ends the bar's line before a line of the log."""
-    logging.get_absl_handler().removeFilter(self._end_bar_before)
-    if self._bar_is_open:
-      self._bar_is_open = False
-      sys.stderr.write("\n")
-    return True
 
   def summary(self, videos, train_dir) -> str:
     """One line about the whole run.
@@ -228,7 +195,7 @@ class Reporter:
   def close(self) -> None:
     """Ends the event file and the progress bar."""
     self.wait()
-    self._end_bar_before(None)
+    self._bar.end()
     self._thread.shutdown()
     self._writer.close()
 

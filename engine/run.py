@@ -1,12 +1,15 @@
 """A model in training: everything that a checkpoint holds."""
 
+import dataclasses
+
 import tensorflow as tf
 from absl import logging
 
 import errors
 import models
-from engine import model_building, optimizers, schedules
+from engine import data_order, model_building, optimizers, schedules
 from engine import train_dir as train_dirs
+from engine.data import Data
 from engine.distribution import Placement
 from engine.settings import Settings
 from version import __version__
@@ -25,7 +28,15 @@ def _make_counters(num_workers: int) -> dict[str, tf.Variable]:
       "schedule_examples",
     )
   }
-  # Of each machine, examples of its order of this data.
+  # Where the run is in the order of its data, see data_order.Place, and the
+  # shards of a window; 0 if TensorFlow reads the data.
+  state["place"] = tf.Variable(tf.zeros([3], tf.int64), name="place")
+  state["window_shards"] = tf.Variable(0, dtype=tf.int64, name="window_shards")
+  # Records of this epoch so far, on all machines, and how many were left out.
+  state["epoch_records"] = tf.Variable(
+    tf.zeros([2], tf.int64), name="epoch_records"
+  )
+  # Where TensorFlow reads, of each machine, examples of its order.
   state["position"] = tf.Variable(
     tf.zeros([num_workers], tf.int64), shape=[None], name="position"
   )
@@ -85,12 +96,11 @@ class Run:
     self.state = _make_counters(placement.num_workers)
     self._checkpoints: train_dirs.Checkpoints | None = None
 
-  def restore_or_begin(self, files: list[str], epoch_videos: int) -> None:
-    """Continues the run in train_dir on these files, or begins one.
+  def restore_or_begin(self, data: Data) -> None:
+    """Continues the run in train_dir on this data, or begins one.
 
     Args:
-      files: TFRecord files.
-      epoch_videos: about how many examples they hold.
+      data: to train on.
 
     Raises:
       errors.UserError: the checkpoint is of another model or damaged; machines
@@ -117,33 +127,75 @@ class Run:
     else:
       path = self._checkpoints.restore()
       logging.info("Continuing from %s.", path)
-    asked_for = train_dirs.fingerprint([*files, repr(self.settings)])
+    asked_for = train_dirs.fingerprint([*data.files, repr(self.settings)])
     self.placement.check_same(
       [self.step, asked_for % 2**53],
       "Expected all machines to begin at the same step of the same run. Give"
       " them the same flags, the same files and a --train_dir that they share.",
     )
-    self._begin_other_data(files)
-    self._fix_horizon(epoch_videos)
+    data.skipped.continue_list()
+    self._find_place(data)
+    self._fix_horizon(data.num_videos)
     self.state["version"].assign(__version__)
 
-  def _begin_other_data(self, files) -> None:
-    """Counts epochs from here if the order of the data has changed."""
-    seed = self.settings.seed
-    position = self.state["position"]
-    if self.step and (
-      int(self.state["data_fingerprint"]) != train_dirs.fingerprint(files)
-      or int(self.state["seed"]) != seed
-      or len(position.numpy()) != self.placement.num_workers
+  def _find_place(self, data: Data) -> None:
+    """Finds where in the data to continue; at its beginning for other data."""
+    state, placement, seed = self.state, self.placement, self.settings.seed
+    fingerprint = train_dirs.fingerprint(data.files)
+    position = state["position"]
+    was_by_number = bool(int(state["window_shards"]))
+    is_other = self.step and (
+      int(state["data_fingerprint"]) != fingerprint
+      or int(state["seed"]) != seed
+    )
+    # The order in which TensorFlow reads depends on the number of machines.
+    if (
+      self.step
+      and not data.by_number
+      and (was_by_number or len(position.numpy()) != placement.num_workers)
     ):
+      is_other = True
+    if is_other:
       logging.info(
-        "The files, --seed or the number of machines changed: epochs count from"
-        " here."
+        "The files, --seed, the way to read or the number of machines changed:"
+        " epochs count from here."
       )
-      position.assign(tf.zeros([self.placement.num_workers], tf.int64))
-      self.state["finished_epochs"].assign(0)
-    self.state["data_fingerprint"].assign(train_dirs.fingerprint(files))
-    self.state["seed"].assign(seed)
+    if is_other or not self.step:
+      position.assign(tf.zeros([placement.num_workers], tf.int64))
+      state["place"].assign(tf.zeros([3], tf.int64))
+      state["epoch_records"].assign(tf.zeros([2], tf.int64))
+      state["window_shards"].assign(0)
+      state["finished_epochs"].assign(0)
+    state["data_fingerprint"].assign(fingerprint)
+    state["seed"].assign(seed)
+    if data.by_number and not int(state["window_shards"]):
+      self._begin_order(data, int(tf.reduce_sum(position)))
+
+  def _begin_order(self, data: Data, num_examples: int) -> None:
+    """Fixes the order in which a run reads its records by number.
+
+    Args:
+      data: to train on.
+      num_examples: that an earlier version has read in an order of its own.
+    """
+    # Machines may have kept different walks; all take the largest window.
+    (window_shards,) = self.placement.most(
+      [data_order.choose_window(data.files)]
+    )
+    self.state["window_shards"].assign(int(window_shards))
+    if num_examples:
+      order = data.order(self.settings.seed, int(window_shards))
+      place = order.place_after(num_examples)
+      self.state["place"].assign(dataclasses.astuple(place))
+      logging.info(
+        "The order of the data is another one than before: continuing after as"
+        " many examples, which are not the same."
+      )
+
+  @property
+  def place(self) -> data_order.Place:
+    """Where the run is in the order of its data."""
+    return data_order.Place(*self.state["place"].numpy().tolist())
 
   def _fix_horizon(self, epoch_videos) -> None:
     """Fixes the end of the run for the learning rate schedule.

@@ -2,6 +2,8 @@
 
 import dataclasses
 
+from engine.skipped import Policy
+
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
@@ -11,6 +13,8 @@ class Settings:
   base_learning_rate: float
   segment_labels: bool = False
   num_readers: int = 8
+  skip_corrupt: bool = False
+  max_corrupt_fraction: float = 0.01
   seed: int = 0
   regularization_penalty: float = 1.0
   learning_rate_schedule: str = "exponential"
@@ -32,6 +36,11 @@ class Settings:
   xla: bool | None = None
   start_new_model: bool = False
   profile_steps: tuple[int, int] | None = None
+
+  @property
+  def policy(self) -> Policy:
+    """What to do about records that cannot be used."""
+    return Policy(self.skip_corrupt, self.max_corrupt_fraction)
 
   @property
   def dtype_policy(self) -> str | None:

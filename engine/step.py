@@ -252,6 +252,22 @@ def _mixup_weight(step: Step, state):
   )
 
 
+def _move_on(state, place, num_videos) -> None:
+  """Takes over the place after a batch, and counts the epoch's records.
+
+  Args:
+    state: the counters of a Run.
+    place: of the batch, see Data.training_batches.
+    num_videos: that the batch had on all machines.
+  """
+  epoch = state["place"][0]
+  before = tf.where(epoch == place[0], state["epoch_records"], 0)
+  num_records, num_lost = place[3], place[4]
+  new = tf.stack([num_records + num_lost, num_records - num_videos + num_lost])
+  state["epoch_records"].assign(before + new)
+  state["place"].assign(place[:3])
+
+
 def _on_all_replicas(step: Step, replica_step, state, batch, rate, arguments):
   """Runs a replica's part of a batch on all replicas, and counts its examples.
 
@@ -267,12 +283,18 @@ def _on_all_replicas(step: Step, replica_step, state, batch, rate, arguments):
     (scalars by tag, predictions, labels) of this machine's batch.
   """
   placement = step.placement
+  batch = dict(batch)
+  place = batch.pop("place", None)
   scalars, predictions, counts = placement.strategy.run(
     replica_step, args=(placement.split(batch), *arguments)
   )
   scalars, counts = placement.first((scalars, counts))
-  state["examples_seen"].assign_add(tf.reduce_sum(counts))
-  state["position"].assign_add(counts)
+  num_videos = tf.reduce_sum(counts)
+  state["examples_seen"].assign_add(num_videos)
+  if place is None:  # TensorFlow reads the data
+    state["position"].assign_add(counts)
+  else:
+    _move_on(state, place, num_videos)
   scalars = {**scalars, "learning_rate": rate}
   return scalars, placement.join(predictions), batch["labels"]
 

@@ -34,11 +34,20 @@ EXPORT_DIR = "export"
 
 # Parts that a checkpoint may lack: averages exist only with --ema_decay, the
 # others were not written by version 0.
-_ADDED_PARTS = frozenset({"average", "schedule_examples", "version"})
+_ADDED_PARTS = frozenset(
+  {
+    "average",
+    "schedule_examples",
+    "version",
+    "place",
+    "window_shards",
+    "epoch_records",
+  }
+)
 
 _OWN_FILES = re.compile(
   r"model_flags\.json|checkpoint|model\.ckpt-\d+\..*|events\.out\.tfevents\..*"
-  r"|(segment-)?metrics-\d+\.json|step_\d+"
+  r"|(segment-)?metrics-\d+\.json|step_\d+|skipped_records(-\d+)?\.csv"
   # Left over by a process that was killed while writing.
   r"|\..+\.tmp-[0-9a-f]{8}|checkpoint\.tmp[0-9a-f]{32}|model\.ckpt-\d+_temp"
 )

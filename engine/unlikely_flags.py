@@ -4,7 +4,7 @@ import math
 
 from absl import logging
 
-from engine.data_order import Survey
+from engine.data import Data
 from engine.settings import Settings
 
 # A run with so few steps learns nothing.
@@ -44,19 +44,19 @@ def warn_of_short_run(
   )
 
 
-def warn_of_few_classes(survey: Survey, num_classes: int) -> None:
+def warn_of_few_classes(data: Data, num_classes: int) -> None:
   """Warns of a model with far more classes than the labels have.
 
   Args:
-    survey: of the data.
+    data: what is read.
     num_classes: of the model.
   """
-  largest = survey.largest_label
+  largest = data.largest_label
   if largest is not None and largest < num_classes // _MANY_TIMES:
     logging.warning(
       "All labels of the first %d videos are below %d, but the model has %d"
       " classes. If your data has fewer, set --num_classes=%d.",
-      survey.num_sampled,
+      data.num_sampled,
       largest + 1,
       num_classes,
       largest + 1,

@@ -1,202 +1,177 @@
-"""What a record holds, and whether it is what the flags say.
+"""What records must hold, and what is wrong with one that does not.
 
-A check raises an errors.UserError whose text goes on a line that begins with
-the file and the record's number, see shards.naming_record.
+A check raises a BadRecordError whose text goes on a line that begins with the
+file and the record's number.
 """
 
-import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
-import tensorflow as tf
+import numpy as np
 
-import errors
+from records.messages import BadRecordError, Feature, Record
 
 # What helps where a trained model has fixed the flags.
 _OTHER_FILES = "name files like those that the model was trained on"
 
 
-@dataclasses.dataclass(frozen=True)
-class FoundFeature:
-  """One feature as found in a record.
-
-  Attributes:
-    kind: "bytes", "float", "int64" or "empty".
-    size: how many numbers it holds; at frame level, in its first frame. Each
-      byte counts as one number.
-    frames: number of frames, or None where it is not a list of frames.
-  """
-
-  kind: str
-  size: int
-  frames: int | None = None
-
-  def __str__(self):
-    frames = "" if self.frames is None else f"{self.frames} frames of "
-    return f"{frames}{self.size} {self.kind}"
+# --------------------------------------------------------------------------
+# What was found, in words
 
 
-def _found_feature(
-  feature: tf.train.Feature, frames: int | None = None
-) -> FoundFeature:
-  kind = feature.WhichOneof("kind")
-  if kind == "bytes_list":
-    values = feature.bytes_list.value
-    return FoundFeature("bytes", len(values[0]) if values else 0, frames)
-  if kind is None:
-    return FoundFeature("empty", 0, frames)
-  size = len(getattr(feature, kind).value)
-  return FoundFeature(kind.removesuffix("_list"), size, frames)
+def _found(feature: Feature, frames: int | None = None) -> str:
+  """Describes a feature: "3 frames of 1024 bytes"."""
+  number = "" if frames is None else f"{frames} frames of "
+  several = ""
+  if feature.kind == "bytes" and len(feature.values) > 1:
+    several = f" in the first of {len(feature.values)} values"
+  return f"{number}{feature.size} {feature.kind}{several}"
 
 
-def parse_record(serialized: bytes) -> tf.train.SequenceExample:
-  """Parses a record of either level.
-
-  A tf.train.Example parses as a SequenceExample without feature lists: the two
-  share their field numbers, so its features are those of the context.
-
-  Args:
-    serialized: the bytes of a record.
-
-  Returns:
-    The record.
-
-  Raises:
-    errors.UserError: the bytes are neither.
-  """
-  try:
-    return tf.train.SequenceExample.FromString(serialized)
-  except Exception as error:  # the class differs between protobuf's backends
-    raise errors.UserError(
-      "expected a tf.train.Example or SequenceExample, received"
-      f" {len(serialized)} bytes that are neither"
-    ) from error
-
-
-def context_features(
-  record: tf.train.SequenceExample,
-) -> dict[str, FoundFeature]:
-  """Describes the features of the context, sorted by name.
-
-  In a video-level record these are all of its features.
-  """
-  return {
-    name: _found_feature(feature)
-    for name, feature in sorted(record.context.feature.items())
-  }
-
-
-def frame_features(record: tf.train.SequenceExample) -> dict[str, FoundFeature]:
-  """Describes the feature lists, sorted by name; empty at video level."""
-  lists = {}
-  for name, frames in sorted(record.feature_lists.feature_list.items()):
-    first = frames.feature[0] if frames.feature else tf.train.Feature()
-    lists[name] = _found_feature(first, len(frames.feature))
-  return lists
-
-
-def listing(features: dict[str, FoundFeature]) -> str:
+def listing(features: dict[str, Feature] | dict[str, list[Feature]]) -> str:
   """Lists features for a message: "rgb (3 frames of 1024 bytes), ..."."""
-  if not features:
-    return "none"
-  return ", ".join(f"{name} ({found})" for name, found in features.items())
+  found = []
+  for name, feature in sorted(features.items()):
+    if isinstance(feature, Feature):
+      found.append(f"{name} ({_found(feature)})")
+    else:
+      first = feature[0] if feature else Feature("empty", [])
+      found.append(f"{name} ({_found(first, len(feature))})")
+  return ", ".join(found) or "none"
 
 
 # --------------------------------------------------------------------------
 # Checks
 
 
-def check_id(record: tf.train.SequenceExample) -> None:
-  """Checks that a record has an id.
-
-  Raises:
-    errors.UserError: it has none.
-  """
-  context = context_features(record)
-  if not {"id", "video_id"} & context.keys():
-    raise errors.UserError(
-      f"expected the feature id (or video_id), found only {listing(context)}"
-    )
-
-
-def check_labels(
-  record: tf.train.SequenceExample, num_classes: int, for_trained: bool = False
-) -> None:
-  """Checks the labels of a whole video.
+def video_id(context: dict[str, Feature]) -> bytes:
+  """The id of a video; the 2017 release and older tools call it video_id.
 
   Args:
-    record: as from parse_record.
+    context: the features of a record.
+
+  Raises:
+    BadRecordError: there is none, or not one.
+  """
+  found = context.get("id")
+  if found is None or (found.kind == "bytes" and found.values == [b""]):
+    found = context.get("video_id", found)
+  if found is None:
+    raise BadRecordError(
+      "missing feature",
+      f"expected the feature id (or video_id), found only {listing(context)}",
+    )
+  if found.kind != "bytes" or len(found.values) != 1:
+    raise BadRecordError(
+      "wrong type",
+      "expected one name in the feature id (or video_id), found"
+      f" {len(found.values)} values in {listing(context)}",
+    )
+  return found.values[0]
+
+
+def labels(
+  context: dict[str, Feature], num_classes: int, for_trained: bool = False
+) -> list[int]:
+  """The classes of a whole video.
+
+  Args:
+    context: the features of a record.
     num_classes: number of classes of the data.
     for_trained: whether a trained model has fixed the flags.
 
-  Raises:
-    errors.UserError: it has no labels, or a class is out of range.
-  """
-  context = context_features(record)
-  if "labels" not in context:
-    raise errors.UserError(
-      f"expected the feature labels, found only {listing(context)};"
-      " training and evaluation need labels, the test split has none: name"
-      " the train or validate files"
-    )
-  labels = record.context.feature["labels"].int64_list.value
-  _check_classes("labels", labels, num_classes, for_trained)
-
-
-def check_segments(
-  record: tf.train.SequenceExample, num_classes: int, for_trained: bool = False
-) -> None:
-  """Checks the ratings of a record's segments.
-
-  Args:
-    record: as from parse_record.
-    num_classes: number of classes of the data.
-    for_trained: whether a trained model has fixed the flags.
+  Returns:
+    Class indices; none are a video without labels, which is a good one.
 
   Raises:
-    errors.UserError: they are missing or incomplete, or a start time or a
+    BadRecordError: there is no feature of this name, it has another type, or a
       class is out of range.
   """
-  context = context_features(record)
-  names = ["segment_start_times", "segment_labels", "segment_scores"]
+  feature = context.get("labels")
+  if feature is None:
+    raise BadRecordError(
+      "no labels",
+      f"expected the feature labels, found only {listing(context)};"
+      " training and evaluation need labels, the test split has none: name"
+      " the train or validate files",
+    )
+  return _classes("labels", feature, num_classes, for_trained)
+
+
+def _classes(
+  name: str, feature: Feature, num_classes: int, for_trained: bool
+) -> list[int]:
+  """Checks the class indices of a feature, and returns them."""
+  if feature.kind not in ("int64", "empty"):
+    raise BadRecordError(
+      "wrong type",
+      f"expected class indices (int64) in the feature {name}, found"
+      f" {_found(feature)}",
+    )
+  for index in feature.values:
+    if not 0 <= index < num_classes:
+      advice = "set --num_classes to the number of classes of this data"
+      if for_trained:
+        advice = _OTHER_FILES
+      raise BadRecordError(
+        "label out of range",
+        f"expected class indices from 0 to {num_classes - 1} in"
+        f" {name}, found {index}; {advice}",
+      )
+  return feature.values
+
+
+def segments(
+  context: dict[str, Feature], num_classes: int, for_trained: bool = False
+) -> tuple[list[int], list[int], list[float]]:
+  """The ratings of a record's segments.
+
+  Args:
+    context: the features of a record.
+    num_classes: number of classes of the data.
+    for_trained: whether a trained model has fixed the flags.
+
+  Returns:
+    Of each rating the start time in seconds, the class and the score.
+
+  Raises:
+    BadRecordError: they are missing or incomplete, or a start time or a class
+      is out of range.
+  """
+  names = ("segment_start_times", "segment_labels", "segment_scores")
   if not set(names) <= context.keys():
-    raise errors.UserError(
+    raise BadRecordError(
+      "missing feature",
       f"expected the features {', '.join(names)} (--segment_labels), found"
       f" {listing(context)}; leave out --segment_labels for records that are"
-      " labelled as whole videos"
+      " labelled as whole videos",
     )
-  if len({context[name].size for name in names}) > 1:
-    raise errors.UserError(
+  found = {name: context[name] for name in names}
+  kinds = ("int64", "int64", "float")
+  for feature, kind in zip(found.values(), kinds, strict=True):
+    if feature.kind not in (kind, "empty"):
+      raise BadRecordError(
+        "wrong type",
+        f"expected {', '.join(kinds)} in {', '.join(names)}, found"
+        f" {listing(found)}",
+      )
+  times, classes, scores = (list(found[name].values) for name in names)
+  if not len(times) == len(classes) == len(scores):
+    raise BadRecordError(
+      "different lengths",
       f"expected equally many values in {', '.join(names)}, found"
-      f" {listing({name: context[name] for name in names})}"
+      f" {listing(found)}",
     )
-  starts = record.context.feature["segment_start_times"].int64_list.value
-  if min(starts, default=0) < 0:
-    raise errors.UserError(
-      f"expected segment_start_times of 0 seconds or more, found {min(starts)}"
+  if min(times, default=0) < 0:
+    raise BadRecordError(
+      "wrong size",
+      f"expected segment_start_times of 0 seconds or more, found {min(times)}",
     )
-  classes = record.context.feature["segment_labels"].int64_list.value
-  _check_classes("segment_labels", classes, num_classes, for_trained)
-
-
-def _check_classes(
-  feature_name: str,
-  classes: Iterable[int],
-  num_classes: int,
-  for_trained: bool,
-) -> None:
-  wrong = [index for index in classes if not 0 <= index < num_classes]
-  if wrong:
-    advice = "set --num_classes to the number of classes of this data"
-    if for_trained:
-      advice = _OTHER_FILES
-    raise errors.UserError(
-      f"expected class indices from 0 to {num_classes - 1} in"
-      f" {feature_name}, found {wrong[0]}; {advice}"
-    )
+  _classes("segment_labels", found["segment_labels"], num_classes, for_trained)
+  return times, classes, scores
 
 
 def check_video_features(
-  record: tf.train.SequenceExample,
+  record: Record,
   names: Sequence[str],
   sizes: Sequence[int],
   for_trained: bool = False,
@@ -210,21 +185,35 @@ def check_video_features(
     for_trained: whether a trained model has fixed the flags.
 
   Raises:
-    errors.UserError: one is missing, is not float or has another size, or the
-      record is a frame-level one.
+    BadRecordError: one is missing, is not float or has another size, holds a
+      value that is not finite, or the record is a frame-level one.
   """
   level = ""
-  lists = frame_features(record)
-  if lists:
-    level = f"this is a frame-level record with {listing(lists)}: "
+  if record.lists:
+    level = f"this is a frame-level record with {listing(record.lists)}: "
   advice = _advice(level, "add --frame_features=True", for_trained)
-  context = context_features(record)
   for name, size in zip(names, sizes, strict=True):
-    _check_feature(name, size, ["float"], context, advice)
+    if name not in record.context:
+      raise _missing(name, record.context, advice)
+    found = record.context[name]
+    if found.kind != "float":
+      raise BadRecordError(
+        "wrong type",
+        f"expected float in the feature {name}, found"
+        f" {listing(record.context)}; {advice}",
+      )
+    if found.size != size:
+      raise BadRecordError(
+        "wrong size",
+        f"expected {size} numbers in the feature {name}, found"
+        f" {listing(record.context)}; {advice}",
+      )
+    _check_finite(name, found.values)
+  _check_length([record.context[name].values for name in names])
 
 
 def check_frame_features(
-  record: tf.train.SequenceExample,
+  record: Record,
   names: Sequence[str],
   sizes: Sequence[int],
   kinds: Sequence[str] | None = None,
@@ -240,31 +229,123 @@ def check_frame_features(
     for_trained: whether a trained model has fixed the flags.
 
   Raises:
-    errors.UserError: one is missing, is of another kind, size or number of
-      frames, or the record is a video-level one.
+    BadRecordError: one is missing, is of another kind, size or number of
+      frames, holds a value that is not finite, or the record is a video-level
+      one.
   """
-  lists = frame_features(record)
   level = ""
-  if not lists:
-    context = context_features(record)
-    level = f"this is a video-level record with {listing(context)}: "
+  if not record.lists and set(record.context) - _WITH_FRAMES:
+    level = f"this is a video-level record with {listing(record.context)}: "
   advice = _advice(level, "leave out --frame_features", for_trained)
+  for name in names:
+    if name not in record.lists:
+      raise _missing(name, record.lists, advice)
+  lists = {name: record.lists[name] for name in names}
   for index, (name, size) in enumerate(zip(names, sizes, strict=True)):
-    if name not in lists or lists[name].frames:
-      allowed = [kinds[index]] if kinds else ["bytes", "float"]
-      _check_feature(name, size, allowed, lists, advice)
-    if any(
-      _found_feature(frame).size != size
-      for frame in record.feature_lists.feature_list[name].feature
-    ):
-      raise errors.UserError(
-        f"expected {size} numbers in every frame of the feature {name}, found"
-        " a frame with another number"
+    allowed = [kinds[index]] if kinds else ["bytes", "float"]
+    _check_frames(name, lists[name], size, allowed, record.lists, advice)
+  if len({len(frames) for frames in lists.values()}) > 1:
+    raise BadRecordError(
+      "different lengths",
+      f"expected equally many frames in each feature, found {listing(lists)}",
+    )
+  floats = [
+    [feature.values for feature in frames]
+    for frames in lists.values()
+    if frames and frames[0].kind == "float"
+  ]
+  for frame in zip(*floats, strict=True):
+    _check_length(frame)
+
+
+# What a context holds beside frames.
+_WITH_FRAMES = frozenset(
+  {
+    "id",
+    "video_id",
+    "labels",
+    "start_time_seconds",
+    "end_time_seconds",
+    "segment_start_times",
+    "segment_end_times",
+    "segment_labels",
+    "segment_scores",
+  }
+)
+
+
+def _missing(name: str, found: dict, advice: str) -> BadRecordError:
+  return BadRecordError(
+    "missing feature",
+    f"expected the feature {name} (--feature_names), found"
+    f" {listing(found)}; {advice}",
+  )
+
+
+def _check_frames(name, frames, size, kinds, lists, advice) -> None:
+  """Checks the frames of one feature.
+
+  Raises:
+    BadRecordError: the first frame is of another kind or size, or another frame
+      differs from it.
+  """
+  if not frames:
+    return
+  first = frames[0]
+  if first.kind not in kinds:
+    raise BadRecordError(
+      "wrong type",
+      f"expected {' or '.join(kinds)} in the feature {name}, found"
+      f" {listing(lists)}; {advice}",
+    )
+  if first.size != size:
+    raise BadRecordError(
+      "wrong size",
+      f"expected {size} numbers in the feature {name}, found"
+      f" {listing(lists)}; {advice}",
+    )
+  for number, frame in enumerate(frames):
+    if frame.kind != first.kind:
+      raise BadRecordError(
+        "wrong type",
+        f"expected {first.kind} in every frame of the feature {name}, found"
+        f" {frame.kind} in frame {number}",
       )
-  if len({lists[name].frames for name in names}) > 1:
-    raise errors.UserError(
-      "expected equally many frames in each feature, found"
-      f" {listing({name: lists[name] for name in names})}"
+    if frame.size != size or (frame.kind == "bytes" and len(frame.values) > 1):
+      raise BadRecordError(
+        "wrong size",
+        f"expected {size} numbers in every frame of the feature {name}, found"
+        f" {_found(frame)} in frame {number}",
+      )
+    if frame.kind == "float":
+      _check_finite(name, frame.values, f" in frame {number}")
+
+
+def _check_finite(name: str, values: np.ndarray, where: str = "") -> None:
+  """Raises a BadRecordError if a value is NaN or infinite."""
+  wrong = np.flatnonzero(~np.isfinite(values))
+  if len(wrong):
+    raise BadRecordError(
+      "not finite",
+      f"expected finite numbers in the feature {name}, found"
+      f" {values[wrong[0]]}{where}; make the record again",
+    )
+
+
+def _check_length(parts: Sequence[np.ndarray]) -> None:
+  """Raises a BadRecordError if the length of a vector is not finite.
+
+  Models divide by it; where squares overflow, they compute with 0.
+  """
+  vector = np.concatenate(parts)
+  with np.errstate(over="ignore"):
+    is_finite = np.isfinite(np.dot(vector, vector))
+  if not is_finite:
+    largest = vector[np.argmax(np.abs(vector))]
+    raise BadRecordError(
+      "not finite",
+      "expected features whose squares add up to a float32 number, found values"
+      f" as large as {largest:g}; make the record again",
     )
 
 
@@ -281,32 +362,3 @@ def _advice(level: str, other_level: str, for_trained: bool) -> str:
   if level:
     return level + other_level
   return "change --feature_names and --feature_sizes"
-
-
-def _check_feature(
-  name: str,
-  size: int,
-  kinds: Sequence[str],
-  found: dict[str, FoundFeature],
-  advice: str,
-) -> None:
-  """Checks one feature that is wanted against those found.
-
-  Raises:
-    errors.UserError: it is missing, or is of another kind or size.
-  """
-  if name not in found:
-    raise errors.UserError(
-      f"expected the feature {name} (--feature_names), found"
-      f" {listing(found)}; {advice}"
-    )
-  if found[name].kind not in kinds:
-    raise errors.UserError(
-      f"expected {' or '.join(kinds)} in the feature {name}, found"
-      f" {listing(found)}; {advice}"
-    )
-  if found[name].size != size:
-    raise errors.UserError(
-      f"expected {size} numbers in the feature {name}, found"
-      f" {listing(found)}; {advice}"
-    )

@@ -1,82 +1,399 @@
-"""The TFRecord files that hold a data set, and the records in them."""
+"""Where the records of a TFRecord file are, and their bytes.
 
-import contextlib
-from collections.abc import Iterator
+A TFRecord file is a sequence of records: the length of the data (uint64), a
+checksum of the length, the data, a checksum of the data, all little-endian,
+the checksums CRC32C with the bits rotated, see tensorflow/core/lib/io/
+record_writer.h. A walk goes from length to length and finds where each record
+begins. From then on a record is a file, an offset and a length, which is all
+that has to be shuffled, skipped or counted.
 
-import tensorflow as tf
+This module needs NumPy and the package crc32c, so that it also serves readers
+outside TensorFlow; see docs/reading.md.
+"""
 
-import errors
+import collections
+import dataclasses
+import hashlib
+import os
+import struct
+import tempfile
+from collections.abc import Callable, Iterator
+
+import numpy as np
+
+from records.messages import BadRecordError
+
+try:
+  import crc32c
+except ImportError:  # TensorFlow reads instead, see engine/data.py
+  crc32c = None
+
+HEADER_BYTES = 12  # the length and its checksum
+FOOTER_BYTES = 4  # the checksum of the data
+
+# Of a file of kept walks; raised when its content changes.
+_KEPT_VERSION = 1
+# Open files of a reader; the next one closes the one longest unused.
+_MOST_OPEN_FILES = 128
+
+_HEADER = struct.Struct("<QI")
+_FOOTER = struct.Struct("<I")
+
+_FETCH_AGAIN = "download or make the file again"
 
 
-def is_local(path: str) -> bool:
-  """Tells whether a path is on a file system of this machine, not a URL."""
-  return "://" not in path
+def checksum(data) -> int:
+  """The CRC32C of bytes, with its bits rotated as TFRecord files have it."""
+  crc = crc32c.crc32c(data)  # pyright: ignore[reportOptionalMemberAccess]
+  return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
 
 
-def find_files(data_pattern: str, flag_name: str) -> list[str]:
-  """Lists the files of one or more glob patterns, sorted by name.
+# --------------------------------------------------------------------------
+# Walks
+
+
+@dataclasses.dataclass(frozen=True)
+class Walk:
+  """Where the records of a file are.
+
+  Attributes:
+    offsets: (records + 1,) int64, where each record begins, and where the last
+      one ends.
+    size: bytes of the file. If the last record ends before, the rest is
+      damaged, and what it held is not known.
+  """
+
+  offsets: np.ndarray
+  size: int
+
+  def __len__(self) -> int:
+    return len(self.offsets) - 1
+
+  @property
+  def lengths(self) -> np.ndarray:
+    """(records,) int64, the bytes of data of each record."""
+    return np.diff(self.offsets) - (HEADER_BYTES + FOOTER_BYTES)
+
+  @property
+  def lost_bytes(self) -> int:
+    """Bytes after the last whole record."""
+    return self.size - int(self.offsets[-1])
+
+  def lost_records(self, record_bytes: float) -> int:
+    """About how many records the lost bytes held: at least one, or none.
+
+    Args:
+      record_bytes: the mean size of a record, with its checksums.
+    """
+    if not self.lost_bytes:
+      return 0
+    return max(1, round(self.lost_bytes / record_bytes))
+
+
+def walk(path: str) -> Walk:
+  """Finds the records of a file, up to its end or to a damaged length.
 
   Args:
-    data_pattern: a glob pattern, or several with commas between them; on any
-      file system that tf.io.gfile knows.
-    flag_name: the flag to name in the error.
+    path: of a local file.
+
+  Raises:
+    OSError: it cannot be read.
+  """
+  offsets = [0]
+  at = 0
+  descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+  try:
+    # Only the lengths are read: no more of the file needs to be fetched.
+    _advise(descriptor, 0, 0, "POSIX_FADV_RANDOM")
+    size = os.fstat(descriptor).st_size
+    while at < size:
+      header = os.pread(descriptor, HEADER_BYTES, at)
+      if len(header) < HEADER_BYTES:
+        break
+      length, crc = _HEADER.unpack(header)
+      if checksum(header[:8]) != crc:
+        break
+      at += HEADER_BYTES + length + FOOTER_BYTES
+      if at > size:
+        break
+      offsets.append(at)
+  finally:
+    os.close(descriptor)
+  return Walk(np.array(offsets, np.int64), size)
+
+
+def damage_after(path: str, found: Walk) -> BadRecordError | None:
+  """What is wrong after the last record that a walk found.
+
+  Args:
+    path: the file.
+    found: its walk.
 
   Returns:
-    The paths, sorted, without duplicates.
-
-  Raises:
-    errors.UserError: a pattern matches no file.
+    None if nothing is wrong. An empty file counts as damaged.
   """
-  paths = set()
-  for pattern in data_pattern.split(","):
-    found = tf.io.gfile.glob(pattern.strip())
-    if not found:
-      raise errors.UserError(
-        f"Expected files that match --{flag_name}={pattern.strip()}, found"
-        " none. Check the path, and quote the pattern so that the shell does"
-        " not expand it."
+  if not found.size:
+    return BadRecordError(
+      "empty file",
+      f"expected records, received an empty file; {_FETCH_AGAIN}",
+    )
+  if not found.lost_bytes:
+    return None
+  at = int(found.offsets[-1])
+  with open(path, "rb", buffering=0) as file:
+    header = os.pread(file.fileno(), HEADER_BYTES, at)
+  if len(header) == HEADER_BYTES:
+    length, crc = _HEADER.unpack(header)
+    if checksum(header[:8]) == crc:
+      return BadRecordError(
+        "cut off",
+        f"expected {length} bytes of data, received a file that ends"
+        f" {at + HEADER_BYTES + length + FOOTER_BYTES - found.size} bytes"
+        f" before the record does; {_FETCH_AGAIN}",
       )
-    paths.update(found)
-  return sorted(paths)
+    if at:
+      return BadRecordError(
+        "checksum",
+        "expected a length that agrees with its checksum, received a damaged"
+        f" one, so that no later record can be found; {_FETCH_AGAIN}",
+      )
+  elif at:
+    return BadRecordError(
+      "cut off",
+      f"expected a record, received a file that ends {len(header)} bytes"
+      f" after the one before; {_FETCH_AGAIN}",
+    )
+  return BadRecordError(
+    "not a TFRecord",
+    f"expected a TFRecord file, received {_kind_of_file(header)};"
+    " name TFRecord files, or download or make this one again",
+  )
 
 
-@contextlib.contextmanager
-def naming_record(file: str, number: int) -> Iterator[None]:
-  """Says in an error about a record where the record is.
+def _kind_of_file(header: bytes) -> str:
+  """What a file is that is no TFRecord file, from its first bytes."""
+  if header.startswith(b"\x1f\x8b"):
+    return (
+      "one that gzip has compressed (its name must end in .gz to be read so)"
+    )
+  if header.lstrip().startswith(b"<"):
+    return "HTML or XML, perhaps the error page of a server"
+  return f"one that begins with {header[:8]!r}"
+
+
+# --------------------------------------------------------------------------
+# Kept walks
+
+
+def cache_folder() -> str:
+  """The folder of kept walks: yt8m in the user's cache folder."""
+  root = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+  return os.path.join(root, "yt8m")
+
+
+def _kept_path(path: str, what: str) -> str:
+  name = os.fsencode(os.path.realpath(path))
+  return os.path.join(
+    cache_folder(), f"{hashlib.sha256(name).hexdigest()[:32]}.{what}"
+  )
+
+
+def identity_of(path: str) -> list[int]:
+  """What a kept file must agree with: its version, the data's size and time."""
+  found = os.stat(path)
+  return [_KEPT_VERSION, found.st_size, found.st_mtime_ns]
+
+
+def kept(path: str, what: str) -> np.ndarray | None:
+  """Reads what was kept about a file, if the file has not changed since.
 
   Args:
-    file: path of the file.
-    number: the record's number in it, from 0.
+    path: of the data.
+    what: "records" or "segments".
 
-  Raises:
-    errors.UserError: the block raised one; file and number are added to it.
+  Returns:
+    An int64 array; None if nothing valid is kept.
   """
   try:
-    yield
-  except errors.UserError as error:
-    raise errors.UserError(f"{file}, record {number}: {error}.") from error
+    with open(_kept_path(path, what), "rb") as file:
+      numbers = np.frombuffer(file.read(), np.int64)
+  except (OSError, ValueError):
+    return None
+  identity, body = numbers[:4].tolist(), numbers[4:]
+  if identity != [*identity_of(path), checksum(body.data)]:
+    return None
+  return body
 
 
-def numbered_records(file: str) -> Iterator[tuple[int, bytes]]:
-  """Reads the records of a file, in order.
+def keep(
+  path: str, what: str, numbers: np.ndarray, identity: list[int]
+) -> None:
+  """Keeps an int64 array about a file, where that is possible.
+
+  It is written aside and renamed, so that several processes may keep the same.
 
   Args:
-    file: path of a TFRecord file.
+    path: of the data.
+    what: "records" or "segments".
+    numbers: what to keep.
+    identity: of the file before it was read, see `identity_of`.
+  """
+  numbers = np.ascontiguousarray(numbers, np.int64)
+  head = [*identity, checksum(numbers.data)]
+  target = _kept_path(path, what)
+  aside = None
+  try:
+    os.makedirs(os.path.dirname(target), exist_ok=True)
+    descriptor, aside = tempfile.mkstemp(dir=os.path.dirname(target))
+    with os.fdopen(descriptor, "wb") as file:
+      file.write(np.array(head, np.int64).tobytes() + numbers.tobytes())
+    os.replace(aside, target)
+  except OSError:  # a full or read-only disk: the file is walked again
+    if aside and os.path.exists(aside):
+      os.remove(aside)
+
+
+def is_kept(path: str) -> bool:
+  """Whether the walk of a file is kept and still right."""
+  return kept(path, "records") is not None
+
+
+def kept_walk(path: str) -> Walk:
+  """The walk of a file: the kept one, else a new one, which is then kept.
+
+  Raises:
+    OSError: the file cannot be read.
+  """
+  offsets = kept(path, "records")
+  if offsets is None:
+    identity = identity_of(path)
+    found = walk(path)
+    keep(path, "records", found.offsets, identity)
+    return found
+  return Walk(offsets, os.stat(path).st_size)
+
+
+# --------------------------------------------------------------------------
+# Records
+
+
+def _advise(descriptor: int, offset: int, length: int, advice: str) -> None:
+  """Calls posix_fadvise, where there is one."""
+  if hasattr(os, "posix_fadvise"):
+    os.posix_fadvise(descriptor, offset, length, getattr(os, advice))
+
+
+class RecordReader:
+  """Reads records by their place; for one thread.
+
+  Args:
+    paths: local files.
+
+  Example:
+    reader = RecordReader(paths)
+    found = kept_walk(paths[0])
+    data = reader.read(0, found.offsets[7], found.lengths[7])
+  """
+
+  def __init__(self, paths: list[str]):
+    self._paths = paths
+    self._files = collections.OrderedDict()
+    self._buffer = bytearray(1 << 19)
+    self._view = memoryview(self._buffer)
+
+  def _descriptor(self, file: int) -> int:
+    found = self._files.get(file)
+    if found is None:
+      if len(self._files) >= _MOST_OPEN_FILES:
+        self._files.popitem(last=False)[1].close()
+      found = open(self._paths[file], "rb", buffering=0)  # noqa: SIM115
+      _advise(found.fileno(), 0, 0, "POSIX_FADV_RANDOM")
+      self._files[file] = found
+    else:
+      self._files.move_to_end(file)
+    return found.fileno()
+
+  def read(self, file: int, offset: int, length: int) -> memoryview:
+    """Reads the data of a record and verifies its checksum.
+
+    Args:
+      file: index of the path.
+      offset: where the record begins.
+      length: bytes of data, as the walk has found.
+
+    Returns:
+      The data; valid until the next call.
+
+    Raises:
+      BadRecordError: it is damaged, or the file has changed.
+      OSError: it cannot be read.
+    """
+    end = HEADER_BYTES + length
+    wanted = end + FOOTER_BYTES
+    if wanted > len(self._buffer):
+      self._view.release()
+      self._buffer = bytearray(wanted * 5 // 4)
+      self._view = memoryview(self._buffer)
+    whole = self._view[:wanted]
+    received = os.preadv(self._descriptor(file), [whole], offset)
+    if received < wanted:
+      raise BadRecordError(
+        "cut off",
+        f"expected {wanted} bytes from byte {offset} on, received {received}:"
+        " the file was cut off while it was read, or the disk fails;"
+        f" {_FETCH_AGAIN}",
+      )
+    if _HEADER.unpack_from(whole)[0] != length:
+      raise BadRecordError(
+        "checksum",
+        f"expected {length} bytes of data, received another length: the file"
+        f" has changed since it was walked; start again, or {_FETCH_AGAIN}",
+      )
+    data = whole[HEADER_BYTES:end]
+    if checksum(data) != _FOOTER.unpack_from(whole, end)[0]:
+      raise BadRecordError(
+        "checksum",
+        "expected data that agrees with its checksum, received damaged data;"
+        f" {_FETCH_AGAIN}",
+      )
+    return data
+
+  def read_ahead(self, file: int, offset: int, length: int) -> None:
+    """Asks the kernel to fetch a record that will be read soon."""
+    _advise(
+      self._descriptor(file),
+      offset,
+      HEADER_BYTES + length + FOOTER_BYTES,
+      "POSIX_FADV_WILLNEED",
+    )
+
+
+def numbered_records(
+  path: str, on_damage: Callable[[int, BadRecordError], None]
+) -> Iterator[tuple[int, memoryview]]:
+  """Reads the records of a local file, in order.
+
+  Args:
+    path: of the file.
+    on_damage: takes the number and the error of a record that cannot be read.
 
   Yields:
-    The number of each record, from 0, and its bytes.
+    The number of each record, from 0, and its data, valid until the next one.
 
   Raises:
-    errors.UserError: a record is damaged, or the file is not a TFRecord file.
+    OSError: the file cannot be read.
   """
-  number = 0
-  try:
-    for serialized in tf.data.TFRecordDataset(file).as_numpy_iterator():
-      yield number, serialized
-      number += 1
-  except tf.errors.DataLossError as error:
-    with naming_record(file, number):
-      raise errors.UserError(
-        "expected a whole TFRecord, received one that is damaged or cut off,"
-        " or the file is not a TFRecord file; download or make the file again"
-      ) from error
+  reader = RecordReader([path])
+  found = kept_walk(path)
+  for number, (offset, length) in enumerate(
+    zip(found.offsets.tolist(), found.lengths.tolist(), strict=False)
+  ):
+    try:
+      data = reader.read(0, offset, length)
+    except BadRecordError as error:
+      on_damage(number, error)
+      continue
+    yield number, data
+  damage = damage_after(path, found)
+  if damage:
+    on_damage(len(found), damage)

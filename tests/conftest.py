@@ -30,7 +30,6 @@ import errors
 import models
 from data_tools import sample_data
 from data_tools.sample_videos import Settings
-from engine import data_order
 
 REPOSITORY = Path(__file__).parents[1]
 
@@ -71,18 +70,24 @@ def warn_of_missing(names, page) -> None:
     warnings.warn(f"Not in {page}: {', '.join(sorted(names))}", stacklevel=2)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _own_cache(tmp_path_factory):
+  """Keeps what the programs keep about data apart from the user's own."""
+  with pytest.MonkeyPatch.context() as patch:
+    folder = tmp_path_factory.mktemp("cache")
+    patch.setenv("XDG_CACHE_HOME", str(folder))
+    yield
+
+
 # --------------------------------------------------------------------------
 # Readers
 
 
-def read_batches(
-  reader, files, batch_size=100, with_labels=True, num_readers=1
-):
+def read_batches(data, batch_size=100, num_readers=None):
   """All batches of an evaluation, as dicts of arrays."""
-  dataset = data_order.evaluation_batches(
-    reader, files, batch_size, with_labels, num_readers
-  )
-  return list(dataset.as_numpy_iterator())
+  with data.naming_errors():
+    dataset = data.evaluation_batches(batch_size, num_readers)
+    return list(dataset.as_numpy_iterator())
 
 
 def error_of(function, *arguments, **keywords) -> str:

@@ -262,9 +262,7 @@ def test_without_a_checkpoint(data_dir, tmp_path):
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
 def test_stopped_run_leaves_no_part_of_a_file(tiny_dir, tmp_path, number):
-  file = write_records(tmp_path / "part0", tiny_records(range(1000)))
-  for copy in range(1, 300):
-    (tmp_path / f"part{copy}").symlink_to(file)
+  write_records(tmp_path / "part0", tiny_records(range(300_000)))
   output = tmp_path / "out" / "predictions.csv"
   output.parent.mkdir()
   if number == signal.SIGINT:
@@ -358,7 +356,6 @@ def test_predictions_come_in_the_order_of_the_input(
     write_records(tmp_path / name, tiny_records(numbers))
     for name, numbers in [
       ("a", [5, 3, 9]),
-      ("b", []),
       ("c", range(100, 150)),
       ("d", [1]),
     ]
@@ -373,7 +370,7 @@ def test_a_video_whose_prediction_is_not_a_number(tiny_dir, tmp_path):
   records = [*tiny_records([1, 2]), *tiny_records([3], (np.nan, 1.0))]
   file = write_records(tmp_path / "a", records)
   text = error_of(write_videos, tiny_dir, [file], tmp_path, 2)
-  assert "v3" in text
+  assert f"{file}, record 2: expected finite numbers" in text
   assert not (tmp_path / "out.csv").exists()
 
 

@@ -26,12 +26,11 @@ from make_records import frame_record, video_record, write_records
 import eval_util
 import models
 import quantization
-import readers
 from data_tools import label_frequencies
-from engine import data_order
 from engine import train_dir as train_dirs
+from engine.data import Data
+from engine.data_files import find_files
 from engine.files import write_json
-from records import shards
 
 pytestmark = [pytest.mark.slow, pytest.mark.learn]
 
@@ -218,9 +217,9 @@ def train_and_predict(folder, model, data, *more, test_split="test") -> Trained:
   seconds = time.monotonic() - began
   model_flags = train_dirs.read_model_flags(str(train_dir))
   checkpoint = train_dirs.latest_checkpoint(str(train_dir))
-  files = shards.find_files(data.pattern(test_split), "data")
-  reader = readers.open_reader(model_flags, files, True)
-  graph = models.build_model(model_flags, reader.quantized)
+  files = find_files(data.pattern(test_split), "data")
+  test_data = Data(model_flags, files, True)
+  graph = models.build_model(model_flags, test_data.reader.quantized)
   train_dirs.load_weights(graph, checkpoint)
 
   @tf.function(reduce_retracing=True)
@@ -229,7 +228,7 @@ def train_and_predict(folder, model, data, *more, test_split="test") -> Trained:
     return graph(inputs, training=False)["predictions"]
 
   found = {}
-  for batch in data_order.evaluation_batches(reader, files, batch_size=64):
+  for batch in test_data.evaluation_batches(batch_size=64):
     predictions = predict(batch["video_matrix"], batch["num_frames"]).numpy()
     assert np.isfinite(predictions).all()
     ids, labels = batch["video_ids"].numpy(), batch["labels"].numpy()
@@ -647,8 +646,8 @@ def frequencies_gap(data) -> float:
     if flag.startswith("--num_classes=")
   )
   return label_frequencies.score_label_frequencies(
-    shards.find_files(data.pattern("train"), "data"),
-    shards.find_files(data.pattern("test"), "data"),
+    find_files(data.pattern("train"), "data"),
+    find_files(data.pattern("test"), "data"),
     num_classes,
   )["gap"]
 

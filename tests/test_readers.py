@@ -22,13 +22,14 @@ from make_records import (
 
 import quantization
 import readers
+from engine.data import Data
 
 
 def read_one(model_flags, files, with_labels=True, segment_labels=False):
   """(reader, the one batch) of files."""
-  reader = readers.open_reader(model_flags, files, with_labels, segment_labels)
-  (batch,) = read_batches(reader, files, with_labels=with_labels)
-  return reader, batch
+  data = Data(model_flags, files, with_labels, segment_labels)
+  (batch,) = read_batches(data)
+  return data.reader, batch
 
 
 # --------------------------------------------------------------------------
@@ -191,8 +192,7 @@ def test_video_level_batch(tmp_path):
       video_record("two", [], mean_audio=[9.0, 0.0], mean_rgb=[6, 7, 8.0]),
     ],
   )
-  reader, batch = read_one(SMALL_VIDEO_FLAGS, [file])
-  assert reader.one_example_per_record
+  _, batch = read_one(SMALL_VIDEO_FLAGS, [file])
   assert set(batch) == {"video_ids", "video_matrix", "num_frames", "labels"}
   assert batch["video_ids"].tolist() == [b"one", b"two"]
   assert batch["video_matrix"].tolist() == [[1, 2, 3, 4, 5], [6, 7, 8, 9, 0]]
@@ -229,7 +229,6 @@ def test_frame_level_batch_is_padded_to_a_bucket(tmp_path):
   )
   reader, batch = read_one(SMALL_FRAME_FLAGS, [file])
   assert reader.quantized
-  assert reader.one_example_per_record
   assert set(batch) == {"video_ids", "video_matrix", "num_frames", "labels"}
   matrix = batch["video_matrix"]
   assert matrix.dtype == np.uint8
@@ -431,8 +430,7 @@ def test_ratings_of_one_start_time_are_one_segment(tmp_path):
       )
     ],
   )
-  reader, batch = read_one(SMALL_FRAME_FLAGS, [file], segment_labels=True)
-  assert not reader.one_example_per_record
+  _, batch = read_one(SMALL_FRAME_FLAGS, [file], segment_labels=True)
   assert batch["video_ids"].tolist() == [b"one", b"one"]
   assert batch["segment_start_times"].tolist() == [10, 5]
   assert batch["num_frames"].tolist() == [5, 5]
@@ -510,13 +508,13 @@ def test_prediction_reads_every_segment(tmp_path):
 
 def test_segments_need_frame_level_features(tmp_path):
   file = write_records(tmp_path / "a", [small_video("one")])
-  text = error_of(readers.open_reader, SMALL_VIDEO_FLAGS, [file], True, True)
+  text = error_of(Data, SMALL_VIDEO_FLAGS, [file], True, True)
   assert_names(text, "--segment_labels", "--frame_features=True")
 
 
 def test_segments_need_ratings(tmp_path):
   file = write_records(tmp_path / "a", [small_frames("one")])
-  text = error_of(readers.open_reader, SMALL_FRAME_FLAGS, [file], True, True)
+  text = error_of(Data, SMALL_FRAME_FLAGS, [file], True, True)
   assert_names(
     text,
     f"{file}, record 0",
@@ -540,7 +538,7 @@ def test_segments_need_as_many_scores_as_ratings(tmp_path):
       )
     ],
   )
-  text = error_of(readers.open_reader, SMALL_FRAME_FLAGS, [file], True, True)
+  text = error_of(Data, SMALL_FRAME_FLAGS, [file], True, True)
   assert_names(
     text, "segment_labels (2 int64)", "segment_scores (1 float)", "record 0"
   )
@@ -548,5 +546,5 @@ def test_segments_need_as_many_scores_as_ratings(tmp_path):
 
 def test_files_without_records(tmp_path):
   files = [write_records(tmp_path / name, []) for name in "ab"]
-  text = error_of(readers.open_reader, SMALL_VIDEO_FLAGS, files, True)
-  assert_names(text, "2 files", files[0], "empty")
+  text = error_of(Data, SMALL_VIDEO_FLAGS, files, True)
+  assert_names(text, f"{files[0]}, record 0: ", "an empty file")

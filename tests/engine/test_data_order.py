@@ -16,8 +16,9 @@ from make_records import (
   write_records,
 )
 
-import readers
-from engine import data_order
+from engine.data import Data
+from engine.data_order import Place, permutation
+from engine.skipped import Policy
 
 
 def ids_of(batches):
@@ -43,11 +44,9 @@ def all_ids(counts):
   ]
 
 
-def training_ids(reader, files, batch_size, *arguments, **keywords):
+def training_ids(data, batch_size, *arguments, **keywords):
   """The ids of each training batch."""
-  dataset = data_order.training_batches(
-    reader, files, batch_size, *arguments, **keywords
-  )
+  dataset = data.training_batches(batch_size, *arguments, **keywords)
   return [
     [video_id.decode() for video_id in batch["video_ids"]]
     for batch in dataset.as_numpy_iterator()
@@ -64,15 +63,14 @@ NUM_VIDEOS = sum(COUNTS)
 
 @pytest.fixture(scope="module")
 def many_videos(tmp_path_factory):
-  """(reader, files) of 29 video-level records."""
+  """The data of 29 video-level records."""
   files = video_files(tmp_path_factory.mktemp("many"), COUNTS)
-  return readers.open_reader(SMALL_VIDEO_FLAGS, files, True), files
+  return Data(SMALL_VIDEO_FLAGS, files, True)
 
 
 @pytest.mark.parametrize("batch_size", [1, 4, 29, 100])
-def test_evaluation_keeps_the_order_with_one_reader(many_videos, batch_size):
-  reader, files = many_videos
-  batches = read_batches(reader, files, batch_size, num_readers=1)
+def test_evaluation_keeps_the_order(many_videos, batch_size):
+  batches = read_batches(many_videos, batch_size)
   sizes = [len(batch["video_ids"]) for batch in batches]
   assert all(size == batch_size for size in sizes[:-1])
   assert ids_of(batch["video_ids"] for batch in batches) == all_ids(COUNTS)
@@ -80,15 +78,13 @@ def test_evaluation_keeps_the_order_with_one_reader(many_videos, batch_size):
 
 @pytest.mark.parametrize("num_readers", [2, 8])
 def test_evaluation_reads_each_video_once(many_videos, num_readers):
-  reader, files = many_videos
-  batches = read_batches(reader, files, 4, num_readers=num_readers)
+  batches = read_batches(many_videos, 4, num_readers=num_readers)
   found = collections.Counter(ids_of(batch["video_ids"] for batch in batches))
   assert found == collections.Counter(all_ids(COUNTS))
 
 
 def test_training_reads_each_video_once_an_epoch(many_videos):
-  reader, files = many_videos
-  order = joined(training_ids(reader, files, 4, num_epochs=3))
+  order = joined(training_ids(many_videos, 4, num_epochs=3))
   assert len(order) == 3 * NUM_VIDEOS
   epochs = [
     order[first : first + NUM_VIDEOS] for first in range(0, len(order), 29)
@@ -102,8 +98,7 @@ def test_training_reads_each_video_once_an_epoch(many_videos):
 
 
 def test_a_training_batch_spans_two_epochs(many_videos):
-  reader, files = many_videos
-  batches = training_ids(reader, files, 4, num_epochs=2)
+  batches = training_ids(many_videos, 4, num_epochs=2)
   # 58 = 14 * 4 + 2; batch 7 holds video 28 of the first epoch and the first
   # three of the second.
   assert [len(batch) for batch in batches] == [4] * 14 + [2]
@@ -113,66 +108,98 @@ def test_a_training_batch_spans_two_epochs(many_videos):
 
 
 def test_the_seed_decides_the_training_order(many_videos):
-  reader, files = many_videos
-  first = training_ids(reader, files, 4, num_epochs=2, seed=3)
-  assert training_ids(reader, files, 4, num_epochs=2, seed=3) == first
-  assert training_ids(reader, files, 4, num_epochs=2, seed=4) != first
-  assert training_ids(reader, files, 4, num_epochs=2, seed=0) != first
+  first = training_ids(many_videos, 4, num_epochs=2, seed=3)
+  assert training_ids(many_videos, 4, num_epochs=2, seed=3) == first
+  assert training_ids(many_videos, 4, num_epochs=2, seed=4) != first
+  assert training_ids(many_videos, 4, num_epochs=2, seed=0) != first
 
 
 @pytest.mark.parametrize("num_workers", [2, 3, 5])
-def test_machines_read_each_video_once_an_epoch(many_videos, num_workers):
-  reader, files = many_videos
-  everything = sorted(joined(training_ids(reader, files, 4, num_epochs=1)))
-  shares = []
-  for num_epochs in range(1, num_workers + 1):
-    found = [
-      joined(
-        training_ids(
-          reader,
-          files,
-          4,
-          num_epochs=num_epochs,
-          worker=worker,
-          num_workers=num_workers,
-        )
-      )
-      for worker in range(num_workers)
-    ]
-    assert sorted(joined(found)) == sorted(num_epochs * everything)
-    shares = [len(ids) for ids in found]
-  # In as many epochs as there are machines each reads as many files, be they
-  # fewer than the machines.
-  assert min(shares) >= min(COUNTS) * len(COUNTS)
-
-
-def test_a_machine_continues_exactly(many_videos):
-  reader, files = many_videos
-  where = {"num_epochs": 3, "worker": 1, "num_workers": 2}
-  whole = joined(training_ids(reader, files, 4, **where))
-  for skipped in (1, 10, 25):
-    rest = training_ids(reader, files, 4, skip_examples=skipped, **where)
-    assert joined(rest) == whole[skipped:]
+def test_machines_take_turns_in_the_order_of_one(many_videos, num_workers):
+  alone = training_ids(many_videos, 4 * num_workers, num_epochs=3)
+  shares = [
+    training_ids(
+      many_videos, 4, num_epochs=3, worker=worker, num_workers=num_workers
+    )
+    for worker in range(num_workers)
+  ]
+  # All machines have equally many batches, be they empty.
+  together = [joined(parts) for parts in zip(*shares, strict=True)]
+  assert together == alone
 
 
 @pytest.mark.parametrize("num_epochs", [None, 0])
 def test_training_without_end(many_videos, num_epochs):
-  reader, files = many_videos
-  endless = data_order.training_batches(reader, files, 29, num_epochs, seed=3)
+  endless = many_videos.training_batches(29, num_epochs, seed=3)
   ids = [
     [video_id.decode() for video_id in batch["video_ids"]]
     for batch in endless.take(4).as_numpy_iterator()
   ]
-  assert ids == training_ids(reader, files, 29, num_epochs=4, seed=3)
+  assert ids == training_ids(many_videos, 29, num_epochs=4, seed=3)
 
 
-@pytest.mark.parametrize("skipped", [0, 1, 4, 28, 29, 30, 57, 58])
-def test_training_continues_exactly(many_videos, skipped):
-  reader, files = many_videos
-  order = joined(training_ids(reader, files, 4, num_epochs=2, seed=9))
-  rest = training_ids(reader, files, 4, 2, 9, skipped)
-  assert joined(rest) == order[skipped:]
-  assert all(len(batch) == 4 for batch in rest[:-1])
+def places_of(data, batch_size, *arguments, **keywords):
+  """The place after each training batch."""
+  dataset = data.training_batches(batch_size, *arguments, **keywords)
+  return [
+    Place(*batch["place"][:3].tolist()) for batch in dataset.as_numpy_iterator()
+  ]
+
+
+@pytest.mark.parametrize("window_shards", [1, 2, 3, 4])
+def test_training_continues_exactly(many_videos, window_shards):
+  settings = {"num_epochs": 2, "seed": 9, "window_shards": window_shards}
+  batches = training_ids(many_videos, 4, **settings)
+  places = places_of(many_videos, 4, **settings)
+  assert len(places) == len(batches) == 15
+  for number, place in enumerate(places, start=1):
+    rest = training_ids(many_videos, 4, place=place, **settings)
+    assert rest == batches[number:]
+  order = many_videos.order(9, window_shards)
+  for number, place in enumerate(places[:-1], start=1):
+    assert order.place_after(4 * number) == place
+
+
+@pytest.mark.parametrize("window_shards", [1, 2, 4])
+def test_machines_and_batch_size_may_change_in_an_epoch(
+  many_videos, window_shards
+):
+  """One machine, then three, then two with larger batches."""
+  settings = {"num_epochs": 2, "window_shards": window_shards}
+  whole = joined(training_ids(many_videos, 1, **settings))
+  place, found = Place(), []
+  for num_workers, batch_size, num_batches in ((1, 4, 2), (3, 2, 3), (2, 5, 0)):
+    shares = []
+    for worker in range(num_workers):
+      where = {"place": place, "worker": worker, "num_workers": num_workers}
+      part = training_ids(many_videos, batch_size, **settings, **where)
+      shares.append(part[:num_batches] if num_batches else part)
+    places = places_of(
+      many_videos,
+      batch_size,
+      place=place,
+      num_workers=num_workers,
+      **settings,
+    )
+    for parts in zip(*shares, strict=True):
+      found += joined(parts)
+    place = places[num_batches - 1]
+  assert found == whole
+  assert place == Place(2, 0, 0)
+
+
+def test_permutations():
+  """Known values: an order must not change with a version of anything."""
+  assert permutation(10, 0, 0).tolist() == [0, 7, 8, 2, 5, 9, 4, 6, 3, 1]
+  assert permutation(0, 1).tolist() == []
+  assert permutation(1, 1).tolist() == [0]
+  found = {tuple(permutation(4, seed)) for seed in range(500)}
+  assert len(found) == 24  # all there are
+  large = permutation(100_000, 3, 1)
+  assert sorted(large.tolist()) == list(range(100_000))
+  # As far from the sorted order as chance has it: a third of the length.
+  distance = np.abs(large - np.arange(100_000)).mean()
+  assert distance == pytest.approx(100_000 / 3, rel=0.01)
 
 
 def test_training_on_segments_continues_exactly(tmp_path):
@@ -188,10 +215,10 @@ def test_training_on_segments_continues_exactly(tmp_path):
     write_records(tmp_path / "a", records[:3]),
     write_records(tmp_path / "b", records[3:]),
   ]
-  reader = readers.open_reader(SMALL_FRAME_FLAGS, files, True, True)
+  data = Data(SMALL_FRAME_FLAGS, files, True, True)
 
-  def order(skipped):
-    dataset = data_order.training_batches(reader, files, 3, 2, 1, skipped)
+  def order(place):
+    dataset = data.training_batches(3, 2, 1, place=place, window_shards=1)
     batches = list(dataset.as_numpy_iterator())
     assert all(len(batch["video_ids"]) == 3 for batch in batches[:-1])
     return [
@@ -202,15 +229,16 @@ def test_training_on_segments_continues_exactly(tmp_path):
       )
     ]
 
-  whole = order(0)
+  whole = order(Place())
   expected = sorted(
     (f"v{number}", start)
     for number, starts in enumerate(ratings)
     for start in starts
   )
   assert sorted(whole[:10]) == sorted(whole[10:]) == expected
-  for skipped in (1, 3, 9, 10, 11, 19):
-    assert order(skipped) == whole[skipped:]
+  places = places_of(data, 3, 2, 1, window_shards=1)
+  for number, place in enumerate(places, start=1):
+    assert order(place) == whole[3 * number :]
 
 
 def test_training_on_frames_reads_each_video_once_an_epoch(tmp_path):
@@ -223,8 +251,8 @@ def test_training_on_frames_reads_each_video_once_an_epoch(tmp_path):
     )
     for part in range(2)
   ]
-  reader = readers.open_reader(SMALL_FRAME_FLAGS, files, True)
-  dataset = data_order.training_batches(reader, files, 4, num_epochs=2)
+  data = Data(SMALL_FRAME_FLAGS, files, True)
+  dataset = data.training_batches(4, num_epochs=2)
   lengths = collections.Counter()
   for batch in dataset.as_numpy_iterator():
     for number, video_id in enumerate(batch["video_ids"]):
@@ -244,30 +272,31 @@ def test_survey_estimates_the_number_of_like_records(tmp_path, count):
     write_records(tmp_path / name, [small_video("good")] * count)
     for name in "ab"
   ]
-  assert data_order.survey(files).num_videos == 2 * count
+  assert Data(SMALL_VIDEO_FLAGS, files, True).num_videos == 2 * count
 
 
-def test_an_empty_file_among_others_is_passed_over(tmp_path):
+def test_an_empty_file_among_others_is_left_out(tmp_path):
   files = [
     write_records(tmp_path / "a", []),
     write_records(tmp_path / "b", [small_video("one"), small_video("two")]),
     write_records(tmp_path / "c", []),
     write_records(tmp_path / "d", [small_video("three")]),
   ]
-  reader = readers.open_reader(SMALL_VIDEO_FLAGS, files, True)
-  (batch,) = read_batches(reader, files)
+  data = Data(SMALL_VIDEO_FLAGS, files, True, policy=Policy(skip=True))
+  (batch,) = read_batches(data)
   assert batch["video_ids"].tolist() == [b"one", b"two", b"three"]
-  assert data_order.survey(files).num_videos == 3
-  batches = data_order.training_batches(reader, files, 3, num_epochs=2)
+  assert data.skipped.counts == {"empty file": 2}
+  assert data.num_videos == 3
+  batches = data.training_batches(3, num_epochs=2)
   for batch in batches.as_numpy_iterator():
     assert set(batch["video_ids"]) == {b"one", b"two", b"three"}
 
 
 def test_where_the_data_is_good_the_pipelines_own_error_is_raised(tmp_path):
   file = write_records(tmp_path / "a", [small_video("good")] * 3)
-  reader = readers.open_reader(SMALL_VIDEO_FLAGS, [file], True)
+  data = Data(SMALL_VIDEO_FLAGS, [file], True)
   with (
     pytest.raises(tf.errors.DataLossError, match="from elsewhere"),
-    data_order.naming_bad_record(reader, [file], with_labels=True),
+    data.naming_errors(),
   ):
     raise tf.errors.DataLossError(None, None, "from elsewhere")

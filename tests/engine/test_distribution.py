@@ -10,13 +10,12 @@ import time
 import in_process
 import numpy as np
 import pytest
-import tensorflow as tf
 from conftest import REPOSITORY, Program, checkpoint_values, event_tags
 from make_records import frame_record, video_record, write_records
 
 import errors
 import train
-from engine import data_order, distribution
+from engine import distribution
 from engine import train_dir as train_dirs
 from engine.settings import Settings
 
@@ -292,46 +291,8 @@ def test_evaluation_and_prediction_on_several_devices(tmp_path, data):
 # Several machines
 
 
-class OneMachineForAll:
-  """training_batches, with the concatenated batches of all machines."""
-
-  def __init__(self, num_workers):
-    self._num_workers = num_workers
-    self._training_batches = data_order.training_batches
-
-  def __call__(
-    self, reader, files, batch_size, *, skip_examples, worker, **settings
-  ):
-    assert (skip_examples, worker) == (0, 0)
-    parts = [
-      self._training_batches(
-        reader,
-        files,
-        batch_size // self._num_workers,
-        **{**settings, "num_workers": self._num_workers},
-        skip_examples=0,
-        worker=worker,
-      )
-      for worker in range(self._num_workers)
-    ]
-
-    def side_by_side():
-      iterators = [iter(part) for part in parts]
-      while batches := [b for it in iterators if (b := next(it, None))]:
-        yield {
-          name: tf.concat([batch[name] for batch in batches], axis=0)
-          for name in batches[0]
-        }
-
-    return tf.data.Dataset.from_generator(
-      side_by_side, output_signature=parts[0].element_spec
-    )
-
-
 @pytest.mark.parametrize("number", [pytest.param(2, marks=pytest.mark.slow), 3])
-def test_machines_equal_one_on_the_same_batches(
-  tmp_path, data, monkeypatch, number
-):
+def test_machines_equal_one_on_the_same_batches(tmp_path, data, number):
   """Through train.py itself, stopped and resumed in between."""
   flags = (
     f"--train_dir={tmp_path}/run",
@@ -349,7 +310,6 @@ def test_machines_equal_one_on_the_same_batches(
     assert all(f"batch size {4 * number}" in log for log in logs)
 
   files = sorted(str(path) for path in data.glob("video*"))
-  monkeypatch.setattr(data_order, "training_batches", OneMachineForAll(number))
   step = train.train(
     str(tmp_path / "one"),
     train_dirs.read_model_flags(str(tmp_path / "run")),
@@ -378,6 +338,35 @@ def test_machines_equal_one_on_the_same_batches(
   assert (
     len(list((tmp_path / "run").glob("plugins/profile/*/*.xplane.pb"))) == 1
   )
+
+
+def test_the_number_of_machines_may_change_on_the_way(tmp_path, data):
+  """One machine, then three, then two, in batches of 12 of one order."""
+  common = (
+    f"--train_data_pattern={data}/video*.tfrecord",
+    *VIDEO_FLAGS,
+    "--num_epochs=3",
+  )
+  one, run = tmp_path / "one", tmp_path / "run"
+  in_process.run("train", *common, "--batch_size=12", f"--train_dir={one}")
+  in_process.run(
+    "train", *common, "--batch_size=12", f"--train_dir={run}", "--max_steps=2"
+  )
+  for number, more in ((3, ("--max_steps=6",)), (2, ())):
+    with workers(
+      tmp_path,
+      number,
+      *common,
+      f"--batch_size={12 // number}",
+      f"--train_dir={run}",
+      *more,
+    ) as programs:
+      for program in programs:
+        assert "epochs count from here" not in program.finish()
+  steps = -(-3 * sum(SIZES) // 12)
+  for folder in (one, run):
+    assert train_dirs.latest_checkpoint(str(folder)).endswith(f"-{steps}")
+  assert_same_weights(one, run)
 
 
 def endless(tmp_path, data) -> tuple[str, ...]:

@@ -20,8 +20,8 @@ from saved_models import (
 )
 
 import models
-import readers
-from engine import data_order, export
+from engine import export
+from engine.data import Data
 
 SIZES = (6, 2)
 COMMON_FLAGS = {
@@ -124,12 +124,8 @@ def serve(folder) -> None:
     path = write_records(folder / f"{name}.tfrecord", records)
     model = models.build_model(model_flags, quantized)
     randomize(model)
-    reader = readers.open_reader(model_flags, [path], with_labels=False)
-    batches = list(
-      data_order.evaluation_batches(
-        reader, [path], len(records), with_labels=False, num_readers=1
-      )
-    )
+    data = Data(model_flags, [path], with_labels=False)
+    batches = list(data.evaluation_batches(len(records)))
     assert len(batches) == 1
     expected[name] = predict(model, batches[0])
 

@@ -17,6 +17,7 @@ import losses
 import models
 from engine import distribution, export, model_building
 from engine import train_dir as train_dirs
+from engine.data import Data
 from engine.forward import ForwardPass
 
 pytest_plugins = ["own_models"]  # for own_file
@@ -476,10 +477,9 @@ def test_a_run_in_bfloat16_on_several_threads(tiny_frame_files, tmp_path):
     exporter.save(str(tmp_path / "export"))
     forward = ForwardPass(
       model_flags,
-      tiny_frame_files,
+      Data(model_flags, tiny_frame_files, with_labels=True),
       distribution.Placement(),
       batch_size=22,
-      num_readers=1,
       loss=losses.make_loss(model_flags),
     )
     forward.load_weights(checkpoint)

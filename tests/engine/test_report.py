@@ -107,7 +107,7 @@ def test_the_bar_fits_the_terminal(tmp_path, monkeypatch, columns):
     assert logging.get_absl_handler().filter(record)
     reporter.close()
     assert (
-      logging.get_absl_handler().filters.count(reporter._end_bar_before) == 0
+      logging.get_absl_handler().filters.count(reporter._bar._end_before) == 0
     )
   shown = b""
   with contextlib.suppress(OSError):  # Linux's end, when all of it is read

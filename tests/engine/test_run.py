@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import tensorflow as tf
+from absl import logging
 from conftest import (
   assert_same_state,
   checkpoint_steps,
@@ -11,12 +12,13 @@ from conftest import (
   load_model,
 )
 from make_records import video_record, write_records
-from tiny_runs import TINY_FLAGS, TINY_FRAME_FLAGS, train_tiny
+from tiny_runs import NUM_TINY, TINY_FLAGS, TINY_FRAME_FLAGS, train_tiny
 
 import errors
 import models
 from engine import loop
 from engine import train_dir as train_dirs
+from engine.run import Run
 
 RESUMED = {
   "logistic": ("tiny_files", TINY_FLAGS, {"xla": True}),
@@ -202,6 +204,48 @@ def test_the_seed_decides_the_run(tiny_files, tmp_path):
 def test_finished_run_continues_with_more_epochs(tiny_files, tmp_path):
   assert train_tiny(tmp_path / "parts", tiny_files, num_epochs=1) == 5
   assert train_tiny(tmp_path / "parts", tiny_files, num_epochs=3) == 14
+
+
+def test_a_run_of_an_earlier_order_continues_after_as_many_examples(
+  tiny_files, tmp_path, monkeypatch
+):
+  """As with checkpoints of versions that counted examples of each machine."""
+  initialize = train_dirs.Checkpoints.__init__
+
+  def without_place(self, *arguments, **state):
+    for name in ("place", "window_shards", "epoch_records"):
+      del state[name]
+    initialize(self, *arguments, **state)
+
+  find_place = Run._find_place
+
+  def count(run, data):
+    find_place(run, data)
+    run.state["position"].assign([30])
+
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(train_dirs.Checkpoints, "__init__", without_place)
+    patch.setattr(Run, "_find_place", count)
+    train_tiny(tmp_path, tiny_files, max_steps=6)
+  weights = load_model(tmp_path).get_weights()
+  assert not any(
+    name.startswith("place") for name in checkpoint_values(tmp_path)
+  )
+
+  lines = []
+  monkeypatch.setattr(
+    logging, "info", lambda text, *values: lines.append(text % values)
+  )
+  train_tiny(tmp_path, tiny_files, num_epochs=3)
+  assert sum("after as many examples" in line for line in lines) == 1
+  state = checkpoint_values(tmp_path)
+  seen = state["examples_seen/.ATTRIBUTES/VARIABLE_VALUE"]
+  assert seen == 3 * NUM_TINY
+  place = state["place/.ATTRIBUTES/VARIABLE_VALUE"]
+  assert place.tolist() == [3, 0, 0]
+  assert not np.array_equal(weights[0], load_model(tmp_path).get_weights()[0])
+  train_tiny(tmp_path, tiny_files, num_epochs=4)  # the line comes once
+  assert sum("after as many examples" in line for line in lines) == 1
 
 
 def test_other_data_is_read_from_its_beginning(

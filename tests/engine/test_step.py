@@ -19,9 +19,8 @@ from tiny_runs import (
 )
 
 import models
-import readers
-from engine import data_order
 from engine import train_dir as train_dirs
+from engine.data import Data
 from engine.step import clip_by_global_norm, draw_mixup_weight
 
 
@@ -43,10 +42,8 @@ def test_the_loss_where_the_data_ends_by_hand(tiny_files, tmp_path):
   train_tiny(tmp_path, tiny_files, base_learning_rate=0.0, num_epochs=1)
   losses = event_tags(tmp_path)["label_loss"]
   kernel, bias = load_model(tmp_path).get_layer("fully_connected").get_weights()
-  reader = readers.open_reader(TINY_FLAGS, tiny_files, True)
-  batches = data_order.training_batches(
-    reader, tiny_files, 5, num_epochs=1, seed=0
-  )
+  data = Data(TINY_FLAGS, tiny_files, True)
+  batches = data.training_batches(5, num_epochs=1, seed=0)
   expected = {}
   for step, batch in enumerate(batches.as_numpy_iterator(), start=1):
     predictions = sigmoid(normalized(batch["video_matrix"]) @ kernel + bias)
@@ -65,10 +62,8 @@ def test_the_loss_of_mixed_videos_by_hand(tiny_files, tmp_path):
     value.astype(np.float64)
     for value in load_model(tmp_path).get_layer("fully_connected").get_weights()
   )
-  reader = readers.open_reader(TINY_FLAGS, tiny_files, True)
-  batches = data_order.training_batches(
-    reader, tiny_files, NUM_TINY, num_epochs=3, seed=5
-  )
+  data = Data(TINY_FLAGS, tiny_files, True)
+  batches = data.training_batches(NUM_TINY, num_epochs=3, seed=5)
   weights = []
   for step, batch in enumerate(batches.as_numpy_iterator()):
     weight = float(

@@ -1,13 +1,23 @@
 """Tests of engine.unlikely_flags: when there is a warning, and when not."""
 
+import types
+
 import in_process
 import pytest
 from absl import logging
 from conftest import assert_names
-from make_records import segment_record, video_record, write_records
+from make_records import (
+  SMALL_FRAME_FLAGS,
+  SMALL_VIDEO_FLAGS,
+  bytes_of,
+  segment_record,
+  small_video,
+  write_records,
+)
 
 from data_tools import sample_data
-from engine import data_order, unlikely_flags
+from engine import unlikely_flags
+from engine.data import Data
 from engine.settings import Settings
 
 
@@ -72,7 +82,9 @@ def test_a_run_of_one_or_two_steps(
   ],
 )
 def test_far_more_classes_than_labels(shown, largest, num_classes, warns):
-  survey = data_order.Survey(1000, 64, largest)
+  survey = types.SimpleNamespace(
+    num_videos=1000, num_sampled=64, largest_label=largest
+  )
   unlikely_flags.warn_of_few_classes(survey, num_classes)
   expected = (
     f"All labels of the first 64 videos are below {(largest or 0) + 1}, but the"
@@ -133,18 +145,20 @@ def test_the_sample_data(data_dir, tmp_path, monkeypatch):
 
 
 def test_segments_are_counted_where_they_are_the_examples(tmp_path):
-  records = [
-    segment_record("v", [(0, 3, 1.0), (0, 4, 0.0), (5, 2, 1.0)]),
-    segment_record("v", [(10, 1, 0.0)] * 2 + [(15, 1, 0.0), (20, 0, 1.0)]),
-  ]
+  frames = {"rgb": bytes_of(30, 3), "audio": bytes_of(30, 2)}
+  ratings = (
+    [(0, 3, 1.0), (0, 4, 0.0), (5, 2, 1.0)],
+    [(10, 1, 0.0)] * 2 + [(15, 1, 0.0), (20, 0, 1.0)],
+  )
+  records = [segment_record("v", each, **frames) for each in ratings]
   file = write_records(tmp_path / "segments", 10 * records)
-  assert data_order.survey([file]).num_videos == 20
+  assert Data(SMALL_FRAME_FLAGS, [file], True).num_videos == 20
   # Two of one video, three of the other.
-  survey = data_order.survey([file], segment_labels=True)
+  survey = Data(SMALL_FRAME_FLAGS, [file], True, segment_labels=True)
   assert survey.num_videos == 50
   assert survey.largest_label == 4
 
 
 def test_records_without_labels(tmp_path):
-  file = write_records(tmp_path / "test", [video_record("v")])
-  assert data_order.survey([file]).largest_label is None
+  file = write_records(tmp_path / "test", [small_video("v", labels=None)])
+  assert Data(SMALL_VIDEO_FLAGS, [file], False).largest_label is None

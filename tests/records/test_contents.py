@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from conftest import assert_names, error_of, read_batches
 from make_records import (
   SMALL_FRAME_FLAGS,
@@ -13,9 +14,7 @@ from make_records import (
   write_records,
 )
 
-import readers
-from engine import data_order
-from records import contents
+from engine.data import Data
 
 # Bad data. Each of BAD is (records around a bad one, flags, what the message
 # must hold).
@@ -127,19 +126,17 @@ BAD = {
 }
 
 
-def read_all(reader, files, dataset=None):
-  """Reads every batch as the programs do."""
-  with data_order.naming_bad_record(reader, files, with_labels=True):
-    if dataset is None:
-      return read_batches(reader, files)
-    return list(dataset)
+def train_on(data):
+  """Reads every training batch as the programs do."""
+  with data.naming_errors():
+    return list(data.training_batches(2, num_epochs=1))
 
 
 @pytest.mark.parametrize("name", BAD)
 def test_bad_first_record(tmp_path, name):
   _, bad, model_flags, parts = BAD[name]
   file = write_records(tmp_path / "a", [bad])
-  text = error_of(readers.open_reader, model_flags, [file], True)
+  text = error_of(Data, model_flags, [file], True)
   assert_names(text, f"{file}, record 0: ", *parts)
 
 
@@ -147,15 +144,12 @@ def test_bad_first_record(tmp_path, name):
 def test_bad_record_in_the_middle_of_the_second_file(tmp_path, name):
   good, bad, model_flags, parts = BAD[name]
   files = [
-    write_records(tmp_path / "first", [good] * 3),
+    write_records(tmp_path / "first", [good] * 70),
     write_records(tmp_path / "second", [good, good, bad, good]),
   ]
-  reader = readers.open_reader(model_flags, files, True)
-  for dataset in (
-    data_order.evaluation_batches(reader, files, 2),
-    data_order.training_batches(reader, files, 2, num_epochs=1),
-  ):
-    text = error_of(read_all, reader, files, dataset)
+  data = Data(model_flags, files, True)
+  for read in (read_batches, train_on):
+    text = error_of(read, data)
     assert_names(text, f"{files[1]}, record 2: ", *parts)
 
 
@@ -163,7 +157,7 @@ def test_bad_record_in_the_middle_of_the_second_file(tmp_path, name):
 def test_no_labels_in_training(tmp_path, model_flags):
   make = small_frames if model_flags["frame_features"] else small_video
   file = write_records(tmp_path / "a", [make("one", labels=None)])
-  text = error_of(readers.open_reader, model_flags, [file], True)
+  text = error_of(Data, model_flags, [file], True)
   assert_names(
     text,
     f"{file}, record 0: expected the feature labels",
@@ -175,10 +169,10 @@ def test_no_labels_in_training(tmp_path, model_flags):
 @pytest.mark.parametrize("model_flags", [SMALL_VIDEO_FLAGS, SMALL_FRAME_FLAGS])
 def test_no_id(tmp_path, model_flags):
   make = small_frames if model_flags["frame_features"] else small_video
-  record = contents.parse_record(make("one"))
+  record = tf.train.SequenceExample.FromString(make("one"))
   del record.context.feature["id"]
   file = write_records(tmp_path / "a", [record.SerializeToString()])
-  text = error_of(readers.open_reader, model_flags, [file], True)
+  text = error_of(Data, model_flags, [file], True)
   assert_names(
     text, "expected the feature id (or video_id)", "labels (1 int64)"
   )
@@ -189,16 +183,16 @@ def test_a_segment_class_out_of_range(tmp_path):
   file = write_records(
     tmp_path / "a",
     [
-      segment_record("good", [(0, 4, 1.0)], **features),
+      *[segment_record("good", [(0, 4, 1.0)], **features)] * 70,
       # Rated as wrong, but still no class.
       segment_record("bad", [(0, 5, 0.0)], **features),
     ],
   )
-  reader = readers.open_reader(SMALL_FRAME_FLAGS, [file], True, True)
-  text = error_of(read_all, reader, [file])
+  data = Data(SMALL_FRAME_FLAGS, [file], True, True)
+  text = error_of(read_batches, data)
   assert_names(
     text,
-    f"{file}, record 1: ",
+    f"{file}, record 70: ",
     "from 0 to 4 in segment_labels, found 5",
     "--num_classes",
   )
@@ -209,25 +203,25 @@ def test_a_segment_before_the_video(tmp_path):
   file = write_records(
     tmp_path / "a",
     [
-      segment_record("good", [(0, 4, 1.0)], **features),
+      *[segment_record("good", [(0, 4, 1.0)], **features)] * 70,
       segment_record("bad", [(0, 4, 1.0), (-5, 4, 1.0)], **features),
     ],
   )
-  reader = readers.open_reader(SMALL_FRAME_FLAGS, [file], True, True)
-  text = error_of(read_all, reader, [file])
-  assert_names(text, f"{file}, record 1: ", "segment_start_times", "-5")
+  data = Data(SMALL_FRAME_FLAGS, [file], True, True)
+  text = error_of(read_batches, data)
+  assert_names(text, f"{file}, record 70: ", "segment_start_times", "-5")
 
 
 def test_bytes_in_one_file_and_floats_in_another(tmp_path):
   floats = np.ones((3, 3), np.float32)
   files = [
-    write_records(tmp_path / "bytes", [GOOD_FRAMES] * 3),
+    write_records(tmp_path / "bytes", [GOOD_FRAMES] * 70),
     write_records(
       tmp_path / "floats", [GOOD_FRAMES, small_frames("bad", rgb=floats)]
     ),
   ]
-  reader = readers.open_reader(SMALL_FRAME_FLAGS, files, True)
-  text = error_of(read_all, reader, files)
+  data = Data(SMALL_FRAME_FLAGS, files, True)
+  text = error_of(read_batches, data)
   assert_names(
     text,
     f"{files[1]}, record 1: ",

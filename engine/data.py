@@ -1,0 +1,674 @@
+"""The data of a run: its files, what they hold, and their batches.
+
+Data opens the files once and is then handed on. It owns their names, the
+reader that fits their records, about how many there are, the order in which
+they come, and the naming of those that are bad.
+
+Local files are read by number, see records/shards.py. TensorFlow reads what is
+remote (gs://, s3://, hdfs://) or compressed (.gz), one file after the other.
+"""
+
+import contextlib
+import functools
+import os
+import threading
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import tensorflow as tf
+
+import errors
+import readers
+from engine import data_order
+from engine.data_files import reads_by_number
+from engine.data_order import Column, Order, Place
+from engine.skipped import STOP, Policy, SkippedRecords
+from records import contents, messages, shards
+from records.messages import BadRecordError
+
+# AutoGraph would rewrite each function for tf.data, which takes a good part of
+# a second.
+_as_written = tf.autograph.experimental.do_not_convert
+
+# A thread reads about as fast as two cores copy memory; see docs/reading.md.
+_READING_THREADS = max((os.cpu_count() or 1) // 2, 1)
+# Batches whose records the kernel fetches before they are read.
+_BATCHES_AHEAD = 4
+_SAMPLED_RECORDS = 64
+# A run stops at this number of records without a usable one among them.
+_MOST_BAD_IN_A_ROW = 1000
+# Records whose segments are evaluated together.
+_RECORDS_WITH_SEGMENTS = 8
+# More classes than any data has.
+_ANY_CLASS = 1 << 63
+# A remote file is read in pieces of this size, because each read is a request.
+_REMOTE_BUFFER_BYTES = 1 << 20
+
+
+@contextlib.contextmanager
+def naming_file(file: str):
+  """Turns what the system says about a file into an error with its name."""
+  try:
+    yield
+  except OSError as error:
+    raise _unreadable(file, error) from error
+
+
+def _unreadable(file: str, error: OSError) -> errors.UserError:
+  return errors.UserError(
+    f"Expected a file that can be read, received {file}"
+    f" ({error.strerror or error}). Check the disk or the network, then start"
+    " again."
+  )
+
+
+def records_of(
+  files: list[str],
+  on_damage: Callable[[str, int, BadRecordError], None] | None = None,
+) -> Iterator[tuple[str, int, bytes | memoryview]]:
+  """Reads all records, in the order of the files.
+
+  Args:
+    files: as from find_files.
+    on_damage: takes the path, the number and the error of a record that cannot
+      be read; None to stop there.
+
+  Yields:
+    The path and the number of each record, and its data, valid until the next
+    one.
+
+  Raises:
+    errors.UserError: a record is damaged, see above; a file cannot be read.
+  """
+  on_damage = on_damage or SkippedRecords(STOP).add
+  read = shards.numbered_records if reads_by_number(files) else _read_remote
+  for file in files:
+    with naming_file(file):
+      for number, data in read(file, functools.partial(on_damage, file)):
+        yield file, number, data
+
+
+def count_segments(data) -> int:
+  """The rated segments of a record: 1 of a bad one, which is then named.
+
+  Does not depend on flags, since counts are kept for later runs.
+  """
+  try:
+    context = messages.parse_record(data).context
+    times, *_ = contents.segments(context, _ANY_CLASS)
+  except BadRecordError:
+    return 1
+  return len(set(times))
+
+
+# --------------------------------------------------------------------------
+# The data of a run
+
+
+class Data:
+  """Open files of records; see this module.
+
+  Args:
+    model_flags: see readers.make_reader.
+    files: as from find_files.
+    with_labels: whether labels are needed.
+    segment_labels: whether the examples are segments, not whole videos.
+    for_trained: whether a trained model has fixed the flags.
+    policy: what to do about records that cannot be used.
+
+  Attributes:
+    files: see above.
+    reader: knows which features are floats.
+    by_number: whether the files are read by number.
+    skipped: the records that were left out so far.
+    num_videos: about how many examples the files hold, from the mean size of
+      the first records; right if records are alike.
+    num_sampled: records that this is computed from.
+    largest_label: the largest class index among their labels, or None.
+
+  Raises:
+    errors.UserError: the first records are not what the flags say, or there are
+      none.
+  """
+
+  def __init__(
+    self,
+    model_flags: dict,
+    files: list[str],
+    with_labels: bool,
+    segment_labels: bool = False,
+    for_trained: bool = False,
+    policy: Policy = STOP,
+  ):
+    if segment_labels and not model_flags["frame_features"]:
+      received, advice = "--frame_features=False", "add --frame_features=True"
+      if for_trained:
+        received, advice = "a video-level model", "leave out --segment_labels"
+      raise errors.UserError(
+        f"Expected frame-level features with --segment_labels, received"
+        f" {received}. Segments are cut from frames: {advice}."
+      )
+    self.files = files
+    self.by_number = reads_by_number(files)
+    self.skipped = SkippedRecords(policy)
+    self.reader = readers.make_reader(
+      model_flags, segment_labels=segment_labels
+    )
+    self.reader.for_trained = for_trained
+    self._with_labels = with_labels
+    self._readers: list[shards.RecordReader] = []
+    self._lock = threading.Lock()
+    self._num_records = self._num_skipped = self._bad_in_a_row = 0
+    self._failure: tuple[tuple[int, ...], errors.UserError] | None = None
+    self._look_at_first_records()
+
+  # ------------------------------------------------------------------------
+  # One record after the other
+
+  def _look_at_first_records(self) -> None:
+    """Finds out what the records hold, and about how many there are."""
+    sizes, labels, num_segments = [], [], 0
+    is_configured, is_empty, first_error = False, True, None
+    for file, number, data in records_of(self.files, self.skipped.add):
+      is_first, is_empty = is_empty, False
+      place = f"{file}, record {number}: "
+      try:
+        record = messages.parse_record(data)
+        if not is_configured:
+          is_configured = self.reader.configure(record)
+        self._check_one(data)
+      except BadRecordError as error:
+        if is_first and not self.skipped.policy.skip:  # the flags are wrong
+          raise errors.UserError(place + str(error) + ".") from error
+        self.skipped.add(file, number, error)
+        first_error = first_error or place + str(error) + "."
+        continue
+      sizes.append(len(data) + shards.HEADER_BYTES + shards.FOOTER_BYTES)
+      for name in ("labels", "segment_labels"):
+        if name in record.context:
+          labels += list(record.context[name].values)
+      if "segment_start_times" in record.context:
+        num_segments += len(set(record.context["segment_start_times"].values))
+      if is_configured and len(sizes) >= _SAMPLED_RECORDS:
+        break
+    if is_empty and self.skipped.counts:
+      raise errors.UserError(
+        f"Expected records in the {len(self.files)} files from"
+        f" {self.files[0]} on, found none: {self.skipped.counts}. Name other"
+        " files, or make these again."
+      )
+    if is_empty:
+      raise errors.UserError(
+        f"Expected records in the {len(self.files)} files from"
+        f" {self.files[0]} on, found none: all are empty. Name other files, or"
+        " make these again."
+      )
+    if not sizes:
+      raise errors.UserError(
+        f"Expected a record that can be used, found none. {first_error}"
+      )
+    num_bytes = sum(tf.io.gfile.stat(file).length for file in self.files)
+    examples = num_segments if self.reader.segment_labels else len(sizes)
+    self._record_bytes = sum(sizes) / len(sizes)
+    self.num_videos = round(num_bytes / sum(sizes) * examples)
+    self.num_sampled = len(sizes)
+    self.largest_label = int(max(labels)) if labels else None
+
+  def _check_one(self, data) -> None:
+    """Raises BadRecordError if a record cannot be added to a batch."""
+    self.reader.start_batch(1, self._with_labels).add(0, memoryview(data))
+
+  # ------------------------------------------------------------------------
+  # Batches
+
+  def training_batches(
+    self,
+    batch_size: int,
+    num_epochs: int | None = None,
+    seed: int = 0,
+    *,
+    place: Place = data_order.BEGINNING,
+    window_shards: int | None = None,
+    num_readers: int = 8,
+    worker: int = 0,
+    num_workers: int = 1,
+    skip_examples: int = 0,
+    shuffled_batches: int = 5,
+  ) -> tf.data.Dataset:
+    """Makes shuffled batches, in an order that only the seed decides.
+
+    A batch may span two epochs; only the last one may be smaller, and one of
+    which bad records were left out.
+
+    Args:
+      batch_size: examples in a batch of this machine.
+      num_epochs: how often each record is read; None or 0 for no end.
+      seed: decides the order.
+      place: where to begin.
+      window_shards: see data_order.Order; None for the default.
+      num_readers: the most threads or files to read at the same time.
+      worker: which of several machines this is, from 0.
+      num_workers: how many machines there are, which take turns.
+      skip_examples: where TensorFlow reads, how many examples of this machine
+        to leave out at the beginning of the order; they are read. `place` has
+        no effect then.
+      shuffled_batches: where TensorFlow reads, batches that the shuffle buffer
+        holds.
+
+    Returns:
+      A dataset of batches; see the docstring of readers.py.
+    """
+    if not self.by_number:
+      return self._remote_training_batches(
+        batch_size,
+        num_epochs,
+        seed,
+        num_readers,
+        worker,
+        num_workers,
+        skip_examples,
+        shuffled_batches,
+      )
+    order = self.order(seed, window_shards)
+    first, end = worker * batch_size, (worker + 1) * batch_size
+
+    def plans():
+      steps = order.batches(place, batch_size * num_workers, num_epochs)
+      for table, after, lost in steps:
+        numbers = (after.epoch, after.window, after.offset, len(table), lost)
+        yield table[first:end], np.array(numbers, np.int64)
+
+    batches = self._read(plans, num_readers, for_training=True)
+    if num_workers == 1:  # else all machines have equally many batches
+      batches = batches.filter(_as_written(_has_examples))
+    return batches.prefetch(2)
+
+  def evaluation_batches(
+    self, batch_size: int, num_readers: int | None = None
+  ) -> tf.data.Dataset:
+    """Makes batches of every example once; the last batch may be smaller.
+
+    They come in the order of the files, and of the records in them.
+
+    Args:
+      batch_size: examples in a batch.
+      num_readers: the most threads that read. Of files that TensorFlow reads,
+        so many are read at the same time, in no order that is promised; None to
+        keep the order.
+
+    Returns:
+      A dataset of batches; see the docstring of readers.py.
+    """
+    size = batch_size
+    if self.reader.segment_labels:  # a record has any number of them
+      size = _RECORDS_WITH_SEGMENTS
+    if self.by_number:
+      order = Order(
+        len(self.files), self._open_whole_videos, None, 1, self._record_bytes
+      )
+
+      def plans():
+        for table, _, lost in order.batches(Place(), size, 1):
+          yield table, np.array((0, 0, 0, len(table), lost), np.int64)
+
+      batches = self._read(plans, num_readers, for_training=False)
+    else:
+      paths = tf.data.Dataset.from_tensor_slices(self.files)
+      records = _interleave(paths, min(num_readers or 1, len(self.files)))
+      batches = self._parse(records.batch(size))
+    if self.reader.segment_labels:
+      batches = batches.unbatch().batch(batch_size)
+    else:
+      batches = batches.filter(_as_written(_has_examples))
+    return batches.prefetch(2)
+
+  def order(self, seed: int, window_shards: int | None = None) -> Order:
+    """The order of training; see data_order.Order.
+
+    Args:
+      seed: decides it.
+      window_shards: files in a window; None for the default.
+    """
+    window_shards = window_shards or data_order.choose_window(self.files)
+    open_file = self._open_whole_videos
+    if self.reader.segment_labels:
+      open_file = self._open_segments
+    return Order(
+      len(self.files), open_file, seed, window_shards, self._record_bytes
+    )
+
+  def _open_whole_videos(self, file: int):
+    """Walks a file; see data_order.Order."""
+    path = self.files[file]
+    with naming_file(path):
+      walk = shards.kept_walk(path)
+      damage = shards.damage_after(path, walk)
+    if damage:
+      self.skipped.add(path, len(walk), damage)
+    return walk, None
+
+  def _open_segments(self, file: int):
+    """Walks a file and counts the rated segments of its records."""
+    path = self.files[file]
+    walk, _ = self._open_whole_videos(file)
+    counts = shards.kept(path, "segments")
+    if counts is None:
+      identity = shards.identity_of(path)
+      reader = shards.RecordReader([path])
+      counts = np.ones(len(walk), np.int64)
+      places = zip(walk.offsets.tolist(), walk.lengths.tolist(), strict=False)
+      for number, (offset, length) in enumerate(places):
+        with contextlib.suppress(BadRecordError), naming_file(path):
+          counts[number] = count_segments(reader.read(0, offset, length))
+      shards.keep(path, "segments", counts, identity)
+    return walk, counts
+
+  def _read(self, plans, num_readers: int | None, for_training: bool):
+    """Reads batches by their tables.
+
+    Args:
+      plans: function that returns an iterator of (table, place and counts).
+      num_readers: the most threads.
+      for_training: whether batches hold their place.
+    """
+    spec = self.reader.element_spec(self._with_labels)
+    tables = tf.data.Dataset.from_generator(
+      lambda: self._read_ahead(plans()),
+      output_signature=(
+        tf.TensorSpec([], tf.int64),
+        tf.TensorSpec([None, len(Column)], tf.int64),
+        tf.TensorSpec([5], tf.int64),
+      ),
+    )
+    function = functools.partial(self._read_batch, for_training)
+
+    def read(index, table, place):
+      arrays = tf.numpy_function(
+        function, [index, table, place], [part.dtype for part in spec.values()]
+      )
+      batch = _shaped(arrays, spec)
+      if for_training:
+        batch["place"] = place
+      return batch
+
+    threads = min(num_readers or _READING_THREADS, _READING_THREADS)
+    return tables.prefetch(_BATCHES_AHEAD).map(
+      _as_written(read),
+      num_parallel_calls=threads if threads > 1 else None,
+      deterministic=True if threads > 1 else None,
+    )
+
+  def _read_ahead(self, plans):
+    """Numbers plans, and asks the kernel to fetch what they will read."""
+    reader = shards.RecordReader(self.files)
+    try:
+      for index, (table, place) in enumerate(plans):
+        for file, _, offset, length, _ in table.tolist():
+          reader.read_ahead(file, offset, length)
+        yield index, table, place
+    except errors.UserError as error:
+      self._fail((1 << 62,), error)
+      raise
+
+  def _read_batch(self, for_training: bool, index, table, place):
+    """Reads a batch by its table; returns arrays in the order of the spec."""
+    rows = table.tolist()
+    batch = self.reader.start_batch(len(rows), self._with_labels, for_training)
+    num_bad = 0
+    try:
+      with self._record_reader() as reader:
+        for row, wanted in self._in_turn(table, for_training):
+          file, number, offset, length, _ = rows[row]
+          try:
+            batch.add(row, reader.read(file, offset, length), *wanted)
+          except BadRecordError as error:
+            num_bad += 1
+            is_usual = error.kind == "no frames"
+            self.skipped.add(self.files[file], number, error, is_usual)
+          except OSError as error:
+            raise _unreadable(self.files[file], error) from error
+      self._count(len(rows) + int(place[4]), num_bad + int(place[4]))
+    except errors.UserError as error:
+      self._fail((int(index),), error)
+      raise
+    arrays = batch.finish()
+    spec = self.reader.element_spec(self._with_labels)
+    return [arrays[name] for name in spec]
+
+  def _in_turn(self, table, for_training: bool):
+    """The rows of a table to read, and the further arguments of `add` for each.
+
+    The longest record comes first, see records/batches.py. In training, rows
+    are single segments, of which those of one record are read together.
+    """
+    if for_training and self.reader.segment_labels:
+      of_record: dict[tuple[int, int], list[int]] = {}
+      keys = table[:, [Column.FILE, Column.NUMBER]].tolist()
+      for row, key in enumerate(keys):
+        of_record.setdefault(tuple(key), []).append(row)
+      for rows in of_record.values():
+        yield rows[0], (table[rows, Column.EXAMPLE],)
+    else:
+      longest = int(np.argmax(table[:, Column.LENGTH])) if len(table) else 0
+      for row in (*range(longest, len(table)), *range(longest)):
+        yield row, ()
+
+  @contextlib.contextmanager
+  def _record_reader(self) -> Iterator[shards.RecordReader]:
+    """Lends a reader, with its buffer and its open files, to a thread.
+
+    What a thread keeps to itself is lost: to Python, TensorFlow's threads are
+    new ones at each call.
+    """
+    with self._lock:
+      reader = self._readers.pop() if self._readers else None
+    reader = reader or shards.RecordReader(self.files)
+    yield reader
+    with self._lock:
+      self._readers.append(reader)
+
+  def _count(self, num_records: int, num_skipped: int) -> None:
+    with self._lock:
+      self._num_records += num_records
+      self._num_skipped += num_skipped
+      if num_records > num_skipped:
+        self._bad_in_a_row = 0
+        return
+      self._bad_in_a_row += num_records
+      is_hopeless = self._bad_in_a_row >= _MOST_BAD_IN_A_ROW
+    if is_hopeless:
+      raise errors.UserError(
+        f"Expected records that can be used, received {self._bad_in_a_row} in a"
+        f" row that cannot: {self.skipped.counts}. Check that the files are"
+        " whole and can be read."
+      )
+
+  def check_skipped(self) -> None:
+    """Checks what an evaluation has left out so far.
+
+    Raises:
+      errors.UserError: it is more than the policy allows.
+    """
+    self.skipped.check(self._num_records, self._num_skipped)
+
+  # ------------------------------------------------------------------------
+  # Files that TensorFlow reads
+
+  def _remote_training_batches(
+    self,
+    batch_size,
+    num_epochs,
+    seed,
+    num_readers,
+    worker,
+    num_workers,
+    skip_examples,
+    shuffled_batches,
+  ):
+    """training_batches of files that cannot be read by number.
+
+    Each epoch has its own order of the files, which are read num_readers at a
+    time; their records are shuffled in a buffer.
+
+    Raises:
+      errors.UserError: bad records are to be left out.
+    """
+    if self.skipped.policy.skip:
+      # A place counts examples here, and would count those left out.
+      raise errors.UserError(
+        "Expected local, uncompressed files to train on with --skip_corrupt,"
+        f" received {self.files[0]}. Copy them to a disk of this machine, or"
+        " leave the flag out."
+      )
+    epochs = (
+      tf.data.Dataset.range(num_epochs)
+      if num_epochs
+      else tf.data.Dataset.counter()
+    )
+
+    def epoch_records(epoch):
+      # Where the files do not divide evenly among the machines, other ones get
+      # one more in the next epoch.
+      epoch_seed = tf.constant(seed, tf.int64) * 1_000_003 + epoch
+      paths = tf.data.Dataset.from_tensor_slices(self.files).shuffle(
+        len(self.files), seed=epoch_seed, reshuffle_each_iteration=False
+      )
+      paths = paths.shard(num_workers, (worker + epoch) % num_workers)
+      records = _interleave(paths, min(num_readers, len(self.files)))
+      return records.shuffle(
+        shuffled_batches * batch_size,
+        seed=epoch_seed,
+        reshuffle_each_iteration=False,
+      )
+
+    records = epochs.flat_map(_as_written(epoch_records))
+    if not self.reader.segment_labels:
+      records = records.skip(skip_examples)
+      return self._parse(records.batch(batch_size)).prefetch(2)
+    # How many segments a record holds is known only after parsing it.
+    segments = self._parse(records.batch(1)).unbatch()
+    return segments.skip(skip_examples).batch(batch_size).prefetch(2)
+
+  def _parse(self, records: tf.data.Dataset) -> tf.data.Dataset:
+    """Makes batches of (paths, numbers, serialized records)."""
+    spec = self.reader.element_spec(self._with_labels)
+
+    def make_batch(paths, numbers, serialized):
+      batch = self.reader.start_batch(len(serialized), self._with_labels)
+      try:
+        for row, data in enumerate(serialized):
+          try:
+            batch.add(row, memoryview(data))
+          except BadRecordError as error:
+            path = paths[row].decode()
+            self.skipped.add(path, int(numbers[row]), error)
+      except errors.UserError as error:
+        self._fail((0,), error)
+        raise
+      arrays = batch.finish()
+      return [arrays[name] for name in spec]
+
+    def parse(*batch):
+      arrays = tf.numpy_function(
+        make_batch, batch, [part.dtype for part in spec.values()]
+      )
+      return _shaped(arrays, spec)
+
+    return records.map(_as_written(parse))
+
+  # ------------------------------------------------------------------------
+  # Errors
+
+  def _fail(self, place: tuple[int, ...], error: errors.UserError) -> None:
+    """Remembers the error of the earliest batch, for naming_errors."""
+    with self._lock:
+      if self._failure is None or place < self._failure[0]:
+        self._failure = (place, error)
+
+  @contextlib.contextmanager
+  def naming_errors(self):
+    """A block that takes batches; raises what made a pipeline fail.
+
+    Raises:
+      errors.UserError: names the file, the record's number (from 0) and what is
+        wrong.
+    """
+    try:
+      yield
+    except tf.errors.DataLossError:
+      for file in self.files:  # TensorFlow's error does not name it
+        for _ in _read_remote(file, None):
+          pass
+      raise
+    except tf.errors.OpError as error:
+      if self._failure is None:
+        raise
+      raise self._failure[1] from error
+
+
+# --------------------------------------------------------------------------
+# Datasets
+
+
+def _has_examples(batch) -> tf.Tensor:
+  return tf.shape(batch["num_frames"])[0] > 0
+
+
+def _shaped(arrays, spec) -> dict[str, tf.Tensor]:
+  """Names the arrays of a NumPy function, and says their shapes."""
+  return {
+    name: tf.ensure_shape(array, part.shape)
+    for array, (name, part) in zip(arrays, spec.items(), strict=True)
+  }
+
+
+def _compression(path: str) -> str:
+  return "GZIP" if path.endswith(".gz") else ""
+
+
+def _interleave(paths: tf.data.Dataset, num_files: int) -> tf.data.Dataset:
+  """Reads the records of some files at a time, in a fixed order.
+
+  Returns:
+    A dataset of (path, number of the record, its data).
+  """
+
+  def read(path):
+    is_gzip = tf.strings.regex_full_match(path, r".*\.gz")
+    records = tf.data.TFRecordDataset(
+      path,
+      compression_type=tf.where(is_gzip, "GZIP", ""),
+      buffer_size=_REMOTE_BUFFER_BYTES,
+    )
+    return records.enumerate().map(
+      _as_written(lambda number, data: (path, number, data))
+    )
+
+  parallel = num_files > 1
+  return paths.interleave(
+    _as_written(read),
+    cycle_length=num_files,
+    num_parallel_calls=num_files if parallel else None,
+    deterministic=True if parallel else None,
+  )
+
+
+def _read_remote(path: str, on_damage) -> Iterator[tuple[int, bytes]]:
+  """As shards.numbered_records, of a file that TensorFlow reads.
+
+  Raises:
+    errors.UserError: a record is damaged. No later one can be found.
+  """
+  del on_damage
+  number = 0
+  try:
+    records = tf.data.TFRecordDataset(path, _compression(path))
+    for data in records.as_numpy_iterator():
+      yield number, data
+      number += 1
+  except tf.errors.DataLossError as error:
+    raise errors.UserError(
+      f"{path}, record {number}: expected a whole TFRecord, received one that"
+      " is damaged or cut off, or the file is not a TFRecord file; download or"
+      " make the file again."
+    ) from error

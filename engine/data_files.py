@@ -1,0 +1,151 @@
+"""Finds the files that a flag names, and decides how they are read."""
+
+import glob
+import os
+import stat
+
+import tensorflow as tf
+from absl import logging
+
+import errors
+from records import shards
+
+
+def is_local(path: str) -> bool:
+  """Whether a path is on a file system of this machine, not a URL."""
+  return "://" not in path
+
+
+def _split_patterns(data_pattern: str) -> list[str]:
+  r"""Splits a flag's patterns at its commas, but not at r"\,"."""
+  parts = data_pattern.replace("\\,", "\0").split(",")
+  return [part.strip().replace("\0", ",") for part in parts]
+
+
+def find_files(data_pattern: str, flag_name: str) -> list[str]:
+  r"""Lists the files of one or more glob patterns, sorted by name.
+
+  Args:
+    data_pattern: a glob pattern, or several with commas between them; a comma
+      in a name is written r"\,". On any file system that tf.io.gfile knows.
+    flag_name: the flag to name in the error.
+
+  Returns:
+    The paths, sorted.
+
+  Raises:
+    errors.UserError: a pattern matches no file, or something that is not a
+      file; a file is named twice.
+  """
+  paths = set()
+  for pattern in _split_patterns(data_pattern):
+    flag = f"--{flag_name}={pattern}"
+    if is_local(pattern):
+      found = glob.glob(pattern)
+    else:
+      found = _find_remote(pattern, flag)
+    if not found:
+      raise errors.UserError(
+        f"Expected files that match {flag}, found none."
+        f" {_what_is_near(pattern)}"
+      )
+    paths.update(found)
+  files = sorted(paths)
+  _check_files(files, flag_name)
+  return files
+
+
+def _find_remote(pattern: str, flag: str) -> list[str]:
+  try:
+    return tf.io.gfile.glob(pattern)
+  except tf.errors.UnimplementedError as error:
+    scheme = pattern.split("://")[0]
+    advice = "Copy the files to a disk of this machine."
+    if scheme == "gs":
+      advice = (
+        "Install tensorflow[gcs-filesystem] (Linux, Python below 3.13), see"
+        " docs/distributed.md, or copy the files to a disk."
+      )
+    raise errors.UserError(
+      f"Expected a file system that TensorFlow knows, received {flag}, of which"
+      f" {scheme}:// is not registered. {advice}"
+    ) from error
+
+
+def _printable(path: str) -> str:
+  """A path as text that every terminal can show."""
+  return os.fsencode(path).decode("utf-8", "backslashreplace")
+
+
+def _what_is_near(pattern: str) -> str:
+  """Says what the nearest folder of a pattern holds, to show the mistake."""
+  if not is_local(pattern):
+    return "Check the path."
+  folder = os.path.dirname(pattern)
+  while folder and (glob.has_magic(folder) or not os.path.isdir(folder)):
+    parent = os.path.dirname(folder)
+    if parent == folder:
+      break
+    folder = parent
+  folder = folder or "."
+  try:
+    names = sorted(os.listdir(folder))
+  except OSError as error:
+    return f"The folder {folder} cannot be read ({error.strerror})."
+  listing = ", ".join(map(_printable, names[:5]))
+  more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+  return (
+    f"The folder {folder} holds {listing or 'nothing'}{more}. Check the path,"
+    " and quote the pattern so that the shell does not expand it; a comma in a"
+    " name is written \\,."
+  )
+
+
+def _check_files(files: list[str], flag_name: str) -> None:
+  """Checks that each local path is a regular file, and none is named twice.
+
+  Raises:
+    errors.UserError: names those that are not.
+  """
+  seen: dict[tuple[int, int], str] = {}
+  for file in filter(is_local, files):
+    shown = _printable(file)
+    if shown != file:
+      raise errors.UserError(
+        f"Expected file names in UTF-8, received {shown}. Rename it, or name"
+        f" other files by --{flag_name}."
+      )
+    try:
+      found = os.stat(file)
+    except OSError as error:
+      raise errors.UserError(
+        f"Expected files that can be read, received {file}"
+        f" ({error.strerror}). Check its link and its permissions."
+      ) from error
+    if not stat.S_ISREG(found.st_mode):
+      kind = "a folder" if stat.S_ISDIR(found.st_mode) else "no regular file"
+      raise errors.UserError(
+        f"Expected TFRecord files, received {file}, which is {kind}. Let"
+        f" --{flag_name} match files only, such as FOLDER/*.tfrecord."
+      )
+    same = seen.setdefault((found.st_dev, found.st_ino), file)
+    if same != file:
+      raise errors.UserError(
+        f"Expected each file once, received {same} and {file}, which are the"
+        f" same. Let --{flag_name} name it once."
+      )
+
+
+def reads_by_number(files: list[str]) -> bool:
+  """Decides how files are read: by number, or by TensorFlow."""
+  if not all(is_local(file) and not file.endswith(".gz") for file in files):
+    return False
+  if shards.crc32c is None:
+    logging.log_first_n(
+      logging.WARNING,
+      "TensorFlow reads the data, several times slower, because the package"
+      " crc32c is missing: pip install -r requirements.txt.",
+      1,
+    )
+    return False
+  return True

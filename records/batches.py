@@ -1,0 +1,532 @@
+"""From the bytes of records to the arrays of a batch, one record at a time.
+
+A frame-level record is a tf.train.SequenceExample in which each frame is a
+separate message. Parsing it makes an object of each frame, and putting these
+together copies them three times. But all frames of a feature have the same
+length, and so does what protobuf writes before each. So the frames are at equal
+distances in the record, and one strided copy moves them to their place in the
+batch, while the record is in the cache. A record with another valid layout is
+parsed by records/messages.py, and records/contents.py says what is wrong with a
+bad one.
+"""
+
+import dataclasses
+import functools
+import math
+import sys
+import threading
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+import quantization
+from records import contents, messages
+
+# Field numbers and wire types, as in tensorflow/core/example/*.proto: all the
+# messages on the way to a frame are length-delimited fields.
+_CONTEXT = 0x0A  # SequenceExample.context
+_FEATURE_LISTS = 0x12  # SequenceExample.feature_lists
+_FIRST_FIELD = 0x0A  # map entry, its key, feature, bytes_list and value
+_SECOND_FIELD = 0x12  # the map entry's value, float_list
+
+# TensorFlow uses an array without copying it if its address is a multiple of
+# this number.
+_ALIGNMENT = 64
+
+
+class _OtherLayoutError(Exception):
+  """The record has another layout than this module expects; may be valid."""
+
+
+@dataclasses.dataclass(frozen=True)
+class FrameFeatures:
+  """The features that are wanted of each frame.
+
+  Attributes:
+    names: of the feature lists, in the order in which to concatenate them.
+    sizes: how many numbers a frame of each has.
+    kinds: "bytes" or "float" for each. If all are bytes, so is the result, else
+      bytes are dequantized.
+    for_trained: whether a trained model has fixed these, see records.contents.
+  """
+
+  names: tuple[str, ...]
+  sizes: tuple[int, ...]
+  kinds: tuple[str, ...]
+  for_trained: bool = False
+
+  @functools.cached_property
+  def dtype(self) -> type:
+    """Of the frames: np.uint8 or np.float32."""
+    return np.float32 if "float" in self.kinds else np.uint8
+
+  @functools.cached_property
+  def num_bytes(self) -> list[int]:
+    """The bytes of a frame of each feature in a record."""
+    return [
+      size * 4 if kind == "float" else size
+      for size, kind in zip(self.sizes, self.kinds, strict=True)
+    ]
+
+
+def _length(record, at: int, tag: int) -> tuple[int, int]:
+  """Reads a length-delimited field's head: its length and where it begins.
+
+  Raises:
+    _OtherLayoutError: another field begins there.
+  """
+  if record[at] != tag:
+    raise _OtherLayoutError
+  at += 1
+  length = 0
+  for shift in range(0, 35, 7):  # protobuf refuses a length of more bytes
+    byte = record[at]
+    at += 1
+    length |= (byte & 0x7F) << shift
+    if byte < 0x80:
+      return length, at
+  raise _OtherLayoutError
+
+
+def _find_lists(record: memoryview) -> tuple[memoryview, dict[str, tuple]]:
+  """Finds the context and the feature lists of a record.
+
+  Returns:
+    The context, and for each list where its entries begin and end.
+
+  Raises:
+    _OtherLayoutError: there are other fields, or several of one kind.
+    IndexError, UnicodeDecodeError: it is no record.
+  """
+  context, lists = None, {}
+  at, size = 0, len(record)
+  while at < size:
+    if record[at] == _CONTEXT:
+      length, at = _length(record, at, _CONTEXT)
+      if context is not None:
+        raise _OtherLayoutError
+      context = record[at : at + length]
+      at += length
+      continue
+    length, at = _length(record, at, _FEATURE_LISTS)
+    end = at + length
+    while at < end:
+      length, at = _length(record, at, _FIRST_FIELD)
+      entry_end = at + length
+      length, at = _length(record, at, _FIRST_FIELD)
+      name, at = str(record[at : at + length], "utf-8"), at + length
+      length, at = _length(record, at, _SECOND_FIELD)
+      if name in lists or at + length != entry_end:
+        raise _OtherLayoutError
+      lists[name] = (at, entry_end)
+      at = entry_end
+    if at != end:
+      raise _OtherLayoutError
+  if at != size or context is None:
+    raise _OtherLayoutError
+  return context, lists
+
+
+def _rows(record: memoryview, span: tuple) -> tuple[np.ndarray, int, str]:
+  """Views the frames of a list as the rows of a matrix.
+
+  Args:
+    record: the data of a record.
+    span: where the list's entries begin and end.
+
+  Returns:
+    (frames, head bytes + frame bytes) uint8 view of the record; the number of
+    head bytes; the kind, "bytes" or "float". A frame of another length than the
+    first shows in its head, which differs from the first one.
+
+  Raises:
+    _OtherLayoutError: the first frame or the whole list shows another layout.
+  """
+  begin, end = span
+  if begin == end:
+    return np.empty((0, 0), np.uint8), 0, "empty"
+  length, at = _length(record, begin, _FIRST_FIELD)  # the frame's feature
+  frame_end = at + length
+  kind = "float" if record[at] == _SECOND_FIELD else "bytes"
+  for tag in (_SECOND_FIELD if kind == "float" else _FIRST_FIELD, _FIRST_FIELD):
+    num_bytes, at = _length(record, at, tag)  # its list, its value
+    if at + num_bytes != frame_end:
+      raise _OtherLayoutError
+  stride = at - begin + num_bytes
+  frames, rest = divmod(end - begin, stride)
+  if rest:
+    raise _OtherLayoutError
+  rows = np.frombuffer(record[begin:end], np.uint8).reshape(frames, stride)
+  return rows, at - begin, kind
+
+
+def _heads_differ(rows: np.ndarray, head: int) -> bool:
+  """Whether what is before some frame differs from what is before the first."""
+  heads = rows[:, :head].tobytes()
+  return heads != heads[:head] * len(rows)
+
+
+def _find_matrices(
+  record: memoryview, spans: dict[str, tuple], features: FrameFeatures
+) -> list[tuple[np.ndarray, int]]:
+  """Finds the frames of all wanted features, which must have equally many.
+
+  Returns:
+    For each feature the matrix of its frames and the number of head bytes.
+
+  Raises:
+    _OtherLayoutError: they are not as wanted, or have another layout.
+  """
+  if features.dtype != np.uint8 and "bytes" in features.kinds:
+    raise _OtherLayoutError  # which are dequantized on the way
+  found = {name: _rows(record, span) for name, span in spans.items()}
+  if not found.keys() >= set(features.names):
+    raise _OtherLayoutError
+  wanted = [found.pop(name) for name in features.names]
+  if len({len(rows) for rows, _, _ in wanted}) > 1:
+    raise _OtherLayoutError
+  if any(_heads_differ(rows, head) for rows, head, _ in found.values()):
+    raise _OtherLayoutError
+  matrices = []
+  for (rows, head, kind), size in zip(wanted, features.num_bytes, strict=True):
+    if kind == "empty":
+      rows = np.empty((0, size), np.uint8)
+    elif kind != features.kinds[0] or rows.shape[1] - head != size:
+      raise _OtherLayoutError
+    matrices.append((rows, head))
+  return matrices
+
+
+class _Memory:
+  """Memory of batches, which is used again once nobody refers to it.
+
+  New memory costs a page fault for every 4 KB, which together take a third of
+  the time to read a batch of frames.
+  """
+
+  # References to a block that is in the list: the list, the argument.
+  _UNUSED = 2
+
+  def __init__(self):
+    self._blocks: list[np.ndarray] = []
+    self._lock = threading.Lock()
+
+  def take(self, size: int) -> np.ndarray:
+    """Returns uint8 memory at an address that TensorFlow wants.
+
+    Args:
+      size: how many bytes.
+    """
+    blocks = self._blocks
+    with self._lock:
+      free = [
+        index
+        for index in range(len(blocks))
+        if sys.getrefcount(blocks[index]) == self._UNUSED
+      ]
+      fitting = [
+        index for index in free if len(blocks[index]) >= size + _ALIGNMENT
+      ]
+      if fitting:
+        block = blocks[fitting[0]]
+      else:
+        for index in free[:1]:  # too small: batches have become larger
+          del blocks[index]
+        block = np.empty(size + _ALIGNMENT, np.uint8)
+        blocks.append(block)
+    first = -block.ctypes.data % _ALIGNMENT
+    return block[first : first + size]
+
+
+_memory = _Memory()
+
+
+def _aligned_empty(shape: tuple[int, ...], dtype) -> np.ndarray:
+  """Makes an array that TensorFlow uses without copying it."""
+  size = math.prod(shape) * np.dtype(dtype).itemsize
+  return _memory.take(size).view(dtype).reshape(shape)
+
+
+def _aligned_zeros(shape: tuple[int, ...], dtype) -> np.ndarray:
+  made = _aligned_empty(shape, dtype)
+  made[...] = 0
+  return made
+
+
+def is_finite(values: np.ndarray) -> bool:
+  """Whether the length of each row is a finite float32 number.
+
+  It is not with a NaN or an infinity among them, nor if squares overflow.
+  """
+  with np.errstate(over="ignore", invalid="ignore"):
+    return bool(np.isfinite(np.einsum("ij,ij->i", values, values)).all())
+
+
+def parsed_frames(
+  record: messages.Record, features: FrameFeatures
+) -> np.ndarray:
+  """The frames of a parsed record.
+
+  Args:
+    record: as from messages.parse_record, checked by
+      contents.check_frame_features.
+    features: that are wanted.
+
+  Returns:
+    (frames, sum of sizes) array of the features' dtype.
+  """
+  columns = []
+  for name, size, kind in zip(
+    features.names, features.sizes, features.kinds, strict=True
+  ):
+    values = [frame.values for frame in record.lists[name]]
+    if kind == "bytes":
+      joined = b"".join(value[0] for value in values)
+      column = np.frombuffer(joined, np.uint8).reshape(-1, size)
+      if features.dtype == np.float32:
+        column = quantization.dequantize(column.astype(np.float32))
+    else:
+      column = np.array(values, np.float32).reshape(-1, size)
+    columns.append(column)
+  return np.concatenate(columns, axis=1)
+
+
+class FrameBatch:
+  """The frames of a batch of videos, added one by one.
+
+  Args:
+    num_videos: rows of the batch.
+    features: that are wanted of each frame.
+    max_frames: how many frames of each video to use at most, from the first.
+    padded_length: function that takes the number of frames of the longest
+      video and returns the length to pad all videos to. It grows with it.
+
+  Attributes:
+    num_frames: (num_videos,) int32, the valid frames of each, 0 at first.
+  """
+
+  def __init__(
+    self,
+    num_videos: int,
+    features: FrameFeatures,
+    max_frames: int,
+    padded_length: Callable[[int], int],
+  ):
+    self._features = features
+    self._max_frames = max_frames
+    self._padded_length = padded_length
+    shape = (num_videos, 0, sum(features.sizes))
+    self._frames = _aligned_zeros(shape, features.dtype)
+    self.num_frames = np.zeros(num_videos, np.int32)
+    self._is_empty = True
+
+  def add(self, row: int, record: memoryview) -> dict[str, messages.Feature]:
+    """Adds a record and returns its context.
+
+    Begin with the longest record: a longer one that follows makes the batch be
+    copied.
+
+    Args:
+      row: of the batch; each is added once.
+      record: its data.
+
+    Raises:
+      BadRecordError: it is no record, or its frames are not as wanted; the row
+        then has no frames.
+    """
+    try:
+      context, spans = _find_lists(record)
+      matrices = _find_matrices(record, spans, self._features)
+      return self._add_matrices(row, matrices, messages.parse_context(context))
+    except (_OtherLayoutError, IndexError, UnicodeDecodeError):
+      parsed = messages.parse_record(record)
+      contents.check_frame_features(
+        parsed,
+        self._features.names,
+        self._features.sizes,
+        self._features.kinds,
+        self._features.for_trained,
+      )
+      frames = parsed_frames(parsed, self._features)
+      place = self._place(row, len(frames))
+      place[:] = frames[: len(place)]
+      return parsed.context
+
+  def _place(self, row: int, count: int) -> np.ndarray:
+    """The part of the batch for a video's frames; the rest of the row is 0."""
+    count = min(count, self._max_frames)
+    length = self._frames.shape[1]
+    if count > length or not length:
+      old = self._frames
+      shape = (len(old), self._padded_length(count), old.shape[2])
+      self._frames = _aligned_empty(shape, old.dtype)
+      if not self._is_empty:
+        self._frames[:, :length] = old
+        self._frames[:, length:] = 0
+    self._is_empty = False
+    self.num_frames[row] = count
+    self._frames[row, count:] = 0
+    return self._frames[row, :count]
+
+  def _add_matrices(self, row, matrices, context):
+    """Copies frames that are at equal distances to their row.
+
+    Raises:
+      _OtherLayoutError: they are not.
+      BadRecordError: a float is not finite.
+    """
+    place = self._place(row, len(matrices[0][0]))
+    target = place.view(np.uint8) if place.dtype != np.uint8 else place
+    count, end = len(place), 0
+    for matrix, head in matrices:
+      begin, end = end, end + matrix.shape[1] - head
+      target[:, begin:end] = matrix[:count, head:]
+    # Only now: the copy has brought the heads into the cache. Fetching these
+    # alone, a few bytes here and there, would take as long as the whole copy.
+    for matrix, head in matrices:
+      if _heads_differ(matrix, head):
+        raise _OtherLayoutError
+    if place.dtype != np.uint8 and not is_finite(place):
+      raise _OtherLayoutError  # the plain check says which and why
+    return context
+
+  def has_frames(self, row: int) -> bool:
+    """Whether a record that was added has frames."""
+    return bool(self.num_frames[row])
+
+  def finish(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The batch.
+
+    Args:
+      rows: indices of the rows to keep.
+
+    Returns:
+      (rows, length, features) array, zero after the last frame of each video;
+      and (rows,) int32, the number of frames of each.
+    """
+    num_frames = self.num_frames[rows]
+    length = self._padded_length(int(num_frames.max(initial=0)))
+    if len(rows) == len(self.num_frames) and length == self._frames.shape[1]:
+      return self._frames, num_frames
+    shape = (len(rows), length, self._frames.shape[2])
+    frames = _aligned_zeros(shape, self._frames.dtype)
+    common = min(length, self._frames.shape[1])
+    frames[:, :common] = self._frames[rows, :common]
+    return frames, num_frames
+
+
+def _head_of_vector(name: str, size: int) -> bytes:
+  """What an entry of a context holds before the numbers of a vector."""
+  key = _field_head(_FIRST_FIELD, len(name.encode())) + name.encode()
+  head, length = b"", size * 4
+  for tag in (_FIRST_FIELD, _SECOND_FIELD, _SECOND_FIELD):
+    # The packed values, the float list, the feature.
+    head = _field_head(tag, length) + head
+    length = len(head) + size * 4
+  return _field_head(_FIRST_FIELD, len(key) + length) + key + head
+
+
+def _field_head(tag: int, length: int) -> bytes:
+  """The tag and the length of a length-delimited field."""
+  head = [tag]
+  while length >= 0x80:
+    head.append(length & 0x7F | 0x80)
+    length >>= 7
+  return bytes([*head, length])
+
+
+class VectorBatch:
+  """The vectors of a batch of video-level records, added one by one.
+
+  Args:
+    num_videos: rows of the batch.
+    names: of the features, in the order in which to concatenate them.
+    sizes: how many numbers each has.
+    for_trained: whether a trained model has fixed these, see records.contents.
+  """
+
+  def __init__(
+    self,
+    num_videos: int,
+    names: Sequence[str],
+    sizes: Sequence[int],
+    for_trained: bool = False,
+  ):
+    self._wanted = (names, sizes, for_trained)
+    ends = np.cumsum(sizes).tolist()
+    self._columns = [
+      (name, _head_of_vector(name, size), end - size, end)
+      for name, size, end in zip(names, sizes, ends, strict=True)
+    ]
+    self._vectors = _aligned_empty((num_videos, ends[-1]), np.float32)
+
+  def add(self, row: int, record: memoryview) -> dict[str, messages.Feature]:
+    """Adds a record and returns its other features, at least.
+
+    Args:
+      row: of the batch; each is added once.
+      record: its data.
+
+    Raises:
+      BadRecordError: it is no record, or its features are not as wanted.
+    """
+    vector = self._vectors[row]
+    try:
+      context = self._add_usual(vector, bytes(record))
+      # Nearly always: NaN and infinity go on into the sum of squares.
+      if math.isfinite(vector.dot(vector)):
+        return context
+    except (_OtherLayoutError, *messages.PARSE_ERRORS):
+      pass
+    parsed = messages.parse_record(record)
+    contents.check_video_features(parsed, *self._wanted)
+    for name, _, begin, end in self._columns:
+      vector[begin:end] = parsed.context[name].values
+    return parsed.context
+
+  def _add_usual(self, vector, record) -> dict[str, messages.Feature]:
+    """Copies the vectors out of a record whose entries have the usual layout.
+
+    The bytes before the numbers of a vector are the same in all records. What
+    is between the vectors must be whole entries, so that each one found is an
+    entry, too.
+
+    Raises:
+      One of messages.PARSE_ERRORS, _OtherLayoutError: the layout is another.
+    """
+    length, at = _length(record, 0, _CONTEXT)
+    if at + length != len(record):
+      raise _OtherLayoutError
+    found = []
+    for _, head, begin, end in self._columns:
+      place = record.find(head, at)
+      if place < 0:
+        raise _OtherLayoutError
+      found.append((place, place + len(head), begin, end))
+    context = {}
+    for place, values, begin, end in sorted(found):
+      if at < place:
+        messages.add_usual_features(context, record, at, place)
+      at = values + 4 * (end - begin)
+      vector[begin:end] = np.frombuffer(record, "<f4", end - begin, values)
+    messages.add_usual_features(context, record, at, len(record))
+    if any(name in context for name, *_ in self._columns):
+      raise _OtherLayoutError
+    return context
+
+  def has_frames(self, row: int) -> bool:
+    """Whether there is something of a video; there always is."""
+    del row
+    return True
+
+  def finish(self, rows: np.ndarray) -> np.ndarray:
+    """The batch: (rows, sum of sizes) float32.
+
+    Args:
+      rows: indices of the rows to keep.
+    """
+    if len(rows) == len(self._vectors):
+      return self._vectors
+    vectors = _aligned_empty((len(rows), self._vectors.shape[1]), np.float32)
+    vectors[...] = self._vectors[rows]
+    return vectors
