@@ -70,6 +70,12 @@ def _find_remote(pattern: str, flag: str) -> list[str]:
       f"Expected a file system that TensorFlow knows, received {flag}, of which"
       f" {scheme}:// is not registered. {advice}"
     ) from error
+  except tf.errors.OpError as error:
+    raise errors.UserError(
+      f"Expected files that can be listed, received {flag}"
+      f" ({error.message.splitlines()[0]}). Check the address, the network and"
+      " the rights to read there."
+    ) from error
 
 
 def _printable(path: str) -> str:

@@ -1,6 +1,10 @@
 """Tests of engine.data_files."""
 
-from conftest import error_of
+import os
+
+import pytest
+import tensorflow as tf
+from conftest import assert_names, error_of
 
 from engine.data_files import find_files
 
@@ -19,3 +23,95 @@ def test_find_files_names_the_pattern_without_files(tmp_path):
   )
   assert f"--eval_data_pattern={tmp_path}/b*" in text
   assert f"{tmp_path}/a*" not in text
+
+
+def test_a_pattern_without_files_shows_what_is_near(tmp_path):
+  for number in range(7):
+    (tmp_path / f"validate{number}").touch()
+  text = error_of(find_files, f"{tmp_path}/train*", "x")
+  assert_names(
+    text,
+    f"The folder {tmp_path} holds validate0, validate1, validate2, validate3,"
+    " validate4 and 2 more.",
+  )
+  missing = f"{tmp_path}/no/such*/folder/train*"
+  assert f"The folder {tmp_path} holds" in error_of(find_files, missing, "x")
+  (tmp_path / "empty").mkdir()
+  text = error_of(find_files, f"{tmp_path}/empty/*", "x")
+  assert f"The folder {tmp_path}/empty holds nothing." in text
+
+
+def test_a_comma_in_a_name(tmp_path):
+  for name in ("a,b", "c"):
+    (tmp_path / name).touch()
+  found = find_files(rf"{tmp_path}/a\,b,{tmp_path}/c", "x")
+  assert found == [str(tmp_path / "a,b"), str(tmp_path / "c")]
+  text = error_of(find_files, f"{tmp_path}/a,b", "x")
+  assert r"a comma in a name is written \," in text
+
+
+def test_a_folder_among_the_files(tmp_path):
+  (tmp_path / "train1").touch()
+  (tmp_path / "train2").mkdir()
+  text = error_of(find_files, f"{tmp_path}/train*", "train_data_pattern")
+  assert_names(text, f"{tmp_path}/train2, which is a folder", "*.tfrecord")
+
+
+def test_a_pipe_among_the_files(tmp_path):
+  os.mkfifo(tmp_path / "pipe")
+  text = error_of(find_files, f"{tmp_path}/pipe", "x")
+  assert_names(text, f"{tmp_path}/pipe, which is no regular file")
+
+
+def test_a_link_to_nothing(tmp_path):
+  (tmp_path / "link").symlink_to(tmp_path / "gone")
+  text = error_of(find_files, f"{tmp_path}/li*", "x")
+  assert_names(text, f"{tmp_path}/link", "No such file", "Check its link")
+
+
+@pytest.mark.parametrize("second", ["../d/file", "link", "hard_link"])
+def test_a_file_that_is_named_twice(tmp_path, second):
+  folder = tmp_path / "d"
+  folder.mkdir()
+  (folder / "file").touch()
+  (folder / "link").symlink_to(folder / "file")
+  os.link(folder / "file", folder / "hard_link")
+  text = error_of(find_files, f"{folder}/file,{folder}/{second}", "x")
+  assert_names(text, "each file once", f"{folder}/{second}", f"{folder}/file")
+  # The same path by two patterns is one file.
+  found = find_files(f"{folder}/file,{folder}/fil*", "x")
+  assert found == [f"{folder}/file"]
+
+
+def test_a_name_that_is_not_utf_8(tmp_path):
+  (tmp_path / "train1").touch()
+  with open(os.fsencode(tmp_path) + b"/train\xff", "wb"):
+    pass
+  text = error_of(find_files, f"{tmp_path}/train*", "x")
+  assert_names(text, "UTF-8", r"train\xff")
+  assert text.encode()  # every terminal can show it
+  text = error_of(find_files, f"{tmp_path}/other*", "x")
+  assert r"train\xff" in text
+
+
+def failing_glob(error):
+  def fail(pattern):
+    raise error(None, None, f"no luck with {pattern}\nmore")
+
+  return fail
+
+
+def test_a_file_system_that_is_not_registered(monkeypatch):
+  text = error_of(find_files, "hdfs://host/train*", "x")
+  assert_names(text, "--x=hdfs://host/train*", "Copy the files")
+  glob = failing_glob(tf.errors.UnimplementedError)
+  monkeypatch.setattr(tf.io.gfile, "glob", glob)
+  text = error_of(find_files, "gs://bucket/train*", "x")
+  assert_names(text, "gs:// is not registered", "tensorflow[gcs-filesystem]")
+
+
+def test_a_file_system_that_does_not_answer(monkeypatch):
+  glob = failing_glob(tf.errors.FailedPreconditionError)
+  monkeypatch.setattr(tf.io.gfile, "glob", glob)
+  text = error_of(find_files, "gs://bucket/train*", "x")
+  assert_names(text, "gs://bucket/train* (no luck with gs://bucket/train*)")

@@ -1,0 +1,171 @@
+"""Tests of engine.skipped, and of --skip_corrupt through the programs."""
+
+import csv
+
+import in_process
+import pytest
+from conftest import assert_names, error_of, event_tags
+from make_records import small_video, write_records
+
+from engine.skipped import STOP, Policy, SkippedRecords
+from records.messages import BadRecordError
+
+BAD = BadRecordError("wrong size", "expected 3 numbers, found 4")
+
+
+def test_without_the_flag_the_record_and_both_ways_out_are_named():
+  text = error_of(SkippedRecords(STOP).add, "file", 7, BAD)
+  assert text == (
+    "file, record 7: expected 3 numbers, found 4. To leave such records out and"
+    " continue, add --skip_corrupt; python -m data_tools.verify_data checks all"
+    " records."
+  )
+
+
+def test_a_record_counts_once_and_the_list_continues(tmp_path):
+  policy = Policy(True).listing_in(str(tmp_path))
+  skipped = SkippedRecords(policy)
+  skipped.write()
+  assert not list(tmp_path.iterdir())
+  strange = 'a,"file"\nof odd name'
+  for _ in range(2):
+    skipped.add(strange, 7, BAD)
+  skipped.add("file", 10, BadRecordError("cut off", "too, short"))
+  assert skipped.counts == {"wrong size": 1, "cut off": 1}
+  skipped.write()
+
+  again = SkippedRecords(policy)
+  again.continue_list()
+  assert again.counts == skipped.counts
+  again.add("file", 9, BAD)
+  again.write()
+  with open(policy.path, newline="") as file:
+    rows = list(csv.reader(file))
+  assert rows == [
+    ["file", "record", "kind", "problem"],
+    [strange, "7", "wrong size", str(BAD)],
+    ["file", "9", "wrong size", str(BAD)],
+    ["file", "10", "cut off", "too, short"],
+  ]
+
+
+def test_machines_have_lists_of_their_own():
+  assert Policy().listing_in("x").path == "x/skipped_records.csv"
+  assert Policy().listing_in("x", 2).path == "x/skipped_records-2.csv"
+
+
+@pytest.mark.parametrize(
+  ("num_records", "num_skipped", "stops"),
+  [(999, 999, False), (1000, 10, False), (1000, 11, True), (5000, 50, False)],
+)
+def test_the_largest_part(num_records, num_skipped, stops):
+  skipped = SkippedRecords(Policy(True, 0.01))
+  if stops:
+    text = error_of(skipped.check, num_records, num_skipped)
+    assert_names(text, "1.00%", f"{num_skipped} of {num_records}")
+  else:
+    skipped.check(num_records, num_skipped)
+
+
+# --------------------------------------------------------------------------
+# Through the programs
+
+FLAGS = (
+  "--feature_names=mean_rgb,mean_audio",
+  "--feature_sizes=3,2",
+  "--num_classes=5",
+)
+
+
+@pytest.fixture
+def pattern(tmp_path):
+  """20 good videos, 10 of which one is damaged, 10 that are cut off."""
+  write_records(
+    tmp_path / "a0", [small_video(f"a{number}") for number in range(20)]
+  )
+  records = [small_video(f"b{number}") for number in range(10)]
+  records[4] = small_video("b4", mean_rgb=[float("nan")] * 3)
+  write_records(tmp_path / "a1", records)
+  whole = (tmp_path / "a0").read_bytes()
+  (tmp_path / "a2").write_bytes(whole[: len(whole) // 2 + 11])
+  return f"{tmp_path}/a*"
+
+
+def test_all_programs_leave_out_what_is_damaged(tmp_path, pattern):
+  train_dir = f"--train_dir={tmp_path}/model"
+  train = (
+    "train",
+    train_dir,
+    f"--train_data_pattern={pattern}",
+    *FLAGS,
+    "--batch_size=4",
+    "--num_epochs=3",
+  )
+  line = in_process.run_into_error(*train)
+  assert_names(line, ", record ", "--skip_corrupt", "verify_data")
+  assert "\n" not in line.strip()
+
+  log = in_process.run(*train, "--skip_corrupt", "--max_steps=9")
+  log += in_process.run(*train, "--skip_corrupt")
+  listed = tmp_path / "model" / "skipped_records.csv"
+  assert (
+    f"Left out 2 records (1 cut off, 1 not finite), listed in {listed}" in log
+  )
+  assert "after 117 examples" in log  # 3 epochs of 20 + 9 + 10
+  with open(listed, newline="") as file:
+    rows = [tuple(row.values())[:3] for row in csv.DictReader(file)]
+  cut = rows[1][1]
+  assert rows == [
+    (f"{tmp_path}/a1", "4", "not finite"),
+    (f"{tmp_path}/a2", cut, "cut off"),
+  ]
+  losses = event_tags(tmp_path / "model")["label_loss"]
+  assert all(0 < loss < 100 for loss in losses.values())
+
+  evaluate = ("eval", train_dir, f"--eval_data_pattern={pattern}", "--run_once")
+  assert "--skip_corrupt" in in_process.run_into_error(*evaluate)
+  log = in_process.run(*evaluate, "--skip_corrupt")
+  assert "Left out 2 records" in log
+  assert (tmp_path / "model" / "eval" / "skipped_records.csv").exists()
+
+  output = tmp_path / "out" / "predictions.csv"
+  output.parent.mkdir()
+  output.write_text("of an earlier run")
+  predict = (
+    "inference",
+    train_dir,
+    f"--input_data_pattern={pattern}",
+    f"--output_file={output}",
+  )
+  in_process.run_into_error(*predict)
+  assert output.read_text() == "of an earlier run"
+  assert len(list(output.parent.iterdir())) == 1
+  in_process.run(*predict, "--skip_corrupt")
+  ids = [line.split(",")[0] for line in output.read_text().splitlines()[1:]]
+  assert ids == [
+    *(f"a{number}" for number in range(20)),
+    *(f"b{number}" for number in range(10) if number != 4),
+    *(f"a{number}" for number in range(int(cut))),
+  ]
+  assert (output.parent / "predictions_skipped_records.csv").exists()
+
+
+def test_too_many_bad_records_stop_a_training(tmp_path):
+  bad = small_video("bad", labels=[5])
+  records = [*[small_video("good")] * 90, *[bad] * 10] * 15
+  file = write_records(tmp_path / "a", records)
+  train = (
+    "train",
+    f"--train_dir={tmp_path}/model",
+    f"--train_data_pattern={file}",
+    *FLAGS,
+    "--batch_size=50",
+    "--skip_corrupt",
+  )
+  line = in_process.run_into_error(*train, "--max_corrupt_fraction=0.05")
+  assert_names(line, "at most 5.00%", "--max_corrupt_fraction")
+  assert (tmp_path / "model" / "skipped_records.csv").exists()
+  log = in_process.run(
+    *train, "--max_corrupt_fraction=0.11", "--num_epochs=1", "--start_new_model"
+  )
+  assert "after 1350 examples" in log
