@@ -234,7 +234,8 @@ def test_segments_are_counted_and_kept_as_a_run_would(tmp_path):
 def test_walks_are_kept_and_a_wrong_one_is_replaced(tmp_path):
   path = write_records(tmp_path / "a", [small_video("a")] * 3)
   right = shards.walk(path).offsets
-  shards.keep(path, "records", right[:2])
+  identity = shards.identity_of(path)
+  shards.keep(path, "records", right[:2], identity)
   verify(path, *VIDEO_FLAGS)
   np.testing.assert_array_equal(shards.kept(path, "records"), right)
 
