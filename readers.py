@@ -29,8 +29,9 @@ import tensorflow as tf
 import errors
 import quantization
 from records import contents, messages
-from records.batches import FrameBatch, FrameFeatures, VectorBatch
+from records.frames import FrameBatch, FrameFeatures
 from records.messages import BadRecordError
+from records.vectors import VectorBatch
 
 SEGMENT_FRAMES = 5  # a rated segment is 5 s, at one frame a second
 _ALL_FRAMES = 1 << 30
@@ -132,7 +133,7 @@ class _VideoBatch:
 
   Args:
     reader: of the records.
-    arrays: a FrameBatch or a VectorBatch of num_records rows.
+    arrays: a FrameBatch of num_records rows.
     num_records: how many records may be added.
     with_labels: whether to read labels.
     needs_frames: whether a video without frames is a bad record.
@@ -141,7 +142,7 @@ class _VideoBatch:
   def __init__(
     self,
     reader,
-    arrays: FrameBatch | VectorBatch,
+    arrays: FrameBatch,
     num_records: int,
     with_labels: bool,
     needs_frames: bool = False,
@@ -167,22 +168,23 @@ class _VideoBatch:
         context, self._reader.num_classes, self._reader.for_trained
       )
       self._labels.add(row, classes)
-    if self._needs_frames and not self._arrays.has_frames(row):
+    if self._needs_frames and not self._arrays.num_frames[row]:
       raise BadRecordError(
         "no frames", "expected frames to train on, found none"
       )
     self._ids[row] = video_id
 
-  def finish(self) -> dict[str, np.ndarray]:
-    """The batch of those that were added, in the order of their rows."""
+  def finish(self, on_bad=None) -> dict[str, np.ndarray]:
+    """The batch of those that were added, in the order of their rows.
+
+    Args:
+      on_bad: unused, as bad records are not added.
+    """
+    del on_bad
     rows = np.array(
       [row for row, name in enumerate(self._ids) if name is not None], np.int64
     )
-    matrix = self._arrays.finish(rows)
-    if isinstance(matrix, tuple):
-      matrix, num_frames = matrix
-    else:
-      num_frames = np.ones(len(rows), np.int32)
+    matrix, num_frames = self._arrays.finish(rows)
     batch = {
       "video_ids": np.array([self._ids[row] for row in rows], object),
       "video_matrix": matrix,
@@ -240,7 +242,7 @@ class YT8MAggregatedFeatureReader:
 
   def start_batch(
     self, num_records: int, with_labels: bool, for_training: bool = False
-  ) -> _VideoBatch:
+  ) -> VectorBatch:
     """Starts a batch that records are added to.
 
     Args:
@@ -249,10 +251,13 @@ class YT8MAggregatedFeatureReader:
       for_training: unused at this level.
     """
     del for_training
-    arrays = VectorBatch(
-      num_records, self.feature_names, self.feature_sizes, self.for_trained
+    return VectorBatch(
+      num_records,
+      self.feature_names,
+      self.feature_sizes,
+      self.num_classes if with_labels else None,
+      self.for_trained,
     )
-    return _VideoBatch(self, arrays, num_records, with_labels)
 
   def element_spec(self, with_labels: bool) -> dict[str, tf.TensorSpec]:
     """What a batch holds, by name."""
@@ -550,8 +555,13 @@ class _SegmentBatch:
       "segment_start_times": starts,
     }
 
-  def finish(self) -> dict[str, np.ndarray]:
-    """The batch of the segments of all records that were added, in order."""
+  def finish(self, on_bad=None) -> dict[str, np.ndarray]:
+    """The batch of the segments of all records that were added, in order.
+
+    Args:
+      on_bad: unused, as bad records are not added.
+    """
+    del on_bad
     parts = [part for _, part in sorted(self._parts.items())]
     spec = self._reader.element_spec(self._with_labels)
     empty = {

@@ -29,7 +29,7 @@ from engine.data_files import find_files, is_local
 from engine.progress_bar import ProgressBar
 from engine.skipped import Policy, SkippedRecords
 from records import contents, messages, shards
-from records.batches import FrameBatch, VectorBatch
+from records.frames import FrameBatch
 from records.messages import BadRecordError
 
 # With more files than this, only those with damage are listed.
@@ -238,10 +238,11 @@ class Verifier:
       context = batch.add(0, data)
       frames = int(batch.num_frames[0])
     else:
-      batch = VectorBatch(
-        1, self._reader.feature_names, self._reader.feature_sizes
+      record = messages.parse_record(data)
+      contents.check_video_features(
+        record, self._reader.feature_names, self._reader.feature_sizes
       )
-      context = batch.add(0, data)
+      context = record.context
     contents.video_id(context)
     times, classes = [], []
     num_classes = self._reader.num_classes

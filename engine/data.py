@@ -216,7 +216,13 @@ class Data:
 
   def _check_one(self, data) -> None:
     """Raises BadRecordError if a record cannot be added to a batch."""
-    self.reader.start_batch(1, self._with_labels).add(0, memoryview(data))
+
+    def fail(row, error):
+      raise error
+
+    batch = self.reader.start_batch(1, self._with_labels)
+    batch.add(0, memoryview(data))
+    batch.finish(fail)
 
   # ------------------------------------------------------------------------
   # Batches
@@ -415,30 +421,36 @@ class Data:
     rows = table.tolist()
     batch = self.reader.start_batch(len(rows), self._with_labels, for_training)
     num_bad = 0
+
+    def leave_out(row, error):
+      nonlocal num_bad
+      num_bad += 1
+      file, number, *_ = rows[row]
+      is_usual = error.kind == "no frames"
+      self.skipped.add(self.files[file], number, error, is_usual)
+
     try:
       with self._record_reader() as reader:
         for row, wanted in self._in_turn(table, for_training):
-          file, number, offset, length, _ = rows[row]
+          file, _, offset, length, _ = rows[row]
           try:
             batch.add(row, reader.read(file, offset, length), *wanted)
           except BadRecordError as error:
-            num_bad += 1
-            is_usual = error.kind == "no frames"
-            self.skipped.add(self.files[file], number, error, is_usual)
+            leave_out(row, error)
           except OSError as error:
             raise _unreadable(self.files[file], error) from error
+      arrays = batch.finish(leave_out)
       self._count(len(rows) + int(place[4]), num_bad + int(place[4]))
     except errors.UserError as error:
       self._fail((int(index),), error)
       raise
-    arrays = batch.finish()
     spec = self.reader.element_spec(self._with_labels)
     return [arrays[name] for name in spec]
 
   def _in_turn(self, table, for_training: bool):
     """The rows of a table to read, and the further arguments of `add` for each.
 
-    The longest record comes first, see records/batches.py. In training, rows
+    The longest record comes first, see records/frames.py. In training, rows
     are single segments, of which those of one record are read together.
     """
     if for_training and self.reader.segment_labels:
@@ -555,17 +567,20 @@ class Data:
 
     def make_batch(paths, numbers, serialized):
       batch = self.reader.start_batch(len(serialized), self._with_labels)
+
+      def leave_out(row, error):
+        self.skipped.add(paths[row].decode(), int(numbers[row]), error)
+
       try:
         for row, data in enumerate(serialized):
           try:
             batch.add(row, memoryview(data))
           except BadRecordError as error:
-            path = paths[row].decode()
-            self.skipped.add(path, int(numbers[row]), error)
+            leave_out(row, error)
+        arrays = batch.finish(leave_out)
       except errors.UserError as error:
         self._fail((0,), error)
         raise
-      arrays = batch.finish()
       return [arrays[name] for name in spec]
 
     def parse(*batch):

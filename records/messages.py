@@ -2,7 +2,7 @@
 
 Reads both as protobuf does, value for value, and refuses what protobuf refuses,
 without TensorFlow. It is plain and slow, but it knows every valid layout;
-records/batches.py has faster ways for the usual ones. The messages are in
+records/frames.py has faster ways for the usual ones. The messages are in
 tensorflow/core/example/*.proto, the layout of their fields is described at
 protobuf.dev/programming-guides/encoding.
 """
@@ -82,13 +82,13 @@ _FIRST_4_BYTES = 1 << 3 | _4_BYTES
 _KIND_OF_TAG = {_FIRST: "bytes", _SECOND: "float", _THIRD: "int64"}
 
 
-class _MalformedError(Exception):
+class MalformedError(Exception):
   """The bytes are not a message."""
 
 
 # What a parser raises for bytes that are not a message. IndexError: it has read
 # on at the end of all bytes.
-PARSE_ERRORS = (_MalformedError, UnicodeDecodeError, IndexError)
+PARSE_ERRORS = (MalformedError, UnicodeDecodeError, IndexError)
 
 
 def _varint(data: bytes, at: int, max_bytes: int) -> tuple[int, int]:
@@ -103,7 +103,7 @@ def _varint(data: bytes, at: int, max_bytes: int) -> tuple[int, int]:
     if byte < 0x80:
       return number, place + 1
     shift += 7
-  raise _MalformedError
+  raise MalformedError
 
 
 def _packed_varints(content: bytes | memoryview) -> list[int]:
@@ -116,11 +116,11 @@ def _packed_varints(content: bytes | memoryview) -> list[int]:
       numbers.append(number & _64_BITS)
       number = shift = 0
     elif shift == 63:
-      raise _MalformedError
+      raise MalformedError
     else:
       shift += 7
   if shift:
-    raise _MalformedError
+    raise MalformedError
   return numbers
 
 
@@ -140,7 +140,7 @@ def _fields(
     no message here has, is one unknown field.
 
   Raises:
-    _MalformedError, IndexError: the bytes are not a message.
+    MalformedError, IndexError: the bytes are not a message.
   """
   groups = []
   while at < end:
@@ -150,7 +150,7 @@ def _fields(
       tag, at = _varint(data, at - 1, 5)
     # Field number 0 is not valid, but protobuf skips it in a group.
     if tag > _MAX_TAG or (tag < 8 and not groups):
-      raise _MalformedError
+      raise MalformedError
     wire_type = tag & 7
     begin = at
     if wire_type == _DELIMITED:
@@ -159,7 +159,7 @@ def _fields(
       if length >= 0x80:
         length, begin = _varint(data, at, 5)
         if length > _MAX_LENGTH:
-          raise _MalformedError
+          raise MalformedError
       at = begin + length
     elif wire_type == _VARINT:
       _, at = _varint(data, at, 10)
@@ -170,15 +170,15 @@ def _fields(
     elif wire_type == _GROUP:
       groups.append(tag >> 3)
       if len(groups) > depth:
-        raise _MalformedError
+        raise MalformedError
     elif wire_type != _END_OF_GROUP or not groups or groups.pop() != tag >> 3:
-      raise _MalformedError
+      raise MalformedError
     if at > end:
-      raise _MalformedError
+      raise MalformedError
     if not groups:
       yield tag, begin, at
   if groups:
-    raise _MalformedError
+    raise MalformedError
 
 
 # --------------------------------------------------------------------------
@@ -228,7 +228,7 @@ class _PartialFeature:
           self.values.append(content)
       elif self.kind == "float":
         if tag == _FIRST and len(content) % 4:
-          raise _MalformedError
+          raise MalformedError
         if tag in (_FIRST, _FIRST_4_BYTES):
           self.values += content
       elif tag in (_FIRST, _FIRST_VARINT):
@@ -361,10 +361,8 @@ def parse_context(serialized: bytes | memoryview) -> dict[str, Feature]:
   Raises:
     BadRecordError: the bytes are no such message.
   """
-  parsed: dict[str, Feature] = {}
   try:
-    add_usual_features(parsed, serialized, 0, len(serialized))
-    return parsed
+    return _usual_features(serialized)
   except PARSE_ERRORS:
     data, parsed = bytes(serialized), {}
     try:
@@ -378,63 +376,93 @@ def _usual_length(data, at: int, tag: int, end: int) -> tuple[int, int]:
   """Reads the head of a field; returns where its content begins and ends.
 
   Raises:
-    _MalformedError: another field begins there, or it is too long.
+    MalformedError: another field begins there, or it is too long.
   """
   if data[at] != tag:
-    raise _MalformedError
+    raise MalformedError
   length = data[at + 1]
   at += 2
   if length >= 0x80:
     length, at = _varint(data, at - 1, 5)
   if at + length > end:
-    raise _MalformedError
+    raise MalformedError
   return at, at + length
 
 
-def add_usual_features(
-  features: dict[str, Feature], data: bytes | memoryview, at: int, end: int
-) -> None:
-  """Parses entries of a tf.train.Features as every known writer writes them.
+def _usual_entries(
+  data: bytes | memoryview, at: int, end: int
+) -> Iterator[tuple[str, str, int, int]]:
+  """Finds the entries of a tf.train.Features as every known writer has them.
 
   Args:
-    features: to which they are added.
     data: of which the entries are a part.
     at: where they begin.
     end: where they end.
+
+  Yields:
+    The name and the kind of a feature, and where its only bytes value, its
+    packed integers or its packed floats begin and end; two zeros if it has no
+    value.
 
   Raises:
     One of PARSE_ERRORS: they have another layout, which may be valid.
   """
   while at < end:
-    at, entry_end = _usual_length(data, at, 0x0A, end)
-    at, key_end = _usual_length(data, at, 0x0A, entry_end)
+    at, entry_end = _usual_length(data, at, _FIRST, end)
+    at, key_end = _usual_length(data, at, _FIRST, entry_end)
     name = str(data[at:key_end], "utf-8")
-    at, value_end = _usual_length(data, key_end, 0x12, entry_end)
+    at, value_end = _usual_length(data, key_end, _SECOND, entry_end)
     if value_end != entry_end:
-      raise _MalformedError
-    if at == value_end:
-      features[name] = Feature("empty", [])
+      raise MalformedError
+    if at == entry_end:
+      yield name, "empty", 0, 0
       continue
-    kind = data[at]
-    at, list_end = _usual_length(data, at, kind, value_end)
-    if list_end != value_end or kind not in (0x0A, 0x12, 0x1A):
-      raise _MalformedError
-    begin, value_end = at, list_end
-    if at < list_end:
-      begin, value_end = _usual_length(data, at, 0x0A, list_end)
-    if value_end != list_end:
-      raise _MalformedError
-    if kind == 0x0A:
-      values = [bytes(data[begin:value_end])] if at < list_end else []
-      features[name] = Feature("bytes", values)
-    elif kind == 0x12:
-      if (value_end - begin) % 4:
-        raise _MalformedError
-      features[name] = Feature(
-        "float", np.frombuffer(data[begin:value_end], "<f4")
-      )
-    else:
-      features[name] = Feature(
-        "int64", _int64(_packed_varints(data[begin:value_end]))
-      )
+    tag = data[at]
+    at, list_end = _usual_length(data, at, tag, entry_end)
+    kind = _KIND_OF_TAG.get(tag)
+    if kind is None or list_end != entry_end:
+      raise MalformedError
+    if at == entry_end:
+      yield name, kind, 0, 0
+      continue
+    at, value_end = _usual_length(data, at, _FIRST, entry_end)
+    if value_end != entry_end or (kind == "float" and (entry_end - at) % 4):
+      raise MalformedError
+    yield name, kind, at, entry_end
     at = entry_end
+
+
+def _usual_features(data: bytes | memoryview) -> dict[str, Feature]:
+  """Parses a tf.train.Features of the usual layout; see `_usual_entries`."""
+  features = {}
+  for name, kind, begin, end in _usual_entries(data, 0, len(data)):
+    content = data[begin:end]
+    if kind == "bytes":
+      values = [bytes(content)] if end else []
+    elif kind == "float":
+      values = np.frombuffer(content, "<f4")
+    else:
+      values = _int64(_packed_varints(content))
+    features[name] = Feature(kind, values)
+  return features
+
+
+def usual_spans(record: bytes) -> dict[str, tuple[str, int, int]]:
+  """Finds the values of a tf.train.Example of the usual layout.
+
+  Args:
+    record: its data.
+
+  Returns:
+    For each feature its kind, and where its only bytes value, its packed
+    integers or its packed floats begin and end; two zeros if it has no value.
+
+  Raises:
+    One of PARSE_ERRORS: the record has another layout, which may be valid.
+  """
+  begin, end = _usual_length(record, 0, _FIRST, len(record))
+  entries = list(_usual_entries(record, begin, end))
+  spans = {name: (kind, first, last) for name, kind, first, last in entries}
+  if end != len(record) or len(spans) < len(entries):
+    raise MalformedError
+  return spans

@@ -1,4 +1,4 @@
-"""Tests of records.batches."""
+"""Tests of records.frames."""
 
 import hypothesis
 import numpy as np
@@ -6,9 +6,10 @@ import pytest
 import tensorflow as tf
 from changed_records import FRAME_NAMES, changed_record
 from hypothesis import strategies
-from make_records import frame_record, video_record
+from make_records import frame_record
 
-from records import batches, contents, messages
+from records import contents, messages
+from records import frames as frames_file
 
 NAMES = ["rgb", "audio"]
 SIZES = [5, 130]  # lengths of one and of two bytes
@@ -23,7 +24,7 @@ def random_features(num_frames, seed=0):
   }
 
 
-FEATURES = batches.FrameFeatures(tuple(NAMES), tuple(SIZES), ("bytes",) * 2)
+FEATURES = frames_file.FrameFeatures(tuple(NAMES), tuple(SIZES), ("bytes",) * 2)
 
 
 def cut(
@@ -33,7 +34,9 @@ def cut(
   features=FEATURES,
 ):
   """The frames of a batch of records, and how many each has."""
-  batch = batches.FrameBatch(len(records), features, max_frames, padded_length)
+  batch = frames_file.FrameBatch(
+    len(records), features, max_frames, padded_length
+  )
   for row, record in enumerate(records):
     batch.add(row, memoryview(record))
   return batch.finish(np.arange(len(records)))
@@ -45,7 +48,7 @@ def forbid_parsing(monkeypatch):
   def fail(*unused_arguments):
     raise AssertionError("a usual record was parsed the slow way")
 
-  monkeypatch.setattr(batches, "parsed_frames", fail)
+  monkeypatch.setattr(frames_file, "parsed_frames", fail)
 
 
 def side_by_side(features):
@@ -82,7 +85,7 @@ def test_frames_are_cut_out_and_padded(counts, max_frames, extra):
 
 def test_the_order_of_the_features_is_that_of_the_names():
   features = random_features(3)
-  other = batches.FrameFeatures(("audio", "rgb"), (130, 5), ("bytes",) * 2)
+  other = frames_file.FrameFeatures(("audio", "rgb"), (130, 5), ("bytes",) * 2)
   frames, _ = cut([frame_record("v", **features)], features=other)
   np.testing.assert_array_equal(
     frames[0], np.concatenate([features["audio"], features["rgb"]], axis=1)
@@ -225,45 +228,33 @@ def plain_frames(record):
 # --------------------------------------------------------------------------
 # Changed records
 
-LEVELS = ("frames", "float frames", "video")
-VECTORS = (["mean_rgb", "mean_audio"], [3, 40])
+LEVELS = ("frames", "float frames")
+
+
+def values_of(context):
+  return {
+    name: (feature.kind, list(feature.values))
+    for name, feature in context.items()
+  }
 
 
 def read_both_ways(record, level, sizes):
   """The values of a record, fast and by the plain parser; None if refused."""
   kind = "float" if level == "float frames" else "bytes"
   kinds = (kind, kind)
-  features = batches.FrameFeatures(tuple(FRAME_NAMES), tuple(sizes), kinds)
+  features = frames_file.FrameFeatures(tuple(FRAME_NAMES), tuple(sizes), kinds)
 
   def fast():
-    if level == "video":
-      batch = batches.VectorBatch(1, *VECTORS)
-    else:
-      batch = batches.FrameBatch(1, features, 300, lambda frames: frames)
+    batch = frames_file.FrameBatch(1, features, 300, lambda frames: frames)
     context = batch.add(0, memoryview(record))
-    values = batch.finish(np.arange(1))
-    others = {
-      name: (feature.kind, list(feature.values))
-      for name, feature in context.items()
-      if not name.startswith("mean_")
-    }
-    return (values if level == "video" else values[0])[0], others
+    frames, _ = batch.finish(np.arange(1))
+    return frames[0], values_of(context)
 
   def plain():
     parsed = messages.parse_record(record)
-    if level == "video":
-      contents.check_video_features(parsed, *VECTORS)
-      parts = [parsed.context[name].values for name in VECTORS[0]]
-      values = np.concatenate(parts)
-    else:
-      contents.check_frame_features(parsed, FRAME_NAMES, sizes, kinds)
-      values = batches.parsed_frames(parsed, features)
-    others = {
-      name: (feature.kind, list(feature.values))
-      for name, feature in parsed.context.items()
-      if not name.startswith("mean_")
-    }
-    return values, others
+    contents.check_frame_features(parsed, FRAME_NAMES, sizes, kinds)
+    frames = frames_file.parsed_frames(parsed, features)
+    return frames, values_of(parsed.context)
 
   found = []
   for read in (fast, plain):
@@ -321,13 +312,10 @@ def test_changed_records_are_often_accepted(level):
 def test_each_byte_may_be_damaged(level):
   """One frame: what is before it cannot differ from that of another one."""
   rows = {"rgb": np.ones((1, 3)), "audio": np.ones((1, 2))}
-  if level == "video":
-    record = video_record("v", [1], mean_rgb=[1.0] * 3, mean_audio=[1.0] * 40)
-  else:
-    dtype = np.float32 if level == "float frames" else np.uint8
-    record = frame_record(
-      "v", [1], **{name: row.astype(dtype) for name, row in rows.items()}
-    )
+  dtype = np.float32 if level == "float frames" else np.uint8
+  record = frame_record(
+    "v", [1], **{name: row.astype(dtype) for name, row in rows.items()}
+  )
   for place in range(len(record)):
     for value in (0, 1, 2, 0x0A, 0x12, 0x7F, 0x80, 0xFF, record[place] ^ 1):
       damaged = bytearray(record)
@@ -339,33 +327,27 @@ def test_each_byte_may_be_damaged(level):
 
 
 @pytest.mark.parametrize("wrong", [np.nan, np.inf, -np.inf, 3e38])
-@pytest.mark.parametrize("level", ["float frames", "video"])
-def test_numbers_that_no_model_can_use_are_refused(level, wrong):
+def test_numbers_that_no_model_can_use_are_refused(wrong):
   values = np.ones((4, 3), np.float32)
   values[2, 1] = wrong
-  if level == "video":
-    batch = batches.VectorBatch(1, ["rgb"], [12])
-    record = video_record("v", [1], rgb=values.reshape(-1))
-  else:
-    features = batches.FrameFeatures(("rgb",), (3,), ("float",))
-    batch = batches.FrameBatch(1, features, 300, lambda frames: frames)
-    record = frame_record("v", [1], rgb=values)
+  features = frames_file.FrameFeatures(("rgb",), (3,), ("float",))
+  batch = frames_file.FrameBatch(1, features, 300, lambda frames: frames)
   with pytest.raises(messages.BadRecordError) as caught:
-    batch.add(0, memoryview(record))
+    batch.add(0, memoryview(frame_record("v", [1], rgb=values)))
   assert caught.value.kind == "not finite"
 
 
 def test_memory_is_used_again_only_after_the_last_reference():
-  first = batches._aligned_empty((1 << 20,), np.uint8)
+  first = frames_file.aligned_empty((1 << 20,), np.uint8)
   first[:] = 7
   part = first[5:9]
   address = first.ctypes.data
   del first
   for _ in range(3):
-    other = batches._aligned_empty((1 << 20,), np.uint8)
+    other = frames_file.aligned_empty((1 << 20,), np.uint8)
     other[:] = 0
     assert other.ctypes.data != address
   assert part.tolist() == [7] * 4
   del part, other
-  found = {batches._aligned_empty((1 << 20,), np.uint8).ctypes.data}
+  found = {frames_file.aligned_empty((1 << 20,), np.uint8).ctypes.data}
   assert len(found) == 1

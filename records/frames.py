@@ -1,4 +1,4 @@
-"""From the bytes of records to the arrays of a batch, one record at a time.
+"""From the bytes of frame-level records to the arrays of a batch.
 
 A frame-level record is a tf.train.SequenceExample in which each frame is a
 separate message. Parsing it makes an object of each frame, and putting these
@@ -15,7 +15,7 @@ import functools
 import math
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import numpy as np
 
@@ -241,14 +241,14 @@ class _Memory:
 _memory = _Memory()
 
 
-def _aligned_empty(shape: tuple[int, ...], dtype) -> np.ndarray:
+def aligned_empty(shape: tuple[int, ...], dtype) -> np.ndarray:
   """Makes an array that TensorFlow uses without copying it."""
   size = math.prod(shape) * np.dtype(dtype).itemsize
   return _memory.take(size).view(dtype).reshape(shape)
 
 
 def _aligned_zeros(shape: tuple[int, ...], dtype) -> np.ndarray:
-  made = _aligned_empty(shape, dtype)
+  made = aligned_empty(shape, dtype)
   made[...] = 0
   return made
 
@@ -359,7 +359,7 @@ class FrameBatch:
     if count > length or not length:
       old = self._frames
       shape = (len(old), self._padded_length(count), old.shape[2])
-      self._frames = _aligned_empty(shape, old.dtype)
+      self._frames = aligned_empty(shape, old.dtype)
       if not self._is_empty:
         self._frames[:, :length] = old
         self._frames[:, length:] = 0
@@ -390,10 +390,6 @@ class FrameBatch:
       raise _OtherLayoutError  # the plain check says which and why
     return context
 
-  def has_frames(self, row: int) -> bool:
-    """Whether a record that was added has frames."""
-    return bool(self.num_frames[row])
-
   def finish(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The batch.
 
@@ -413,120 +409,3 @@ class FrameBatch:
     common = min(length, self._frames.shape[1])
     frames[:, :common] = self._frames[rows, :common]
     return frames, num_frames
-
-
-def _head_of_vector(name: str, size: int) -> bytes:
-  """What an entry of a context holds before the numbers of a vector."""
-  key = _field_head(_FIRST_FIELD, len(name.encode())) + name.encode()
-  head, length = b"", size * 4
-  for tag in (_FIRST_FIELD, _SECOND_FIELD, _SECOND_FIELD):
-    # The packed values, the float list, the feature.
-    head = _field_head(tag, length) + head
-    length = len(head) + size * 4
-  return _field_head(_FIRST_FIELD, len(key) + length) + key + head
-
-
-def _field_head(tag: int, length: int) -> bytes:
-  """The tag and the length of a length-delimited field."""
-  head = [tag]
-  while length >= 0x80:
-    head.append(length & 0x7F | 0x80)
-    length >>= 7
-  return bytes([*head, length])
-
-
-class VectorBatch:
-  """The vectors of a batch of video-level records, added one by one.
-
-  Args:
-    num_videos: rows of the batch.
-    names: of the features, in the order in which to concatenate them.
-    sizes: how many numbers each has.
-    for_trained: whether a trained model has fixed these, see records.contents.
-  """
-
-  def __init__(
-    self,
-    num_videos: int,
-    names: Sequence[str],
-    sizes: Sequence[int],
-    for_trained: bool = False,
-  ):
-    self._wanted = (names, sizes, for_trained)
-    ends = np.cumsum(sizes).tolist()
-    self._columns = [
-      (name, _head_of_vector(name, size), end - size, end)
-      for name, size, end in zip(names, sizes, ends, strict=True)
-    ]
-    self._vectors = _aligned_empty((num_videos, ends[-1]), np.float32)
-
-  def add(self, row: int, record: memoryview) -> dict[str, messages.Feature]:
-    """Adds a record and returns its other features, at least.
-
-    Args:
-      row: of the batch; each is added once.
-      record: its data.
-
-    Raises:
-      BadRecordError: it is no record, or its features are not as wanted.
-    """
-    vector = self._vectors[row]
-    try:
-      context = self._add_usual(vector, bytes(record))
-      # Nearly always: NaN and infinity go on into the sum of squares.
-      if math.isfinite(vector.dot(vector)):
-        return context
-    except (_OtherLayoutError, *messages.PARSE_ERRORS):
-      pass
-    parsed = messages.parse_record(record)
-    contents.check_video_features(parsed, *self._wanted)
-    for name, _, begin, end in self._columns:
-      vector[begin:end] = parsed.context[name].values
-    return parsed.context
-
-  def _add_usual(self, vector, record) -> dict[str, messages.Feature]:
-    """Copies the vectors out of a record whose entries have the usual layout.
-
-    The bytes before the numbers of a vector are the same in all records. What
-    is between the vectors must be whole entries, so that each one found is an
-    entry, too.
-
-    Raises:
-      One of messages.PARSE_ERRORS, _OtherLayoutError: the layout is another.
-    """
-    length, at = _length(record, 0, _CONTEXT)
-    if at + length != len(record):
-      raise _OtherLayoutError
-    found = []
-    for _, head, begin, end in self._columns:
-      place = record.find(head, at)
-      if place < 0:
-        raise _OtherLayoutError
-      found.append((place, place + len(head), begin, end))
-    context = {}
-    for place, values, begin, end in sorted(found):
-      if at < place:
-        messages.add_usual_features(context, record, at, place)
-      at = values + 4 * (end - begin)
-      vector[begin:end] = np.frombuffer(record, "<f4", end - begin, values)
-    messages.add_usual_features(context, record, at, len(record))
-    if any(name in context for name, *_ in self._columns):
-      raise _OtherLayoutError
-    return context
-
-  def has_frames(self, row: int) -> bool:
-    """Whether there is something of a video; there always is."""
-    del row
-    return True
-
-  def finish(self, rows: np.ndarray) -> np.ndarray:
-    """The batch: (rows, sum of sizes) float32.
-
-    Args:
-      rows: indices of the rows to keep.
-    """
-    if len(rows) == len(self._vectors):
-      return self._vectors
-    vectors = _aligned_empty((len(rows), self._vectors.shape[1]), np.float32)
-    vectors[...] = self._vectors[rows]
-    return vectors

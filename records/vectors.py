@@ -1,0 +1,236 @@
+"""From the bytes of video-level records to the arrays of a batch.
+
+A video-level record is a tf.train.Example of a few KB, nearly all of them the
+numbers of its vectors. Records of the same writer and the same length have the
+same layout: only the bytes of the id, of the labels and of the vectors differ.
+So of each length one record is parsed, and NumPy compares the others with it
+and takes them apart all at once. A record with another layout is parsed by
+records/messages.py, and records/contents.py says what is wrong with a bad one.
+"""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from records import contents, messages
+from records.frames import aligned_empty
+from records.messages import BadRecordError
+
+# The bytes of a class index in a record: fewer than 2^28 classes.
+_MOST_LABEL_BYTES = 4
+
+
+class _Layout:
+  """Where the parts of a record are, and of all like it.
+
+  Args:
+    record: one of them.
+    names: of the vectors.
+    sizes: how many numbers each has.
+
+  Attributes:
+    vectors: where the bytes of each vector begin and end.
+    video_id: where the id begins and ends.
+    labels: where the class indices begin and end; None without the feature.
+    fixed: indices of the bytes that are the same in all records of this layout.
+    example: these bytes.
+
+  Raises:
+    One of messages.PARSE_ERRORS: the record has an unusual layout.
+  """
+
+  def __init__(self, record: bytes, names: Sequence[str], sizes: Sequence[int]):
+    spans = messages.usual_spans(record)
+    self.vectors = []
+    # Any bytes are valid floats, or a valid value.
+    free = [
+      (begin, end) for kind, begin, end in spans.values() if kind != "int64"
+    ]
+    for name, size in zip(names, sizes, strict=True):
+      kind, begin, end = spans.get(name, ("", 0, 0))
+      if kind != "float" or end - begin != 4 * size:
+        raise messages.MalformedError
+      self.vectors.append((begin, end))
+    name = "id" if "id" in spans else "video_id"
+    kind, *self.video_id = spans.get(name, ("", 0, 0))
+    if kind != "bytes" or not self.video_id[1]:
+      raise messages.MalformedError
+    kind, *labels = spans.get("labels", ("no", 0, 0))
+    if kind not in ("int64", "empty", "no"):
+      raise messages.MalformedError
+    self.labels = None if kind == "no" else labels
+    fixed = np.ones(len(record), bool)
+    for begin, end in (*free, self.labels or (0, 0)):
+      fixed[begin:end] = False
+    self.fixed = np.flatnonzero(fixed)
+    self.example = np.frombuffer(record, np.uint8)[self.fixed]
+
+
+def _unpack_labels(packed: np.ndarray) -> tuple[np.ndarray, ...]:
+  """Decodes the class indices of records that have equally many bytes of them.
+
+  Args:
+    packed: (records, bytes) uint8, numbers of 7 bits a byte, all of which but
+      the last have the highest bit.
+
+  Returns:
+    (labels,) int64 indices of the records, (labels,) int64 class indices, and
+    (records,) bool, whether a record is usual; of others both mean nothing.
+  """
+  num_bytes = packed.shape[1]
+  if not num_bytes:
+    none = np.zeros(0, np.int64)
+    return none, none, np.ones(len(packed), bool)
+  is_usual = packed[:, -1] < 0x80
+  # Others have no end of their own, and would take the next record's.
+  usual = np.flatnonzero(is_usual)
+  flat = packed[usual].reshape(-1)
+  ends = np.flatnonzero(flat < 0x80)
+  lengths = np.diff(ends, prepend=-1)
+  begins = ends - lengths + 1
+  rows = usual[begins // num_bytes]
+  is_usual[rows[lengths > _MOST_LABEL_BYTES]] = False
+  values = np.zeros(len(ends), np.int64)
+  for place in range(min(_MOST_LABEL_BYTES, int(lengths.max(initial=0)))):
+    has = lengths > place
+    digits = flat[begins[has] + place].astype(np.int64) & 0x7F
+    values[has] |= digits << (7 * place)
+  return rows, values, is_usual
+
+
+class VectorBatch:
+  """A batch of video-level records, which are added one by one.
+
+  Args:
+    num_records: how many may be added.
+    names: of the features, in the order in which to concatenate them.
+    sizes: how many numbers each has.
+    num_classes: of the labels; None to read none.
+    for_trained: whether a trained model has fixed these, see records.contents.
+  """
+
+  def __init__(
+    self,
+    num_records: int,
+    names: Sequence[str],
+    sizes: Sequence[int],
+    num_classes: int | None = None,
+    for_trained: bool = False,
+  ):
+    self._names, self._sizes = names, sizes
+    self._num_classes = num_classes
+    self._for_trained = for_trained
+    self._records: list[bytes | None] = [None] * num_records
+    self._ids: list[bytes] = [b""] * num_records
+    self._is_good = np.zeros(num_records, bool)
+    shape = (num_records, sum(sizes))
+    self._vectors = aligned_empty(shape, np.float32)
+    self._labels = np.zeros((num_records, num_classes or 0), bool)
+
+  def add(self, row: int, record: memoryview) -> None:
+    """Adds a record, which is looked at later.
+
+    Args:
+      row: of the batch.
+      record: its data.
+    """
+    self._records[row] = bytes(record)
+
+  def finish(
+    self, on_bad: Callable[[int, BadRecordError], None]
+  ) -> dict[str, np.ndarray]:
+    """Makes the batch of the records that were added, in order of their rows.
+
+    Args:
+      on_bad: takes the row and the error of a record that cannot be used, and
+        is left out.
+
+    Returns:
+      video_ids (videos,) object, video_matrix (videos, features) float32,
+      num_frames (videos,) int32, all 1, and with num_classes labels (videos,
+      classes) bool.
+    """
+    of_length: dict[int, list[int]] = {}
+    for row, record in enumerate(self._records):
+      if record is not None:
+        of_length.setdefault(len(record), []).append(row)
+    for rows in of_length.values():
+      self._take_apart(np.array(rows))
+    for row in np.flatnonzero(~self._is_good).tolist():
+      record = self._records[row]
+      if record is not None:
+        try:
+          self._parse(row, record)
+          self._is_good[row] = True
+        except BadRecordError as error:
+          on_bad(row, error)
+    rows = np.flatnonzero(self._is_good)
+    vectors, labels = self._vectors, self._labels
+    if len(rows) < len(vectors):
+      vectors = aligned_empty((len(rows), vectors.shape[1]), np.float32)
+      vectors[...] = self._vectors[rows]
+      labels = labels[rows]
+    batch = {
+      "video_ids": np.array([self._ids[row] for row in rows], object),
+      "video_matrix": vectors,
+      "num_frames": np.ones(len(rows), np.int32),
+    }
+    if self._num_classes is not None:
+      batch["labels"] = labels
+    return batch
+
+  def _take_apart(self, rows: np.ndarray) -> None:
+    """Takes records of the same length and layout apart, the others later."""
+    records = [self._records[row] for row in rows]
+    try:
+      layout = _Layout(records[0], self._names, self._sizes)
+    except messages.PARSE_ERRORS:
+      return
+    if self._num_classes is not None and layout.labels is None:
+      return
+    matrix = np.frombuffer(b"".join(records), np.uint8)
+    matrix = matrix.reshape(len(records), -1)
+    is_good = (matrix[:, layout.fixed] == layout.example).all(axis=1)
+    target = self._vectors.view(np.uint8)
+    at = 0
+    for begin, end in layout.vectors:
+      target[rows, at : at + end - begin] = matrix[:, begin:end]
+      at += end - begin
+    vectors = self._vectors[rows]
+    with np.errstate(over="ignore", invalid="ignore"):
+      squares = np.einsum("ij,ij->i", vectors, vectors)
+    is_good &= np.isfinite(squares)
+    if self._num_classes is not None and layout.labels is not None:
+      begin, end = layout.labels
+      of, classes, is_usual = _unpack_labels(matrix[:, begin:end])
+      is_usual[of[classes >= self._num_classes]] = False
+      is_good &= is_usual
+      known = is_good[of]
+      self._labels[rows[of[known]], classes[known]] = True
+    begin, end = layout.video_id
+    for row, record, good in zip(
+      rows.tolist(), records, is_good.tolist(), strict=True
+    ):
+      if good:
+        self._ids[row] = record[begin:end]
+    self._is_good[rows] = is_good
+
+  def _parse(self, row: int, data: bytes) -> None:
+    """Reads a record of any layout.
+
+    Raises:
+      BadRecordError: it cannot be used.
+    """
+    record = messages.parse_record(data)
+    contents.check_video_features(
+      record, self._names, self._sizes, self._for_trained
+    )
+    self._ids[row] = contents.video_id(record.context)
+    if self._num_classes is not None:
+      classes = contents.labels(
+        record.context, self._num_classes, self._for_trained
+      )
+      self._labels[row] = False
+      self._labels[row, classes] = True
+    parts = [record.context[name].values for name in self._names]
+    self._vectors[row] = np.concatenate(parts)

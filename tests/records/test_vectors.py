@@ -1,0 +1,179 @@
+"""Tests of records.vectors."""
+
+import hypothesis
+import numpy as np
+import pytest
+import tensorflow as tf
+from changed_records import changed_record, varint
+from hypothesis import strategies
+from make_records import video_record
+
+from records import contents, messages, vectors
+
+NAMES, SIZES = ["mean_rgb", "mean_audio"], [3, 40]
+NUM_CLASSES = 3862
+
+
+def read(records, num_classes=NUM_CLASSES, names=NAMES, sizes=SIZES):
+  """The batch of records, and the errors by row."""
+  errors = {}
+  batch = vectors.VectorBatch(len(records), names, sizes, num_classes)
+  for row, record in enumerate(records):
+    batch.add(row, memoryview(record))
+  return batch.finish(errors.__setitem__), errors
+
+
+def plain(record, num_classes=NUM_CLASSES):
+  """(id, vector, classes) of a record by the plain parser; None if refused."""
+  try:
+    parsed = messages.parse_record(record)
+    contents.check_video_features(parsed, NAMES, SIZES)
+    video_id = contents.video_id(parsed.context)
+    classes = contents.labels(parsed.context, num_classes)
+  except messages.BadRecordError:
+    return None
+  vector = np.concatenate([parsed.context[name].values for name in NAMES])
+  return video_id, vector, sorted(set(classes))
+
+
+def assert_read_as_parsed(records):
+  """Compares a batch with the plain parser; returns how many are accepted."""
+  batch, errors = read(records)
+  expected = [plain(record) for record in records]
+  assert list(errors) == [
+    row for row, found in enumerate(expected) if found is None
+  ]
+  expected = [found for found in expected if found is not None]
+  assert batch["video_ids"].tolist() == [found[0] for found in expected]
+  for vector, found in zip(batch["video_matrix"], expected, strict=True):
+    np.testing.assert_array_equal(vector, found[1])
+  assert [np.flatnonzero(row).tolist() for row in batch["labels"]] == [
+    found[2] for found in expected
+  ]
+  assert batch["num_frames"].tolist() == [1] * len(expected)
+  return len(expected)
+
+
+def good_record(seed):
+  values = np.random.default_rng(seed)
+  labels = values.integers(0, NUM_CLASSES, size=values.integers(0, 5))
+  return video_record(
+    "abcd"[: values.integers(1, 5)],
+    labels,
+    mean_rgb=values.normal(size=3).astype(np.float32),
+    mean_audio=values.normal(size=40).astype(np.float32),
+  )
+
+
+def test_records_of_the_usual_layout_are_not_parsed_one_by_one(monkeypatch):
+  def fail(*unused_arguments):
+    raise AssertionError("a usual record was parsed the slow way")
+
+  records = [good_record(seed) for seed in range(200)]
+  expected = [plain(record) for record in records]
+  monkeypatch.setattr(messages, "parse_record", fail)
+  batch, errors = read(records)
+  assert not errors
+  assert batch["video_ids"].tolist() == [found[0] for found in expected]
+  # Features that are not wanted may have any values.
+  batch, errors = read(records, None, ["mean_audio"], [40])
+  assert not errors
+  for vector, found in zip(batch["video_matrix"], expected, strict=True):
+    np.testing.assert_array_equal(vector, found[1][3:])
+  assert set(batch) == {"video_ids", "video_matrix", "num_frames"}
+
+
+def test_any_mixture_of_good_records():
+  assert assert_read_as_parsed([good_record(s) for s in range(300)]) == 300
+  assert assert_read_as_parsed([]) == 0
+
+
+def test_tensorflow_takes_the_vectors_without_a_copy():
+  for count in range(1, 5):
+    batch, _ = read([good_record(seed) for seed in range(count)])
+    assert batch["video_matrix"].ctypes.data % 64 == 0
+
+
+def check_changed_records(seed, num_changes, num_damages):
+  """A batch of good records and of changed ones, of which some are alike."""
+  changed = [
+    changed_record(seed + number, num_changes, num_damages, "video", [3, 2])
+    for number in range(3)
+  ]
+  again = bytearray(changed[0])
+  if again:
+    again[seed % len(again)] ^= 1 << seed % 8
+  records = [good_record(seed), *changed, bytes(again), good_record(seed + 1)]
+  assert_read_as_parsed(records)
+  assert_read_as_parsed(records[::-1])
+
+
+CHANGED = hypothesis.given(
+  seed=strategies.integers(0, 1 << 60),
+  num_changes=strategies.sampled_from([0, 1, 1, 2, 3]),
+  num_damages=strategies.sampled_from([0, 0, 1, 1, 2]),
+)
+
+
+@CHANGED
+@hypothesis.settings(max_examples=500, deadline=None)
+def test_changed_records_are_read_as_parsed(**arguments):
+  check_changed_records(**arguments)
+
+
+@pytest.mark.slow
+@CHANGED
+@hypothesis.settings(max_examples=20_000, deadline=None)
+def test_many_more_changed_records_are_read_as_parsed(**arguments):
+  check_changed_records(**arguments)
+
+
+def test_each_byte_may_be_damaged_beside_a_good_record():
+  record = good_record(4)
+  for place in range(len(record)):
+    for value in (0, 1, 2, 0x0A, 0x12, 0x7F, 0x80, 0xFF, record[place] ^ 1):
+      damaged = bytearray(record)
+      damaged[place] = value
+      assert_read_as_parsed([record, bytes(damaged)])
+
+
+def with_labels(packed):
+  """A record whose packed labels are these bytes."""
+  record = tf.train.Example.FromString(good_record(0))
+  del record.features.feature["labels"]
+  base = record.features.SerializeToString()
+  integers = b"\x0a" + varint(len(packed)) + packed
+  feature = b"\x1a" + varint(len(integers)) + integers
+  entry = b"\x0a\x06labels\x12" + varint(len(feature)) + feature
+  features = base + b"\x0a" + varint(len(entry)) + entry
+  return b"\x0a" + varint(len(features)) + features
+
+
+@pytest.mark.parametrize(
+  "packed",
+  [
+    [b"\x01\x02\x03", b"\x80\x01\x05", b"\x05\x80\x01", b"\x81\x80\x00"],
+    [b"\x01\x02", b"\x80\x80", b"\x01\x80", b"\xff\x7f"],
+    [b"\x80\x80\x80\x80\x01", b"\x01\x80\x80\x80\x00"],
+    [b"\xff" * 9 + b"\x01", b"\x01" * 10, b"\x80" * 10],
+    [b"\x00", b"\x80"],
+  ],
+)
+def test_labels_of_equally_many_bytes(packed):
+  records = [with_labels(labels) for labels in packed]
+  assert_read_as_parsed(records)
+  assert_read_as_parsed(records[::-1])
+
+
+@pytest.mark.parametrize("wrong", [np.nan, np.inf, -np.inf, 3e38])
+def test_numbers_that_no_model_can_use_are_refused(wrong):
+  bad = video_record(
+    "abcd", [1], mean_rgb=np.float32([1, wrong, 1]), mean_audio=[1.0] * 40
+  )
+  good = video_record(
+    "abcd", [1], mean_rgb=np.float32([1, 2, 1]), mean_audio=[1.0] * 40
+  )
+  batch, errors = read([good, bad, good])
+  assert len(batch["video_ids"]) == 2
+  assert list(errors) == [1]
+  assert errors[1].kind == "not finite"
