@@ -18,6 +18,8 @@ from records.messages import BadRecordError
 
 # The bytes of a class index in a record: fewer than 2^28 classes.
 _MOST_LABEL_BYTES = 4
+# Layouts of records of one length: names and labels may share it in many ways.
+_MOST_LAYOUTS = 8
 
 
 class _Layout:
@@ -154,8 +156,11 @@ class VectorBatch:
     for row, record in enumerate(self._records):
       if record is not None:
         of_length.setdefault(len(record), []).append(row)
-    for rows in of_length.values():
-      self._take_apart(np.array(rows))
+    for of_one_length in of_length.values():
+      rows = np.array(of_one_length)
+      for _ in range(_MOST_LAYOUTS):
+        if len(rows):
+          rows = self._take_apart(rows)
     for row in np.flatnonzero(~self._is_good).tolist():
       record = self._records[row]
       if record is not None:
@@ -179,18 +184,29 @@ class VectorBatch:
       batch["labels"] = labels
     return batch
 
-  def _take_apart(self, rows: np.ndarray) -> None:
-    """Takes records of the same length and layout apart, the others later."""
+  def _take_apart(self, rows: np.ndarray) -> np.ndarray:
+    """Takes those records apart that have the layout of the first one.
+
+    Args:
+      rows: of records of the same length.
+
+    Returns:
+      The rows of records that have another layout, but for the first one.
+    """
     records = [self._records[row] for row in rows]
     try:
       layout = _Layout(records[0], self._names, self._sizes)
     except messages.PARSE_ERRORS:
-      return
+      return rows[1:]
     if self._num_classes is not None and layout.labels is None:
-      return
+      return rows[1:]
     matrix = np.frombuffer(b"".join(records), np.uint8)
     matrix = matrix.reshape(len(records), -1)
-    is_good = (matrix[:, layout.fixed] == layout.example).all(axis=1)
+    is_like = (matrix[:, layout.fixed] == layout.example).all(axis=1)
+    others, rows = rows[~is_like], rows[is_like]
+    if len(others):
+      matrix = matrix[is_like]
+      records = [self._records[row] for row in rows]
     target = self._vectors.view(np.uint8)
     at = 0
     for begin, end in layout.vectors:
@@ -199,7 +215,7 @@ class VectorBatch:
     vectors = self._vectors[rows]
     with np.errstate(over="ignore", invalid="ignore"):
       squares = np.einsum("ij,ij->i", vectors, vectors)
-    is_good &= np.isfinite(squares)
+    is_good = np.isfinite(squares)
     if self._num_classes is not None and layout.labels is not None:
       begin, end = layout.labels
       of, classes, is_usual = _unpack_labels(matrix[:, begin:end])
@@ -214,6 +230,7 @@ class VectorBatch:
       if good:
         self._ids[row] = record[begin:end]
     self._is_good[rows] = is_good
+    return others
 
   def _parse(self, row: int, data: bytes) -> None:
     """Reads a record of any layout.
