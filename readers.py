@@ -29,7 +29,7 @@ import tensorflow as tf
 import errors
 import quantization
 from records import contents, messages
-from records.frames import FrameBatch, FrameFeatures
+from records.frames import FrameBatch, FrameFeatures, aligned_zeros
 from records.messages import BadRecordError
 from records.vectors import VectorBatch
 
@@ -123,7 +123,7 @@ class _Labels:
     self._positive += [first + index for index in classes]
 
   def finish(self) -> np.ndarray:
-    labels = np.zeros(self._shape, bool)
+    labels = aligned_zeros(self._shape, np.bool_)
     labels.reshape(-1)[self._positive] = True
     return labels
 

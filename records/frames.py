@@ -247,7 +247,8 @@ def aligned_empty(shape: tuple[int, ...], dtype) -> np.ndarray:
   return _memory.take(size).view(dtype).reshape(shape)
 
 
-def _aligned_zeros(shape: tuple[int, ...], dtype) -> np.ndarray:
+def aligned_zeros(shape: tuple[int, ...], dtype) -> np.ndarray:
+  """Makes an array of zeros that TensorFlow uses without copying it."""
   made = aligned_empty(shape, dtype)
   made[...] = 0
   return made
@@ -316,7 +317,7 @@ class FrameBatch:
     self._max_frames = max_frames
     self._padded_length = padded_length
     shape = (num_videos, 0, sum(features.sizes))
-    self._frames = _aligned_zeros(shape, features.dtype)
+    self._frames = aligned_zeros(shape, features.dtype)
     self.num_frames = np.zeros(num_videos, np.int32)
     self._is_empty = True
 
@@ -405,7 +406,7 @@ class FrameBatch:
     if len(rows) == len(self.num_frames) and length == self._frames.shape[1]:
       return self._frames, num_frames
     shape = (len(rows), length, self._frames.shape[2])
-    frames = _aligned_zeros(shape, self._frames.dtype)
+    frames = aligned_zeros(shape, self._frames.dtype)
     common = min(length, self._frames.shape[1])
     frames[:, :common] = self._frames[rows, :common]
     return frames, num_frames

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from records import contents, messages
-from records.frames import aligned_empty
+from records.frames import aligned_empty, aligned_zeros
 from records.messages import BadRecordError
 
 # The bytes of a class index in a record: fewer than 2^28 classes.
@@ -127,7 +127,7 @@ class VectorBatch:
     self._is_good = np.zeros(num_records, bool)
     shape = (num_records, sum(sizes))
     self._vectors = aligned_empty(shape, np.float32)
-    self._labels = np.zeros((num_records, num_classes or 0), bool)
+    self._labels = aligned_zeros((num_records, num_classes or 0), np.bool_)
 
   def add(self, row: int, record: memoryview) -> None:
     """Adds a record, which is looked at later.
