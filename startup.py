@@ -16,6 +16,7 @@ import os
 import sys
 import tempfile
 import time
+import traceback
 
 from absl import app, flags, logging
 
@@ -277,6 +278,22 @@ def _command(main, argv: list[str]) -> str:
   return f"python -m {module}" if "." in module else f"python {module}.py"
 
 
+def _drop_locals(error: BaseException) -> None:
+  """Drops the local variables of the functions that an error went through.
+
+  An iterator of data among them ends its threads when it goes, which is no
+  longer possible, and hangs, when Python shuts down.
+  """
+  links: list[BaseException | None] = [error]
+  seen = set()
+  while links:
+    link = links.pop()
+    if link is not None and id(link) not in seen:
+      seen.add(id(link))
+      traceback.clear_frames(link.__traceback__)
+      links += [link.__cause__, link.__context__]
+
+
 def call_main(main, argv: list[str]) -> None:
   """Calls `main()` and turns errors that a user can fix into one line.
 
@@ -309,8 +326,13 @@ def call_main(main, argv: list[str]) -> None:
     # TensorFlow would still list what was not restored from a checkpoint.
     tf.get_logger().setLevel("CRITICAL")
     logging.flush()
+    _drop_locals(error)
     sys.exit(f"ERROR: {' '.join(str(message).split())}")
-  except KeyboardInterrupt:
+  except KeyboardInterrupt as error:
     logging.flush()
+    _drop_locals(error)
     sys.stderr.write("Stopped by Ctrl-C.\n")
     sys.exit(130)
+  except Exception as error:  # a bug: shown with its traceback
+    _drop_locals(error)
+    raise

@@ -6,6 +6,7 @@ import platform
 import re
 import subprocess
 import sys
+import weakref
 
 import pytest
 
@@ -313,3 +314,37 @@ def test_an_argument_that_is_not_a_flag_is_refused(ending_of):
     "ERROR: Expected flags only, received the argument 'frame'. Write flags as"
     " --name=value; a value with spaces needs quotes."
   )
+
+
+@pytest.mark.parametrize(
+  ("raised", "ends_as"),
+  [
+    (errors.UserError("wrong"), SystemExit),
+    (KeyboardInterrupt(), SystemExit),
+    (ValueError("a bug"), ValueError),
+  ],
+)
+def test_what_reads_data_is_gone_before_python_shuts_down(raised, ends_as):
+  """An iterator that lives until then waits for threads that cannot end."""
+  living = weakref.WeakSet()
+
+  class Iterator:
+    def __init__(self):
+      living.add(self)
+
+  def batches():
+    held = Iterator()
+    yield held
+
+  def program():
+    held = [Iterator(), batches()]
+    next(held[1])
+    try:
+      raise OSError("in TensorFlow")
+    except OSError as error:
+      raise raised from error
+
+  with pytest.raises(ends_as) as caught:
+    startup.call_main(program, ["program.py"])
+  assert caught.value is not None
+  assert not living
