@@ -21,7 +21,59 @@ from engine.data import Data
 
 GOOD_VIDEO = small_video("good")
 GOOD_FRAMES = small_frames("good")
+
+
+def changed_video(name, **values):
+  """GOOD_VIDEO with another feature of this name."""
+  record = tf.train.Example.FromString(GOOD_VIDEO)
+  record.features.feature[name].CopyFrom(tf.train.Feature(**values))
+  return record.SerializeToString()
+
+
+def two_values_in_a_frame():
+  record = tf.train.SequenceExample.FromString(GOOD_FRAMES)
+  frame = record.feature_lists.feature_list["rgb"].feature[1]
+  frame.bytes_list.value.append(b"abc")
+  return record.SerializeToString()
+
+
 BAD = {
+  "a number as the id": (
+    GOOD_VIDEO,
+    changed_video("id", int64_list=tf.train.Int64List(value=[7])),
+    SMALL_VIDEO_FLAGS,
+    ["expected one name in the feature id", "id (1 int64)"],
+  ),
+  "two ids": (
+    GOOD_VIDEO,
+    changed_video("id", bytes_list=tf.train.BytesList(value=[b"a", b"b"])),
+    SMALL_VIDEO_FLAGS,
+    ["expected one name in the feature id", "found 2 values"],
+  ),
+  "names as labels": (
+    GOOD_VIDEO,
+    changed_video("labels", bytes_list=tf.train.BytesList(value=[b"cat"])),
+    SMALL_VIDEO_FLAGS,
+    ["expected class indices (int64) in the feature labels", "3 bytes"],
+  ),
+  "two values in a frame": (
+    GOOD_FRAMES,
+    two_values_in_a_frame(),
+    SMALL_FRAME_FLAGS,
+    ["in every frame of the feature rgb", "the first of 2 values in frame 1"],
+  ),
+  "not a number": (
+    GOOD_VIDEO,
+    small_video("bad", mean_rgb=[1.0, float("nan"), 1.0]),
+    SMALL_VIDEO_FLAGS,
+    ["expected finite numbers in the feature mean_rgb, found nan"],
+  ),
+  "too large a number": (
+    GOOD_VIDEO,
+    small_video("bad", mean_rgb=[1.0, 3e38, 1.0]),
+    SMALL_VIDEO_FLAGS,
+    ["squares add up to a float32 number", "3e+38"],
+  ),
   "missing feature": (
     GOOD_VIDEO,
     small_video("bad", mean_audio=None, sound=[1.0]),
