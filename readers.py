@@ -19,7 +19,7 @@ where models.build_model dequantizes them: this takes a quarter of the memory
 and of the transfer. A batch is padded to its longest video, rounded up to one
 of a few lengths so that few shapes are compiled.
 
-A training batch also has `place` (6,) int64, which says where the run is in
+A training batch also has `place` (5,) int64, which says where the run is in
 the data; see engine/data_order.py, which decides what records come when.
 """
 
@@ -29,12 +29,13 @@ import tensorflow as tf
 import errors
 import quantization
 from records import contents, messages
-from records.frames import FrameBatch, FrameFeatures, aligned_zeros
+from records.frames import FrameBatch, FrameFeatures
+from records.memory import aligned_zeros
 from records.messages import BadRecordError
 from records.vectors import VectorBatch
 
 SEGMENT_FRAMES = 5  # a rated segment is 5 s, at one frame a second
-_ALL_FRAMES = 1 << 30
+ALL_FRAMES = 1 << 30
 
 
 # --------------------------------------------------------------------------
@@ -108,24 +109,7 @@ def _bucket(num_frames: int, max_frames: int) -> int:
 
 
 # --------------------------------------------------------------------------
-# Labels
-
-
-class _Labels:
-  """The labels of a batch, added video by video."""
-
-  def __init__(self, num_videos: int, num_classes: int):
-    self._shape = (num_videos, num_classes)
-    self._positive: list[int] = []
-
-  def add(self, row: int, classes: list[int]) -> None:
-    first = row * self._shape[1]
-    self._positive += [first + index for index in classes]
-
-  def finish(self) -> np.ndarray:
-    labels = aligned_zeros(self._shape, np.bool_)
-    labels.reshape(-1)[self._positive] = True
-    return labels
+# Batches of frame-level records
 
 
 class _VideoBatch:
@@ -153,7 +137,8 @@ class _VideoBatch:
     self._ids: list[bytes | None] = [None] * num_records
     self._labels = None
     if with_labels:
-      self._labels = _Labels(num_records, reader.num_classes)
+      shape = (num_records, reader.num_classes)
+      self._labels = aligned_zeros(shape, np.bool_)
 
   def add(self, row: int, data: memoryview) -> None:
     """Adds a record.
@@ -167,7 +152,7 @@ class _VideoBatch:
       classes = contents.labels(
         context, self._reader.num_classes, self._reader.for_trained
       )
-      self._labels.add(row, classes)
+      self._labels[row, classes] = True
     if self._needs_frames and not self._arrays.num_frames[row]:
       raise BadRecordError(
         "no frames", "expected frames to train on, found none"
@@ -191,7 +176,7 @@ class _VideoBatch:
       "num_frames": num_frames,
     }
     if self._labels is not None:
-      labels = self._labels.finish()
+      labels = self._labels
       batch["labels"] = labels if len(rows) == len(labels) else labels[rows]
     return batch
 
@@ -493,7 +478,7 @@ class _SegmentBatch:
     Raises:
       BadRecordError: it is not what the flags say, and is left out.
     """
-    video = FrameBatch(1, self._features, _ALL_FRAMES, lambda frames: frames)
+    video = FrameBatch(1, self._features, ALL_FRAMES, lambda frames: frames)
     context = video.add(0, data)
     frames, _ = video.finish(np.array([0]))
     video_id = contents.video_id(context)

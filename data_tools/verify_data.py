@@ -25,9 +25,9 @@ import errors
 import program_flags
 import readers
 from engine.data import count_segments
-from engine.data_files import find_files, is_local
+from engine.data_files import find_files, has_numbered_records
 from engine.progress_bar import ProgressBar
-from engine.skipped import Policy, SkippedRecords
+from engine.skipped import Policy, SkippedRecords, listing
 from records import contents, messages, shards
 from records.frames import FrameBatch
 from records.messages import BadRecordError
@@ -40,7 +40,6 @@ _REDRAW_SECONDS = 0.2
 # Records that are looked at to find out which features are floats.
 _MOST_FIRST_RECORDS = 1000
 _READ_AHEAD_BYTES = 8 << 20
-_ALL_FRAMES = 1 << 30
 
 
 @dataclasses.dataclass
@@ -233,7 +232,10 @@ class Verifier:
     frames = 0
     if isinstance(self._reader, readers.YT8MFrameFeatureReader):
       batch = FrameBatch(
-        1, self._reader.frame_features, _ALL_FRAMES, lambda length: length
+        1,
+        self._reader.frame_features,
+        readers.ALL_FRAMES,
+        lambda length: length,
       )
       context = batch.add(0, data)
       frames = int(batch.num_frames[0])
@@ -305,12 +307,6 @@ class _Progress:
 # The report
 
 
-def _listed(damage: collections.Counter) -> str:
-  return ", ".join(
-    f"{number} {kind}" for kind, number in sorted(damage.items())
-  )
-
-
 def _table(
   listed: list[Shard], total: Shard, folder: str, has_frames, has_segments
 ) -> list[str]:
@@ -323,7 +319,7 @@ def _table(
       name = os.path.relpath(name, folder)
     frames = sum(length * count for length, count in part.num_frames.items())
     numbers = (part.num_videos, frames, part.num_segments, part.num_labels)
-    rows.append([name, *map(str, numbers), _listed(part.damage)])
+    rows.append([name, *map(str, numbers), listing(part.damage)])
   left_out = set()
   if not has_frames:
     left_out.add("frames")
@@ -462,7 +458,7 @@ def _find_local_files(arguments: list[str], pattern: str) -> list[str]:
     )
   files = find_files(",".join(patterns), "data_pattern")
   for file in files:
-    if not is_local(file) or file.endswith(".gz"):
+    if not has_numbered_records(file):
       raise errors.UserError(
         f"Expected local files that are not compressed, received {file}. Copy"
         " the files to a disk of this machine, or decompress them."
@@ -491,7 +487,7 @@ def main(arguments: list[str]) -> None:
     **program_flags.feature_flags(),
     "frame_features": has_frames,
     "num_classes": values.num_classes,
-    "max_frames": _ALL_FRAMES,
+    "max_frames": readers.ALL_FRAMES,
   }
   verifier = Verifier(
     model_flags, files, values.labels, has_segments, values.output_file

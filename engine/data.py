@@ -22,7 +22,7 @@ import readers
 from engine import data_order
 from engine.data_files import reads_by_number
 from engine.data_order import Column, Order, Place
-from engine.skipped import STOP, Policy, SkippedRecords
+from engine.skipped import STOP, Policy, SkippedRecords, listing
 from records import contents, messages, shards
 from records.messages import BadRecordError
 
@@ -167,16 +167,16 @@ class Data:
 
   def _look_at_first_records(self) -> None:
     """Finds out what the records hold, and about how many there are."""
-    sizes, labels, num_segments = [], [], 0
+    sizes, labels, num_examples = [], [], 0
     is_configured, is_empty, first_error = False, True, None
     for file, number, data in records_of(self.files, self.skipped.add):
       is_first, is_empty = is_empty, False
       place = f"{file}, record {number}: "
       try:
-        record = messages.parse_record(data)
         if not is_configured:
+          record = messages.parse_record(data)
           is_configured = self.reader.configure(record)
-        self._check_one(data)
+        batch = self._batch_of_one(data)
       except BadRecordError as error:
         if is_first and not self.skipped.policy.skip:  # the flags are wrong
           raise errors.UserError(place + str(error) + ".") from error
@@ -184,18 +184,17 @@ class Data:
         first_error = first_error or place + str(error) + "."
         continue
       sizes.append(len(data) + shards.HEADER_BYTES + shards.FOOTER_BYTES)
-      for name in ("labels", "segment_labels"):
-        if name in record.context:
-          labels += list(record.context[name].values)
-      if "segment_start_times" in record.context:
-        num_segments += len(set(record.context["segment_start_times"].values))
+      num_examples += len(batch["num_frames"])
+      rated = batch.get("label_weights", batch.get("labels"))
+      if rated is not None:
+        labels += np.flatnonzero(rated.any(axis=0)).tolist()
       if is_configured and len(sizes) >= _SAMPLED_RECORDS:
         break
     if is_empty and self.skipped.counts:
       raise errors.UserError(
         f"Expected records in the {len(self.files)} files from"
-        f" {self.files[0]} on, found none: {self.skipped.counts}. Name other"
-        " files, or make these again."
+        f" {self.files[0]} on, found none: {listing(self.skipped.counts)}."
+        " Name other files, or make these again."
       )
     if is_empty:
       raise errors.UserError(
@@ -208,21 +207,24 @@ class Data:
         f"Expected a record that can be used, found none. {first_error}"
       )
     num_bytes = sum(tf.io.gfile.stat(file).length for file in self.files)
-    examples = num_segments if self.reader.segment_labels else len(sizes)
     self._record_bytes = sum(sizes) / len(sizes)
-    self.num_videos = round(num_bytes / sum(sizes) * examples)
+    self.num_videos = round(num_bytes / sum(sizes) * num_examples)
     self.num_sampled = len(sizes)
     self.largest_label = int(max(labels)) if labels else None
 
-  def _check_one(self, data) -> None:
-    """Raises BadRecordError if a record cannot be added to a batch."""
+  def _batch_of_one(self, data) -> dict[str, np.ndarray]:
+    """The batch of one record.
+
+    Raises:
+      BadRecordError: it cannot be used.
+    """
 
     def fail(row, error):
       raise error
 
     batch = self.reader.start_batch(1, self._with_labels)
     batch.add(0, memoryview(data))
-    batch.finish(fail)
+    return batch.finish(fail)
 
   # ------------------------------------------------------------------------
   # Batches
@@ -314,7 +316,7 @@ class Data:
       )
 
       def plans():
-        for table, _, lost in order.batches(Place(), size, 1):
+        for table, _, lost in order.batches(data_order.BEGINNING, size, 1):
           yield table, np.array((0, 0, 0, len(table), lost), np.int64)
 
       batches = self._read(plans, num_readers, for_training=False)
@@ -360,12 +362,10 @@ class Data:
     counts = shards.kept(path, "segments")
     if counts is None:
       identity = shards.identity_of(path)
-      reader = shards.RecordReader([path])
-      counts = np.ones(len(walk), np.int64)
-      places = zip(walk.offsets.tolist(), walk.lengths.tolist(), strict=False)
-      for number, (offset, length) in enumerate(places):
-        with contextlib.suppress(BadRecordError), naming_file(path):
-          counts[number] = count_segments(reader.read(0, offset, length))
+      counts = np.ones(len(walk), np.int64)  # also of a bad one, then named
+      with naming_file(path):
+        for number, data in shards.numbered_records(path, lambda *_: None):
+          counts[number] = count_segments(data)
       shards.keep(path, "segments", counts, identity)
     return walk, counts
 
@@ -389,10 +389,7 @@ class Data:
     function = functools.partial(self._read_batch, for_training)
 
     def read(index, table, place):
-      arrays = tf.numpy_function(
-        function, [index, table, place], [part.dtype for part in spec.values()]
-      )
-      batch = _shaped(arrays, spec)
+      batch = _call(function, [index, table, place], spec)
       if for_training:
         batch["place"] = place
       return batch
@@ -417,7 +414,7 @@ class Data:
       raise
 
   def _read_batch(self, for_training: bool, index, table, place):
-    """Reads a batch by its table; returns arrays in the order of the spec."""
+    """Reads a batch by its table; returns arrays by name."""
     rows = table.tolist()
     batch = self.reader.start_batch(len(rows), self._with_labels, for_training)
     num_bad = 0
@@ -444,8 +441,7 @@ class Data:
     except errors.UserError as error:
       self._fail((int(index),), error)
       raise
-    spec = self.reader.element_spec(self._with_labels)
-    return [arrays[name] for name in spec]
+    return arrays
 
   def _in_turn(self, table, for_training: bool):
     """The rows of a table to read, and the further arguments of `add` for each.
@@ -491,8 +487,8 @@ class Data:
     if is_hopeless:
       raise errors.UserError(
         f"Expected records that can be used, received {self._bad_in_a_row} in a"
-        f" row that cannot: {self.skipped.counts}. Check that the files are"
-        " whole and can be read."
+        f" row that cannot: {listing(self.skipped.counts)}. Check that the"
+        " files are whole and can be read."
       )
 
   def check_skipped(self) -> None:
@@ -581,15 +577,11 @@ class Data:
       except errors.UserError as error:
         self._fail((0,), error)
         raise
-      return [arrays[name] for name in spec]
+      return arrays
 
-    def parse(*batch):
-      arrays = tf.numpy_function(
-        make_batch, batch, [part.dtype for part in spec.values()]
-      )
-      return _shaped(arrays, spec)
-
-    return records.map(_as_written(parse))
+    return records.map(
+      _as_written(lambda *batch: _call(make_batch, batch, spec))
+    )
 
   # ------------------------------------------------------------------------
   # Errors
@@ -629,16 +621,20 @@ def _has_examples(batch) -> tf.Tensor:
   return tf.shape(batch["num_frames"])[0] > 0
 
 
-def _shaped(arrays, spec) -> dict[str, tf.Tensor]:
-  """Names the arrays of a NumPy function, and says their shapes."""
+def _call(function, inputs, spec) -> dict[str, tf.Tensor]:
+  """Makes a batch by a function on NumPy arrays that returns arrays by name."""
+
+  def in_order(*arrays):
+    batch = function(*arrays)
+    return [batch[name] for name in spec]
+
+  tensors = tf.numpy_function(
+    in_order, inputs, [part.dtype for part in spec.values()]
+  )
   return {
-    name: tf.ensure_shape(array, part.shape)
-    for array, (name, part) in zip(arrays, spec.items(), strict=True)
+    name: tf.ensure_shape(tensor, part.shape)
+    for tensor, (name, part) in zip(tensors, spec.items(), strict=True)
   }
-
-
-def _compression(path: str) -> str:
-  return "GZIP" if path.endswith(".gz") else ""
 
 
 def _interleave(paths: tf.data.Dataset, num_files: int) -> tf.data.Dataset:
@@ -677,8 +673,8 @@ def _read_remote(path: str, on_damage) -> Iterator[tuple[int, bytes]]:
   del on_damage
   number = 0
   try:
-    records = tf.data.TFRecordDataset(path, _compression(path))
-    for data in records.as_numpy_iterator():
+    records = _interleave(tf.data.Dataset.from_tensors(path), 1)
+    for _, _, data in records.as_numpy_iterator():
       yield number, data
       number += 1
   except tf.errors.DataLossError as error:

@@ -142,9 +142,14 @@ def _check_files(files: list[str], flag_name: str) -> None:
       )
 
 
+def has_numbered_records(file: str) -> bool:
+  """Whether the records of a file can be found at random."""
+  return is_local(file) and not file.endswith(".gz")
+
+
 def reads_by_number(files: list[str]) -> bool:
   """Decides how files are read: by number, or by TensorFlow."""
-  if not all(is_local(file) and not file.endswith(".gz") for file in files):
+  if not all(map(has_numbered_records, files)):
     return False
   if shards.crc32c is None:
     logging.log_first_n(

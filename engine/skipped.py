@@ -11,6 +11,7 @@ import dataclasses
 import io
 import os
 import threading
+from collections.abc import Mapping
 
 import tensorflow as tf
 from absl import logging
@@ -46,6 +47,13 @@ class Policy:
 
 
 STOP = Policy()
+
+
+def listing(counts: Mapping[str, int]) -> str:
+  """Lists how many records there are of each kind: "2 checksum, 1 cut off"."""
+  return ", ".join(
+    f"{number} {kind}" for kind, number in sorted(counts.items())
+  )
 
 
 class SkippedRecords:
@@ -137,12 +145,12 @@ class SkippedRecords:
     """Says how many records were left out, if any were."""
     counts = self.counts
     if counts:
-      listing = ", ".join(
-        f"{number} {kind}" for kind, number in sorted(counts.items())
-      )
       where = f", listed in {self.policy.path}" if self.policy.path else ""
       logging.warning(
-        "Left out %d records (%s)%s.", sum(counts.values()), listing, where
+        "Left out %d records (%s)%s.",
+        sum(counts.values()),
+        listing(counts),
+        where,
       )
 
   def check(self, num_records: int, num_skipped: int) -> None:

@@ -332,15 +332,28 @@ def _check_finite(name: str, values: np.ndarray, where: str = "") -> None:
     )
 
 
+def rows_of_finite_length(values: np.ndarray) -> np.ndarray:
+  """Finds the rows whose length is a finite float32 number.
+
+  It is not with a NaN or an infinity among them, nor if squares overflow.
+
+  Args:
+    values: (rows, numbers) float32.
+
+  Returns:
+    (rows,) bool.
+  """
+  with np.errstate(over="ignore", invalid="ignore"):
+    return np.isfinite(np.einsum("ij,ij->i", values, values))
+
+
 def _check_length(parts: Sequence[np.ndarray]) -> None:
   """Raises a BadRecordError if the length of a vector is not finite.
 
   Models divide by it; where squares overflow, they compute with 0.
   """
   vector = np.concatenate(parts)
-  with np.errstate(over="ignore"):
-    is_finite = np.isfinite(np.dot(vector, vector))
-  if not is_finite:
+  if not rows_of_finite_length(vector[np.newaxis]).all():
     largest = vector[np.argmax(np.abs(vector))]
     raise BadRecordError(
       "not finite",

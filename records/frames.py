@@ -12,15 +12,14 @@ bad one.
 
 import dataclasses
 import functools
-import math
-import sys
-import threading
 from collections.abc import Callable
 
 import numpy as np
 
 import quantization
 from records import contents, messages
+from records.memory import aligned_empty, aligned_zeros
+from records.messages import usual_length
 
 # Field numbers and wire types, as in tensorflow/core/example/*.proto: all the
 # messages on the way to a frame are length-delimited fields.
@@ -28,10 +27,6 @@ _CONTEXT = 0x0A  # SequenceExample.context
 _FEATURE_LISTS = 0x12  # SequenceExample.feature_lists
 _FIRST_FIELD = 0x0A  # map entry, its key, feature, bytes_list and value
 _SECOND_FIELD = 0x12  # the map entry's value, float_list
-
-# TensorFlow uses an array without copying it if its address is a multiple of
-# this number.
-_ALIGNMENT = 64
 
 
 class _OtherLayoutError(Exception):
@@ -69,25 +64,6 @@ class FrameFeatures:
     ]
 
 
-def _length(record, at: int, tag: int) -> tuple[int, int]:
-  """Reads a length-delimited field's head: its length and where it begins.
-
-  Raises:
-    _OtherLayoutError: another field begins there.
-  """
-  if record[at] != tag:
-    raise _OtherLayoutError
-  at += 1
-  length = 0
-  for shift in range(0, 35, 7):  # protobuf refuses a length of more bytes
-    byte = record[at]
-    at += 1
-    length |= (byte & 0x7F) << shift
-    if byte < 0x80:
-      return length, at
-  raise _OtherLayoutError
-
-
 def _find_lists(record: memoryview) -> tuple[memoryview, dict[str, tuple]]:
   """Finds the context and the feature lists of a record.
 
@@ -95,34 +71,29 @@ def _find_lists(record: memoryview) -> tuple[memoryview, dict[str, tuple]]:
     The context, and for each list where its entries begin and end.
 
   Raises:
-    _OtherLayoutError: there are other fields, or several of one kind.
-    IndexError, UnicodeDecodeError: it is no record.
+    _OtherLayoutError, one of messages.PARSE_ERRORS: there are other fields, or
+      several of one kind, or it is no record.
   """
   context, lists = None, {}
   at, size = 0, len(record)
   while at < size:
     if record[at] == _CONTEXT:
-      length, at = _length(record, at, _CONTEXT)
+      begin, at = usual_length(record, at, _CONTEXT, size)
       if context is not None:
         raise _OtherLayoutError
-      context = record[at : at + length]
-      at += length
+      context = record[begin:at]
       continue
-    length, at = _length(record, at, _FEATURE_LISTS)
-    end = at + length
+    at, end = usual_length(record, at, _FEATURE_LISTS, size)
     while at < end:
-      length, at = _length(record, at, _FIRST_FIELD)
-      entry_end = at + length
-      length, at = _length(record, at, _FIRST_FIELD)
-      name, at = str(record[at : at + length], "utf-8"), at + length
-      length, at = _length(record, at, _SECOND_FIELD)
-      if name in lists or at + length != entry_end:
+      at, entry_end = usual_length(record, at, _FIRST_FIELD, end)
+      at, name_end = usual_length(record, at, _FIRST_FIELD, entry_end)
+      name = str(record[at:name_end], "utf-8")
+      at, value_end = usual_length(record, name_end, _SECOND_FIELD, entry_end)
+      if name in lists or value_end != entry_end:
         raise _OtherLayoutError
       lists[name] = (at, entry_end)
       at = entry_end
-    if at != end:
-      raise _OtherLayoutError
-  if at != size or context is None:
+  if context is None:
     raise _OtherLayoutError
   return context, lists
 
@@ -140,19 +111,19 @@ def _rows(record: memoryview, span: tuple) -> tuple[np.ndarray, int, str]:
     first shows in its head, which differs from the first one.
 
   Raises:
-    _OtherLayoutError: the first frame or the whole list shows another layout.
+    _OtherLayoutError, one of messages.PARSE_ERRORS: the first frame or the
+      whole list shows another layout.
   """
   begin, end = span
   if begin == end:
     return np.empty((0, 0), np.uint8), 0, "empty"
-  length, at = _length(record, begin, _FIRST_FIELD)  # the frame's feature
-  frame_end = at + length
+  at, frame_end = usual_length(record, begin, _FIRST_FIELD, end)  # its feature
   kind = "float" if record[at] == _SECOND_FIELD else "bytes"
   for tag in (_SECOND_FIELD if kind == "float" else _FIRST_FIELD, _FIRST_FIELD):
-    num_bytes, at = _length(record, at, tag)  # its list, its value
-    if at + num_bytes != frame_end:
+    at, value_end = usual_length(record, at, tag, frame_end)  # list, value
+    if value_end != frame_end:
       raise _OtherLayoutError
-  stride = at - begin + num_bytes
+  stride = frame_end - begin
   frames, rest = divmod(end - begin, stride)
   if rest:
     raise _OtherLayoutError
@@ -195,72 +166,6 @@ def _find_matrices(
       raise _OtherLayoutError
     matrices.append((rows, head))
   return matrices
-
-
-class _Memory:
-  """Memory of batches, which is used again once nobody refers to it.
-
-  New memory costs a page fault for every 4 KB, which together take a third of
-  the time to read a batch of frames.
-  """
-
-  # References to a block that is in the list: the list, the argument.
-  _UNUSED = 2
-
-  def __init__(self):
-    self._blocks: list[np.ndarray] = []
-    self._lock = threading.Lock()
-
-  def take(self, size: int) -> np.ndarray:
-    """Returns uint8 memory at an address that TensorFlow wants.
-
-    Args:
-      size: how many bytes.
-    """
-    blocks = self._blocks
-    with self._lock:
-      free = [
-        index
-        for index in range(len(blocks))
-        if sys.getrefcount(blocks[index]) == self._UNUSED
-      ]
-      fitting = [
-        index for index in free if len(blocks[index]) >= size + _ALIGNMENT
-      ]
-      if fitting:
-        block = blocks[fitting[0]]
-      else:
-        for index in free[:1]:  # too small: batches have become larger
-          del blocks[index]
-        block = np.empty(size + _ALIGNMENT, np.uint8)
-        blocks.append(block)
-    first = -block.ctypes.data % _ALIGNMENT
-    return block[first : first + size]
-
-
-_memory = _Memory()
-
-
-def aligned_empty(shape: tuple[int, ...], dtype) -> np.ndarray:
-  """Makes an array that TensorFlow uses without copying it."""
-  size = math.prod(shape) * np.dtype(dtype).itemsize
-  return _memory.take(size).view(dtype).reshape(shape)
-
-
-def aligned_zeros(shape: tuple[int, ...], dtype) -> np.ndarray:
-  """Makes an array of zeros that TensorFlow uses without copying it."""
-  made = aligned_empty(shape, dtype)
-  made[...] = 0
-  return made
-
-
-def is_finite(values: np.ndarray) -> bool:
-  """Whether the length of each row is a finite float32 number.
-
-  It is not with a NaN or an infinity among them, nor if squares overflow.
-  """
-  with np.errstate(over="ignore", invalid="ignore"):
-    return bool(np.isfinite(np.einsum("ij,ij->i", values, values)).all())
 
 
 def parsed_frames(
@@ -316,8 +221,10 @@ class FrameBatch:
     self._features = features
     self._max_frames = max_frames
     self._padded_length = padded_length
-    shape = (num_videos, 0, sum(features.sizes))
-    self._frames = aligned_zeros(shape, features.dtype)
+    # Without frames: the first video says how long it must be.
+    self._frames = np.empty(
+      (num_videos, 0, sum(features.sizes)), features.dtype
+    )
     self.num_frames = np.zeros(num_videos, np.int32)
     self._is_empty = True
 
@@ -339,7 +246,7 @@ class FrameBatch:
       context, spans = _find_lists(record)
       matrices = _find_matrices(record, spans, self._features)
       return self._add_matrices(row, matrices, messages.parse_context(context))
-    except (_OtherLayoutError, IndexError, UnicodeDecodeError):
+    except (_OtherLayoutError, *messages.PARSE_ERRORS):
       parsed = messages.parse_record(record)
       contents.check_frame_features(
         parsed,
@@ -387,7 +294,10 @@ class FrameBatch:
     for matrix, head in matrices:
       if _heads_differ(matrix, head):
         raise _OtherLayoutError
-    if place.dtype != np.uint8 and not is_finite(place):
+    if (
+      place.dtype != np.uint8
+      and not contents.rows_of_finite_length(place).all()
+    ):
       raise _OtherLayoutError  # the plain check says which and why
     return context
 

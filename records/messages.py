@@ -372,7 +372,7 @@ def parse_context(serialized: bytes | memoryview) -> dict[str, Feature]:
     return parsed
 
 
-def _usual_length(data, at: int, tag: int, end: int) -> tuple[int, int]:
+def usual_length(data, at: int, tag: int, end: int) -> tuple[int, int]:
   """Reads the head of a field; returns where its content begins and ends.
 
   Raises:
@@ -408,24 +408,24 @@ def _usual_entries(
     One of PARSE_ERRORS: they have another layout, which may be valid.
   """
   while at < end:
-    at, entry_end = _usual_length(data, at, _FIRST, end)
-    at, key_end = _usual_length(data, at, _FIRST, entry_end)
+    at, entry_end = usual_length(data, at, _FIRST, end)
+    at, key_end = usual_length(data, at, _FIRST, entry_end)
     name = str(data[at:key_end], "utf-8")
-    at, value_end = _usual_length(data, key_end, _SECOND, entry_end)
+    at, value_end = usual_length(data, key_end, _SECOND, entry_end)
     if value_end != entry_end:
       raise MalformedError
     if at == entry_end:
       yield name, "empty", 0, 0
       continue
     tag = data[at]
-    at, list_end = _usual_length(data, at, tag, entry_end)
+    at, list_end = usual_length(data, at, tag, entry_end)
     kind = _KIND_OF_TAG.get(tag)
     if kind is None or list_end != entry_end:
       raise MalformedError
     if at == entry_end:
       yield name, kind, 0, 0
       continue
-    at, value_end = _usual_length(data, at, _FIRST, entry_end)
+    at, value_end = usual_length(data, at, _FIRST, entry_end)
     if value_end != entry_end or (kind == "float" and (entry_end - at) % 4):
       raise MalformedError
     yield name, kind, at, entry_end
@@ -460,7 +460,7 @@ def usual_spans(record: bytes) -> dict[str, tuple[str, int, int]]:
   Raises:
     One of PARSE_ERRORS: the record has another layout, which may be valid.
   """
-  begin, end = _usual_length(record, 0, _FIRST, len(record))
+  begin, end = usual_length(record, 0, _FIRST, len(record))
   entries = list(_usual_entries(record, begin, end))
   spans = {name: (kind, first, last) for name, kind, first, last in entries}
   if end != len(record) or len(spans) < len(entries):

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from records import contents, messages
-from records.frames import aligned_empty, aligned_zeros
+from records.memory import aligned_empty, aligned_zeros
 from records.messages import BadRecordError
 
 # The bytes of a class index in a record: fewer than 2^28 classes.
@@ -212,10 +212,7 @@ class VectorBatch:
     for begin, end in layout.vectors:
       target[rows, at : at + end - begin] = matrix[:, begin:end]
       at += end - begin
-    vectors = self._vectors[rows]
-    with np.errstate(over="ignore", invalid="ignore"):
-      squares = np.einsum("ij,ij->i", vectors, vectors)
-    is_good = np.isfinite(squares)
+    is_good = contents.rows_of_finite_length(self._vectors[rows])
     if self._num_classes is not None and layout.labels is not None:
       begin, end = layout.labels
       of, classes, is_usual = _unpack_labels(matrix[:, begin:end])

@@ -8,7 +8,7 @@ from changed_records import FRAME_NAMES, changed_record
 from hypothesis import strategies
 from make_records import frame_record
 
-from records import contents, messages
+from records import contents, memory, messages
 from records import frames as frames_file
 
 NAMES = ["rgb", "audio"]
@@ -338,16 +338,16 @@ def test_numbers_that_no_model_can_use_are_refused(wrong):
 
 
 def test_memory_is_used_again_only_after_the_last_reference():
-  first = frames_file.aligned_empty((1 << 20,), np.uint8)
+  first = memory.aligned_empty((1 << 20,), np.uint8)
   first[:] = 7
   part = first[5:9]
   address = first.ctypes.data
   del first
   for _ in range(3):
-    other = frames_file.aligned_empty((1 << 20,), np.uint8)
+    other = memory.aligned_empty((1 << 20,), np.uint8)
     other[:] = 0
     assert other.ctypes.data != address
   assert part.tolist() == [7] * 4
   del part, other
-  found = {frames_file.aligned_empty((1 << 20,), np.uint8).ctypes.data}
+  found = {memory.aligned_empty((1 << 20,), np.uint8).ctypes.data}
   assert len(found) == 1
