@@ -13,6 +13,7 @@ from engine.data import Data
 from engine.distribution import Placement
 from engine.report import Profile, Reporter
 from engine.run import Run
+from engine.skipped import SkippedRecords
 from engine.step import make_run_steps
 
 SAVE_SECONDS = 15 * 60
@@ -54,12 +55,18 @@ class Saver:
     run: the run.
     reporter: writes the histograms.
     exporter: writes the SavedModels.
+    skipped: records that were left out, whose list is written first.
   """
 
   def __init__(
-    self, run: Run, reporter: Reporter, exporter: exports.BackgroundExporter
+    self,
+    run: Run,
+    reporter: Reporter,
+    exporter: exports.BackgroundExporter,
+    skipped: SkippedRecords,
   ):
     self._run = run
+    self._skipped = skipped
     self._reporter = reporter
     self._exporter = exporter
     self._every = run.settings.export_model_steps
@@ -82,6 +89,8 @@ class Saver:
       return
     run = self._run
     self._reporter.wait()  # raises, before anything is saved, on a loss of NaN
+    # A run that goes on after this checkpoint does not meet them again.
+    self._skipped.write()
     run.save()
     self._reporter.histograms(run.model, step)
     if (at_export or ended) and run.placement.is_chief:
@@ -158,7 +167,7 @@ def train_until_stopped(
       run, losses.make_loss(run.model_flags), batches.element_spec
     )
   iterator = iter(batches)
-  saver = Saver(run, reporter, exporter)
+  saver = Saver(run, reporter, exporter, data.skipped)
   profile = Profile(
     run.train_dir if placement.is_chief else None, settings.profile_steps
   )
@@ -195,5 +204,4 @@ def train_until_stopped(
         reporter.wait()
         data.skipped.log()
         logging.info("Saving step %d and exporting the model.", step)
-        data.skipped.write()
       saver.save_if_due(step, ended)

@@ -7,6 +7,7 @@ import pytest
 from conftest import assert_names, error_of, event_tags
 from make_records import small_video, write_records
 
+from engine.run import Run
 from engine.skipped import STOP, Policy, SkippedRecords
 from records.messages import BadRecordError
 
@@ -148,6 +149,33 @@ def test_all_programs_leave_out_what_is_damaged(tmp_path, pattern):
     *(f"a{number}" for number in range(int(cut))),
   ]
   assert (output.parent / "predictions_skipped_records.csv").exists()
+
+
+def test_the_list_is_written_before_each_checkpoint(
+  tmp_path, pattern, monkeypatch
+):
+  """A run that is killed after it does not meet the same records again."""
+  save = Run.save
+  listed = []
+
+  def note_and_save(run):
+    path = tmp_path / "model" / "skipped_records.csv"
+    listed.append(len(path.read_text().splitlines()) if path.exists() else 0)
+    save(run)
+
+  monkeypatch.setattr(Run, "save", note_and_save)
+  in_process.run(
+    "train",
+    f"--train_dir={tmp_path}/model",
+    f"--train_data_pattern={pattern}",
+    *FLAGS,
+    "--batch_size=13",
+    "--num_epochs=4",
+    "--export_model_steps=3",
+    "--skip_corrupt",
+  )
+  assert len(listed) == 5  # steps 3, 6, 9 and 12, and the end
+  assert listed == [3] * 5  # a header and two records
 
 
 def test_too_many_bad_records_stop_a_training(tmp_path):
