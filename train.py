@@ -326,9 +326,8 @@ def train(
   placement = placement or distribution.Placement()
   if not settings.start_new_model and train_dirs.latest_checkpoint(train_dir):
     train_dirs.check_same_model(train_dir, model_flags)
-  # Keras draws the seeds of its initializers, dropout and sampling from here.
-  # (keras.utils.set_random_seed would also set TensorFlow's global seed; then
-  # tf.data does not accept a seed that depends on the epoch.)
+  # Keras draws its seeds from here. (keras.utils.set_random_seed would also set
+  # TensorFlow's; then tf.data does not accept one that depends on the epoch.)
   random.seed(settings.seed)
   data = Data(
     model_flags,
@@ -337,6 +336,7 @@ def train(
     segment_labels=settings.segment_labels,
     policy=settings.policy.listing_in(train_dir, placement.worker),
   )
+  data.check_can_train()
   unlikely_flags.warn_of_short_run(
     data.num_videos, settings, placement.num_replicas
   )

@@ -229,6 +229,21 @@ class Data:
   # ------------------------------------------------------------------------
   # Batches
 
+  def check_can_train(self) -> None:
+    """Checks what can be known before a run is begun or deleted.
+
+    Raises:
+      errors.UserError: bad records of files that TensorFlow reads are to be
+        left out.
+    """
+    if self.skipped.policy.skip and not self.by_number:
+      # A place counts examples there, and would count those left out.
+      raise errors.UserError(
+        "Expected local, uncompressed files to train on with --skip_corrupt,"
+        f" received {self.files[0]}. Copy them to a disk of this machine, or"
+        " leave the flag out."
+      )
+
   def training_batches(
     self,
     batch_size: int,
@@ -517,17 +532,7 @@ class Data:
 
     Each epoch has its own order of the files, which are read num_readers at a
     time; their records are shuffled in a buffer.
-
-    Raises:
-      errors.UserError: bad records are to be left out.
     """
-    if self.skipped.policy.skip:
-      # A place counts examples here, and would count those left out.
-      raise errors.UserError(
-        "Expected local, uncompressed files to train on with --skip_corrupt,"
-        f" received {self.files[0]}. Copy them to a disk of this machine, or"
-        " leave the flag out."
-      )
     epochs = (
       tf.data.Dataset.range(num_epochs)
       if num_epochs

@@ -1,5 +1,6 @@
 """Tests of train: the real command line, and train() on tiny data."""
 
+import gzip
 import importlib
 import json
 import os
@@ -296,6 +297,26 @@ def test_bad_flags_do_not_touch_the_old_run(
     flag,
   )
   assert part in line
+  assert folder_content(copy) == before
+
+
+def test_a_refusal_to_skip_does_not_touch_the_old_run(
+  video_run, data_dir, tmp_path
+):
+  copy = shutil.copytree(video_run[0], tmp_path / "model")
+  before = folder_content(copy)
+  packed = tmp_path / "train.tfrecord.gz"
+  plain = data_dir / "video" / "train0000.tfrecord"
+  packed.write_bytes(gzip.compress(plain.read_bytes()))
+  line = in_process.run_into_error(
+    "train",
+    f"--train_dir={copy}",
+    f"--train_data_pattern={packed}",
+    *VIDEO_DATA_FLAGS,
+    "--start_new_model",
+    "--skip_corrupt",
+  )
+  assert f"received {packed}" in line
   assert folder_content(copy) == before
 
 
