@@ -25,6 +25,8 @@ from version import __version__
 
 _HELP_WORDS = {"help", "helpshort", "helpfull", "h", "?"}
 
+_STOPPED, _STOPPED_CODE = "Stopped by Ctrl-C.\n", 130
+
 # A flag that is this similar to an unknown one was probably meant.
 _SIMILARITY = 0.85
 
@@ -110,6 +112,9 @@ def _import_tensorflow_quietly() -> None:
     os.dup2(hidden.fileno(), 2)
     try:
       import tensorflow  # noqa: F401
+    except KeyboardInterrupt:
+      os.write(stderr, _STOPPED.encode())
+      sys.exit(_STOPPED_CODE)
     except BaseException:
       hidden.seek(0)
       os.write(stderr, hidden.read())
@@ -178,10 +183,14 @@ def run(main) -> None:
   handler = logging.get_absl_handler()
   handler.addFilter(_is_worth_showing)
   handler.setFormatter(ShortPrefix())
-  app.run(
-    lambda argv: call_main(main, argv),
-    flags_parser=lambda argv: parse_flags(main, argv),
-  )
+  try:
+    app.run(
+      lambda argv: call_main(main, argv),
+      flags_parser=lambda argv: parse_flags(main, argv),
+    )
+  except KeyboardInterrupt:  # while flags are parsed
+    sys.stderr.write(_STOPPED)
+    sys.exit(_STOPPED_CODE)
 
 
 class ShortPrefix(std_logging.Formatter):
@@ -331,8 +340,8 @@ def call_main(main, argv: list[str]) -> None:
   except KeyboardInterrupt as error:
     logging.flush()
     _drop_locals(error)
-    sys.stderr.write("Stopped by Ctrl-C.\n")
-    sys.exit(130)
+    sys.stderr.write(_STOPPED)
+    sys.exit(_STOPPED_CODE)
   except Exception as error:  # a bug: shown with its traceback
     _drop_locals(error)
     raise

@@ -183,6 +183,26 @@ def test_the_log_of_an_import_that_fails_is_shown(tmp_path):
   assert finished.returncode == 1
 
 
+def test_ctrl_c_during_the_import(tmp_path):
+  (tmp_path / "tensorflow.py").write_text(
+    f"{FAKE_TENSORFLOW}import signal, time\n"
+    "os.kill(os.getpid(), signal.SIGINT)\ntime.sleep(60)"
+  )
+  finished = run_python("import startup", PYTHONPATH=str(tmp_path))
+  assert finished.returncode == 130
+  assert finished.stderr == "Stopped by Ctrl-C.\n"
+
+
+def test_ctrl_c_while_flags_are_parsed():
+  finished = run_python(
+    "import os, signal, startup\n"
+    "startup.parse_flags = lambda *_: os.kill(os.getpid(), signal.SIGINT)\n"
+    "startup.run(print)"
+  )
+  assert finished.returncode == 130
+  assert finished.stderr == "Stopped by Ctrl-C.\n"
+
+
 @pytest.mark.skipif(
   platform.libc_ver()[0] != "glibc", reason="the allocator is glibc's"
 )
