@@ -389,6 +389,7 @@ def main() -> None:
     tf.debugging.set_log_device_placement(True)
   model_flags = model_flags_from_flags()
   settings = settings_from_flags(model_flags["model"])
+  train_dirs.check_no_file(FLAGS.train_dir)
   if settings.start_new_model:
     train_dirs.check_removable(FLAGS.train_dir)
   pattern = sample_data.pattern_or_sample_data(

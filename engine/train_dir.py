@@ -138,6 +138,19 @@ def write_model_flags(train_dir: str, model_flags: dict) -> None:
 # The folder
 
 
+def check_no_file(train_dir: str) -> None:
+  """Checks that a --train_dir, if there is one, is a folder.
+
+  Raises:
+    errors.UserError: it is a file.
+  """
+  if tf.io.gfile.exists(train_dir) and not tf.io.gfile.isdir(train_dir):
+    raise errors.UserError(
+      f"Expected a folder as --train_dir, received the file {train_dir}. Name"
+      " another one."
+    )
+
+
 def check_removable(train_dir: str) -> None:
   """Checks that a folder is empty, missing or a train_dir.
 
@@ -146,11 +159,7 @@ def check_removable(train_dir: str) -> None:
   """
   if not tf.io.gfile.exists(train_dir):
     return
-  if not tf.io.gfile.isdir(train_dir):
-    raise errors.UserError(
-      f"Expected a folder as --train_dir, received the file {train_dir}. Name"
-      " another one."
-    )
+  check_no_file(train_dir)
   names = [name.rstrip("/") for name in tf.io.gfile.listdir(train_dir)]
   marks = [
     name

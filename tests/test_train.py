@@ -340,6 +340,18 @@ def test_start_new_model_deletes_no_other_folder(data_dir, tmp_path, kind):
   assert folder_content(tmp_path) == before
 
 
+def test_a_file_as_train_dir(data_dir, tmp_path):
+  (tmp_path / "notes").write_text("mine")
+  line = in_process.run_into_error(
+    "train",
+    f"--train_dir={tmp_path}/notes",
+    f"--train_data_pattern={data_dir}/video/train*.tfrecord",
+  )
+  assert (
+    f"Expected a folder as --train_dir, received the file {tmp_path}" in line
+  )
+
+
 @pytest.mark.parametrize(
   ("level", "model", "advice"),
   [
