@@ -5,6 +5,7 @@ checkpoints, model_flags.json, TensorBoard events and SavedModels to
 --train_dir. The same command continues where an earlier run stopped.
 """
 
+import contextlib
 import dataclasses
 import os
 import random
@@ -366,9 +367,9 @@ def train(
   kinds = data.reader.kinds
   exporter = export.BackgroundExporter(model_flags, kinds, train_dir)
   seen_before = run.examples_seen
-  train_until_stopped(run, data, reporter, exporter)
+  with contextlib.closing(reporter):  # so that an error is the last line
+    train_until_stopped(run, data, reporter, exporter)
   exporter.close()
-  reporter.close()
   with placement.naming_lost_machine(run.step):
     placement.wait_for_all()
   logging.info(

@@ -1,12 +1,14 @@
 """Tests of engine.skipped, and of --skip_corrupt through the programs."""
 
 import csv
+import time
 
 import in_process
 import pytest
 from conftest import assert_names, error_of, event_tags
 from make_records import small_video, write_records
 
+from engine import report
 from engine.run import Run
 from engine.skipped import STOP, Policy, SkippedRecords
 from records.messages import BadRecordError
@@ -176,6 +178,30 @@ def test_the_list_is_written_before_each_checkpoint(
   )
   assert len(listed) == 5  # steps 3, 6, 9 and 12, and the end
   assert listed == [3] * 5  # a header and two records
+
+
+def test_the_last_step_is_logged_before_a_bad_record(tmp_path, monkeypatch):
+  write, begun = report.Reporter._report, []
+
+  def write_slowly(self, step, *arguments):
+    begun.append(step)
+    time.sleep(1)
+    write(self, step, *arguments)
+
+  monkeypatch.setattr(report.Reporter, "_report", write_slowly)
+  records = [small_video(f"a{number}") for number in range(100)]
+  records[70] = small_video("bad", labels=[5])
+  write_records(tmp_path / "a", records)
+  _, log = in_process.call(
+    "train",
+    f"--train_dir={tmp_path}/model",
+    f"--train_data_pattern={tmp_path}/a",
+    *FLAGS,
+    "--batch_size=1",
+  )
+  *_, step, error = log.splitlines()
+  assert f"training step {begun[-1]} " in step
+  assert "record 70: " in error
 
 
 def test_too_many_bad_records_stop_a_training(tmp_path):
