@@ -55,9 +55,8 @@ def warn_of_few_classes(data: Data, num_classes: int) -> None:
   if largest is not None and largest < num_classes // _MANY_TIMES:
     logging.warning(
       "All labels of the first %d videos are below %d, but the model has %d"
-      " classes. If your data has fewer, set --num_classes=%d.",
+      " classes. If your data has fewer, set --num_classes to their number.",
       data.num_sampled,
       largest + 1,
       num_classes,
-      largest + 1,
     )
