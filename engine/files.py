@@ -49,8 +49,8 @@ def written_aside(path: str) -> Iterator[str]:
     old = tf.io.gfile.listdir(path)
     if old and "saved_model.pb" not in old:
       raise errors.UserError(
-        f"Expected the name of a new file, or of a SavedModel to replace,"
-        f" received {path}, a folder with other files in it. Name another."
+        f"Expected a name that is free to be written to, received {path}, a"
+        " folder with other files in it. Name another."
       )
   with beside(path) as aside:
     yield aside
