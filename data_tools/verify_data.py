@@ -502,8 +502,8 @@ def main(arguments: list[str]) -> None:
     num_files = sum(bool(part.damage) for part in verifier.shards)
     raise errors.UserError(
       f"Expected records that can all be used, received {num_damaged} that"
-      f" cannot, in {num_files} of {len(files)} files. Download or make these"
-      " files again, or leave these records out by --skip_corrupt."
+      f" cannot, in {num_files} of {len(files)} files. Change the files or the"
+      " flags as said above, or train with --skip_corrupt to leave these out."
     )
 
 
