@@ -190,17 +190,13 @@ class Data:
         labels += np.flatnonzero(rated.any(axis=0)).tolist()
       if is_configured and len(sizes) >= _SAMPLED_RECORDS:
         break
-    if is_empty and self.skipped.counts:
-      raise errors.UserError(
-        f"Expected records in the {len(self.files)} files from"
-        f" {self.files[0]} on, found none: {listing(self.skipped.counts)}."
-        " Name other files, or make these again."
-      )
     if is_empty:
+      first, *others = self.files
       raise errors.UserError(
-        f"Expected records in the {len(self.files)} files from"
-        f" {self.files[0]} on, found none: all are empty. Name other files, or"
-        " make these again."
+        f"Expected records in {first}"
+        + (f" and {len(others)} more files" if others else "")
+        + f", found none: {listing(self.skipped.counts) or 'all are empty'}."
+        " Name other files, or make these again."
       )
     if not sizes:
       raise errors.UserError(
