@@ -10,7 +10,14 @@ import time
 import in_process
 import numpy as np
 import pytest
-from conftest import REPOSITORY, Program, checkpoint_values, event_tags
+from conftest import (
+  REPOSITORY,
+  Program,
+  assert_same_state,
+  checkpoint_steps,
+  checkpoint_values,
+  event_tags,
+)
 from make_records import frame_record, video_record, write_records
 
 import errors
@@ -412,6 +419,45 @@ def test_a_machine_that_dies_ends_all_and_a_signal_saves_and_ends_all(
   last = train_dirs.checkpoint_step(newest)
   assert last > step
   assert all(f"Done at step {last}" in log for log in logs)
+
+
+@pytest.mark.slow
+def test_machines_killed_at_any_moment(tmp_path, data):
+  """Six kills of one or both of two machines, over the ends of many epochs."""
+
+  def flags(train_dir):
+    return (
+      f"--train_dir={train_dir}",
+      f"--train_data_pattern={data}/video*.tfrecord",
+      *VIDEO_FLAGS,
+      "--batch_size=4",
+      "--num_epochs=24",
+      "--export_model_steps=4",
+    )
+
+  killed, whole = tmp_path / "killed", tmp_path / "whole"
+  random = np.random.default_rng(5)
+  steps = []
+  # The machines to kill at once; what is left ends by itself.
+  for indices in ((0, 1), (0,), (1,), (0, 1), (1,), (0, 1)):
+    with workers(tmp_path, 2, *flags(killed)) as programs:
+      programs[0].wait_for_line("training step")
+      time.sleep(random.uniform(0.0, 0.3 * len(steps)))
+      for index in indices:
+        programs[index].send_signal(signal.SIGKILL)
+      for index, program in enumerate(programs):
+        exit_code = -signal.SIGKILL if index in indices else 1
+        assert program.wait_for_end() == exit_code, program.log
+    steps.append(max(checkpoint_steps(killed), default=0))
+  for folder in (killed, whole):
+    with workers(tmp_path, 2, *flags(folder)) as programs:
+      for program in programs:
+        program.finish()
+
+  assert steps == sorted(steps)
+  # They were killed in the middle several times. 24 x 45 videos by 8.
+  assert len({step for step in steps if 0 < step < 135}) >= 3, steps
+  assert_same_state(killed / "model.ckpt-135", whole / "model.ckpt-135")
 
 
 def test_machines_with_other_flags_are_refused(tmp_path, data):
