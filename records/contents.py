@@ -12,6 +12,8 @@ from records.messages import BadRecordError, Feature, Record
 
 # What helps where a trained model has fixed the flags.
 _OTHER_FILES = "name files like those that the model was trained on"
+# The flags are wrong, or the files are a mix: a record alone does not tell.
+_ONE_LEVEL = " if all are, else name files of one level only"
 
 
 # --------------------------------------------------------------------------
@@ -373,5 +375,5 @@ def _advice(level: str, other_level: str, for_trained: bool) -> str:
   if for_trained:
     return level + _OTHER_FILES
   if level:
-    return level + other_level
+    return level + other_level + _ONE_LEVEL
   return "change --feature_names and --feature_sizes"

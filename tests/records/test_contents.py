@@ -144,7 +144,7 @@ BAD = {
     [
       "this is a frame-level record",
       "rgb (3 frames of 3 bytes)",
-      "--frame_features=True",
+      "add --frame_features=True if all are, else name files of one level",
     ],
   ),
   "video-level record read as frame-level": (
@@ -154,7 +154,7 @@ BAD = {
     [
       "this is a video-level record",
       "mean_rgb (3 float)",
-      "leave out --frame_features",
+      "leave out --frame_features if all are, else name files of one level",
     ],
   ),
   "class too large": (
