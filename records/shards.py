@@ -32,7 +32,7 @@ HEADER_BYTES = 12  # the length and its checksum
 FOOTER_BYTES = 4  # the checksum of the data
 
 # Of a file of kept walks; raised when its content changes.
-_KEPT_VERSION = 1
+_KEPT_VERSION = 2
 # Open files of a reader; the next one closes the one longest unused.
 _MOST_OPEN_FILES = 128
 
@@ -199,9 +199,13 @@ def _kept_path(path: str, what: str) -> str:
 
 
 def identity_of(path: str) -> list[int]:
-  """What a kept file must agree with: its version, the data's size and time."""
+  """What a kept file must agree with: its version, the data's size and time.
+
+  Not the time of modification: programs that download or copy files set it, so
+  that a damaged file and the whole one that replaces it may agree in it.
+  """
   found = os.stat(path)
-  return [_KEPT_VERSION, found.st_size, found.st_mtime_ns]
+  return [_KEPT_VERSION, found.st_size, found.st_ctime_ns]
 
 
 def kept(path: str, what: str) -> np.ndarray | None:
