@@ -299,7 +299,7 @@ class Data:
 
     batches = self._read(plans, num_readers, for_training=True)
     if num_workers == 1:  # else all machines have equally many batches
-      batches = batches.filter(_as_written(_has_examples))
+      batches = _without_empty_ones(batches)
     return batches.prefetch(2)
 
   def evaluation_batches(
@@ -620,6 +620,24 @@ class Data:
 
 def _has_examples(batch) -> tf.Tensor:
   return tf.shape(batch["num_frames"])[0] > 0
+
+
+def _without_empty_ones(batches: tf.data.Dataset) -> tf.data.Dataset:
+  """Leaves out training batches without examples.
+
+  Their records count with those of the next batch, so that
+  --max_corrupt_fraction is judged of all.
+  """
+
+  def add_counts(before, batch):
+    place = batch["place"] + tf.pad(before, [[3, 0]])
+    after = tf.where(_has_examples(batch), tf.zeros_like(before), place[3:])
+    return after, {**batch, "place": place}
+
+  none = tf.zeros([2], tf.int64)
+  return batches.scan(none, _as_written(add_counts)).filter(
+    _as_written(_has_examples)
+  )
 
 
 def _call(function, inputs, spec) -> dict[str, tf.Tensor]:

@@ -227,6 +227,18 @@ def test_too_many_bad_records_stop_in_any_case(tmp_path):
       data.check_skipped()
 
 
+def test_records_of_batches_that_are_left_out_as_a_whole_count(tmp_path):
+  records = [*[small_video("good")] * 70, *[small_video("b", labels=[5])] * 50]
+  file = write_records(tmp_path / "a", records)
+  data = Data(SMALL_VIDEO_FLAGS, [file], True, policy=Policy(True))
+  counts = [batch["place"][3:].tolist() for batch in train_on(data, 1)]
+  assert len(counts) == 70
+  num_records, num_lost = np.sum(counts, axis=0).tolist()
+  # Of those after the last good one, there is no batch to count them with.
+  assert num_records > 110
+  assert num_lost == 0
+
+
 def test_data_without_a_usable_record(tmp_path):
   bad = small_video("bad", labels=[5])
   file = write_records(tmp_path / "a", [bad] * 3)
