@@ -129,5 +129,7 @@ class ForwardPass:
         if progress.is_due:
           last_line = now
         yield batch, result, progress
-    self._data.skipped.write()
+    # Once more: the last batches may have been left out as a whole.
+    self._data.check_skipped()
+    self._data.skipped.write_over()
     self._data.skipped.log()

@@ -141,6 +141,14 @@ class SkippedRecords:
       file.write(text.getvalue())
     self._num_written = len(rows)
 
+  def write_over(self) -> None:
+    """Writes the list as `write` does, also an empty one over an earlier one.
+
+    That one is of other data, unless the list was continued.
+    """
+    path = self.policy.path
+    self.write(always=bool(path) and tf.io.gfile.exists(path))
+
   def log(self) -> None:
     """Says how many records were left out, if any were."""
     counts = self.counts

@@ -150,7 +150,11 @@ def test_all_programs_leave_out_what_is_damaged(tmp_path, pattern):
     *(f"b{number}" for number in range(10) if number != 4),
     *(f"a{number}" for number in range(int(cut))),
   ]
-  assert (output.parent / "predictions_skipped_records.csv").exists()
+  listed = output.parent / "predictions_skipped_records.csv"
+  assert len(listed.read_text().splitlines()) == 3
+  # Of other files, which are good, there is no list that looks like theirs.
+  in_process.run(*predict, f"--input_data_pattern={tmp_path}/a0")
+  assert listed.read_text().splitlines() == ["file,record,kind,problem"]
 
 
 def test_the_list_is_written_before_each_checkpoint(
@@ -204,7 +208,7 @@ def test_the_last_step_is_logged_before_a_bad_record(tmp_path, monkeypatch):
   assert "record 70: " in error
 
 
-def test_too_many_bad_records_stop_a_training(tmp_path):
+def test_too_many_bad_records_stop_a_training_and_an_evaluation(tmp_path):
   bad = small_video("bad", labels=[5])
   records = [*[small_video("good")] * 90, *[bad] * 10] * 15
   file = write_records(tmp_path / "a", records)
@@ -223,3 +227,14 @@ def test_too_many_bad_records_stop_a_training(tmp_path):
     *train, "--max_corrupt_fraction=0.11", "--num_epochs=1", "--start_new_model"
   )
   assert "after 1350 examples" in log
+  # The second batch holds bad ones only.
+  records = [*[small_video("good")] * 1000, *[bad] * 100]
+  line = in_process.run_into_error(
+    "eval",
+    f"--train_dir={tmp_path}/model",
+    f"--eval_data_pattern={write_records(tmp_path / 'b', records)}",
+    "--run_once",
+    "--batch_size=1000",
+    "--skip_corrupt",
+  )
+  assert_names(line, "at most 1.00%", "100 of 1100")
