@@ -54,8 +54,9 @@ class _Layout:
         raise messages.MalformedError
       self.vectors.append((begin, end))
     name = "id" if "id" in spans else "video_id"
-    kind, *self.video_id = spans.get(name, ("", 0, 0))
-    if kind != "bytes" or not self.video_id[1]:
+    kind, begin, end = spans.get(name, ("", 0, 0))
+    self.video_id = begin, end
+    if kind != "bytes" or begin == end:
       raise messages.MalformedError
     kind, *labels = spans.get("labels", ("no", 0, 0))
     if kind not in ("int64", "empty", "no"):

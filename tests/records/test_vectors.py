@@ -88,6 +88,13 @@ def test_any_mixture_of_good_records():
   assert assert_read_as_parsed([]) == 0
 
 
+def test_an_empty_id_beside_a_video_id():
+  record = tf.train.Example.FromString(good_record(0))
+  record.features.feature["id"].bytes_list.value[:] = [b""]
+  record.features.feature["video_id"].bytes_list.value[:] = [b"name"]
+  assert assert_read_as_parsed([record.SerializeToString()] * 2) == 2
+
+
 def test_tensorflow_takes_the_vectors_without_a_copy():
   for count in range(1, 5):
     batch, _ = read([good_record(seed) for seed in range(count)])
