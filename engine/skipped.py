@@ -6,6 +6,7 @@ the name.
 """
 
 import collections
+import contextlib
 import csv
 import dataclasses
 import io
@@ -77,8 +78,10 @@ class SkippedRecords:
     path = self.policy.path
     if not path or not tf.io.gfile.exists(path):
       return
-    with tf.io.gfile.GFile(path) as file:
-      for row in csv.DictReader(io.StringIO(file.read())):
+    with tf.io.gfile.GFile(path, "rb") as file:
+      text = file.read().decode("utf-8", "replace")
+    with contextlib.suppress(csv.Error):  # what follows is no list
+      for row in csv.DictReader(io.StringIO(text)):
         if all(row.get(name) for name in _COLUMNS) and row["record"].isdigit():
           key = (row["file"], int(row["record"]))
           self._found[key] = (row["kind"], row["problem"])

@@ -15,6 +15,10 @@ _OTHER_FILES = "name files like those that the model was trained on"
 # The flags are wrong, or the files are a mix: a record alone does not tell.
 _ONE_LEVEL = " if all are, else name files of one level only"
 
+# Features that a message lists, and characters of the name of each.
+_MOST_LISTED = 20
+_LONGEST_NAME = 100
+
 
 # --------------------------------------------------------------------------
 # What was found, in words
@@ -32,12 +36,16 @@ def _found(feature: Feature, frames: int | None = None) -> str:
 def listing(features: dict[str, Feature] | dict[str, list[Feature]]) -> str:
   """Lists features for a message: "rgb (3 frames of 1024 bytes), ..."."""
   found = []
-  for name, feature in sorted(features.items()):
+  for name, feature in sorted(features.items())[:_MOST_LISTED]:
+    if len(name) > _LONGEST_NAME:
+      name = f"{name[:_LONGEST_NAME]}..."
     if isinstance(feature, Feature):
       found.append(f"{name} ({_found(feature)})")
     else:
       first = feature[0] if feature else Feature("empty", [])
       found.append(f"{name} ({_found(first, len(feature))})")
+  if len(features) > len(found):
+    found.append(f"{len(features) - len(found)} more")
   return ", ".join(found) or "none"
 
 

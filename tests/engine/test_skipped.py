@@ -52,6 +52,16 @@ def test_a_record_counts_once_and_the_list_continues(tmp_path):
   ]
 
 
+@pytest.mark.parametrize(
+  "content", [b"\xff\xfe\x00", b"file,record,kind,problem\n" + b"x" * 200_000]
+)
+def test_a_file_that_is_no_list_is_not_continued(tmp_path, content):
+  (tmp_path / "skipped_records.csv").write_bytes(content)
+  skipped = SkippedRecords(Policy(True).listing_in(str(tmp_path)))
+  skipped.continue_list()
+  assert skipped.counts == {}
+
+
 def test_machines_have_lists_of_their_own():
   assert Policy().listing_in("x").path == "x/skipped_records.csv"
   assert Policy().listing_in("x", 2).path == "x/skipped_records-2.csv"

@@ -15,6 +15,7 @@ from make_records import (
 )
 
 from engine.data import Data
+from records import contents, messages
 
 # Bad data. Each of BAD is (records around a bad one, flags, what the message
 # must hold).
@@ -228,6 +229,17 @@ def test_no_id(tmp_path, model_flags):
   assert_names(
     text, "expected the feature id (or video_id)", "labels (1 int64)"
   )
+
+
+def test_a_message_does_not_list_thousands_of_features():
+  features = {
+    f"{number:04d}" + "x" * 200: messages.Feature("int64", [1])
+    for number in range(5000)
+  }
+  text = contents.listing(features)
+  assert text.startswith("0000" + "x" * 96 + "... (1 int64), 0001")
+  assert text.endswith(", 4980 more")
+  assert len(text) < 3000
 
 
 def test_a_segment_class_out_of_range(tmp_path):
