@@ -418,7 +418,8 @@ class Data:
     try:
       for index, (table, place) in enumerate(plans):
         for file, _, offset, length, _ in table.tolist():
-          reader.read_ahead(file, offset, length)
+          with naming_file(self.files[file]):
+            reader.read_ahead(file, offset, length)
         yield index, table, place
     except errors.UserError as error:
       self._fail((1 << 62,), error)
@@ -623,21 +624,15 @@ def _has_examples(batch) -> tf.Tensor:
 
 
 def _without_empty_ones(batches: tf.data.Dataset) -> tf.data.Dataset:
-  """Leaves out training batches without examples.
-
-  Their records count with those of the next batch, so that
-  --max_corrupt_fraction is judged of all.
-  """
+  """Counts the records of empty training batches with those of the next."""
 
   def add_counts(before, batch):
     place = batch["place"] + tf.pad(before, [[3, 0]])
     after = tf.where(_has_examples(batch), tf.zeros_like(before), place[3:])
     return after, {**batch, "place": place}
 
-  none = tf.zeros([2], tf.int64)
-  return batches.scan(none, _as_written(add_counts)).filter(
-    _as_written(_has_examples)
-  )
+  counted = batches.scan(tf.zeros([2], tf.int64), _as_written(add_counts))
+  return counted.filter(_as_written(_has_examples))
 
 
 def _call(function, inputs, spec) -> dict[str, tf.Tensor]:

@@ -246,6 +246,24 @@ def test_data_without_a_usable_record(tmp_path):
   assert_names(text, "a record that can be used", f"{file}, record 0: ")
 
 
+def test_a_file_that_goes_while_it_is_read(tmp_path):
+  files = [
+    write_records(tmp_path / name, [small_video(name)] * 70) for name in "ab"
+  ]
+  data = Data(SMALL_VIDEO_FLAGS, files, True)
+  open_file = data._open_whole_videos
+
+  def open_and_remove(file):
+    found = open_file(file)
+    if file == 1:
+      (tmp_path / "b").unlink()
+    return found
+
+  data._open_whole_videos = open_and_remove
+  text = error_of(train_on, data)
+  assert_names(text, "a file that can be read", files[1], "No such file")
+
+
 def test_a_long_row_of_bad_records_stops(tmp_path):
   records = [
     *[small_video("good")] * 70,
