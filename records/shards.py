@@ -13,7 +13,9 @@ outside TensorFlow; see docs/reading.md.
 
 import collections
 import dataclasses
+import errno
 import hashlib
+import io
 import os
 import struct
 import tempfile
@@ -33,8 +35,11 @@ FOOTER_BYTES = 4  # the checksum of the data
 
 # Of a file of kept walks; raised when its content changes.
 _KEPT_VERSION = 2
-# Open files of a reader; the next one closes the one longest unused.
-_MOST_OPEN_FILES = 128
+# Open files of a reader; the next one closes the one longest unused. A program
+# has up to nine readers, and systems allow it as few as 256 files.
+_MOST_OPEN_FILES = 24
+# Bytes of data of a record: protobuf refuses more.
+_MOST_BYTES = (1 << 31) - 1
 
 _HEADER = struct.Struct("<QI")
 _FOOTER = struct.Struct("<I")
@@ -310,12 +315,24 @@ class RecordReader:
     if found is None:
       if len(self._files) >= _MOST_OPEN_FILES:
         self._files.popitem(last=False)[1].close()
-      found = open(self._paths[file], "rb", buffering=0)  # noqa: SIM115
+      found = self._open(self._paths[file])
       _advise(found.fileno(), 0, 0, "POSIX_FADV_RANDOM")
       self._files[file] = found
     else:
       self._files.move_to_end(file)
     return found.fileno()
+
+  def _open(self, path: str) -> io.FileIO:
+    """Opens a file; closes the others if the system allows no more."""
+    try:
+      return open(path, "rb", buffering=0)
+    except OSError as error:
+      if error.errno != errno.EMFILE or not self._files:
+        raise
+    # All of them, because the rest of the program opens files too.
+    while self._files:
+      self._files.popitem()[1].close()
+    return open(path, "rb", buffering=0)
 
   def read(self, file: int, offset: int, length: int) -> memoryview:
     """Reads the data of a record and verifies its checksum.
@@ -332,6 +349,12 @@ class RecordReader:
       BadRecordError: it is damaged, or the file has changed.
       OSError: it cannot be read.
     """
+    if length > _MOST_BYTES:
+      raise BadRecordError(
+        "not an Example",
+        f"expected at most {_MOST_BYTES} bytes of data, received {length};"
+        f" {_FETCH_AGAIN}",
+      )
     end = HEADER_BYTES + length
     wanted = end + FOOTER_BYTES
     if wanted > len(self._buffer):
@@ -339,7 +362,7 @@ class RecordReader:
       self._buffer = bytearray(wanted * 5 // 4)
       self._view = memoryview(self._buffer)
     whole = self._view[:wanted]
-    received = os.preadv(self._descriptor(file), [whole], offset)
+    received = self._fill(whole, self._descriptor(file), offset)
     if received < wanted:
       raise BadRecordError(
         "cut off",
@@ -361,6 +384,20 @@ class RecordReader:
         f" {_FETCH_AGAIN}",
       )
     return data
+
+  @staticmethod
+  def _fill(whole: memoryview, descriptor: int, offset: int) -> int:
+    """Reads until memory is full or the file ends; returns how many bytes.
+
+    A file system may return fewer bytes than there are.
+    """
+    received = 0
+    while received < len(whole):
+      count = os.preadv(descriptor, [whole[received:]], offset + received)
+      if not count:
+        break
+      received += count
+    return received
 
   def read_ahead(self, file: int, offset: int, length: int) -> None:
     """Asks the kernel to fetch a record that will be read soon."""

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import resource
 import struct
 import subprocess
 import sys
@@ -82,6 +83,26 @@ def test_a_reader_closes_files_and_makes_room(tmp_path, monkeypatch):
   assert len(reader._files) == 2
 
 
+def test_where_few_files_may_be_open_others_are_closed(tmp_path):
+  files = [
+    write_records(tmp_path / str(number), [bytes([number])])
+    for number in range(20)
+  ]
+  reader = shards.RecordReader(files)
+  for number in range(5):
+    reader.read(number, 0, 1)
+  limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+  # The number of the next one is the lowest that is free.
+  with open(os.devnull) as last:
+    lowest = last.fileno()
+  resource.setrlimit(resource.RLIMIT_NOFILE, (lowest, limits[1]))
+  try:
+    found = [bytes(reader.read(number, 0, 1)) for number in range(20)]
+  finally:
+    resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+  assert found == [bytes([number]) for number in range(20)]
+
+
 def header(length):
   data = struct.pack("<Q", length)
   return data + struct.pack("<I", shards.checksum(data))
@@ -138,6 +159,29 @@ def test_files_that_are_no_tfrecord_files(tmp_path, content, kind, words):
   assert words in str(error)
   text = error_of(Data, SMALL_VIDEO_FLAGS, [str(file)], True)
   assert_names(text, f"{file}, record 0: ", words)
+
+
+def test_a_record_that_no_program_can_parse_takes_no_memory(tmp_path):
+  file = tmp_path / "file"
+  length = 5 << 30
+  file.write_bytes(header(length))
+  os.truncate(file, length + 16)  # takes no disk
+  walk = shards.walk(str(file))
+  assert walk.lengths.tolist() == [length]
+  reader = shards.RecordReader([str(file)])
+  with pytest.raises(messages.BadRecordError, match="at most 2147483647"):
+    reader.read(0, 0, length)
+  assert len(reader._buffer) < 1 << 20
+
+
+def test_a_record_may_come_in_parts(file, monkeypatch):
+  read = os.preadv
+
+  def read_some(descriptor, buffers, offset):
+    return read(descriptor, [buffers[0][:7]], offset)
+
+  monkeypatch.setattr(os, "preadv", read_some)
+  assert read_all(file) == (dict(enumerate(RECORDS)), [])
 
 
 def test_damaged_data_is_one_record(tmp_path, file):
