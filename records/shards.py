@@ -191,8 +191,14 @@ def _kind_of_file(header: bytes) -> str:
 
 
 def cache_folder() -> str:
-  """The folder of kept walks: yt8m in the user's cache folder."""
+  """The folder of kept walks: yt8m in the user's cache folder.
+
+  Raises:
+    FileNotFoundError: the user has no home, as in some containers.
+  """
   root = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+  if root.startswith("~"):
+    raise FileNotFoundError(errno.ENOENT, "no home folder", root)
   return os.path.join(root, "yt8m")
 
 
@@ -249,9 +255,9 @@ def keep(
   """
   numbers = np.ascontiguousarray(numbers, np.int64)
   head = [*identity, checksum(numbers.data)]
-  target = _kept_path(path, what)
   aside = None
   try:
+    target = _kept_path(path, what)
     os.makedirs(os.path.dirname(target), exist_ok=True)
     descriptor, aside = tempfile.mkstemp(dir=os.path.dirname(target))
     with os.fdopen(descriptor, "wb") as file:

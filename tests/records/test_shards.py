@@ -359,6 +359,15 @@ def test_where_nothing_can_be_kept_a_file_is_walked_again(file, cache):
   assert not shards.is_kept(file)
 
 
+def test_without_a_home_nothing_is_kept(file, tmp_path, monkeypatch):
+  monkeypatch.delenv("XDG_CACHE_HOME")
+  monkeypatch.setattr(os.path, "expanduser", lambda path: path)
+  monkeypatch.chdir(tmp_path)
+  assert len(shards.kept_walk(file)) == 5
+  assert not shards.is_kept(file)
+  assert not (tmp_path / "~").exists()
+
+
 def test_several_processes_may_keep_the_same(file, cache):
   code = f"""if True:
     from records import shards
