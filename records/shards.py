@@ -355,6 +355,18 @@ class RecordReader:
       BadRecordError: it is damaged, or the file has changed.
       OSError: it cannot be read.
     """
+    was_open = file in self._files
+    try:
+      return self._read(file, offset, length)
+    except BadRecordError:
+      if not was_open:
+        raise
+    # Another file may have its name by now, which the walk is of.
+    self._files.pop(file).close()
+    return self._read(file, offset, length)
+
+  def _read(self, file: int, offset: int, length: int) -> memoryview:
+    """As `read`, of the file that is open or is opened now."""
     if length > _MOST_BYTES:
       raise BadRecordError(
         "not an Example",

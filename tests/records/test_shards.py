@@ -208,6 +208,15 @@ def test_a_file_that_changes_while_it_is_read(file):
     reader.read(0, walk.offsets[2], 300)
 
 
+def test_a_file_that_is_replaced_while_it_is_open(tmp_path, file):
+  reader = shards.RecordReader([file])
+  reader.read(0, 0, 0)
+  os.replace(write_records(tmp_path / "new", [b"longer", b"two"]), file)
+  walk = shards.kept_walk(file)
+  assert reader.read(0, walk.offsets[0], 6) == b"longer"
+  assert reader.read(0, walk.offsets[1], 3) == b"two"
+
+
 def check_changed_file(folder, changes, length):
   """Compares a walk over a changed file with TensorFlow's reading."""
   whole = (folder / "whole").read_bytes()
