@@ -204,7 +204,7 @@ class Data:
       )
     num_bytes = sum(tf.io.gfile.stat(file).length for file in self.files)
     self._record_bytes = sum(sizes) / len(sizes)
-    self.num_videos = round(num_bytes / sum(sizes) * num_examples)
+    self.num_videos = max(round(num_bytes / sum(sizes) * num_examples), 1)
     self.num_sampled = len(sizes)
     self.largest_label = int(max(labels)) if labels else None
 
@@ -370,14 +370,14 @@ class Data:
     """Walks a file and counts the rated segments of its records."""
     path = self.files[file]
     walk, _ = self._open_whole_videos(file)
-    counts = shards.kept(path, "segments")
-    if counts is None:
-      identity = shards.identity_of(path)
-      counts = np.ones(len(walk), np.int64)  # also of a bad one, then named
-      with naming_file(path):
+    with naming_file(path):
+      counts = shards.kept(path, "segments")
+      if counts is None:
+        identity = shards.identity_of(path)
+        counts = np.ones(len(walk), np.int64)  # also of a bad one, then named
         for number, data in shards.numbered_records(path, lambda *_: None):
           counts[number] = count_segments(data)
-      shards.keep(path, "segments", counts, identity)
+        shards.keep(path, "segments", counts, identity)
     return walk, counts
 
   def _read(self, plans, num_readers: int | None, for_training: bool):
@@ -449,6 +449,8 @@ class Data:
           except OSError as error:
             raise _unreadable(self.files[file], error) from error
       arrays = batch.finish(leave_out)
+      if for_training:  # a bad record may have several rows
+        num_bad = len(rows) - len(arrays["num_frames"])
       self._count(len(rows) + int(place[4]), num_bad + int(place[4]))
     except errors.UserError as error:
       self._fail((int(index),), error)

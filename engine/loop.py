@@ -6,6 +6,7 @@ import time
 import tensorflow as tf
 from absl import logging
 
+import errors
 import losses
 from engine import export as exports
 from engine import model_building
@@ -13,7 +14,7 @@ from engine.data import Data
 from engine.distribution import Placement
 from engine.report import Profile, Reporter
 from engine.run import Run
-from engine.skipped import SkippedRecords
+from engine.skipped import SkippedRecords, listing
 from engine.step import make_run_steps
 
 SAVE_SECONDS = 15 * 60
@@ -193,6 +194,13 @@ def train_until_stopped(
       if done < wanted and settings.num_epochs:
         run.state["finished_epochs"].assign(settings.num_epochs)
       ended = done < wanted or run.has_ended() or stopped
+      if ended and not step and not stopped:
+        raise errors.UserError(
+          "Expected examples to train on, found none in"
+          f" {len(data.files)} files from {data.files[0]} on:"
+          f" {listing(data.skipped.counts) or 'no rated segments'}."
+          " Name other files."
+        )
       profile.begin_or_end(step, ended)
       if done:
         seen = run.examples_seen

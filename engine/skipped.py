@@ -167,6 +167,8 @@ class SkippedRecords:
   def check(self, num_records: int, num_skipped: int) -> None:
     """Checks that not too many records of an epoch were left out.
 
+    If the policy is to stop, only videos without frames are: any number may.
+
     Args:
       num_records: of the epoch so far, of all machines.
       num_skipped: how many of them were left out.
@@ -174,7 +176,7 @@ class SkippedRecords:
     Raises:
       errors.UserError: they are more than the policy allows.
     """
-    if num_records < ENOUGH_RECORDS:
+    if not self.policy.skip or num_records < ENOUGH_RECORDS:
       return
     if num_skipped <= self.policy.max_fraction * num_records:
       return

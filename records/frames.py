@@ -239,8 +239,8 @@ class FrameBatch:
       record: its data.
 
     Raises:
-      BadRecordError: it is no record, or its frames are not as wanted; the row
-        then has no frames.
+      BadRecordError: it is no record, or its frames are not as wanted; leave
+        the row out then.
     """
     try:
       context, spans = _find_lists(record)

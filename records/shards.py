@@ -11,6 +11,7 @@ This module needs NumPy and the package crc32c, so that it also serves readers
 outside TensorFlow; see docs/reading.md.
 """
 
+import array
 import collections
 import dataclasses
 import errno
@@ -108,7 +109,7 @@ def walk(path: str) -> Walk:
   Raises:
     OSError: it cannot be read.
   """
-  offsets = [0]
+  offsets = array.array("q", [0])  # a hostile file may have 16 bytes a record
   at = 0
   descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
   try:

@@ -9,7 +9,9 @@ from conftest import assert_names, error_of, read_batches
 from make_records import (
   SMALL_FRAME_FLAGS,
   SMALL_VIDEO_FLAGS,
+  bytes_of,
   frame_record,
+  segment_record,
   small_frames,
   small_video,
   write_records,
@@ -273,6 +275,20 @@ def test_a_long_row_of_bad_records_stops(tmp_path):
   data = Data(SMALL_VIDEO_FLAGS, [file], True, policy=Policy(True, 1.0))
   text = error_of(read_batches, data, 10)
   assert_names(text, "1000 in a row", "label out of range")
+
+
+@pytest.mark.parametrize("has_segments", [False, True])
+def test_a_long_row_of_bad_records_stops_training(tmp_path, has_segments):
+  good, bad, flags = small_video("a"), small_video("b", [5]), SMALL_VIDEO_FLAGS
+  if has_segments:  # each bad record has two
+    ratings, flags = [(0, 1, 1.0), (1, 1, 1.0)], SMALL_FRAME_FLAGS
+    rgb, audio = bytes_of(9, 3), bytes_of(9, 2)
+    good = segment_record("a", ratings, rgb=rgb, audio=audio)
+    bad = segment_record("b", ratings, rgb=rgb, audio=audio[1:])
+  file = write_records(tmp_path / "a", [good, *[bad] * 2000])
+  data = Data(flags, [file], True, has_segments, policy=Policy(True, 1.0))
+  text = error_of(train_on, data, 1000, num_epochs=9)
+  assert_names(text, "in a row")
 
 
 # --------------------------------------------------------------------------

@@ -6,7 +6,7 @@ import time
 import in_process
 import pytest
 from conftest import assert_names, error_of, event_tags
-from make_records import small_video, write_records
+from make_records import small_frames, small_video, write_records
 
 from engine import report
 from engine.run import Run
@@ -248,3 +248,27 @@ def test_too_many_bad_records_stop_a_training_and_an_evaluation(tmp_path):
     "--skip_corrupt",
   )
   assert_names(line, "at most 1.00%", "100 of 1100")
+
+
+def test_videos_without_frames_do_not_stop_a_training(tmp_path):
+  empty = small_frames("empty", rgb=b"", audio=b"")
+  records = [*[small_frames("good")] * 90, *[empty] * 10] * 15
+  train = (
+    "train",
+    f"--train_dir={tmp_path}/model",
+    "--feature_names=rgb,audio",
+    "--feature_sizes=3,2",
+    "--frame_features=True",
+    "--model=FrameLevelLogisticModel",
+    "--num_classes=5",
+    "--batch_size=50",
+    "--num_epochs=1",
+    "--start_new_model",
+  )
+  file = write_records(tmp_path / "a", records)
+  log = in_process.run(*train, f"--train_data_pattern={file}")
+  assert "Left out 150 records (150 no frames)" in log
+  assert "after 1350 examples" in log
+  file = write_records(tmp_path / "b", [empty] * 5)
+  line = in_process.run_into_error(*train, f"--train_data_pattern={file}")
+  assert_names(line, "Expected examples to train on", file, "5 no frames")
