@@ -19,7 +19,7 @@ import tensorflow as tf
 
 import errors
 import readers
-from engine import data_order
+from engine import data_order, remote_files
 from engine.data_files import reads_by_number
 from engine.data_order import Column, Order, Place
 from engine.skipped import STOP, Policy, SkippedRecords, listing
@@ -41,8 +41,6 @@ _MOST_BAD_IN_A_ROW = 1000
 _RECORDS_WITH_SEGMENTS = 8
 # More classes than any data has.
 _ANY_CLASS = 1 << 63
-# A remote file is read in pieces of this size, because each read is a request.
-_REMOTE_BUFFER_BYTES = 1 << 20
 
 
 @contextlib.contextmanager
@@ -81,10 +79,11 @@ def records_of(
     errors.UserError: a record is damaged, see above; a file cannot be read.
   """
   on_damage = on_damage or SkippedRecords(STOP).add
-  read = shards.numbered_records if reads_by_number(files) else _read_remote
+  how = shards if reads_by_number(files) else remote_files
   for file in files:
     with naming_file(file):
-      for number, data in read(file, functools.partial(on_damage, file)):
+      note = functools.partial(on_damage, file)
+      for number, data in how.numbered_records(file, note):
         yield file, number, data
 
 
@@ -192,10 +191,10 @@ class Data:
         break
     if is_empty:
       first, *others = self.files
+      more = f" and {len(others)} more files" if others else ""
       raise errors.UserError(
-        f"Expected records in {first}"
-        + (f" and {len(others)} more files" if others else "")
-        + f", found none: {listing(self.skipped.counts) or 'all are empty'}."
+        f"Expected records in {first}{more}, found none:"
+        f" {listing(self.skipped.counts) or 'all are empty'}."
         " Name other files, or make these again."
       )
     if not sizes:
@@ -333,7 +332,9 @@ class Data:
       batches = self._read(plans, num_readers, for_training=False)
     else:
       paths = tf.data.Dataset.from_tensor_slices(self.files)
-      records = _interleave(paths, min(num_readers or 1, len(self.files)))
+      records = remote_files.interleave(
+        paths, min(num_readers or 1, len(self.files))
+      )
       batches = self._parse(records.batch(size))
     if self.reader.segment_labels:
       batches = batches.unbatch().batch(batch_size)
@@ -363,7 +364,8 @@ class Data:
       walk = shards.kept_walk(path)
       damage = shards.damage_after(path, walk)
     if damage:
-      self.skipped.add(path, len(walk), damage)
+      lost = walk.lost_records(self._record_bytes)
+      self.skipped.add(path, len(walk), damage, num_lost=lost)
     return walk, None
 
   def _open_segments(self, file: int):
@@ -546,7 +548,9 @@ class Data:
         len(self.files), seed=epoch_seed, reshuffle_each_iteration=False
       )
       paths = paths.shard(num_workers, (worker + epoch) % num_workers)
-      records = _interleave(paths, min(num_readers, len(self.files)))
+      records = remote_files.interleave(
+        paths, min(num_readers, len(self.files))
+      )
       return records.shuffle(
         shuffled_batches * batch_size,
         seed=epoch_seed,
@@ -608,7 +612,7 @@ class Data:
       yield
     except tf.errors.DataLossError:
       for file in self.files:  # TensorFlow's error does not name it
-        for _ in _read_remote(file, None):
+        for _ in remote_files.numbered_records(file, None):
           pass
       raise
     except tf.errors.OpError as error:
@@ -651,51 +655,3 @@ def _call(function, inputs, spec) -> dict[str, tf.Tensor]:
     name: tf.ensure_shape(tensor, part.shape)
     for tensor, (name, part) in zip(tensors, spec.items(), strict=True)
   }
-
-
-def _interleave(paths: tf.data.Dataset, num_files: int) -> tf.data.Dataset:
-  """Reads the records of some files at a time, in a fixed order.
-
-  Returns:
-    A dataset of (path, number of the record, its data).
-  """
-
-  def read(path):
-    is_gzip = tf.strings.regex_full_match(path, r".*\.gz")
-    records = tf.data.TFRecordDataset(
-      path,
-      compression_type=tf.where(is_gzip, "GZIP", ""),
-      buffer_size=_REMOTE_BUFFER_BYTES,
-    )
-    return records.enumerate().map(
-      _as_written(lambda number, data: (path, number, data))
-    )
-
-  parallel = num_files > 1
-  return paths.interleave(
-    _as_written(read),
-    cycle_length=num_files,
-    num_parallel_calls=num_files if parallel else None,
-    deterministic=True if parallel else None,
-  )
-
-
-def _read_remote(path: str, on_damage) -> Iterator[tuple[int, bytes]]:
-  """As shards.numbered_records, of a file that TensorFlow reads.
-
-  Raises:
-    errors.UserError: a record is damaged. No later one can be found.
-  """
-  del on_damage
-  number = 0
-  try:
-    records = _interleave(tf.data.Dataset.from_tensors(path), 1)
-    for _, _, data in records.as_numpy_iterator():
-      yield number, data
-      number += 1
-  except tf.errors.DataLossError as error:
-    raise errors.UserError(
-      f"{path}, record {number}: expected a whole TFRecord, received one that"
-      " is damaged or cut off, or the file is not a TFRecord file; download or"
-      " make the file again."
-    ) from error

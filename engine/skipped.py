@@ -70,6 +70,7 @@ class SkippedRecords:
   def __init__(self, policy: Policy):
     self.policy = policy
     self._found: dict[tuple[str, int], tuple[str, str]] = {}
+    self._lost: dict[str, int] = {}
     self._lock = threading.Lock()
     self._num_written = 0
 
@@ -88,7 +89,12 @@ class SkippedRecords:
     self._num_written = len(self._found)
 
   def add(
-    self, file: str, number: int, error: BadRecordError, always=False
+    self,
+    file: str,
+    number: int,
+    error: BadRecordError,
+    always: bool = False,
+    num_lost: int = 0,
   ) -> None:
     """Takes a record that cannot be used.
 
@@ -97,6 +103,8 @@ class SkippedRecords:
       number: of the record in it, from 0.
       error: what is wrong.
       always: whether it is left out whatever the policy says.
+      num_lost: about how many records the file has from there on, where a
+        damaged length hides the others.
 
     Raises:
       errors.UserError: the policy is to stop; names the record.
@@ -109,6 +117,8 @@ class SkippedRecords:
       )
     with self._lock:
       self._found.setdefault((file, number), (error.kind, str(error)))
+      if num_lost > 1:
+        self._lost[file] = num_lost
 
   @property
   def counts(self) -> dict[str, int]:
@@ -155,14 +165,21 @@ class SkippedRecords:
   def log(self) -> None:
     """Says how many records were left out, if any were."""
     counts = self.counts
-    if counts:
-      where = f", listed in {self.policy.path}" if self.policy.path else ""
-      logging.warning(
-        "Left out %d records (%s)%s.",
-        sum(counts.values()),
-        listing(counts),
-        where,
-      )
+    if not counts:
+      return
+    where = f", listed in {self.policy.path}" if self.policy.path else ""
+    with self._lock:
+      num_hidden = sum(self._lost.values()) - len(self._lost)
+    after = ""
+    if num_hidden:
+      after = f", and about {num_hidden} after them that cannot be found"
+    logging.warning(
+      "Left out %d records (%s)%s%s.",
+      sum(counts.values()),
+      listing(counts),
+      where,
+      after,
+    )
 
   def check(self, num_records: int, num_skipped: int) -> None:
     """Checks that not too many records of an epoch were left out.

@@ -60,7 +60,7 @@ class MeanNormalizedFrame(keras.layers.Layer):
   """
 
   _VIDEOS_AT_A_TIME = 4
-  _FRAMES_AT_A_TIME = 4
+  _FRAMES_AT_A_TIME = 10
 
   def __init__(self, **kwargs):
     super().__init__(autocast=False, **kwargs)
@@ -69,11 +69,12 @@ class MeanNormalizedFrame(keras.layers.Layer):
     batch, length, features = ops.shape(video_matrix)
     group, run = self._VIDEOS_AT_A_TIME, self._FRAMES_AT_A_TIME
     weights = masking.mean_weights(masking.frame_mask(video_matrix, num_frames))
+    dtype = keras.backend.standardize_dtype(video_matrix.dtype)
 
     def means_of_group(videos):
       frames, weights = videos  # (group, T, D), (group, T)
-      frames = _to_float(frames, "float32")
-      scale = weights * sums.inverse_lengths(frames)
+      scale = weights * sums.inverse_lengths(_to_float(frames, "float32"))
+      frames = ops.cast(frames, "float32")
       # Each addition waits for the previous one, so there are several short
       # sums, and a matrix product to add these up. With only a product, XLA
       # would write the float frames to memory first.
@@ -81,7 +82,12 @@ class MeanNormalizedFrame(keras.layers.Layer):
         ops.reshape(frames * scale[:, :, None], (group, -1, run, features)),
         axis=2,
       )
-      return ops.einsum("gpd,gp->gd", parts, ops.ones_like(parts[:, :, 0]))
+      means = ops.einsum("gpd,gp->gd", parts, ops.ones_like(parts[:, :, 0]))
+      if dtype != "uint8":
+        return means
+      # Dequantization is linear, so it can wait until here.
+      bias = quantization.DEQUANTIZE_BIAS * ops.sum(scale, axis=1)
+      return quantization.DEQUANTIZE_SCALE * means + bias[:, None]
 
     more_videos, more_frames = -batch % group, -length % run
     video_matrix = ops.pad(

@@ -122,7 +122,7 @@ def test_all_programs_leave_out_what_is_damaged(tmp_path, pattern):
   log += in_process.run(*train, "--skip_corrupt")
   listed = tmp_path / "model" / "skipped_records.csv"
   assert (
-    f"Left out 2 records (1 cut off, 1 not finite), listed in {listed}" in log
+    f"Left out 2 records (1 cut off, 1 not finite), listed in {listed}." in log
   )
   assert "after 117 examples" in log  # 3 epochs of 20 + 9 + 10
   with open(listed, newline="") as file:
@@ -272,3 +272,21 @@ def test_videos_without_frames_do_not_stop_a_training(tmp_path):
   file = write_records(tmp_path / "b", [empty] * 5)
   line = in_process.run_into_error(*train, f"--train_data_pattern={file}")
   assert_names(line, "Expected examples to train on", file, "5 no frames")
+
+
+def test_records_after_a_damaged_length_are_estimated(tmp_path):
+  records = [small_video(f"a{number}") for number in range(20)]
+  write_records(tmp_path / "good", records)
+  data = bytearray((tmp_path / "good").read_bytes())
+  data[12 * len(data) // 20 + 1] ^= 1  # in the length of record 12
+  (tmp_path / "damaged").write_bytes(data)
+  log = in_process.run(
+    "train",
+    f"--train_dir={tmp_path}/model",
+    f"--train_data_pattern={tmp_path}/good,{tmp_path}/damaged",
+    *FLAGS,
+    "--num_epochs=1",
+    "--skip_corrupt",
+  )
+  assert "Left out 1 records (1 checksum)" in log
+  assert "and about 7 after them that cannot be found." in log
