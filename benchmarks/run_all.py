@@ -158,7 +158,7 @@ def _files(folder, level) -> list[str]:
   return find_files(f"{folder}/{level}/{level}/train*.tfrecord", "data_dir")
 
 
-def _model_flags(level) -> dict:
+def model_flags_of(level: str) -> dict:
   """Flags that read both features."""
   is_frame = level == "frame"
   return {
@@ -190,7 +190,7 @@ def measure_input(folder: str) -> dict:
   rates = {}
   for level, batch_size in (("frame", 128), ("video", 1024)):
     files = _files(folder, level)
-    model_flags = _model_flags(level)
+    model_flags = model_flags_of(level)
     data = Data(model_flags, files, with_labels=True)
     again = 10 * files  # long enough to be timed
     data_again = Data(model_flags, again, with_labels=True)
@@ -440,7 +440,7 @@ def measure_resuming(folder: str) -> dict:
       for file in files:
         many.append(f"{links}/{copy}-{os.path.basename(file)}")
         os.symlink(file, many[-1])
-    data = Data(_model_flags("frame"), many, with_labels=True)
+    data = Data(model_flags_of("frame"), many, with_labels=True)
     found = {"place": [], "batch": [], "place_without_walks": []}
     for _ in range(_REPEATS):
       for name in ("place_without_walks", "place"):

@@ -45,7 +45,10 @@ class BatchNormalization(keras.layers.BatchNormalization):
     """The mean and the variance to normalize with, each (features,)."""
     if not (training and self.trainable):
       return self.moving_mean, self.moving_variance
-    mean, variance = self._moments(inputs, mask)
+    if mask is None:
+      mean, variance = sums.moments(inputs)
+    else:
+      mean, variance = self._moments(inputs, mask)
     way = ops.maximum(1.0 - self.momentum, 9.0 / (10.0 + self.num_updates))
     self.moving_mean.assign_add(way * (mean - self.moving_mean))
     self.moving_variance.assign_add(way * (variance - self.moving_variance))

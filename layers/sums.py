@@ -58,6 +58,35 @@ def squared_lengths(vectors):
   return ops.matmul(sums, ops.ones((lanes,), sums.dtype))
 
 
+def _column_sums(values):
+  """The sums over all but the last dimension: (..., columns) -> (columns,)."""
+  rows, columns = values.shape[-2:]
+  piece = 1
+  if rows is not None:
+    piece = max(
+      size for size in range(1, _LONGEST_PIECE + 1) if not rows % size
+    )
+  pieces = ops.sum(ops.reshape(values, (-1, piece, columns)), axis=1)
+  # Two equal rows: a product with one alone would be merged with the sum.
+  ones = ops.ones((2, ops.shape(pieces)[0]), values.dtype)
+  return ops.matmul(ones, pieces)[0]
+
+
+def moments(values):
+  """The mean and the variance of each column; ops.moments is slow, see total.
+
+  Args:
+    values: (..., columns) float, at least two dimensions.
+
+  Returns:
+    Two (columns,) float: the mean, and the mean of (x - mean)^2.
+  """
+  count = ops.cast(ops.size(values[..., 0]), values.dtype)
+  mean = _column_sums(values) / count
+  variance = _column_sums(ops.square(values - ops.stop_gradient(mean))) / count
+  return mean, variance
+
+
 def total(values):
   """The sum of all numbers; ops.sum is slow, see squared_lengths.
 

@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+from keras import ops
 
 from layers import sums
 
@@ -57,3 +58,12 @@ def test_total(shape):
   result = sums.total(keras.ops.convert_to_tensor(values))
   assert result.shape == ()
   assert float(result) == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize("shape", [(7, 3), (64, 5), (2, 30, 4), (3, 300, 2)])
+def test_moments(shape):
+  values = np.random.default_rng(0).normal(3.0, 2.0, shape).astype(np.float32)
+  mean, variance = sums.moments(ops.convert_to_tensor(values))
+  rows = values.reshape(-1, shape[-1]).astype(np.float64)
+  np.testing.assert_allclose(mean, rows.mean(axis=0), rtol=1e-5)
+  np.testing.assert_allclose(variance, rows.var(axis=0), rtol=1e-5)
