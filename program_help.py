@@ -1,14 +1,14 @@
-"""What --help prints: the flags of a program by subject, 80 columns wide."""
+"""What --help prints: the flags of a program by subject, 80 columns wide.
+
+The models and losses are imported in functions: programs that do not import
+program_flags have no flags of theirs, and may need no TensorFlow.
+"""
 
 import inspect
 import sys
 import textwrap
 
 from absl import flags
-
-import losses
-import models
-import program_flags
 
 FLAGS = flags.FLAGS
 
@@ -22,12 +22,6 @@ _PLACEHOLDERS = {
   "comma separated list of strings": "A,B,...",
 }
 
-# Subjects whose flags are only named, with what else to say about them.
-_ONLY_NAMED = {
-  program_flags.FROM_MODEL: "and the flags of the model and of the loss.",
-  program_flags.WITHOUT_EFFECT: "",
-}
-
 
 def help_text(main, every_model: bool = False) -> str:
   """Describes a program and its flags.
@@ -38,22 +32,11 @@ def help_text(main, every_model: bool = False) -> str:
       that --model and --label_loss name.
   """
   parts = [inspect.getdoc(sys.modules[main.__module__]) or ""]
-  modules = FLAGS.flags_by_module_dict()
-  for title in program_flags.SUBJECTS:
-    listed = modules.get(title, [])
-    if listed:
-      parts.append(_section(title, listed, _defaults_of_model(listed)))
-    if any(flag.name == "model" for flag in listed):
-      parts += _every_model() if every_model else _named_model()
-  for title, more in _ONLY_NAMED.items():
-    if listed := modules.get(title):
-      names = sorted(f"--{flag.name}" for flag in listed)
-      if every_model and more:
-        parts += _every_model()
-      parts.append(f"{title}:\n{_indented(', '.join(names), more)}")
+  if "program_flags" in sys.modules:
+    parts += _subjects(every_model)
   # Programs without subjects, such as those of data_tools.
   own = main.__module__ if main.__module__ != "__main__" else sys.argv[0]
-  if listed := modules.get(own):
+  if listed := FLAGS.flags_by_module_dict().get(own):
     parts.append(_section("Flags", listed))
   parts.append(
     "Log:\n"
@@ -64,6 +47,32 @@ def help_text(main, every_model: bool = False) -> str:
     )
   )
   return "\n\n".join(parts)
+
+
+def _subjects(every_model: bool) -> list[str]:
+  """The flags that the program defines by subject."""
+  import program_flags
+
+  parts = []
+  modules = FLAGS.flags_by_module_dict()
+  for title in program_flags.SUBJECTS:
+    listed = modules.get(title, [])
+    if listed:
+      parts.append(_section(title, listed, _defaults_of_model(listed)))
+    if any(flag.name == "model" for flag in listed):
+      parts += _every_model() if every_model else _named_model()
+  # Subjects whose flags are only named, with what else to say about them.
+  only_named = {
+    program_flags.FROM_MODEL: "and the flags of the model and of the loss.",
+    program_flags.WITHOUT_EFFECT: "",
+  }
+  for title, more in only_named.items():
+    if listed := modules.get(title):
+      names = sorted(f"--{flag.name}" for flag in listed)
+      if every_model and more:
+        parts += _every_model()
+      parts.append(f"{title}:\n{_indented(', '.join(names), more)}")
+  return parts
 
 
 def _indented(*texts, by: int = 2) -> str:
@@ -111,6 +120,8 @@ def _section(title: str, listed, defaults=None) -> str:
 
 def _defaults_of_model(listed) -> dict:
   """The defaults that the named model declares for train.py's flags."""
+  import models
+
   try:
     model_class = models.find_class_by_name(FLAGS.model)
   except (ValueError, AttributeError):  # no such model, or no such flag
@@ -125,6 +136,9 @@ def _defaults_of_model(listed) -> dict:
 
 def _named_model() -> list[str]:
   """The flags of the named model and loss, and the names of all others."""
+  import losses
+  import models
+
   parts = []
   for name, resolve in (
     (FLAGS.model, models.resolve_hyperparameters),
@@ -154,6 +168,8 @@ def _named_model() -> list[str]:
 
 def _every_model() -> list[str]:
   """The flags of each file of models and losses."""
+  import program_flags
+
   modules = FLAGS.flags_by_module_dict()
   return [
     _section(f"Flags of {name.replace('.', '/')}.py", modules[name])

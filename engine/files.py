@@ -6,7 +6,6 @@ the machine was stopped in between.
 """
 
 import contextlib
-import errno
 import json
 import os
 import uuid
@@ -15,11 +14,8 @@ from collections.abc import Iterator
 import tensorflow as tf
 
 import errors
+from engine import local_files
 from engine.data_files import is_local
-
-# What opening or flushing raises where it is not possible, as for folders on
-# some file systems. Any other error means that what was written may be lost.
-_CANNOT_FLUSH = (errno.EINVAL, errno.ENOTSUP, errno.EACCES, errno.EBADF)
 
 FOLDER_EXISTS_ERRORS = (
   tf.errors.AlreadyExistsError,
@@ -150,14 +146,5 @@ def _flush_all(path: str) -> None:
 
 def _flush(path: str) -> None:
   """Waits until a file or folder is on the disk, where it is a local one."""
-  if not is_local(path):
-    return
-  try:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-      os.fsync(descriptor)
-    finally:
-      os.close(descriptor)
-  except OSError as error:
-    if error.errno not in _CANNOT_FLUSH:
-      raise
+  if is_local(path):
+    local_files.flush(path)

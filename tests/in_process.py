@@ -10,18 +10,20 @@ import importlib
 import io
 import logging as std_logging
 
-import startup  # isort: skip
+import startup  # isort: skip # noqa: F401
 import tensorflow as tf
 from absl import logging
 from absl.testing import flagsaver
+
+import command_line
 
 
 @contextlib.contextmanager
 def _logged_to(stream):
   """Writes absl's log to a stream, as the programs write it to stderr."""
   handler = std_logging.StreamHandler(stream)
-  handler.setFormatter(startup.ShortPrefix())
-  handler.addFilter(startup._is_worth_showing)
+  handler.setFormatter(command_line.ShortPrefix())
+  handler.addFilter(command_line._is_worth_showing)
   logger = logging.get_absl_logger()
   verbosity = logging.get_verbosity()
   level = tf.get_logger().level
@@ -56,10 +58,10 @@ def call(program: str, *arguments) -> tuple[int, str]:
       _logged_to(output),
     ):
       try:
-        argv = startup.parse_flags(
+        argv = command_line.parse_flags(
           module.main, [f"{program}.py", *map(str, arguments)]
         )
-        startup.call_main(module.main, argv)
+        command_line.call_main(module.main, argv)
       except SystemExit as end:
         code = end.code or 0
         if isinstance(code, str):  # Python prints it to stderr

@@ -16,6 +16,7 @@ PROGRAMS = (
   "inference",
   "export_model",
   "data_tools.sample_data",
+  "data_tools.download",
   "data_tools.label_frequencies",
 )
 SUBJECTS = ("Data", "Model", "Training", "Saving", "Output", "Devices")

@@ -46,6 +46,7 @@ ROOM_OF_FILE = {
   "average_precision_calculator.py": "metrics",
   "mean_average_precision_calculator.py": "metrics",
   "program_flags.py": "help of programs",
+  "command_line.py": "help of programs",
   "startup.py": "help of programs",
 }
 ROOM_OF_FOLDER = {

@@ -1,21 +1,12 @@
-"""Tests of startup: what a program prints and how it ends."""
+"""Tests of startup: what a program sets and prints before it runs."""
 
 import os
 import pathlib
 import platform
-import re
 import subprocess
 import sys
-import weakref
 
 import pytest
-
-import startup  # isort: skip
-import tensorflow as tf
-from absl import flags
-from absl.testing import flagsaver
-
-import errors
 
 REPOSITORY = pathlib.Path(__file__).parents[1]
 
@@ -43,15 +34,6 @@ def run_script(*arguments, **environment):
     capture_output=True,
     text=True,
     check=False,
-  )
-
-
-def run_main(body, *arguments):
-  """Runs startup.run on a main function with the given lines."""
-  lines = "\n".join(f"  {line}" for line in body.splitlines())
-  return run_python(
-    f"import startup, errors\ndef main():\n{lines}\nstartup.run(main)",
-    *arguments,
   )
 
 
@@ -193,16 +175,6 @@ def test_ctrl_c_during_the_import(tmp_path):
   assert finished.stderr == "Stopped by Ctrl-C.\n"
 
 
-def test_ctrl_c_while_flags_are_parsed():
-  finished = run_python(
-    "import os, signal, startup\n"
-    "startup.parse_flags = lambda *_: os.kill(os.getpid(), signal.SIGINT)\n"
-    "startup.run(print)"
-  )
-  assert finished.returncode == 130
-  assert finished.stderr == "Stopped by Ctrl-C.\n"
-
-
 @pytest.mark.skipif(
   platform.libc_ver()[0] != "glibc", reason="the allocator is glibc's"
 )
@@ -224,147 +196,3 @@ def test_large_freed_blocks_are_kept(tmp_path):
   ).stdout.split()
   assert int(pages[0]) >= 32
   assert int(pages[1]) < 16
-
-
-# --------------------------------------------------------------------------
-# Running
-
-
-def test_a_program_that_is_done():
-  finished = run_main(
-    "from absl import logging\n"
-    "logging.info('epoch %d', 3)\n"
-    "return 7  # is not an exit code"
-  )
-  assert finished.returncode == 0
-  assert finished.stdout == ""
-  # The level, the month and the day, and the time.
-  assert re.fullmatch(r"I\d{4} \d\d:\d\d:\d\d epoch 3\n", finished.stderr)
-
-
-def test_after_a_users_error_tensorflow_has_no_last_word():
-  # It warns when Python ends, if a checkpoint did not fit the model.
-  finished = run_main(
-    "import atexit, tensorflow as tf\n"
-    "atexit.register(tf.get_logger().warning, 'not restored')\n"
-    "raise errors.UserError('Expected another model.')"
-  )
-  assert finished.returncode == 1
-  assert finished.stderr == "ERROR: Expected another model.\n"
-
-
-def test_ctrl_c():
-  finished = run_main(
-    "import os, signal, time\nos.kill(os.getpid(), signal.SIGINT)\n"
-    "time.sleep(60)"
-  )
-  assert finished.returncode == 130
-  assert finished.stderr == "Stopped by Ctrl-C.\n"
-
-
-# --------------------------------------------------------------------------
-# Errors, in this process
-
-
-@pytest.fixture
-def ending_of():
-  """Calls a main function as startup.run does; returns what it ends with."""
-  level = tf.get_logger().level
-
-  def call(main, *arguments):
-    with pytest.raises(SystemExit) as ended:
-      startup.call_main(main, ["program.py", *arguments])
-    return ended.value.code
-
-  yield call
-  tf.get_logger().setLevel(level)
-
-
-def raising(error):
-  """A main function that raises an error."""
-
-  def main():
-    raise error
-
-  return main
-
-
-def test_a_users_error_is_one_line(ending_of):
-  # A text as exit code is printed to stderr, and the code is 1.
-  error = errors.UserError("Expected an even\n  number, received 3.")
-  assert ending_of(raising(error)) == (
-    "ERROR: Expected an even number, received 3."
-  )
-
-
-def test_a_missing_file_is_one_line(ending_of):
-  line = ending_of(lambda: tf.io.gfile.GFile("/missing/file").read())
-  assert line.startswith("ERROR: ")
-  assert "/missing/file" in line
-  assert "No such file or directory" in line
-  assert "\n" not in line
-
-
-def test_a_missing_file_that_a_flag_names(ending_of):
-  def main():
-    with startup.naming_flag("words"):
-      open("/missing")  # noqa: SIM115
-
-  with flagsaver.flagsaver():
-    flags.DEFINE_string("words", "/missing", "")
-    flags.FLAGS(["program.py"])
-    line = ending_of(main)
-  assert "--words=/missing:" in line
-  assert "\n" not in line
-
-
-def test_ctrl_c_has_its_own_exit_code(ending_of, capsys):
-  assert ending_of(raising(KeyboardInterrupt())) == 130
-  assert capsys.readouterr().err == "Stopped by Ctrl-C.\n"
-
-
-def test_a_mistake_in_the_program_stays_as_it_is():
-  with pytest.raises(ZeroDivisionError):
-    startup.call_main(lambda: 1 / 0, ["program.py"])
-
-
-def test_an_argument_that_is_not_a_flag_is_refused(ending_of):
-  line = ending_of(raising(AssertionError("did run")), "frame")
-  assert line == (
-    "ERROR: Expected flags only, received the argument 'frame'. Write flags as"
-    " --name=value; a value with spaces needs quotes."
-  )
-
-
-@pytest.mark.parametrize(
-  ("raised", "ends_as"),
-  [
-    (errors.UserError("wrong"), SystemExit),
-    (KeyboardInterrupt(), SystemExit),
-    (ValueError("a bug"), ValueError),
-  ],
-)
-def test_what_reads_data_is_gone_before_python_shuts_down(raised, ends_as):
-  """An iterator that lives until then waits for threads that cannot end."""
-  living = weakref.WeakSet()
-
-  class Iterator:
-    def __init__(self):
-      living.add(self)
-
-  def batches():
-    held = Iterator()
-    yield held
-
-  def program():
-    held = [Iterator(), batches()]
-    next(held[1])
-    try:
-      raise OSError("in TensorFlow")
-    except OSError as error:
-      raise raised from error
-
-  with pytest.raises(ends_as) as caught:
-    startup.call_main(program, ["program.py"])
-  assert caught.value is not None
-  assert not living

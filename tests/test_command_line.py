@@ -1,0 +1,189 @@
+"""Tests of command_line: how a program is called and how it ends."""
+
+import re
+import subprocess
+import sys
+import weakref
+
+import pytest
+import tensorflow as tf
+from absl import flags
+from absl.testing import flagsaver
+from conftest import REPOSITORY
+
+import command_line
+import errors
+
+
+def run_python(program):
+  """Runs a text as a program."""
+  return subprocess.run(
+    [sys.executable, "-c", program],
+    cwd=REPOSITORY,
+    capture_output=True,
+    text=True,
+    check=False,
+  )
+
+
+def run_main(body):
+  """Runs startup.run, as most programs do, on a function of the given lines."""
+  lines = "\n".join(f"  {line}" for line in body.splitlines())
+  return run_python(
+    f"import startup, errors\ndef main():\n{lines}\nstartup.run(main)"
+  )
+
+
+# --------------------------------------------------------------------------
+# Running
+
+
+def test_a_program_that_is_done():
+  finished = run_main(
+    "from absl import logging\n"
+    "logging.info('epoch %d', 3)\n"
+    "return 7  # is not an exit code"
+  )
+  assert finished.returncode == 0
+  assert finished.stdout == ""
+  # The level, the month and the day, and the time.
+  assert re.fullmatch(r"I\d{4} \d\d:\d\d:\d\d epoch 3\n", finished.stderr)
+
+
+def test_after_a_users_error_tensorflow_has_no_last_word():
+  # It warns when Python ends, if a checkpoint did not fit the model.
+  finished = run_main(
+    "import atexit, tensorflow as tf\n"
+    "atexit.register(tf.get_logger().warning, 'not restored')\n"
+    "raise errors.UserError('Expected another model.')"
+  )
+  assert finished.returncode == 1
+  assert finished.stderr == "ERROR: Expected another model.\n"
+
+
+def test_ctrl_c_while_flags_are_parsed():
+  finished = run_python(
+    "import os, signal, command_line\n"
+    "command_line.parse_flags = lambda *_:"
+    " os.kill(os.getpid(), signal.SIGINT)\n"
+    "command_line.run(print)"
+  )
+  assert finished.returncode == 130
+  assert finished.stderr == "Stopped by Ctrl-C.\n"
+
+
+def test_ctrl_c():
+  finished = run_main(
+    "import os, signal, time\nos.kill(os.getpid(), signal.SIGINT)\n"
+    "time.sleep(60)"
+  )
+  assert finished.returncode == 130
+  assert finished.stderr == "Stopped by Ctrl-C.\n"
+
+
+# --------------------------------------------------------------------------
+# Errors, in this process
+
+
+@pytest.fixture
+def ending_of():
+  """Calls a main function as `run` does; returns what it ends with."""
+  level = tf.get_logger().level
+
+  def call(main, *arguments):
+    with pytest.raises(SystemExit) as ended:
+      command_line.call_main(main, ["program.py", *arguments])
+    return ended.value.code
+
+  yield call
+  tf.get_logger().setLevel(level)
+
+
+def raising(error):
+  """A main function that raises an error."""
+
+  def main():
+    raise error
+
+  return main
+
+
+def test_a_users_error_is_one_line(ending_of):
+  # A text as exit code is printed to stderr, and the code is 1.
+  error = errors.UserError("Expected an even\n  number, received 3.")
+  assert ending_of(raising(error)) == (
+    "ERROR: Expected an even number, received 3."
+  )
+
+
+def test_a_missing_file_is_one_line(ending_of):
+  line = ending_of(lambda: tf.io.gfile.GFile("/missing/file").read())
+  assert line.startswith("ERROR: ")
+  assert "/missing/file" in line
+  assert "No such file or directory" in line
+  assert "\n" not in line
+
+
+def test_a_missing_file_that_a_flag_names(ending_of):
+  def main():
+    with command_line.naming_flag("words"):
+      open("/missing")  # noqa: SIM115
+
+  with flagsaver.flagsaver():
+    flags.DEFINE_string("words", "/missing", "")
+    flags.FLAGS(["program.py"])
+    line = ending_of(main)
+  assert "--words=/missing:" in line
+  assert "\n" not in line
+
+
+def test_ctrl_c_has_its_own_exit_code(ending_of, capsys):
+  assert ending_of(raising(KeyboardInterrupt())) == 130
+  assert capsys.readouterr().err == "Stopped by Ctrl-C.\n"
+
+
+def test_a_mistake_in_the_program_stays_as_it_is():
+  with pytest.raises(ZeroDivisionError):
+    command_line.call_main(lambda: 1 / 0, ["program.py"])
+
+
+def test_an_argument_that_is_not_a_flag_is_refused(ending_of):
+  line = ending_of(raising(AssertionError("did run")), "frame")
+  assert line == (
+    "ERROR: Expected flags only, received the argument 'frame'. Write flags as"
+    " --name=value; a value with spaces needs quotes."
+  )
+
+
+@pytest.mark.parametrize(
+  ("raised", "ends_as"),
+  [
+    (errors.UserError("wrong"), SystemExit),
+    (KeyboardInterrupt(), SystemExit),
+    (ValueError("a bug"), ValueError),
+  ],
+)
+def test_what_reads_data_is_gone_before_python_shuts_down(raised, ends_as):
+  """An iterator that lives until then waits for threads that cannot end."""
+  living = weakref.WeakSet()
+
+  class Iterator:
+    def __init__(self):
+      living.add(self)
+
+  def batches():
+    held = Iterator()
+    yield held
+
+  def program():
+    held = [Iterator(), batches()]
+    next(held[1])
+    try:
+      raise OSError("in TensorFlow")
+    except OSError as error:
+      raise raised from error
+
+  with pytest.raises(ends_as) as caught:
+    command_line.call_main(program, ["program.py"])
+  assert caught.value is not None
+  assert not living
