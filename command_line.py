@@ -10,6 +10,7 @@ import difflib
 import inspect
 import logging as std_logging
 import os
+import re
 import sys
 import time
 import traceback
@@ -27,6 +28,9 @@ _HELP_WORDS = {"help", "helpshort", "helpfull", "h", "?"}
 
 # A flag that is this similar to an unknown one was probably meant.
 _SIMILARITY = 0.85
+
+# The home folder as the first word of a path, or of one in a list with commas.
+_HOME = re.compile(r"(^|(?<!\\),\s*)(?:~|\$HOME|\$\{HOME\})(?=[/,]|\s*$)")
 
 
 def _is_worth_showing(record) -> bool:
@@ -126,7 +130,8 @@ def parse_flags(main, argv: list[str]) -> list[str]:
     The rest of argv: the name, and what is not a flag.
 
   Raises:
-    SystemExit: with one line, if a flag cannot be parsed.
+    SystemExit: with one line, if a flag cannot be parsed, or a path begins with
+      the home folder and there is none.
   """
   # Flags may also follow what is not a flag, where a program takes that.
   flags.FLAGS.set_gnu_getopt(_takes_arguments(main))
@@ -140,16 +145,56 @@ def parse_flags(main, argv: list[str]) -> list[str]:
       flags.FLAGS(rest, known_only=True)
       print(program_help.help_text(main, every_model="helpfull" in words))
       sys.exit(0)
-    return flags.FLAGS(argv)
+    return _with_home_folder(flags.FLAGS(argv))
   except flags.UnrecognizedFlagError:
     message = f"Expected flags of this program, received {_unknown_flags(argv)}"
   except flags.Error as error:
     received = " ".join(str(error).split()).removeprefix("flag ")
     message = f"Expected values that the flags take, received {received}"
+  except UserError as error:
+    sys.exit(f"ERROR: {error}")
   sys.exit(
     f"ERROR: {message.rstrip('.')}. {_command(main, argv)} --help lists the"
     " flags."
   )
+
+
+def expand_home(text: str) -> str:
+  """Replaces `~` and `$HOME` at the beginning of a path.
+
+  The shell does this only in some places and only without quotes, which
+  patterns need.
+
+  Args:
+    text: a path or a pattern, or several with commas between them.
+
+  Raises:
+    UserError: the text needs a home folder, and there is none.
+  """
+  # Without the slash at its end, which the root folder has too.
+  home = os.path.expanduser("~/")[:-1]
+  if home == "~" and _HOME.search(text):
+    raise UserError(
+      f"Expected a home folder to replace ~ or $HOME in {text}, found none. Set"
+      " HOME, or write the whole path."
+    )
+  return _HOME.sub(lambda found: found[1] + home, text)
+
+
+def _with_home_folder(argv: list[str]) -> list[str]:
+  """Applies `expand_home` to all that was typed: flags, and argv's rest."""
+  for name in flags.FLAGS:
+    flag = flags.FLAGS[name]
+    if not flag.present:
+      continue
+    if isinstance(flag.value, str):
+      flag.value = expand_home(flag.value)
+    elif isinstance(flag.value, list):
+      flag.value = [
+        expand_home(part) if isinstance(part, str) else part
+        for part in flag.value
+      ]
+  return [argv[0], *map(expand_home, argv[1:])]
 
 
 def _unknown_flags(argv: list[str]) -> str:

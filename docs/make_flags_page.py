@@ -40,7 +40,8 @@ _INTRODUCTION = """# Flags
 instead. A boolean flag is turned off by `--noNAME` or `--NAME=False`; an empty
 default is an empty string, or what the meaning says. train.py also takes the
 flags of the model files and of losses.py. The model_flags.json of a run keeps
-those that it was trained with.
+those that it was trained with. A path or a pattern may begin with `~` or
+`$HOME`, in quotes too.
 """
 
 

@@ -1,5 +1,7 @@
 """Tests of command_line: how a program is called and how it ends."""
 
+import importlib
+import os
 import re
 import subprocess
 import sys
@@ -13,6 +15,7 @@ from conftest import REPOSITORY
 
 import command_line
 import errors
+from docs import make_flags_page
 
 
 def run_python(program):
@@ -187,3 +190,80 @@ def test_what_reads_data_is_gone_before_python_shuts_down(raised, ends_as):
     command_line.call_main(program, ["program.py"])
   assert caught.value is not None
   assert not living
+
+
+# --------------------------------------------------------------------------
+# The home folder
+
+
+@pytest.mark.parametrize(
+  ("text", "expected"),
+  [
+    ("~", "/home/me"),
+    ("~/a/b*.tfrecord", "/home/me/a/b*.tfrecord"),
+    ("$HOME/a", "/home/me/a"),
+    ("${HOME}/a", "/home/me/a"),
+    ("a,~/b, $HOME/c,~", "a,/home/me/b, /home/me/c,/home/me"),
+    # A comma that belongs to a name.
+    (r"a\,~/b", r"a\,~/b"),
+    ("./~/a", "./~/a"),
+    ("a~/b", "a~/b"),
+    ("~me/a", "~me/a"),
+    ("$HOMES/a", "$HOMES/a"),
+    ("/a/$HOME", "/a/$HOME"),
+    ("gs://a/~/b", "gs://a/~/b"),
+    ("", ""),
+  ],
+)
+def test_the_home_folder_in_paths(monkeypatch, text, expected):
+  monkeypatch.setenv("HOME", "/home/me")
+  assert command_line.expand_home(text) == expected
+
+
+def test_the_root_as_home_folder(monkeypatch):
+  monkeypatch.setenv("HOME", "/")
+  assert command_line.expand_home("~/a,$HOME/b") == "/a,/b"
+
+
+@pytest.mark.parametrize("path", make_flags_page._programs())
+def test_every_program_knows_the_home_folder(monkeypatch, path):
+  monkeypatch.setenv("HOME", "/home/me")
+  program = importlib.import_module(make_flags_page._module_name(path))
+  with flagsaver.flagsaver():  # removes new flags at the end
+    before = set(flags.FLAGS)
+    program.define_flags()
+    names = [
+      name
+      for name in set(flags.FLAGS) - before
+      if flags.FLAGS[name].flag_type() == "string"
+      and not hasattr(flags.FLAGS[name].parser, "enum_values")
+    ]
+    command_line.parse_flags(
+      program.main, [path, *(f"--{name}=$HOME/a,~/b" for name in names)]
+    )
+    values = {flags.FLAGS[name].value for name in names}
+  assert values <= {"/home/me/a,/home/me/b"}
+
+
+def test_lists_and_words_without_a_flag(monkeypatch):
+  monkeypatch.setenv("HOME", "/home/me")
+  with flagsaver.flagsaver():
+    flags.DEFINE_list("some_files", None, "")
+    rest = command_line.parse_flags(
+      lambda arguments: None, ["a", "~/b", "--some_files=~/c,d", "$HOME/e"]
+    )
+    assert rest == ["a", "/home/me/b", "/home/me/e"]
+    assert flags.FLAGS.some_files == ["/home/me/c", "d"]
+
+
+def test_without_a_home_folder(monkeypatch):
+  monkeypatch.setattr(os.path, "expanduser", lambda path: path)
+  with flagsaver.flagsaver():
+    flags.DEFINE_string("some_file", None, "")
+    with pytest.raises(SystemExit) as caught:
+      command_line.parse_flags(lambda: None, ["a", "--some_file=~/b"])
+  assert caught.value.code == (
+    "ERROR: Expected a home folder to replace ~ or $HOME in ~/b, found none."
+    " Set HOME, or write the whole path."
+  )
+  assert command_line.expand_home("/a/b") == "/a/b"
