@@ -21,6 +21,7 @@ import eval as eval_program
 import eval_util
 import program_flags
 import train
+from data_tools import vocabulary
 from engine import distribution, skipped
 from engine import files as files_in_place
 from engine import train_dir as train_dirs
@@ -100,8 +101,9 @@ def _define_output_flags(flag_values) -> None:
   output.string(
     "vocabulary",
     "",
-    "vocabulary.csv with the names of the classes; adds a second file, named"
-    " like --output_file with _readable before its ending. Empty: none.",
+    "CSV file with the names of the classes; adds a second file, named like"
+    " --output_file with _readable before its ending. Empty: YouTube-8M's names"
+    " if the model has 3862 classes, else none.",
   )
   output.integer(
     "segment_max_pred",
@@ -167,50 +169,6 @@ def check_finite(values, video_ids) -> None:
 
 # --------------------------------------------------------------------------
 # Videos
-
-
-def read_class_names(vocabulary: str, num_classes: int) -> list[str]:
-  """Reads the names of the classes from a vocabulary.csv.
-
-  Args:
-    vocabulary: path of a CSV file with the columns Index and Name.
-    num_classes: classes of the model.
-
-  Returns:
-    A name for each class; "class N" where the file has none.
-
-  Raises:
-    errors.UserError: the file is not such a CSV.
-  """
-  names = [f"class {index}" for index in range(num_classes)]
-  largest = -1
-  with tf.io.gfile.GFile(vocabulary) as file:
-    rows = csv.DictReader(file)
-    if not {"Index", "Name"} <= set(rows.fieldnames or []):
-      raise errors.UserError(
-        f"Expected the columns Index and Name in --vocabulary={vocabulary},"
-        f" found {', '.join(rows.fieldnames or ['nothing'])}. The sample data"
-        " comes with such a vocabulary.csv; the data set's is on its site."
-      )
-    for row in rows:
-      if not (row["Index"] or "").isdigit():
-        raise errors.UserError(
-          f"Expected a class index in the column Index of {vocabulary}, line"
-          f" {rows.line_num}, found {row['Index']!r}."
-        )
-      index = int(row["Index"])
-      largest = max(largest, index)
-      if index < num_classes and row["Name"]:
-        names[index] = row["Name"]
-  if largest + 1 != num_classes:
-    logging.warning(
-      "%s has the classes 0 to %d, but the model has %d classes. Set"
-      " --vocabulary=FILE to the vocabulary of its training data.",
-      vocabulary,
-      largest,
-      num_classes,
-    )
-  return names
 
 
 def format_lines(video_ids, class_indexes, confidences) -> str:
@@ -570,7 +528,7 @@ def main() -> None:
   class_names = classes = None
   if FLAGS.vocabulary:
     with startup.naming_flag("vocabulary"):
-      class_names = read_class_names(FLAGS.vocabulary, num_classes)
+      class_names = vocabulary.read_class_names(FLAGS.vocabulary, num_classes)
   if FLAGS.segment_labels:
     with startup.naming_flag("segment_label_ids_file"):
       classes = read_segment_classes(FLAGS.segment_label_ids_file, num_classes)
@@ -603,7 +561,8 @@ def main() -> None:
     predict(
       *given,
       top_k=FLAGS.top_k,
-      class_names=class_names,
+      class_names=class_names
+      or vocabulary.default_class_names(files, num_classes),
       batch_size=FLAGS.batch_size,
       placement=placement,
       policy=policy,

@@ -14,7 +14,6 @@ say "2/4 Evaluating it on the validate split"
 
 say "3/4 Predicting the test split, which has no labels"
 "$PYTHON" inference.py --train_dir="$DEMO_DIR" \
-  --vocabulary=/tmp/yt8m_sample_data/vocabulary.csv \
   --output_file="$DEMO_DIR/predictions.csv"
 echo "First lines of $DEMO_DIR/predictions.csv:"
 head -n 4 "$DEMO_DIR/predictions.csv" | cut -c 1-78

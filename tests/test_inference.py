@@ -374,26 +374,8 @@ def test_a_video_whose_prediction_is_not_a_number(tiny_dir, tmp_path):
   assert not (tmp_path / "out.csv").exists()
 
 
-VOCABULARY_HEADER = "Index,TrainVideoCount,KnowledgeGraphId,Name,WikiUrl\n"
-
-
-def test_names_with_commas_and_quotes(tiny_dir, tmp_path):
-  (tmp_path / "vocabulary.csv").write_text(
-    VOCABULARY_HEADER
-    + "4,1,/m/4,Café,\n"
-    + '2,1,/m/2,"Salt, ""pepper"" & co",\n'
-    + "0,1,/m/0,,\n"
-    + "99,1,/m/99,Not of this model,\n"
-  )
-  names = inference.read_class_names(str(tmp_path / "vocabulary.csv"), 6)
-  assert names == [
-    "class 0",
-    "class 1",
-    'Salt, "pepper" & co',
-    "class 3",
-    "Café",
-    "class 5",
-  ]
+def test_names_in_the_readable_file(tiny_dir, tmp_path):
+  names = ["/m/0", "class 1", 'Salt, "pepper" & co', "class 3", "Café", "5"]
   file = write_records(tmp_path / "a", tiny_records([7, 8]))
   write_videos(tiny_dir, [file], tmp_path, 3, names)
   text = (tmp_path / "out_readable.csv").read_text()
@@ -401,30 +383,55 @@ def test_names_with_commas_and_quotes(tiny_dir, tmp_path):
     "VideoId,Label,Name,Confidence",
     'v7,2,"Salt, ""pepper"" & co",0.880797',
     "v7,4,Café,0.880797",
-    "v7,0,class 0,0.5",
+    "v7,0,/m/0,0.5",
   ]
   rows = list(csv.reader(io.StringIO(text)))
   assert rows[4] == ["v8", "2", 'Salt, "pepper" & co', "0.880797"]
 
 
+@pytest.fixture(scope="module")
+def large_dir(tmp_path_factory):
+  """A train_dir with a model of 3862 classes, whose best ones are known."""
+  train_dir = tmp_path_factory.mktemp("large_model")
+  model_flags = {**TINY_FLAGS, "num_classes": 3862}
+  model = models.build_model(model_flags)
+  logits = np.zeros(3862)
+  logits[[0, 120, 3861]] = 3, 2, 1
+  model.get_layer("fully_connected").set_weights(
+    [np.zeros((2, 3862), np.float32), logits]
+  )
+  train_dirs.write_model_flags(str(train_dir), model_flags)
+  train_dirs.Checkpoints(str(train_dir), 1, model=model).save(3)
+  return str(train_dir)
+
+
 @pytest.mark.parametrize(
-  ("content", "parts"),
-  [
-    ("", ["Index and Name", "found nothing"]),
-    ("Number,Title\n1,Game\n", ["Index and Name", "found Number, Title"]),
-    ("Index,Name\n0,Game\nx,Car\n", ["line 3", "'x'"]),
-    ("Index,Name\n-1,Game\n", ["line 2", "'-1'"]),
-    ("Index,Name\n,Game\n", ["line 2", "''"]),
-    # A name of two lines.
-    ('Index,Name\n0,"Video\ngame"\nx,Car\n', ["line 4", "'x'"]),
-  ],
+  ("given", "expected"),
+  [("", ["Game", "/m/0dxrf", "Gamblerz"]), ("own", ["A", "class 120", "Z"])],
 )
-def test_bad_vocabulary(tmp_path, content, parts):
-  path = tmp_path / "vocabulary.csv"
-  path.write_text(content)
-  text = error_of(inference.read_class_names, str(path), 6)
-  for part in [*parts, str(path)]:
-    assert part in text
+def test_names_of_youtube_8m_come_by_default(
+  large_dir, tmp_path, given, expected
+):
+  write_records(tmp_path / "a", tiny_records([7]))
+  more = []
+  if given:
+    (tmp_path / "words.csv").write_text("Index,Name\n0,A\n3861,Z\n")
+    more = [f"--vocabulary={tmp_path}/words.csv"]
+  log = in_process.run(
+    "inference",
+    f"--train_dir={large_dir}",
+    f"--input_data_pattern={tmp_path}/a",
+    f"--output_file={tmp_path}/out.csv",
+    "--top_k=3",
+    *more,
+  )
+  assert f"With names: {tmp_path}/out_readable.csv" in log
+  assert ("Names of the classes" in log) == (not given)
+  header, line = (tmp_path / "out.csv").read_text().splitlines()
+  assert header == "VideoId,LabelConfidencePairs"
+  assert line == "v7,0 0.952574 120 0.880797 3861 0.731059"
+  rows = list(csv.DictReader((tmp_path / "out_readable.csv").open()))
+  assert [row["Name"] for row in rows] == expected
 
 
 def test_readable_path():

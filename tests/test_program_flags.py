@@ -447,27 +447,3 @@ def test_the_sample_data_for_a_model_of_unknown_data(
 ):
   _, shown = warnings_of_data(hinge_run)
   assert not shown
-
-
-# --------------------------------------------------------------------------
-# A vocabulary
-
-
-@pytest.mark.parametrize(
-  ("num_rows", "warns"), [(6, False), (5, True), (3862, True)]
-)
-def test_a_vocabulary_of_other_classes(tmp_path, monkeypatch, num_rows, warns):
-  shown = []
-  monkeypatch.setattr(
-    logging, "warning", lambda text, *values: shown.append(text % values)
-  )
-  path = tmp_path / "vocabulary.csv"
-  rows = [f"{index},name {index}" for index in range(num_rows)]
-  path.write_text("\n".join(["Index,Name", *rows]))
-  names = inference.read_class_names(str(path), 6)
-  assert names[:5] == [f"name {index}" for index in range(5)]
-  expected = (
-    f"{path} has the classes 0 to {num_rows - 1}, but the model has 6 classes."
-    " Set --vocabulary=FILE to the vocabulary of its training data."
-  )
-  assert shown == ([expected] if warns else [])

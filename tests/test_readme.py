@@ -1,5 +1,6 @@
 """Runs README.md's commands unchanged; checks the docs' tables."""
 
+import csv
 import os
 import re
 import shlex
@@ -14,6 +15,7 @@ from conftest import REPOSITORY, warn_of_missing
 
 import models
 import train
+from data_tools import sample_videos
 
 README = (REPOSITORY / "README.md").read_text()
 MODEL_OVERVIEW = (REPOSITORY / "docs" / "model_overview.md").read_text()
@@ -78,6 +80,10 @@ def test_commands_without_data_use_the_sample_data(tmp_path):
   lines = (tmp_path / "predictions.csv").read_text().splitlines()
   assert lines[0] == "VideoId,LabelConfidencePairs"
   assert len(lines[1].split(" ")) == 1 + 20 * 2 - 1
+  # The names are the sample data's, not YouTube-8M's.
+  with (tmp_path / "predictions_readable.csv").open() as file:
+    for row in csv.DictReader(file):
+      assert row["Name"] == sample_videos.class_name(int(row["Label"]))
 
 
 def test_commands_on_real_data_run(tmp_path, monkeypatch, data_dir):
