@@ -19,3 +19,18 @@ def test_dequantize_as_the_original(shared_dir):
     golden["dequantize_table"],
     atol=2e-7,
   )
+
+
+def test_quantize():
+  values = np.array([-3.0, -2.0, 0.0, 1.0, 2.0, 9.0], np.float32)
+  # round((x + 2) * 255/4): 127.5 goes to the even number, 191.25 down.
+  stored = quantization.quantize(values)
+  assert stored.tolist() == [0, 0, 128, 191, 255, 255]
+  assert stored.dtype == np.uint8
+
+
+def test_every_byte_comes_back():
+  every = np.arange(256)
+  for dtype in (np.float32, np.float64):
+    floats = quantization.dequantize(every.astype(dtype))
+    np.testing.assert_array_equal(quantization.quantize(floats), every)
