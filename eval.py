@@ -33,6 +33,7 @@ _POLL_SECONDS = 2.0
 def define_flags(flag_values: flags.FlagValues = FLAGS) -> None:
   """Defines the flags of this program."""
   program_flags.define_graph_flags(flag_values, trained=True)
+  program_flags.define_dataset_dir(flag_values)
   data = program_flags.Subject(program_flags.DATA, flag_values)
   data.string(
     "eval_data_pattern",
@@ -281,6 +282,7 @@ def evaluate(
 
 def main() -> None:
   """Turns the flags into a call of evaluate."""
+  program_flags.apply_dataset_dir("validate", "eval_data_pattern")
   program_flags.log_flags_without_effect()
   wait_for_checkpoint(FLAGS.train_dir, FLAGS.run_once)
   model_flags = train_dirs.require_model_flags(FLAGS.train_dir)

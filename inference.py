@@ -35,6 +35,7 @@ FLAGS = flags.FLAGS
 def define_flags(flag_values: flags.FlagValues = FLAGS) -> None:
   """Defines the flags of this program."""
   program_flags.define_graph_flags(flag_values, trained=True)
+  program_flags.define_dataset_dir(flag_values)
   _define_model_flags(flag_values)
   _define_data_flags(flag_values)
   _define_output_flags(flag_values)
@@ -102,8 +103,8 @@ def _define_output_flags(flag_values) -> None:
     "vocabulary",
     "",
     "CSV file with the names of the classes; adds a second file, named like"
-    " --output_file with _readable before its ending. Empty: YouTube-8M's names"
-    " if the model has 3862 classes, else none.",
+    " --output_file with _readable before its ending. Empty: the names that the"
+    " model keeps; YouTube-8M's if it has 3862 classes; else none.",
   )
   output.integer(
     "segment_max_pred",
@@ -516,6 +517,7 @@ def predict_segments(
 
 def main() -> None:
   """Predicts what the flags ask for."""
+  program_flags.apply_dataset_dir("test", "input_data_pattern")
   program_flags.log_flags_without_effect()
   model_flags, checkpoint = find_model()
   program_flags.check_typed_flags(
@@ -526,9 +528,12 @@ def main() -> None:
   )
   num_classes = model_flags["num_classes"]
   class_names = classes = None
-  if FLAGS.vocabulary:
+  names_file = FLAGS.vocabulary or train_dirs.find_vocabulary(
+    os.path.dirname(checkpoint)
+  )
+  if names_file:
     with startup.naming_flag("vocabulary"):
-      class_names = vocabulary.read_class_names(FLAGS.vocabulary, num_classes)
+      class_names = vocabulary.read_class_names(names_file, num_classes)
   if FLAGS.segment_labels:
     with startup.naming_flag("segment_label_ids_file"):
       classes = read_segment_classes(FLAGS.segment_label_ids_file, num_classes)

@@ -15,6 +15,7 @@ import readers
 from data_tools import sample_data
 from engine import train_dir as train_dirs
 from engine.data_files import find_files
+from engine.dataset_card import DatasetCard, read_card
 
 FLAGS = flags.FLAGS
 
@@ -113,6 +114,41 @@ def define_graph_flags(
   model = Subject(FROM_MODEL if trained else MODEL, flag_values)
   model.string("model", "LogisticModel", "Class in the model files.")
   model.string("label_loss", "CrossEntropyLoss", "Class in losses.py.")
+
+
+def define_dataset_dir(flag_values: flags.FlagValues = FLAGS) -> None:
+  """Defines the flag that names a data set with a card."""
+  Subject(DATA, flag_values).string(
+    "dataset_dir",
+    "",
+    "Folder made by data_tools.import_embeddings; stands for the files, the"
+    " features and the number of classes, unless their flags are typed.",
+  )
+
+
+def apply_dataset_dir(split: str, pattern_flag: str) -> DatasetCard | None:
+  """Sets the flags that --dataset_dir stands for and that are not typed.
+
+  Args:
+    split: of the data set, that the program reads.
+    pattern_flag: of the program, which names its files.
+
+  Returns:
+    The data set's card; None without the flag.
+
+  Raises:
+    errors.UserError: the folder holds no data set, or not this split.
+  """
+  folder = FLAGS.dataset_dir
+  if not folder:
+    return None
+  card = read_card(folder)
+  if not FLAGS[pattern_flag].present:
+    FLAGS.set_default(pattern_flag, card.pattern(folder, split))
+  for name, value in card.flags().items():
+    if not FLAGS[name].present:
+      FLAGS.set_default(name, value)
+  return card
 
 
 def define_num_readers(flag_values: flags.FlagValues = FLAGS) -> None:

@@ -5,7 +5,7 @@ dict of arrays that hold `batch` videos, or segments:
 
   video_ids     (batch,) string
   video_matrix  (batch, frames, features) at frame level: uint8, still
-                quantized, or float32 where the records hold floats;
+                quantized, or float16 or float32 where the records hold these;
                 (batch, features) float32 at video level
   num_frames    (batch,) int32, the valid frames of each; 1 at video level
   labels        (batch, classes) bool; absent if read without labels
@@ -200,7 +200,7 @@ class YT8MAggregatedFeatureReader:
   """Reads video-level records: tf.Examples with one vector for each feature.
 
   Attributes:
-    kinds: None; see YT8MFrameFeatureReader.
+    kinds: "float" or "float16" for each feature; see `configure`.
     quantized: whether video_matrix holds bytes; always False at this level.
     segment_labels: always False at this level.
     for_trained: whether a trained model has fixed the flags, so that errors
@@ -208,21 +208,28 @@ class YT8MAggregatedFeatureReader:
   """
 
   for_trained = False
-  kinds = None
   quantized = False
   segment_labels = False
 
   def __init__(
-    self, num_classes=3862, feature_sizes=(1024,), feature_names=("mean_rgb",)
+    self,
+    num_classes=3862,
+    feature_sizes=(1024,),
+    feature_names=("mean_rgb",),
+    kinds=None,
   ):
-    """Takes what --num_classes, --feature_sizes and --feature_names hold."""
+    """Takes what the flags of these names hold, and how numbers are stored."""
     self.num_classes = num_classes
     self.feature_sizes = list(feature_sizes)
     self.feature_names = list(feature_names)
+    self.kinds = kinds or ["float"] * len(self.feature_names)
 
   def configure(self, record: messages.Record) -> bool:
-    """Does nothing, because nothing depends on the records at this level."""
-    del record
+    """Finds out which features are float16; only serving has to know it."""
+    self.kinds = [
+      "float16" if contents.is_half(record.context, name) else "float"
+      for name in self.feature_names
+    ]
     return True
 
   def start_batch(
@@ -257,18 +264,22 @@ class YT8MAggregatedFeatureReader:
       spec["labels"] = tf.TensorSpec([None, self.num_classes], tf.bool)
     return spec
 
+  def _features(self):
+    return zip(self.feature_names, self.feature_sizes, self.kinds, strict=True)
+
   def parse_batch(self, serialized: tf.Tensor) -> dict[str, tf.Tensor]:
     """Parses (batch,) records into a batch without labels, for serving."""
-    wanted = {
-      **_ID_FEATURES,
-      **{
-        name: tf.io.FixedLenFeature([size], tf.float32)
-        for name, size in zip(
-          self.feature_names, self.feature_sizes, strict=True
-        )
-      },
-    }
+    wanted = {**_ID_FEATURES}
+    for name, size, kind in self._features():
+      wanted[name] = tf.io.FixedLenFeature([size], tf.float32)
+      if kind == "float16":
+        wanted[name] = tf.io.FixedLenFeature([], tf.string)
     features = tf.io.parse_example(serialized, wanted)
+    for name, size, kind in self._features():
+      if kind == "float16":
+        halves = tf.io.decode_raw(features[name], tf.float16)
+        halves = tf.ensure_shape(halves, [None, size])
+        features[name] = tf.cast(halves, tf.float32)
     return {
       "video_ids": _tf_video_id(features),
       "video_matrix": tf.concat(
@@ -284,7 +295,7 @@ class YT8MFrameFeatureReader:
   With segment_labels, a record gives one example for each rated segment.
 
   Attributes:
-    kinds: "bytes" or "float" for each feature; see `configure`.
+    kinds: "bytes", "float" or "float16" for each feature; see `configure`.
     quantized: whether video_matrix holds bytes.
     segment_labels: whether it reads segments.
     for_trained: see YT8MAggregatedFeatureReader.
@@ -309,7 +320,7 @@ class YT8MFrameFeatureReader:
       feature_names: in the order in which they are concatenated.
       max_frames: frames used of each video.
       segment_labels: read segments.
-      kinds: "bytes" or "float" for each feature; None for bytes.
+      kinds: "bytes", "float" or "float16" for each feature; None for bytes.
     """
     self.num_classes = num_classes
     self.feature_sizes = list(feature_sizes)
@@ -324,7 +335,7 @@ class YT8MFrameFeatureReader:
     return all(kind == "bytes" for kind in self.kinds)
 
   def configure(self, record: messages.Record) -> bool:
-    """Finds out from a record which features are floats.
+    """Finds out from a record how the numbers of each feature are stored.
 
     Returns:
       Whether the record shows it: one without frames does not.
@@ -337,7 +348,12 @@ class YT8MFrameFeatureReader:
     )
     if not all(record.lists[name] for name in self.feature_names):
       return False
-    self.kinds = [record.lists[name][0].kind for name in self.feature_names]
+    self.kinds = [
+      "float16"
+      if contents.is_half(record.context, name)
+      else record.lists[name][0].kind
+      for name in self.feature_names
+    ]
     return True
 
   @property
@@ -377,7 +393,7 @@ class YT8MFrameFeatureReader:
       "video_ids": tf.TensorSpec([None], tf.string),
       "video_matrix": tf.TensorSpec(
         [None, length, sum(self.feature_sizes)],
-        tf.uint8 if self.quantized else tf.float32,
+        tf.as_dtype(self.frame_features.dtype),
       ),
       "num_frames": tf.TensorSpec([None], tf.int32),
     }
@@ -393,9 +409,9 @@ class YT8MFrameFeatureReader:
 
   def _list_features(self):
     return {
-      name: tf.io.FixedLenSequenceFeature([], tf.string)
-      if kind == "bytes"
-      else tf.io.FixedLenSequenceFeature([size], tf.float32)
+      name: tf.io.FixedLenSequenceFeature([size], tf.float32)
+      if kind == "float"
+      else tf.io.FixedLenSequenceFeature([], tf.string)
       for name, size, kind in zip(
         self.feature_names, self.feature_sizes, self.kinds, strict=True
       )
@@ -408,7 +424,10 @@ class YT8MFrameFeatureReader:
       self.feature_names, self.feature_sizes, self.kinds, strict=True
     ):
       column = lists[name]
-      if kind == "bytes":
+      if kind == "float16":
+        halves = tf.io.decode_raw(column, tf.float16)
+        column = tf.cast(halves, tf.float32)
+      elif kind == "bytes":
         column = tf.io.decode_raw(column, tf.uint8)
         if not self.quantized:
           column = quantization.dequantize(tf.cast(column, tf.float32))
@@ -435,8 +454,9 @@ class YT8MFrameFeatureReader:
     for name, size, kind in zip(
       self.feature_names, self.feature_sizes, self.kinds, strict=True
     ):
-      if kind == "bytes":  # decode_raw needs padding as long as the rest
-        lists[name] = tf.where(lists[name] == "", bytes(size), lists[name])
+      if kind != "float":  # decode_raw needs padding as long as the rest
+        padding = bytes(2 * size if kind == "float16" else size)
+        lists[name] = tf.where(lists[name] == "", padding, lists[name])
     with tf.control_dependencies(equal):
       frames = self._side_by_side(lists)
     return frames, tf.cast(num_frames[0], tf.int32)
@@ -581,7 +601,9 @@ def make_reader(
     model_flags["feature_names"], model_flags["feature_sizes"]
   )
   if not model_flags["frame_features"]:
-    return YT8MAggregatedFeatureReader(model_flags["num_classes"], sizes, names)
+    return YT8MAggregatedFeatureReader(
+      model_flags["num_classes"], sizes, names, kinds
+    )
   return YT8MFrameFeatureReader(
     model_flags["num_classes"],
     sizes,

@@ -29,11 +29,15 @@ from engine import (
 from engine import train_dir as train_dirs
 from engine.data import Data
 from engine.data_files import find_files
+from engine.dataset_card import VOCABULARY_FILE
 from engine.loop import train_until_stopped
 from engine.run import Run
 from engine.settings import Settings
 
 FLAGS = flags.FLAGS
+
+# At least, where the number of videos is known and allows it.
+_STEPS_IN_AN_EPOCH = 50
 
 
 # --------------------------------------------------------------------------
@@ -51,6 +55,7 @@ def define_flags(flag_values: flags.FlagValues = FLAGS) -> None:
 
 def _define_data_flags(flag_values) -> None:
   program_flags.define_graph_flags(flag_values)
+  program_flags.define_dataset_dir(flag_values)
   data = program_flags.Subject(program_flags.DATA, flag_values)
   data.string(
     "train_data_pattern",
@@ -273,10 +278,16 @@ def model_flags_from_flags() -> dict:
   }
 
 
-def settings_from_flags(model_name: str) -> Settings:
+def settings_from_flags(
+  model_name: str, num_videos: int | None = None
+) -> Settings:
   """Turns flags into Settings, with the model's own defaults.
 
-  On the built-in sample data, which has few videos, batches are smaller.
+  With few videos, as on the built-in sample data, batches are smaller.
+
+  Args:
+    model_name: a class in the model files.
+    num_videos: in the data, if that is known.
 
   Raises:
     errors.UserError: --profile_steps is invalid.
@@ -291,6 +302,11 @@ def settings_from_flags(model_name: str) -> Settings:
     if not FLAGS.train_data_pattern:
       given["batch_size"] = min(
         model_class.batch_size, sample_data.MAX_BATCH_SIZE
+      )
+    elif num_videos:
+      given["batch_size"] = min(
+        model_class.batch_size,
+        max(sample_data.MAX_BATCH_SIZE, num_videos // _STEPS_IN_AN_EPOCH),
       )
   if given["base_learning_rate"] is None:
     given["base_learning_rate"] = model_class.base_learning_rate
@@ -308,6 +324,7 @@ def train(
   files: list[str],
   settings: Settings,
   placement: distribution.Placement | None = None,
+  vocabulary: str = "",
 ) -> int:
   """Trains a model, or continues a run, until the data or the steps end.
 
@@ -317,6 +334,8 @@ def train(
     files: TFRecord files.
     settings: how to train.
     placement: where; None for one device.
+    vocabulary: CSV with the names of the classes, which the train_dir keeps;
+      empty for none.
 
   Returns:
     The number of steps so far.
@@ -349,6 +368,8 @@ def train(
     train_dirs.remove_run(train_dir)
   placement.wait_for_all()
   run.restore_or_begin(data)
+  if vocabulary and placement.is_chief:
+    train_dirs.keep_vocabulary(train_dir, vocabulary)
   if run.has_ended():
     logging.info(
       "Nothing to do: the run in %s has ended after step %d. Raise"
@@ -388,8 +409,13 @@ def main() -> None:
   """Turns the flags into a call of train."""
   if FLAGS.log_device_placement:
     tf.debugging.set_log_device_placement(True)
+  card = program_flags.apply_dataset_dir("train", "train_data_pattern")
+  num_videos, vocabulary = None, ""
+  if card:
+    num_videos = card.splits["train"]["videos"]
+    vocabulary = os.path.join(FLAGS.dataset_dir, VOCABULARY_FILE)
   model_flags = model_flags_from_flags()
-  settings = settings_from_flags(model_flags["model"])
+  settings = settings_from_flags(model_flags["model"], num_videos)
   train_dirs.check_no_file(FLAGS.train_dir)
   if settings.start_new_model:
     train_dirs.check_removable(FLAGS.train_dir)
@@ -407,7 +433,7 @@ def main() -> None:
     pattern,
   )
   files = find_files(pattern, "train_data_pattern")
-  train(FLAGS.train_dir, model_flags, files, settings, placement)
+  train(FLAGS.train_dir, model_flags, files, settings, placement, vocabulary)
 
 
 if __name__ == "__main__":

@@ -19,14 +19,14 @@ import time
 
 import startup  # isort: skip
 import numpy as np
-from absl import flags, logging
+from absl import flags
 
 import errors
 import program_flags
 import readers
 from engine.data import count_segments
 from engine.data_files import find_files, has_numbered_records
-from engine.progress_bar import ProgressBar
+from engine.progress_bar import Progress
 from engine.skipped import Policy, SkippedRecords, listing
 from records import contents, messages, shards
 from records.frames import FrameBatch
@@ -35,8 +35,7 @@ from records.messages import BadRecordError
 # With more files than this, only those with damage are listed.
 MOST_LISTED = 40
 
-_PROGRESS_SECONDS = 5.0
-_REDRAW_SECONDS = 0.2
+_WAIT_SECONDS = 0.2
 # Records that are looked at to find out which features are floats.
 _MOST_FIRST_RECORDS = 1000
 _READ_AHEAD_BYTES = 8 << 20
@@ -144,11 +143,11 @@ class Verifier:
       try:
         while pending:
           done, pending = concurrent.futures.wait(
-            pending, _REDRAW_SECONDS, concurrent.futures.FIRST_COMPLETED
+            pending, _WAIT_SECONDS, concurrent.futures.FIRST_COMPLETED
           )
           for future in done:
             future.result()
-          progress.show()
+          progress.update()
       except BaseException:
         self._must_stop.set()
         pool.shutdown(wait=False, cancel_futures=True)
@@ -270,37 +269,26 @@ def _not_readable(error: OSError) -> BadRecordError:
   )
 
 
-class _Progress:
-  """Shows how far a check is: by a bar, or by a line now and then."""
+class _Progress(Progress):
+  """Shows how far a check is."""
 
   def __init__(self, parts: list[Shard]):
+    super().__init__("Checked")
     self._parts = parts
     self._size = sum(part.size for part in parts)
-    self._bar = ProgressBar()
-    self._bar.begin(0.0)
-    self._began = self._last = time.monotonic()
+    self._began = time.monotonic()
 
-  def show(self) -> None:
-    """Draws the bar, or writes a line if it is time."""
-    now = time.monotonic()
-    wait = _REDRAW_SECONDS if self._bar.is_on_terminal else _PROGRESS_SECONDS
-    if now - self._last < wait:
+  def update(self) -> None:
+    """Shows it if it is time."""
+    if not self.is_due():
       return
-    self._last = now
     done = sum(part.done_bytes for part in self._parts)
-    text = (
+    self.show(
+      done / max(self._size, 1),
       f"{done / 1e6:.0f} of {self._size / 1e6:.0f} MB,"
-      f" {done / 1e6 / (now - self._began):.0f} MB/s,"
-      f" {sum(sum(part.damage.values()) for part in self._parts)} damaged"
+      f" {done / 1e6 / (time.monotonic() - self._began):.0f} MB/s,"
+      f" {sum(sum(part.damage.values()) for part in self._parts)} damaged",
     )
-    if self._bar.is_on_terminal:
-      self._bar.draw(min(done / max(self._size, 1), 1.0), text)
-    else:
-      logging.info("Checked %s", text)
-
-  def end(self) -> None:
-    """Ends the bar."""
-    self._bar.end()
 
 
 # --------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""A progress bar on a terminal."""
+"""How far a long work is: a bar on a terminal, lines elsewhere."""
 
 import datetime
 import os
@@ -7,6 +7,8 @@ import time
 
 from absl import logging
 
+_REDRAW_SECONDS = 0.2
+_LINE_SECONDS = 5.0
 _MOST_WIDTH = 20
 _UNKNOWN_COLUMNS = 200
 
@@ -77,3 +79,42 @@ class ProgressBar:
     if self._is_open:
       self._is_open = False
       sys.stderr.write("\n")
+
+
+class Progress:
+  """Shows how far a work is: by a bar, or by a line now and then.
+
+  Args:
+    doing: the first word of a line, such as Checked.
+  """
+
+  def __init__(self, doing: str):
+    self._doing = doing
+    self._bar = ProgressBar()
+    self._bar.begin(0.0)
+    self._last = time.monotonic()
+
+  def is_due(self) -> bool:
+    """Whether it is time to call `show`; then not for a while."""
+    now = time.monotonic()
+    wait = _REDRAW_SECONDS if self._bar.is_on_terminal else _LINE_SECONDS
+    if now - self._last < wait:
+      return False
+    self._last = now
+    return True
+
+  def show(self, done: float, text: str) -> None:
+    """Draws the bar, or writes a line.
+
+    Args:
+      done: how much is done, from 0 to 1.
+      text: what to write about it.
+    """
+    if self._bar.is_on_terminal:
+      self._bar.draw(min(done, 1.0), text)
+    else:
+      logging.info("%s %s", self._doing, text)
+
+  def end(self) -> None:
+    """Ends the bar."""
+    self._bar.end()

@@ -25,6 +25,7 @@ from absl import logging
 import errors
 import losses
 import models
+from engine.dataset_card import VOCABULARY_FILE
 from engine.files import write_json, written_aside
 
 MODEL_FLAGS_FILE = "model_flags.json"
@@ -46,7 +47,7 @@ _ADDED_PARTS = frozenset(
 )
 
 _OWN_FILES = re.compile(
-  r"model_flags\.json|checkpoint|model\.ckpt-\d+\..*|events\.out\.tfevents\..*"
+  r"model_flags\.json|vocabulary\.csv|checkpoint|model\.ckpt-\d+\..*|events\.out\.tfevents\..*"
   r"|(segment-)?metrics-\d+\.json|step_\d+|skipped_records(-\d+)?\.csv"
   # Left over by a process that was killed while writing.
   r"|\..+\.tmp-[0-9a-f]{8}|checkpoint\.tmp[0-9a-f]{32}|model\.ckpt-\d+_temp"
@@ -100,6 +101,22 @@ def require_model_flags(train_dir: str) -> dict:
       f" --train_dir={train_dir} ...) or name another folder."
     )
   return model_flags
+
+
+def keep_vocabulary(train_dir: str, vocabulary: str) -> None:
+  """Copies a file with the names of the classes to a train_dir."""
+  with (
+    tf.io.gfile.GFile(vocabulary, "rb") as file,
+    written_aside(os.path.join(train_dir, VOCABULARY_FILE)) as aside,
+    tf.io.gfile.GFile(aside, "wb") as copy,
+  ):
+    copy.write(file.read())
+
+
+def find_vocabulary(train_dir: str) -> str:
+  """The path of the names of the classes; empty if the train_dir has none."""
+  path = os.path.join(train_dir, VOCABULARY_FILE)
+  return path if tf.io.gfile.exists(path) else ""
 
 
 def check_same_model(train_dir: str, model_flags: dict) -> None:
@@ -403,8 +420,10 @@ def write_model_tgz(train_dir: str, checkpoint_path: str, tgz: str) -> None:
     checkpoint_path: result of latest_checkpoint.
     tgz: path of the archive to write.
   """
+  vocabulary = find_vocabulary(train_dir)
   files = [
     os.path.join(train_dir, MODEL_FLAGS_FILE),
+    *([vocabulary] if vocabulary else []),
     *tf.io.gfile.glob(f"{checkpoint_path}.*"),
   ]
   with (

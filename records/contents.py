@@ -50,6 +50,26 @@ def listing(features: dict[str, Feature] | dict[str, list[Feature]]) -> str:
 
 
 # --------------------------------------------------------------------------
+# How numbers are stored
+
+
+def dtype_key(name: str) -> str:
+  """The feature of a context that says of which dtype another one is."""
+  return f"{name}/dtype"
+
+
+def is_half(context: dict[str, Feature], name: str) -> bool:
+  """Whether a feature's bytes are float16 numbers, as the context says."""
+  found = context.get(dtype_key(name))
+  return found is not None and found.values == [b"float16"]
+
+
+def half_as_float(value: bytes) -> np.ndarray:
+  """The numbers of float16 bytes, as float32."""
+  return np.frombuffer(value, "<f2").astype(np.float32)
+
+
+# --------------------------------------------------------------------------
 # Checks
 
 
@@ -206,20 +226,29 @@ def check_video_features(
     if name not in record.context:
       raise _missing(name, record.context, advice)
     found = record.context[name]
-    if found.kind != "float":
+    half = is_half(record.context, name)
+    if found.kind != ("bytes" if half else "float"):
       raise BadRecordError(
         "wrong type",
         f"expected float in the feature {name}, found"
         f" {listing(record.context)}; {advice}",
       )
-    if found.size != size:
+    if found.size != (2 * size if half else size):
       raise BadRecordError(
         "wrong size",
         f"expected {size} numbers in the feature {name}, found"
         f" {listing(record.context)}; {advice}",
       )
-    _check_finite(name, found.values)
-  _check_length([record.context[name].values for name in names])
+    _check_finite(name, video_vector(record, name))
+  _check_length([video_vector(record, name) for name in names])
+
+
+def video_vector(record: Record, name: str) -> np.ndarray:
+  """The numbers of a feature of a checked video-level record, float32."""
+  values = record.context[name].values
+  if is_half(record.context, name):
+    return half_as_float(values[0])
+  return values
 
 
 def check_frame_features(
@@ -235,7 +264,7 @@ def check_frame_features(
     record: as from parse_record.
     names: of the features that are wanted.
     sizes: how many numbers a frame of each must hold.
-    kinds: "bytes" or "float" for each; None for either.
+    kinds: "bytes", "float" or "float16" for each; None for any.
     for_trained: whether a trained model has fixed the flags.
 
   Raises:
@@ -252,17 +281,23 @@ def check_frame_features(
       raise _missing(name, record.lists, advice)
   lists = {name: record.lists[name] for name in names}
   for index, (name, size) in enumerate(zip(names, sizes, strict=True)):
-    allowed = [kinds[index]] if kinds else ["bytes", "float"]
-    _check_frames(name, lists[name], size, allowed, record.lists, advice)
+    allowed = [kinds[index]] if kinds else ["bytes", "float", "float16"]
+    half = is_half(record.context, name)
+    _check_frames(name, lists[name], size, allowed, half, record.lists, advice)
   if len({len(frames) for frames in lists.values()}) > 1:
     raise BadRecordError(
       "different lengths",
       f"expected equally many frames in each feature, found {listing(lists)}",
     )
   floats = [
-    [feature.values for feature in frames]
-    for frames in lists.values()
-    if frames and frames[0].kind == "float"
+    [
+      half_as_float(feature.values[0])
+      if feature.kind == "bytes"
+      else feature.values
+      for feature in frames
+    ]
+    for name, frames in lists.items()
+    if frames and (frames[0].kind == "float" or is_half(record.context, name))
   ]
   for frame in zip(*floats, strict=True):
     _check_length(frame)
@@ -292,8 +327,8 @@ def _missing(name: str, found: dict, advice: str) -> BadRecordError:
   )
 
 
-def _check_frames(name, frames, size, kinds, lists, advice) -> None:
-  """Checks the frames of one feature.
+def _check_frames(name, frames, size, kinds, half, lists, advice) -> None:
+  """Checks the frames of one feature, whose bytes may be float16.
 
   Raises:
     BadRecordError: the first frame is of another kind or size, or another frame
@@ -302,13 +337,15 @@ def _check_frames(name, frames, size, kinds, lists, advice) -> None:
   if not frames:
     return
   first = frames[0]
-  if first.kind not in kinds:
+  is_stored_half = half and first.kind == "bytes"
+  if ("float16" if is_stored_half else first.kind) not in kinds:
     raise BadRecordError(
       "wrong type",
       f"expected {' or '.join(kinds)} in the feature {name}, found"
       f" {listing(lists)}; {advice}",
     )
-  if first.size != size:
+  stored_size = 2 * size if is_stored_half else size
+  if first.size != stored_size:
     raise BadRecordError(
       "wrong size",
       f"expected {size} numbers in the feature {name}, found"
@@ -321,7 +358,9 @@ def _check_frames(name, frames, size, kinds, lists, advice) -> None:
         f"expected {first.kind} in every frame of the feature {name}, found"
         f" {frame.kind} in frame {number}",
       )
-    if frame.size != size or (frame.kind == "bytes" and len(frame.values) > 1):
+    if frame.size != stored_size or (
+      frame.kind == "bytes" and len(frame.values) > 1
+    ):
       raise BadRecordError(
         "wrong size",
         f"expected {size} numbers in every frame of the feature {name}, found"
@@ -329,6 +368,9 @@ def _check_frames(name, frames, size, kinds, lists, advice) -> None:
       )
     if frame.kind == "float":
       _check_finite(name, frame.values, f" in frame {number}")
+    elif is_stored_half:
+      numbers = half_as_float(frame.values[0])
+      _check_finite(name, numbers, f" in frame {number}")
 
 
 def _check_finite(name: str, values: np.ndarray, where: str = "") -> None:
@@ -348,11 +390,15 @@ def rows_of_finite_length(values: np.ndarray) -> np.ndarray:
   It is not with a NaN or an infinity among them, nor if squares overflow.
 
   Args:
-    values: (rows, numbers) float32.
+    values: (rows, numbers) float32 or float16.
 
   Returns:
     (rows,) bool.
   """
+  if values.dtype == np.float16:  # the squares of which cannot overflow
+    largest = np.float16(np.inf).view(np.uint16)
+    magnitudes = values.view(np.uint16) & np.uint16(0x7FFF)
+    return magnitudes.max(axis=1, initial=0) < largest
   with np.errstate(over="ignore", invalid="ignore"):
     return np.isfinite(np.einsum("ij,ij->i", values, values))
 

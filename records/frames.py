@@ -40,8 +40,8 @@ class FrameFeatures:
   Attributes:
     names: of the feature lists, in the order in which to concatenate them.
     sizes: how many numbers a frame of each has.
-    kinds: "bytes" or "float" for each. If all are bytes, so is the result, else
-      bytes are dequantized.
+    kinds: "bytes", "float" or "float16" for each. If all are the same, so is
+      the result; else it is float, and bytes are dequantized.
     for_trained: whether a trained model has fixed these, see records.contents.
   """
 
@@ -52,14 +52,18 @@ class FrameFeatures:
 
   @functools.cached_property
   def dtype(self) -> type:
-    """Of the frames: np.uint8 or np.float32."""
-    return np.float32 if "float" in self.kinds else np.uint8
+    """Of the frames: np.uint8, np.float16 or np.float32."""
+    if len(set(self.kinds)) > 1:
+      return np.float32
+    return {"bytes": np.uint8, "float16": np.float16}.get(
+      self.kinds[0], np.float32
+    )
 
   @functools.cached_property
   def num_bytes(self) -> list[int]:
     """The bytes of a frame of each feature in a record."""
     return [
-      size * 4 if kind == "float" else size
+      size * {"bytes": 1, "float16": 2, "float": 4}[kind]
       for size, kind in zip(self.sizes, self.kinds, strict=True)
     ]
 
@@ -148,8 +152,8 @@ def _find_matrices(
   Raises:
     _OtherLayoutError: they are not as wanted, or have another layout.
   """
-  if features.dtype != np.uint8 and "bytes" in features.kinds:
-    raise _OtherLayoutError  # which are dequantized on the way
+  if len(set(features.kinds)) > 1:
+    raise _OtherLayoutError  # which are converted on the way
   found = {name: _rows(record, span) for name, span in spans.items()}
   if not found.keys() >= set(features.names):
     raise _OtherLayoutError
@@ -158,11 +162,12 @@ def _find_matrices(
     raise _OtherLayoutError
   if any(_heads_differ(rows, head) for rows, head, _ in found.values()):
     raise _OtherLayoutError
+  stored = "float" if features.kinds[0] == "float" else "bytes"
   matrices = []
   for (rows, head, kind), size in zip(wanted, features.num_bytes, strict=True):
     if kind == "empty":
       rows = np.empty((0, size), np.uint8)
-    elif kind != features.kinds[0] or rows.shape[1] - head != size:
+    elif kind != stored or rows.shape[1] - head != size:
       raise _OtherLayoutError
     matrices.append((rows, head))
   return matrices
@@ -186,11 +191,14 @@ def parsed_frames(
     features.names, features.sizes, features.kinds, strict=True
   ):
     values = [frame.values for frame in record.lists[name]]
-    if kind == "bytes":
+    if kind in ("bytes", "float16"):
       joined = b"".join(value[0] for value in values)
-      column = np.frombuffer(joined, np.uint8).reshape(-1, size)
+      stored = "<f2" if kind == "float16" else np.uint8
+      column = np.frombuffer(joined, stored).reshape(-1, size)
       if features.dtype == np.float32:
-        column = quantization.dequantize(column.astype(np.float32))
+        column = column.astype(np.float32)
+        if kind == "bytes":
+          column = quantization.dequantize(column)
     else:
       column = np.array(values, np.float32).reshape(-1, size)
     columns.append(column)
@@ -283,6 +291,11 @@ class FrameBatch:
       _OtherLayoutError: they are not.
       BadRecordError: a float is not finite.
     """
+    for name, kind in zip(
+      self._features.names, self._features.kinds, strict=True
+    ):
+      if contents.is_half(context, name) != (kind == "float16"):
+        raise _OtherLayoutError  # another dtype
     place = self._place(row, len(matrices[0][0]))
     target = place.view(np.uint8) if place.dtype != np.uint8 else place
     count, end = len(place), 0

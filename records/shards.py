@@ -49,6 +49,14 @@ _MOST_BYTES = (1 << 31) - 1
 _HEADER = struct.Struct("<QI")
 _FOOTER = struct.Struct("<I")
 
+# What embeddings are stored in, by how it begins.
+_EMBEDDING_FILES = {
+  b"\x93NUMPY": "a NumPy array (.npy)",
+  b"PK\x03\x04": "an archive of NumPy arrays (.npz) or another zip file",
+  b"[": "JSON",
+  b"{": "JSON",
+}
+
 _FETCH_AGAIN = "download or make the file again"
 
 
@@ -188,6 +196,12 @@ def _kind_of_file(header: bytes) -> str:
     )
   if header.lstrip().startswith(b"<"):
     return "HTML or XML, perhaps the error page of a server"
+  for magic, kind in _EMBEDDING_FILES.items():
+    if header.startswith(magic):
+      return (
+        f"{kind}, of which python -m data_tools.import_embeddings makes a data"
+        " set (docs/your_own_data.md)"
+      )
   return f"one that begins with {header[:8]!r}"
 
 

@@ -32,6 +32,7 @@ class _Layout:
 
   Attributes:
     vectors: where the bytes of each vector begin and end.
+    dtypes: of each vector's numbers.
     video_id: where the id begins and ends.
     labels: where the class indices begin and end; None without the feature.
     fixed: indices of the bytes that are the same in all records of this layout.
@@ -45,12 +46,21 @@ class _Layout:
     spans = messages.usual_spans(record)
     self.vectors = []
     # Any bytes are valid floats, or a valid value.
+    dtypes = {contents.dtype_key(name): name for name in names}
     free = [
-      (begin, end) for kind, begin, end in spans.values() if kind != "int64"
+      (begin, end)
+      for name, (kind, begin, end) in spans.items()
+      if kind != "int64" and name not in dtypes
     ]
-    for name, size in zip(names, sizes, strict=True):
-      kind, begin, end = spans.get(name, ("", 0, 0))
-      if kind != "float" or end - begin != 4 * size:
+    self.dtypes = []
+    for key, size in zip(dtypes, sizes, strict=True):
+      _, begin, end = spans.get(key, ("", 0, 0))
+      is_half = record[begin:end] == b"float16"
+      self.dtypes.append("<f2" if is_half else "<f4")
+      kind, begin, end = spans.get(dtypes[key], ("", 0, 0))
+      if kind != ("bytes" if is_half else "float"):
+        raise messages.MalformedError
+      if end - begin != (2 if is_half else 4) * size:
         raise messages.MalformedError
       self.vectors.append((begin, end))
     name = "id" if "id" in spans else "video_id"
@@ -208,11 +218,17 @@ class VectorBatch:
     if len(others):
       matrix = matrix[is_like]
       records = [self._records[row] for row in rows]
-    target = self._vectors.view(np.uint8)
     at = 0
-    for begin, end in layout.vectors:
-      target[rows, at : at + end - begin] = matrix[:, begin:end]
-      at += end - begin
+    for (begin, end), dtype, size in zip(
+      layout.vectors, layout.dtypes, self._sizes, strict=True
+    ):
+      if dtype == "<f4":
+        target = self._vectors.view(np.uint8)
+        target[rows, 4 * at : 4 * (at + size)] = matrix[:, begin:end]
+      else:
+        stored = np.ascontiguousarray(matrix[:, begin:end]).view(dtype)
+        self._vectors[rows, at : at + size] = stored
+      at += size
     is_good = contents.rows_of_finite_length(self._vectors[rows])
     if self._num_classes is not None and layout.labels is not None:
       begin, end = layout.labels
@@ -247,5 +263,5 @@ class VectorBatch:
       )
       self._labels[row] = False
       self._labels[row, classes] = True
-    parts = [record.context[name].values for name in self._names]
+    parts = [contents.video_vector(record, name) for name in self._names]
     self._vectors[row] = np.concatenate(parts)

@@ -17,6 +17,7 @@ from make_records import (
 )
 
 from data_tools import verify_data
+from engine import progress_bar
 from engine.data import Data
 from records import shards
 
@@ -269,7 +270,7 @@ def test_a_file_that_cannot_be_read_is_damage(tmp_path, monkeypatch):
 
 
 def test_progress_lines_where_there_is_no_terminal(tmp_path, monkeypatch):
-  monkeypatch.setattr(verify_data, "_PROGRESS_SECONDS", 0.0)
+  monkeypatch.setattr(progress_bar, "_LINE_SECONDS", 0.0)
   path = write_records(tmp_path / "a", [small_video("a")] * 3)
   assert "Checked " in verify(path, *VIDEO_FLAGS)
 

@@ -1,0 +1,305 @@
+"""Writes a data set to a folder: records, class names, card and report.
+
+The folder is written under another name and renamed when it is whole, so that a
+program that is stopped leaves nothing half done.
+"""
+
+import collections
+import contextlib
+import csv
+import dataclasses
+import os
+import shutil
+import time
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+import errors
+from data_tools.embedding_items import BadItemError, Item
+from data_tools.splits import hash_of
+from engine import files
+from engine.dataset_card import (
+  SPLITS,
+  VOCABULARY_FILE,
+  DatasetCard,
+)
+from engine.progress_bar import Progress
+from records.writing import RecordWriter, frame_record, video_record
+
+REPORT_FILE = "import_report.csv"
+_SHARD_BYTES = 64 << 20
+_MOST_HALF = float(np.finfo(np.float16).max)
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+  """How to write a data set.
+
+  Attributes:
+    store: "float32" or "float16".
+    seed: decides the order of the videos.
+    max_bad_fraction: the largest part of the items that may be left out.
+    made_by: what dataset.json says about the origin.
+  """
+
+  store: str
+  seed: int
+  max_bad_fraction: float
+  made_by: dict
+
+
+@dataclasses.dataclass
+class Report:
+  """What was written.
+
+  Attributes:
+    card: the content of dataset.json.
+    class_counts: of each split how many videos each class has.
+    bad_items: (id, file, reason) of what was left out.
+    num_frames: written.
+    num_bytes: written.
+    largest_error: the largest difference of a stored number from the given one,
+      divided by the given one's absolute value.
+    seconds: it took.
+  """
+
+  card: DatasetCard
+  class_counts: dict[str, collections.Counter]
+  bad_items: list[tuple[str, str, str]]
+  num_frames: int = 0
+  num_bytes: int = 0
+  largest_error: float = 0.0
+  seconds: float = 0.0
+
+
+def check_free(output_dir: str) -> None:
+  """Checks that a folder is missing or empty.
+
+  Raises:
+    errors.UserError: it holds something.
+  """
+  if os.path.isdir(output_dir) and not os.listdir(output_dir):
+    return
+  if os.path.lexists(output_dir):
+    raise errors.UserError(
+      f"Expected a new or empty folder as --output_dir, received {output_dir},"
+      " which exists already. Name another, or delete it."
+    )
+
+
+def to_float16(array: np.ndarray) -> tuple[np.ndarray, float]:
+  """Rounds numbers to float16.
+
+  Args:
+    array: float32.
+
+  Returns:
+    The numbers; and the largest relative error of those above 2^-14, the
+    smallest normal float16. It is at most 2^-11.
+
+  Raises:
+    BadItemError: a number is too large.
+  """
+  largest = float(np.abs(array).max())
+  if largest > _MOST_HALF:
+    raise BadItemError(
+      f"the number {largest:g} is too large for float16; use --store=float32"
+    )
+  half = array.astype(np.float16)
+  magnitude = np.abs(array)
+  is_normal = magnitude >= 2.0**-14
+  difference = np.abs(half.astype(np.float32) - array)
+  relative = difference[is_normal] / magnitude[is_normal]
+  return half, float(relative.max(initial=0.0))
+
+
+class DatasetWriter:
+  """Writes the items of a data set.
+
+  Args:
+    items: of which those with a problem are left out.
+    splits: of each item.
+    classes: names of the classes, in the order of their indices.
+    read: returns an item's arrays by feature, all of one form, see
+      embedding_items.ArrayReader.
+    options: how.
+  """
+
+  def __init__(
+    self,
+    items: Sequence[Item],
+    splits: Sequence[str],
+    classes: Sequence[str],
+    read: Callable[[Item], dict[str, np.ndarray]],
+    options: Options,
+  ):
+    self._items = items
+    self._splits = splits
+    self._classes = classes
+    self._index_of = {name: index for index, name in enumerate(classes)}
+    self._read = read
+    self._options = options
+    self._form: dict[str, np.ndarray] = {}
+    self._done = 0
+    self._began = time.monotonic()
+    self._progress = Progress("Wrote")
+    self.report = Report(
+      DatasetCard(
+        frame_features=False,
+        feature_names=[],
+        feature_sizes=[],
+        feature_dtypes=[],
+        num_classes=len(classes),
+        splits={},
+        made_by=options.made_by,
+      ),
+      {split: collections.Counter() for split in SPLITS},
+      [],
+    )
+
+  def write(self, output_dir: str) -> Report:
+    """Writes everything to a new folder.
+
+    Raises:
+      errors.UserError: too many items cannot be used, or none can; the folder
+        holds something.
+      OSError: it cannot be written.
+    """
+    check_free(output_dir)
+    output_dir = output_dir.rstrip("/")
+    # Of an earlier start that was killed.
+    partial = f"{output_dir}.partial"
+    shutil.rmtree(partial, ignore_errors=True)
+    os.makedirs(partial)
+    try:
+      for split in SPLITS:
+        self._write_split(partial, split)
+      self._progress.end()
+      self._check(output_dir)
+      self._finish(partial)
+      files.put_in_place(partial, output_dir)
+    finally:
+      self._progress.end()
+      shutil.rmtree(partial, ignore_errors=True)
+    self.report.seconds = time.monotonic() - self._began
+    return self.report
+
+  def _write_split(self, folder: str, split: str) -> None:
+    """Writes the shards of a split, its items in an order without meaning."""
+    order = sorted(
+      (index for index, of in enumerate(self._splits) if of == split),
+      key=lambda index: hash_of(
+        self._options.seed, self._items[index].video_id
+      ),
+    )
+    num_videos = num_files = 0
+    with contextlib.ExitStack() as stack:
+      writer = None
+      for index in order:
+        record = self._record_of(self._items[index], split)
+        if record is None:
+          continue
+        if writer is None or writer.num_bytes > _SHARD_BYTES:
+          stack.close()
+          name = f"{split}{num_files:04d}.tfrecord"
+          writer = RecordWriter(os.path.join(folder, name))
+          stack.enter_context(writer)
+          num_files += 1
+        before = writer.num_bytes
+        writer.write(record)
+        self.report.num_bytes += writer.num_bytes - before
+        num_videos += 1
+    if num_videos:
+      self.report.card.splits[split] = {
+        "videos": num_videos,
+        "files": num_files,
+      }
+
+  def _record_of(self, item: Item, split: str) -> bytes | None:
+    """The record of an item; None for one that is left out."""
+    self._done += 1
+    if self._progress.is_due():
+      rate = self._done / (time.monotonic() - self._began)
+      self._progress.show(
+        self._done / len(self._items),
+        f"{self._done} of {len(self._items)} videos, {rate:.0f} a second,"
+        f" {len(self.report.bad_items)} left out",
+      )
+    try:
+      arrays = self._read(item)
+      if self._options.store == "float16":
+        arrays = {name: self._half(array) for name, array in arrays.items()}
+    except BadItemError as error:
+      path = next(iter(item.paths.values()))
+      self.report.bad_items.append((item.video_id, path, str(error)))
+      return None
+    self._form = self._form or arrays
+    labels = sorted({self._index_of[name] for name in item.labels})
+    self.report.class_counts[split].update(labels)
+    video_id = item.video_id.encode()
+    first = next(iter(arrays.values()))
+    if first.ndim == 1:
+      return video_record(video_id, labels, arrays)
+    self.report.num_frames += len(first)
+    return frame_record(video_id, labels, arrays)
+
+  def _half(self, array: np.ndarray) -> np.ndarray:
+    half, error = to_float16(array)
+    self.report.largest_error = max(self.report.largest_error, error)
+    return half
+
+  def _check(self, output_dir: str) -> None:
+    """Checks that enough items could be used.
+
+    Raises:
+      errors.UserError: names the list of those that could not.
+    """
+    bad = self.report.bad_items
+    allowed = self._options.max_bad_fraction * len(self._items)
+    if self._form and len(bad) <= allowed:
+      return
+    listed = f"{output_dir}.{REPORT_FILE}"
+    write_report(listed, bad)
+    video_id, path, reason = bad[0]
+    raise errors.UserError(
+      f"Expected at most {self._options.max_bad_fraction:.2%} of the items to"
+      f" be unusable, received {len(bad)} of {len(self._items)}; the first is"
+      f" {video_id} ({path}): {reason}. {listed} lists them. Correct them, or"
+      " raise --max_bad_fraction."
+    )
+
+  def _finish(self, folder: str) -> None:
+    """Writes what is beside the records."""
+    card = self.report.card
+    arrays = self._form
+    card.frame_features = next(iter(arrays.values())).ndim == 2
+    card.feature_names = list(arrays)
+    card.feature_sizes = [array.shape[-1] for array in arrays.values()]
+    card.feature_dtypes = [array.dtype.name for array in arrays.values()]
+    counts = self.report.class_counts["train"]
+    rows = [
+      (index, counts[index], name) for index, name in enumerate(self._classes)
+    ]
+    _write_csv(
+      os.path.join(folder, VOCABULARY_FILE),
+      ("Index", "TrainVideoCount", "Name"),
+      rows,
+    )
+    write_report(os.path.join(folder, REPORT_FILE), self.report.bad_items)
+    card.write(folder)
+
+
+def write_report(path: str, bad_items) -> None:
+  """Writes the list of the items that were left out."""
+  _write_csv(path, ("id", "path", "reason"), bad_items)
+
+
+def _write_csv(path: str, columns, rows) -> None:
+  with (
+    files.written_aside(path) as aside,
+    open(aside, "w", encoding="utf-8", newline="") as file,
+  ):
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows(rows)

@@ -1,0 +1,294 @@
+"""Makes a data set of embeddings that are there already, one file a video.
+
+  python -m data_tools.import_embeddings --manifest=a.csv --output_dir=my_data
+  python train.py --dataset_dir=my_data --train_dir=my_model
+
+See docs/your_own_data.md.
+"""
+
+import collections
+import dataclasses
+import os
+import shlex
+import sys
+
+import startup  # isort: skip
+from absl import flags
+
+import errors
+import program_flags
+from data_tools import embedding_items, splits
+from data_tools.dataset_writer import DatasetWriter, Options, Report, check_free
+from data_tools.embedding_items import ArrayReader, BadItemError, Item
+from engine.dataset_card import SPLITS
+
+FLAGS = flags.FLAGS
+
+_MOST_LISTED = 12
+
+
+def define_flags() -> None:
+  """Defines the flags of this program."""
+  data = program_flags.Subject(program_flags.DATA)
+  data.string(
+    "manifest",
+    "",
+    "CSV with a line for each video: path,labels and, if wanted,"
+    " split,id,group. Paths are relative to it; several labels have semicolons"
+    " between them.",
+  )
+  data.string(
+    "embeddings_dir",
+    "",
+    "Instead of a manifest: folder of ID.npy, ID.npz or ID.json; needs"
+    " --labels.",
+  )
+  data.string(
+    "labels",
+    "",
+    "With --embeddings_dir: JSON of {id: category}, or of [id, category]"
+    " pairs.",
+  )
+  data.list(
+    "feature_names",
+    ["embedding"],
+    "Names of the features. Of several, the manifest has a column path_NAME"
+    " for each.",
+  )
+  data.list(
+    "splits",
+    ["train:0.8", "validate:0.1", "test:0.1"],
+    "Part of the videos that each split gets, by class; those with a split in"
+    " the manifest keep it.",
+  )
+  data.enum(
+    "align",
+    "",
+    ["", "truncate"],
+    "truncate: cut the features of a video to the shortest; empty: leave out"
+    " videos whose features have unequally many frames.",
+  )
+  data.float(
+    "max_bad_fraction",
+    0.05,
+    "The largest part of the items that may be left out.",
+    lower_bound=0.0,
+    upper_bound=1.0,
+  )
+  data.integer("seed", 0, "Decides the splits and the order of the videos.")
+  output = program_flags.Subject(program_flags.OUTPUT)
+  output.string("output_dir", "", "Folder to make; required.")
+  output.enum(
+    "store",
+    "float16",
+    ["float16", "float32"],
+    "How to store numbers. float16 has 11 significant bits and takes half the"
+    " disk and the time to read.",
+  )
+  output.bool("dry_run", False, "Look at the items; write nothing.")
+
+
+# --------------------------------------------------------------------------
+# Items, classes, splits
+
+
+def find_items() -> list[Item]:
+  """The items that the flags name.
+
+  Raises:
+    errors.UserError: there are none, or the flags do not go together.
+  """
+  names = FLAGS.feature_names
+  if bool(FLAGS.manifest) == bool(FLAGS.embeddings_dir):
+    raise errors.UserError(
+      "Expected one of --manifest=FILE.csv and --embeddings_dir=FOLDER,"
+      f" received {'both' if FLAGS.manifest else 'neither'}. See"
+      " docs/your_own_data.md."
+    )
+  if FLAGS.manifest:
+    items = embedding_items.read_manifest(FLAGS.manifest, names)
+  elif not FLAGS.labels or len(names) > 1:
+    raise errors.UserError(
+      "Expected --labels=FILE.json and one of --feature_names with"
+      f" --embeddings_dir, received --labels={FLAGS.labels} and"
+      f" --feature_names={','.join(names)}. Of several features, write a"
+      " --manifest."
+    )
+  else:
+    items = embedding_items.read_folder(
+      FLAGS.embeddings_dir, FLAGS.labels, names[0]
+    )
+  if not items:
+    raise errors.UserError(
+      f"Expected items in {FLAGS.manifest or FLAGS.embeddings_dir}, found none."
+    )
+  return embedding_items.check_items(items)
+
+
+def find_classes(items: list[Item]) -> tuple[list[Item], list[str]]:
+  """The classes, in the order of their indices.
+
+  If all labels are whole numbers, these are the indices; else the names are
+  sorted.
+
+  Returns:
+    The items, with labels as the classes are called, and the classes.
+  """
+  names = {name for item in items for name in item.labels}
+  if not all(name.isdecimal() and name.isascii() for name in names):
+    return items, sorted(names)
+  items = [
+    dataclasses.replace(item, labels=[str(int(name)) for name in item.labels])
+    for item in items
+  ]
+  largest = max(map(int, names), default=-1)
+  return items, [str(index) for index in range(largest + 1)]
+
+
+def choose_splits(items: list[Item]) -> list[str]:
+  """The split of each item: its own, else a share of its class.
+
+  Raises:
+    errors.UserError: --splits is no list of fractions; items of one group have
+      different splits.
+  """
+  fractions = splits.parse_splits(FLAGS.splits)
+  groups = [item.group or f"id {item.video_id}" for item in items]
+  typed: dict[str, str] = {}
+  for group, item in zip(groups, items, strict=True):
+    if item.split and typed.setdefault(group, item.split) != item.split:
+      raise errors.UserError(
+        f"Expected one split for the group {group}, received {typed[group]} and"
+        f" {item.split}. Correct --manifest={FLAGS.manifest}."
+      )
+  classes = [item.labels[0] if item.labels else "" for item in items]
+  free = [index for index, group in enumerate(groups) if group not in typed]
+  chosen = [typed.get(group, "") for group in groups]
+  shares = splits.assign_splits(
+    [groups[index] for index in free],
+    [classes[index] for index in free],
+    fractions,
+    FLAGS.seed,
+  )
+  for index, split in zip(free, shares, strict=True):
+    chosen[index] = split
+  return chosen
+
+
+# --------------------------------------------------------------------------
+# What was done
+
+
+def describe(report: Report, names: list[str], output_dir: str) -> str:
+  """What was written, and the command that trains on it, as text."""
+  card = report.card
+  features = ", ".join(
+    f"{name} ({size} {dtype})"
+    for name, size, dtype in zip(
+      card.feature_names, card.feature_sizes, card.feature_dtypes, strict=True
+    )
+  )
+  num_videos = sum(of["videos"] for of in card.splits.values())
+  lines = [
+    f"{num_videos} videos, {len(names)} classes, {features},"
+    f" {report.num_bytes / 1e6:.1f} MB in {report.seconds:.1f} s"
+    f" ({num_videos / report.seconds:.0f} videos/s)"
+  ]
+  if card.frame_features:
+    lines.append(f"Frames of a video: {report.num_frames / num_videos:.1f}")
+  if report.largest_error:
+    lines.append(
+      f"Largest relative error of float16: {report.largest_error:.2g}"
+    )
+  if report.bad_items:
+    lines.append(
+      f"Left out {len(report.bad_items)} items, listed with reasons in"
+      f" {output_dir}/import_report.csv"
+    )
+  lines += ["", *_class_table(report, names), "", "Train on it with", ""]
+  model = "FrameLevelLogisticModel" if card.frame_features else "LogisticModel"
+  folder = shlex.quote(output_dir)
+  lines.append(
+    f"  python train.py --dataset_dir={folder} --model={model}"
+    " --train_dir=my_model"
+  )
+  return "\n".join(lines)
+
+
+def _class_table(report: Report, names: list[str]) -> list[str]:
+  """Lines with the number of videos of the most frequent classes by split."""
+  present = [split for split in SPLITS if split in report.card.splits]
+  total = collections.Counter()
+  for of_split in report.class_counts.values():
+    total.update(of_split)
+  rows = [["class", *present]]
+  for index, _ in total.most_common(_MOST_LISTED):
+    counts = [str(report.class_counts[split][index]) for split in present]
+    rows.append([names[index][:40], *counts])
+  if len(total) > _MOST_LISTED:
+    rows.append([f"and {len(total) - _MOST_LISTED} more", *[""] * len(present)])
+  rows.append(
+    ["videos", *[str(report.card.splits[split]["videos"]) for split in present]]
+  )
+  widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+  lines = []
+  for row in rows:
+    cells = [row[0].ljust(widths[0])]
+    for cell, width in zip(row[1:], widths[1:], strict=True):
+      cells.append(cell.rjust(width))
+    lines.append("  ".join(cells).rstrip())
+  return lines
+
+
+def _look(items: list[Item], chosen: list[str], names: list[str]) -> None:
+  """Prints what would be imported."""
+  reader = ArrayReader(FLAGS.align == "truncate")
+  found = "no array that can be read among the first 100"
+  for item in items[:100]:
+    try:
+      arrays = reader.read(item)
+    except BadItemError:
+      continue
+    found = ", ".join(f"{name} {of.shape}" for name, of in arrays.items())
+    break
+  problems = sum(bool(item.problem) for item in items)
+  counts = ", ".join(f"{chosen.count(split)} {split}" for split in SPLITS)
+  print(
+    f"{len(items)} items ({counts}), {len(names)} classes, the first array:"
+    f" {found}; {problems} without labels or otherwise unusable. Nothing was"
+    " written."
+  )
+
+
+def main() -> None:
+  """Imports what the flags name."""
+  if not FLAGS.output_dir:
+    raise errors.UserError(
+      "Expected --output_dir=FOLDER, the folder to make, received none."
+    )
+  check_free(FLAGS.output_dir)
+  items, names = find_classes(find_items())
+  chosen = choose_splits(items)
+  if FLAGS.dry_run:
+    _look(items, chosen, names)
+    return
+  options = Options(
+    store=FLAGS.store,
+    seed=FLAGS.seed,
+    max_bad_fraction=FLAGS.max_bad_fraction,
+    made_by={
+      "command": shlex.join(
+        ["python -m data_tools.import_embeddings", *sys.argv[1:]]
+      ),
+      "source": os.path.abspath(FLAGS.manifest or FLAGS.embeddings_dir),
+    },
+  )
+  reader = ArrayReader(FLAGS.align == "truncate")
+  writer = DatasetWriter(items, chosen, names, reader.read, options)
+  report = writer.write(FLAGS.output_dir)
+  print(describe(report, names, FLAGS.output_dir))
+
+
+if __name__ == "__main__":
+  define_flags()
+  startup.run(main)

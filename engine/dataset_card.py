@@ -1,0 +1,107 @@
+"""dataset.json: what a data set in a folder holds, so that no flag repeats it.
+
+data_tools.import_embeddings writes it beside the records and vocabulary.csv;
+--dataset_dir of the programs reads it.
+"""
+
+import dataclasses
+import glob
+import json
+import os
+
+import errors
+from engine.files import write_json
+
+CARD_FILE = "dataset.json"
+VOCABULARY_FILE = "vocabulary.csv"
+SPLITS = ("train", "validate", "test")
+_VERSION = 1
+
+
+@dataclasses.dataclass
+class DatasetCard:
+  """The content of dataset.json.
+
+  Attributes:
+    frame_features: whether records are frame-level ones.
+    feature_names: of the features, in the order in which to concatenate them.
+    feature_sizes: numbers of each.
+    feature_dtypes: "float32" or "float16", how the numbers of each are stored.
+    num_classes: of the labels.
+    splits: of each split its number of videos and of files.
+    made_by: the command line that made the data, and its settings.
+  """
+
+  frame_features: bool
+  feature_names: list[str]
+  feature_sizes: list[int]
+  feature_dtypes: list[str]
+  num_classes: int
+  splits: dict[str, dict[str, int]]
+  made_by: dict
+
+  def write(self, folder: str) -> None:
+    """Writes dataset.json to a folder."""
+    content = {"format_version": _VERSION, **dataclasses.asdict(self)}
+    write_json(os.path.join(folder, CARD_FILE), content)
+
+  def flags(self) -> dict:
+    """The flags, by name, that say what the records hold."""
+    return {
+      "frame_features": self.frame_features,
+      "feature_names": ",".join(self.feature_names),
+      "feature_sizes": ",".join(map(str, self.feature_sizes)),
+      "num_classes": self.num_classes,
+    }
+
+  def pattern(self, folder: str, split: str) -> str:
+    """The pattern of the files of a split.
+
+    Args:
+      folder: of the data set.
+      split: one of SPLITS.
+
+    Raises:
+      errors.UserError: the data set has no such split.
+    """
+    if not self.splits.get(split, {}).get("videos"):
+      found = [name for name, of in self.splits.items() if of.get("videos")]
+      raise errors.UserError(
+        f"Expected the split {split} in --dataset_dir={folder}, found"
+        f" {', '.join(found) or 'none'}. Name files by the program's data"
+        " pattern, or make the data set with this split (--splits)."
+      )
+    # A comma would separate patterns, see data_files.find_files.
+    literal = glob.escape(folder).replace(",", "\\,")
+    return os.path.join(literal, f"{split}*.tfrecord")
+
+
+def read_card(folder: str) -> DatasetCard:
+  """Reads dataset.json.
+
+  Raises:
+    errors.UserError: there is none in the folder, or it was written by
+      something else.
+  """
+  path = os.path.join(folder, CARD_FILE)
+  advice = (
+    "Make a data set with python -m data_tools.import_embeddings, or name the"
+    " files of another by its pattern; see docs/your_own_data.md."
+  )
+  try:
+    with open(path, encoding="utf-8") as file:
+      content = json.load(file)
+    version = content.pop("format_version")
+    if version != _VERSION:
+      raise ValueError(f"format_version {version}")
+    return DatasetCard(**content)
+  except OSError as error:
+    raise errors.UserError(
+      f"Expected a data set with {CARD_FILE} in --dataset_dir={folder}, found"
+      f" none ({error.strerror}). {advice}"
+    ) from error
+  except (ValueError, TypeError, KeyError, AttributeError) as error:
+    raise errors.UserError(
+      f"Expected {path} as this project writes it, found something else"
+      f" ({error}). {advice}"
+    ) from error

@@ -1,0 +1,180 @@
+"""Tests of data_tools.dataset_writer."""
+
+import csv
+
+import numpy as np
+import pytest
+from conftest import assert_names, error_of, read_batches
+
+from data_tools import dataset_writer
+from data_tools.dataset_writer import DatasetWriter, Options
+from data_tools.embedding_items import BadItemError, Item
+from engine.data import Data
+from engine.data_files import find_files
+from engine.dataset_card import read_card
+
+
+def read_all(folder, split):
+  """{id: (frames, labels)} of a split, through the program's own reader."""
+  card = read_card(folder)
+  flags = {**card.flags(), "max_frames": 300}
+  files = find_files(card.pattern(folder, split), "x")
+  found = {}
+  for batch in read_batches(Data(flags, files, True), 7):
+    for row, name in enumerate(batch["video_ids"].tolist()):
+      labels = np.flatnonzero(batch["labels"][row]).tolist()
+      matrix = batch["video_matrix"][row]
+      if matrix.ndim == 2:
+        matrix = matrix[: batch["num_frames"][row]]
+      found[name.decode()] = matrix, labels
+  return found
+
+
+def make_items(seed, is_frame_level, scale=1.0, number=60):
+  """Random items with strange ids and classes, and their arrays."""
+  rng = np.random.default_rng(seed)
+  classes = ["cat", "a,b", 'say "no"', "=1+1", "日本"]
+  items, arrays, splits = [], {}, []
+  for index in range(number):
+    name = f'{index}, 日本 "x" {rng.integers(1 << 30)}'
+    labels = rng.choice(classes, rng.integers(1, 4), replace=False).tolist()
+    items.append(Item(name, {"e": f"{index}.npy"}, labels))
+    shape = (rng.integers(1, 9), 5) if is_frame_level else (5,)
+    values = rng.standard_normal(shape) * scale ** rng.integers(-3, 4)
+    arrays[name] = values.astype(np.float32)
+    splits.append(["train", "validate", "test"][rng.integers(3)])
+  return items, arrays, splits, sorted(classes)
+
+
+def write(tmp_path, items, arrays, splits, classes, store, fraction=0.05):
+  """Writes a data set of items whose arrays are known."""
+
+  def read(item):
+    if item.video_id not in arrays:
+      raise BadItemError("it is missing")
+    return {"e": arrays[item.video_id]}
+
+  folder = str(tmp_path / "data")
+  options = Options(store, 0, fraction, {"command": "x"})
+  writer = DatasetWriter(items, splits, classes, read, options)
+  return folder, writer.write(folder)
+
+
+@pytest.mark.parametrize("is_frame_level", [False, True])
+@pytest.mark.parametrize("seed", range(3))
+def test_float32_comes_back_bit_for_bit(tmp_path, seed, is_frame_level):
+  made = make_items(seed, is_frame_level, scale=30.0)
+  items, arrays, splits, classes = made
+  folder, report = write(tmp_path, *made, "float32")
+  for split in ("train", "validate", "test"):
+    wanted = {
+      item.video_id: (arrays[item.video_id], item.labels)
+      for item, of in zip(items, splits, strict=True)
+      if of == split
+    }
+    found = read_all(folder, split)
+    assert found.keys() == wanted.keys()
+    for name, (array, labels) in wanted.items():
+      np.testing.assert_array_equal(found[name][0], array)
+      assert [classes[index] for index in found[name][1]] == sorted(labels)
+  assert report.card.num_classes == 5
+  assert not report.bad_items
+
+
+@pytest.mark.parametrize("is_frame_level", [False, True])
+def test_float16_comes_back_within_the_stated_error(tmp_path, is_frame_level):
+  made = make_items(9, is_frame_level)
+  folder, report = write(tmp_path, *made, "float16")
+  assert 0 < report.largest_error <= 2.0**-11
+  assert report.card.feature_dtypes == ["float16"]
+  for split in ("train", "validate", "test"):
+    for name, (array, _) in read_all(folder, split).items():
+      given = made[1][name]
+      np.testing.assert_array_equal(array, given.astype(np.float16))
+      is_normal = np.abs(given) >= 2.0**-14
+      error = np.abs(array - given)[is_normal] / np.abs(given)[is_normal]
+      assert error.max(initial=0) <= report.largest_error
+
+
+def test_float16_takes_half_the_disk(tmp_path):
+  items, arrays, splits, classes = make_items(0, False)
+  arrays = {name: np.ones(512, np.float32) for name in arrays}
+  given = (items, arrays, splits, classes)
+  (tmp_path / "half").mkdir()
+  (tmp_path / "whole").mkdir()
+  _, half = write(tmp_path / "half", *given, "float16")
+  _, whole = write(tmp_path / "whole", *given, "float32")
+  assert half.num_bytes < 0.6 * whole.num_bytes
+
+
+def test_bad_items_are_listed_and_the_rest_is_written(tmp_path):
+  items, arrays, splits, classes = make_items(0, False)
+  arrays.pop(items[3].video_id)
+  arrays[items[5].video_id] = np.full(5, 1e6, np.float32)
+  folder, report = write(
+    tmp_path, items, arrays, splits, classes, "float16", 0.04
+  )
+  with open(f"{folder}/import_report.csv", newline="") as file:
+    rows = list(csv.reader(file))
+  assert rows[0] == ["id", "path", "reason"]
+  found = {name: reason for name, _, reason in rows[1:]}
+  assert found[items[3].video_id] == "it is missing"
+  assert "--store=float32" in found[items[5].video_id]
+  assert len(found) == len(report.bad_items) == 2
+  with open(f"{folder}/vocabulary.csv", newline="") as file:
+    names = [row["Name"] for row in csv.DictReader(file)]
+  assert names == classes
+
+
+def test_too_many_bad_items_leave_the_list_only(tmp_path):
+  items, arrays, splits, classes = make_items(0, False)
+  for item in items[:4]:
+    arrays.pop(item.video_id)
+  given = (tmp_path, items, arrays, splits, classes, "float32")
+  text = error_of(write, *given)
+  assert_names(text, "5.00%", "4 of 60", "data.import_report.csv", "missing")
+  assert [path.name for path in tmp_path.iterdir()] == [
+    "data.import_report.csv"
+  ]
+  write(*given, 0.1)
+
+
+def test_no_good_item_at_all_is_an_error(tmp_path):
+  items, _, splits, classes = make_items(0, False, number=3)
+  text = error_of(write, tmp_path, items, {}, splits, classes, "float32", 1.0)
+  assert "3 of 3" in text
+
+
+def test_an_interrupted_start_leaves_nothing_and_a_killed_one_is_replaced(
+  tmp_path,
+):
+  made = make_items(0, False)
+  (tmp_path / "data.partial").mkdir()
+  (tmp_path / "data.partial" / "train9999.tfrecord").touch()
+
+  class Interrupting(dict):
+    def __getitem__(self, name):
+      raise KeyboardInterrupt
+
+  items, arrays, splits, classes = made
+  with pytest.raises(KeyboardInterrupt):
+    write(tmp_path, items, Interrupting(arrays), splits, classes, "float32")
+  assert not list(tmp_path.iterdir())
+  folder, _ = write(tmp_path, *made, "float32")
+  assert len(read_all(folder, "train")) == splits.count("train")
+
+
+def test_shards_are_cut_by_size(tmp_path, monkeypatch):
+  monkeypatch.setattr(dataset_writer, "_SHARD_BYTES", 500)
+  made = make_items(0, False)
+  folder, report = write(tmp_path, *made, "float32")
+  assert report.card.splits["train"]["files"] > 2
+  assert len(read_all(folder, "train")) == made[2].count("train")
+
+
+def test_a_folder_that_holds_something_is_refused(tmp_path):
+  folder = tmp_path / "data"
+  folder.mkdir()
+  dataset_writer.check_free(str(folder))
+  (folder / "x").touch()
+  assert str(folder) in error_of(dataset_writer.check_free, str(folder))

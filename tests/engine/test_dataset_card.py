@@ -1,0 +1,51 @@
+"""Tests of engine.dataset_card."""
+
+import glob
+
+import pytest
+from conftest import assert_names, error_of
+
+from engine.dataset_card import DatasetCard, read_card
+
+CARD = DatasetCard(
+  frame_features=True,
+  feature_names=["a", "b"],
+  feature_sizes=[3, 2],
+  feature_dtypes=["float32", "float16"],
+  num_classes=4,
+  splits={"train": {"videos": 7, "files": 1}},
+  made_by={"command": "x"},
+)
+
+
+def test_a_card_comes_back(tmp_path):
+  CARD.write(str(tmp_path))
+  assert read_card(str(tmp_path)) == CARD
+  assert CARD.flags() == {
+    "frame_features": True,
+    "feature_names": "a,b",
+    "feature_sizes": "3,2",
+    "num_classes": 4,
+  }
+
+
+def test_a_strange_folder_is_a_pattern(tmp_path):
+  folder = tmp_path / "a[1]*"
+  folder.mkdir()
+  (folder / "train0000.tfrecord").touch()
+  assert glob.glob(CARD.pattern(str(folder), "train"))
+
+
+def test_a_missing_split_is_named():
+  text = error_of(CARD.pattern, "folder", "test")
+  assert_names(text, "the split test", "folder", "found train")
+
+
+@pytest.mark.parametrize(
+  "content", [None, "x", "[]", "{}", '{"format_version": 2}', '{"a": 1}']
+)
+def test_what_is_no_card_is_named(tmp_path, content):
+  if content is not None:
+    (tmp_path / "dataset.json").write_text(content)
+  text = error_of(read_card, str(tmp_path))
+  assert_names(text, "dataset.json", str(tmp_path), "import_embeddings")
