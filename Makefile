@@ -9,7 +9,7 @@
 # make learn          what each model can learn, about an hour; prints tables,
 #                     with LEARNING_RESULTS=<file> also writes JSON
 # make two-workers    trains as two machines would, on this one
-# make bench          the benchmarks, 50 minutes; results in benchmarks/results/
+# make bench          the benchmarks, 25 to 50 minutes; results in benchmarks/results/
 
 PYTHON ?= python3
 PYTHONS ?= 3.11 3.12 3.13
