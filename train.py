@@ -393,16 +393,21 @@ def train(
   exporter.close()
   with placement.naming_lost_machine(run.step):
     placement.wait_for_all()
+  _log_end(run, reporter, seen_before)
+  return run.step
+
+
+def _log_end(run: Run, reporter: report.Reporter, seen_before: int) -> None:
+  """Says what a run has done since its start, when it had seen less."""
   logging.info(
     "Done at step %d, after %d examples. Checkpoint: %s",
     run.step,
     run.examples_seen,
-    train_dirs.latest_checkpoint(train_dir),
+    train_dirs.latest_checkpoint(run.train_dir),
   )
   logging.info(
-    "%s", reporter.summary(run.examples_seen - seen_before, train_dir)
+    "%s", reporter.summary(run.examples_seen - seen_before, run.train_dir)
   )
-  return run.step
 
 
 def main() -> None:

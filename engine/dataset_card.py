@@ -69,7 +69,7 @@ class DatasetCard:
       raise errors.UserError(
         f"Expected the split {split} in --dataset_dir={folder}, found"
         f" {', '.join(found) or 'none'}. Name files by the program's data"
-        " pattern, or make the data set with this split (--splits)."
+        " pattern, or make the data set anew with this split."
       )
     # A comma would separate patterns, see data_files.find_files.
     literal = glob.escape(folder).replace(",", "\\,")
