@@ -19,7 +19,6 @@ docs/formats.md for what becomes of silence.
 import csv
 import dataclasses
 import os
-import time
 
 import startup  # isort: skip
 import numpy as np
@@ -32,7 +31,7 @@ from data_tools import sample_videos
 from data_tools.sample_videos import AUDIO_SIZE, RGB_SIZE
 from engine import files as files_in_place
 from engine.data_files import find_files
-from engine.progress_bar import ProgressBar
+from engine.progress_bar import Progress
 from engine.skipped import listing
 from records.messages import BadRecordError, Record, parse_record
 
@@ -44,9 +43,6 @@ SILENCE = 127
 # Sound and picture may differ by so many frames, or by this part of them: a
 # frame of sound is 0.96 s, one of picture 1 s.
 _FEW_FRAMES, _SMALL_PART = 2, 0.1
-
-_PROGRESS_SECONDS = 5.0
-_REDRAW_SECONDS = 0.2
 
 
 @dataclasses.dataclass
@@ -270,13 +266,17 @@ def convert(
   """
   report = Report()
   seen_ids = set()
-  progress = _Progress(len(files), report)
+  progress = Progress("Converted")
   with files_in_place.written_aside(output_dir) as aside:
     tf.io.gfile.makedirs(aside)
     writer, shard_of_writer = None, -1
     try:
       for number, path in enumerate(files):
-        progress.show(number)
+        if progress.is_due():
+          progress.show(
+            number / len(files),
+            f"{number} of {len(files)} files, {len(report.skipped)} skipped",
+          )
         try:
           record = _convert_file(path, labels, seen_ids, report)
         except BadRecordError as error:
@@ -307,37 +307,6 @@ def convert(
       rows.writerow(["file", "kind", "problem"])
       rows.writerows(report.skipped)
   return report
-
-
-class _Progress:
-  """Shows how far it is: by a bar, or by a line now and then."""
-
-  def __init__(self, num_files: int, report: Report):
-    self._num_files = num_files
-    self._report = report
-    self._bar = ProgressBar()
-    self._bar.begin(0.0)
-    self._last = time.monotonic()
-
-  def show(self, num_done: int) -> None:
-    """Draws the bar, or writes a line if it is time."""
-    now = time.monotonic()
-    wait = _REDRAW_SECONDS if self._bar.is_on_terminal else _PROGRESS_SECONDS
-    if now - self._last < wait:
-      return
-    self._last = now
-    text = (
-      f"{num_done} of {self._num_files} files, {len(self._report.skipped)}"
-      " skipped"
-    )
-    if self._bar.is_on_terminal:
-      self._bar.draw(num_done / self._num_files, text)
-    else:
-      logging.info("Converted %s", text)
-
-  def end(self) -> None:
-    """Ends the bar."""
-    self._bar.end()
 
 
 # --------------------------------------------------------------------------

@@ -101,13 +101,13 @@ def to_float16(array: np.ndarray) -> tuple[np.ndarray, float]:
   Raises:
     BadItemError: a number is too large.
   """
-  largest = float(np.abs(array).max())
+  magnitude = np.abs(array)
+  largest = float(magnitude.max())
   if largest > _MOST_HALF:
     raise BadItemError(
       f"the number {largest:g} is too large for float16; use --store=float32"
     )
   half = array.astype(np.float16)
-  magnitude = np.abs(array)
   is_normal = magnitude >= 2.0**-14
   difference = np.abs(half.astype(np.float32) - array)
   relative = difference[is_normal] / magnitude[is_normal]

@@ -556,7 +556,7 @@ def main() -> None:
     _required("partition", "2/frame/train"), values.mirror, values.base_url
   )
   shard = Shard.parse(values.shard)
-  folder = os.path.expanduser(_required("output_dir", "FOLDER"))
+  folder = _required("output_dir", "FOLDER")
   if "://" in folder:
     raise errors.UserError(
       f"Expected an --output_dir on a disk of this machine, received {folder}."

@@ -222,6 +222,7 @@ def check_video_features(
   if record.lists:
     level = f"this is a frame-level record with {listing(record.lists)}: "
   advice = _advice(level, "add --frame_features=True", for_trained)
+  vectors = []
   for name, size in zip(names, sizes, strict=True):
     if name not in record.context:
       raise _missing(name, record.context, advice)
@@ -239,8 +240,9 @@ def check_video_features(
         f"expected {size} numbers in the feature {name}, found"
         f" {listing(record.context)}; {advice}",
       )
-    _check_finite(name, video_vector(record, name))
-  _check_length([video_vector(record, name) for name in names])
+    vectors.append(video_vector(record, name))
+    _check_finite(name, vectors[-1])
+  _check_length(vectors)
 
 
 def video_vector(record: Record, name: str) -> np.ndarray:
