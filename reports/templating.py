@@ -1,0 +1,98 @@
+"""Makes HTML pages of the templates in reports/templates/.
+
+Each page is one file without any address of a network: styles and scripts are
+included in it, and pictures are data: URIs. Everything from outside is escaped.
+"""
+
+import base64
+import os
+import types
+from urllib.parse import quote
+
+import tensorflow as tf
+
+import errors
+from engine import files
+from engine.data_files import is_local
+
+TEMPLATES = os.path.join(os.path.dirname(__file__), "templates")
+
+
+def require_jinja2(requirements: str) -> types.ModuleType:
+  """The library that fills templates.
+
+  Args:
+    requirements: the file that names it, for the error.
+
+  Raises:
+    errors.UserError: it is not installed.
+  """
+  try:
+    import jinja2
+  except ImportError as error:
+    raise errors.UserError(
+      "Expected jinja2 for HTML pages, but it is not installed. Run pip install"
+      f" -r {requirements}"
+    ) from error
+  return jinja2
+
+
+def write_page(
+  path: str,
+  template: str,
+  values: dict,
+  requirements: str = "requirements/videos.txt",
+) -> None:
+  """Fills a template and puts the page into place whole.
+
+  Args:
+    path: the HTML file.
+    template: name of a file in TEMPLATES.
+    values: what the template needs.
+    requirements: see require_jinja2.
+
+  Raises:
+    errors.UserError: jinja2 is not installed.
+    jinja2.UndefinedError: a value is missing.
+  """
+  jinja2 = require_jinja2(requirements)
+  environment = jinja2.Environment(
+    loader=jinja2.FileSystemLoader(TEMPLATES),
+    autoescape=True,
+    trim_blocks=True,
+    undefined=jinja2.StrictUndefined,
+  )
+  stream = environment.get_template(template).stream(values)
+  stream.enable_buffering(1000)
+  with (
+    files.written_aside(path) as aside,
+    tf.io.gfile.GFile(aside, "w") as file,
+  ):
+    for text in stream:
+      file.write(text)
+
+
+def jpeg_uri(image: bytes) -> str:
+  """A JPEG file's bytes as a data: URI; empty for no bytes."""
+  if not image:
+    return ""
+  return "data:image/jpeg;base64," + base64.b64encode(image).decode("ascii")
+
+
+def relative_address(path: str, page: str) -> str:
+  """The address of a file in a link of a page.
+
+  Args:
+    path: of the file, as named from the working folder.
+    page: path of the page.
+
+  Returns:
+    A relative address, which keeps working if both are moved together. Empty
+    for files on remote file systems, which no browser opens.
+  """
+  if not is_local(path) or not is_local(page):
+    return ""
+  folder = os.path.dirname(os.path.abspath(page))
+  # Names of files are bytes; quote also escapes a colon, so that no name is
+  # read as a scheme.
+  return quote(os.fsencode(os.path.relpath(os.path.abspath(path), folder)))
