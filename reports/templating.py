@@ -18,8 +18,10 @@ from engine.data_files import is_local
 TEMPLATES = os.path.join(os.path.dirname(__file__), "templates")
 
 
-def require_jinja2(requirements: str) -> types.ModuleType:
-  """The library that fills templates.
+def require_jinja2(
+  requirements: str = "requirements/videos.txt",
+) -> types.ModuleType:
+  """The library that fills templates; programs ask for it before long work.
 
   Args:
     requirements: the file that names it, for the error.

@@ -15,7 +15,12 @@ import os
 from collections.abc import Iterable
 
 from reports.results import ClassScore, VideoResult, Window, readable
-from reports.templating import jpeg_uri, relative_address, write_page
+from reports.templating import (
+  jpeg_uri,
+  relative_address,
+  require_jinja2,
+  write_page,
+)
 
 LANES = 8
 """Classes with a band on a timeline page; a color for each."""
@@ -80,6 +85,7 @@ def timeline_path(folder: str, video_id: str) -> str:
     for one in readable(video_id)
   ).strip(" .")
   short = name.encode("utf-8")[:_LONGEST_NAME].decode("utf-8", "ignore")
+  short = short or "video"
   if short != video_id:
     digest = hashlib.sha256(video_id.encode("utf-8", "surrogateescape"))
     short += f"-{digest.hexdigest()[:8]}"
@@ -105,7 +111,8 @@ def write_timeline_page(
   path = timeline_path(folder, result.video_id)
   windows = result.windows
   lanes = _choose_lanes(result)
-  colors = {score.index: f"k{lane}" for lane, score in enumerate(lanes)}
+  colored = lanes or result.top[:LANES]
+  colors = {score.index: f"k{number}" for number, score in enumerate(colored)}
   end = max([result.duration, *(window.end for window in windows)]) or 1.0
   values = {
     "name": readable(os.path.basename(result.path)),
@@ -295,6 +302,7 @@ def write_gallery(
   Raises:
     errors.UserError: jinja2 is not installed.
   """
+  require_jinja2()
   groups: dict[int, dict] = {}
   num_videos = num_pages = 0
   for result in results:

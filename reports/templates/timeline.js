@@ -4,11 +4,13 @@
   const items = [...document.querySelectorAll("#windows > li")];
   const chart = document.getElementById("chart");
   const video = document.querySelector("video");
+  function hideVideo() {
+    video.hidden = true;
+    document.getElementById("unplayable").hidden = false;
+  }
   if (video) {
-    video.addEventListener("error", () => {
-      video.hidden = true;
-      document.getElementById("unplayable").hidden = false;
-    });
+    if (video.error) hideVideo(); // it failed before this script was read
+    video.addEventListener("error", hideVideo);
   }
   if (!items.length) return;
   document.documentElement.classList.add("scripted");
@@ -55,7 +57,8 @@
       "aria-valuetext",
       items[index].querySelector(".at").textContent + ": " +
         [...items[index].querySelectorAll(".scores li")]
-          .map((line) => line.innerText.replace(/\s+/g, " "))
+          .map((line) => [...line.children].map((one) => one.textContent))
+          .map(([label, percent]) => label + " " + percent)
           .join(", "),
     );
     if (seek && video && !video.hidden) video.currentTime = starts[index];
