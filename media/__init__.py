@@ -1,0 +1,1 @@
+"""From video files to features: frames, encoders of images and of sound."""
