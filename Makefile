@@ -50,6 +50,12 @@ $(VENV)/%/.installed: requirements/%.txt \
 	@$(VENV)/$*/bin/pip install --quiet --disable-pip-version-check -r $<
 	@touch $@
 
+# tests/media/test_torch_encoders.py runs itself there.
+$(VENV)/clip/.installed-tests: $(VENV)/clip/.installed requirements/dev.txt
+	@$(VENV)/clip/bin/pip install --quiet --disable-pip-version-check \
+	  $$(grep ^pytest== requirements/dev.txt)
+	@touch $@
+
 demo: $(VENV)/.installed
 	@PYTHON=$(RUN) DEMO_DIR=$(DEMO_DIR) bash data_tools/demo.sh
 
@@ -86,7 +92,8 @@ test-pythons:
 fast-tests: $(VENV)/.installed-dev
 	@$(FAST_TESTS)
 
-test-slow: $(VENV)/.installed-dev $(VENV)/torch/.installed
+test-slow: $(VENV)/.installed-dev $(VENV)/torch/.installed \
+    $(VENV)/clip/.installed-tests
 	@YT8M_BACKENDS=torch $(RUN) -m pytest -m "slow and not learn"
 
 test-backends: $(VENV)/.installed-dev $(VENV)/jax/.installed \

@@ -322,6 +322,11 @@ def _close(name: str, known) -> str:
   return f"; perhaps {matches[0]} is meant" if matches else ""
 
 
+def first_line(error: Exception) -> str:
+  """The first line of an error's text, at most 200 characters."""
+  return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+
+
 def _known_names() -> str:
   """What can be typed."""
   kinds = [f"{kind}:NAME" for kind in _MAKERS]
@@ -338,9 +343,23 @@ def _keras(name: str, weights: str) -> Encoder:
   return keras_encoder.KerasEncoder(name, weights)
 
 
+def _clip(name: str, weights: str) -> Encoder:
+  from media import torch_encoders
+
+  return torch_encoders.ClipEncoder(name, weights)
+
+
+def _timm(name: str, weights: str) -> Encoder:
+  from media import torch_encoders
+
+  return torch_encoders.TimmEncoder(name, weights)
+
+
 # By what stands before the colon of a name.
 _MAKERS: dict[str, collections.abc.Callable[[str, str], Encoder]] = {
+  "clip": _clip,
   "keras": _keras,
+  "timm": _timm,
 }
 _NAMES: dict[str, collections.abc.Callable[[str], Encoder]] = {
   "random": lambda weights: RandomEncoder(),

@@ -107,11 +107,12 @@ def _build(network: str, build, side: int, weights: str):
   try:
     return build(weights="imagenet", **arguments)
   except Exception as error:  # Keras raises Exception itself.
+    reason = encoders.first_line(error)
     folder = os.path.join(os.path.expanduser("~"), ".keras", "models")
     raise errors.UserError(
       f"Expected the ImageNet weights of keras:{network}, which Keras downloads"
-      f" to {folder}, but it could not ({first_line(error)}). Fetch the file"
-      " with `notop` in its name elsewhere and put it there, or name it with"
+      f" to {folder}, but it could not ({reason}). Fetch the file with `notop`"
+      " or `no_top` in its name elsewhere, and put it there or name it with"
       " --encoder_weights=FILE."
     ) from error
 
@@ -136,15 +137,10 @@ def _load(model, network: str, weights: str) -> None:
     ]
     reason = f"{missing[0]} is not in it" if missing else ""
   except Exception as error:  # Keras raises several, depending on the file.
-    reason = first_line(error)
+    reason = encoders.first_line(error)
   if reason:
     raise errors.UserError(
       f"Expected weights of keras.applications.{network} with"
       " include_top=False, in a file .weights.h5, .keras or .h5, received"
       f" --encoder_weights={weights} ({reason})."
     )
-
-
-def first_line(error: Exception) -> str:
-  """The first line of an error's text, at most 200 characters."""
-  return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
