@@ -343,6 +343,12 @@ def _keras(name: str, weights: str) -> Encoder:
   return keras_encoder.KerasEncoder(name, weights)
 
 
+def _inception_2015(weights: str) -> Encoder:
+  from media import inception_2015
+
+  return inception_2015.Inception2015(weights)
+
+
 def _clip(name: str, weights: str) -> Encoder:
   from media import torch_encoders
 
@@ -362,6 +368,7 @@ _MAKERS: dict[str, collections.abc.Callable[[str, str], Encoder]] = {
   "timm": _timm,
 }
 _NAMES: dict[str, collections.abc.Callable[[str], Encoder]] = {
+  "inception_2015": _inception_2015,
   "random": lambda weights: RandomEncoder(),
 }
 
@@ -407,4 +414,33 @@ def make_encoder(
       f" such file; received {encoder_weights}."
     )
   made.weights = weights
+  if pca_dir:
+    _project(made, pca_dir)
   return made
+
+
+def _project(encoder: Encoder, pca_dir: str) -> None:
+  """Puts a PCA behind an encoder.
+
+  Raises:
+    errors.UserError: it cannot be read, or was fitted on other numbers.
+  """
+  projection = pca.read(pca_dir)
+  wanted = projection.encoder or "inception_2015"
+  if encoder.name != wanted:
+    kind = "a PCA" if projection.encoder else "YouTube-8M's PCA"
+    raise errors.UserError(
+      f"Expected --encoder={wanted} with --pca_dir={pca_dir}, {kind} of its"
+      f" numbers, received --encoder={encoder.name}. On the numbers of another"
+      " encoder it gives noise. Leave out --pca_dir."
+    )
+  if len(projection.mean) != encoder.size:
+    raise errors.UserError(
+      f"Expected a PCA of {encoder.size} numbers for --encoder={encoder.name},"
+      f" received one of {len(projection.mean)} in --pca_dir={pca_dir}."
+    )
+  encoder.projection = projection
+  encoder.pca_dir = os.path.abspath(pca_dir)
+  encoder.size = projection.size
+  # YouTube-8M's components have variance 1, for which its bytes are made.
+  encoder.dtype = "float32" if projection.encoder else "uint8"
