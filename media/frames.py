@@ -1,0 +1,440 @@
+"""Reads frames and sound of video files with PyAV, which brings FFmpeg.
+
+Times are in seconds from the first frame that can be shown, whatever time the
+file gives to it. The frame of second t is the last one whose presentation time
+is not after t.
+
+Only what is needed is decoded: if the file has an index of its key frames, and
+the next moment asked for is some way behind the next key frame, the decoder
+starts again at the last key frame before that moment. It then shows the same
+frames as if it had decoded everything, since nothing after a key frame depends
+on what is before it. Where this cannot be relied on, everything is decoded.
+
+Of a file that breaks off or is damaged, what can be decoded is used, and `note`
+says what is missing.
+"""
+
+import bisect
+import dataclasses
+import fractions
+import math
+from collections.abc import Generator, Iterator
+from typing import Any
+
+import numpy as np
+
+import errors
+from media.images import Converter, to_jpeg
+from media.opening import BadVideoError, open_media, reason_of, video_stream
+from media.sound import read_audio
+
+__all__ = [
+  "BadVideoError",
+  "DecodedVideo",
+  "Sampling",
+  "read_audio",
+  "read_every_frame_of",
+  "read_video",
+  "to_jpeg",
+]
+
+# To start at a key frame costs about as much as to decode so many frames.
+_FRAMES_OF_A_START = 8
+
+_MOST_BYTES = 4 << 30
+
+# A file breaks off if it ends so many seconds before its header says.
+_MISSING_SECONDS = 1.0
+
+
+class _UnreliableIndexError(Exception):
+  """Decoding did not start where the index says; decode everything."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Sampling:
+  """Which moments of a video to take.
+
+  Attributes:
+    frames_per_second: takes the moments 0, 1/f, 2/f ... below the duration.
+    num_frames: above 0, takes so many moments instead, evenly spaced: of N, the
+      middles (i + 0.5) * duration / N of N equal parts of the video. Middles
+      stand for their parts better than the beginnings do, the first of which is
+      often black. A video of fewer frames repeats them, so there are always N.
+    max_frames: above 0, the most moments: the first ones at
+      `frames_per_second`; of `num_frames`, a smaller N.
+  """
+
+  frames_per_second: float = 1.0
+  num_frames: int = 0
+  max_frames: int = 0
+
+  def __post_init__(self):
+    if not 0 < self.frames_per_second < math.inf:
+      raise errors.UserError(
+        "Expected frames_per_second above 0, received"
+        f" {self.frames_per_second}. For one frame in 10 s, write 0.1."
+      )
+    if self.num_frames < 0 or self.max_frames < 0:
+      raise errors.UserError(
+        "Expected num_frames and max_frames of at least 0, received"
+        f" {self.num_frames} and {self.max_frames}. 0 means that there is none."
+      )
+
+  def count(self, duration: float) -> int:
+    """How many moments `times` gives."""
+    most = self.max_frames or math.inf
+    if self.num_frames:
+      return int(min(self.num_frames, most))
+    # At least the first frame, also of a still picture, whose duration is 0.
+    return int(max(1, min(math.ceil(duration * self.frames_per_second), most)))
+
+  def times(self, duration: float) -> np.ndarray:
+    """The moments to take.
+
+    Args:
+      duration: of the video, in seconds.
+
+    Returns:
+      (n,) float64, in seconds, ascending.
+    """
+    count = self.count(duration)
+    if self.num_frames:
+      return (np.arange(count) + 0.5) * duration / count
+    return np.arange(count) / self.frames_per_second
+
+
+@dataclasses.dataclass
+class DecodedVideo:
+  """Frames of a video.
+
+  Attributes:
+    images: (n, height, width, 3) uint8, RGB.
+    times: (n,) float64, the moments asked for, in seconds.
+    frame_times: (n,) float64, the presentation times of the frames taken.
+    duration: of the video stream, in seconds, up to where the last frame ends.
+    note: what is missing or damaged, in one line; else empty.
+  """
+
+  images: np.ndarray
+  times: np.ndarray
+  frame_times: np.ndarray
+  duration: float
+  note: str = ""
+
+
+def read_video(
+  path: str, sampling: Sampling, size: tuple[int, int], fit: str = "stretch"
+) -> DecodedVideo:
+  """Reads frames of a video.
+
+  Rotation and mirroring that the file asks for are applied. Transparent parts
+  are black. Interlaced frames stay as they are stored. Colors are converted as
+  the file says, and as FFmpeg assumes (BT.601) if it says nothing.
+
+  Args:
+    path: a local file of any format that FFmpeg reads.
+    sampling: which moments to take.
+    size: (height, width) of the images.
+    fit: "stretch": the whole frame, whatever its shape. "crop": the frame at
+      its true shape, pixels of other shapes than squares included, its
+      short side fitted to the size, and the middle of its long side.
+
+  Returns:
+    At least one frame. Two readings of a file are equal, and so are those with
+    and without starts at key frames.
+
+  Raises:
+    BadVideoError: no frame can be decoded, or all would need over 4 GiB.
+    errors.UserError: av is not installed.
+  """
+  source = _Source(path)
+  try:
+    return _read(source, sampling, size, fit, may_skip=True)
+  except _UnreliableIndexError:
+    return _read(source, sampling, size, fit, may_skip=False)
+
+
+def read_every_frame_of(
+  path: str, sampling: Sampling, size: tuple[int, int], fit: str = "stretch"
+) -> DecodedVideo:
+  """`read_video`, by decoding everything; for comparisons."""
+  return _read(_Source(path), sampling, size, fit, may_skip=False)
+
+
+class _Source:
+  """What is known of a file before it is decoded.
+
+  Attributes:
+    path: of the file.
+    keys: the timestamps of key frames in the file's index, ascending; in the
+      stream's time base. Some formats give decoding times, which are somewhat
+      earlier than presentation times.
+    end: the timestamp where the last frame ends.
+    note: whether the file breaks off.
+  """
+
+  def __init__(self, path: str):
+    self.path = path
+    self.note = ""
+    self.keys: list[int] = []
+    self._last_indexed = -math.inf
+    end = None
+    with open_media(path) as container:
+      stream = video_stream(container)
+      if "matroska" in container.format.name:
+        container.seek(0, stream=stream)  # reads the index, which is at the end
+      for entry in stream.index_entries:
+        self._last_indexed = max(self._last_indexed, entry.timestamp)
+        if entry.is_keyframe and not entry.is_discard:
+          self.keys.append(entry.timestamp)
+      self.keys.sort()
+      if self.keys:
+        end = self._end_after_last_key(container, stream)
+    if end is None:
+      self.keys = []
+      with open_media(path) as container:
+        end = self._end_of_all(container, video_stream(container))
+    self.end = end
+
+  def _end_after_last_key(self, container, stream) -> int | None:
+    """The end, from the frames behind the last key frame of the index.
+
+    Returns:
+      None if the file does not hold all that the index lists.
+    """
+    last_read, end = -math.inf, None
+    try:
+      container.seek(self.keys[-1], stream=stream)
+      for packet in container.demux(stream):
+        if packet.is_corrupt:
+          return None
+        if packet.dts is not None:
+          last_read = max(last_read, packet.dts)
+        end = _later(end, _end_of(packet, stream))
+    except (OSError, ValueError):
+      return None
+    return end if last_read >= self._last_indexed else None
+
+  def _end_of_all(self, container, stream) -> int | None:
+    """The end, from all packets; notes whether the file breaks off."""
+    end, last, problem = None, 0.0, ""
+    try:
+      for packet in container.demux():
+        its = packet.stream
+        packet_end = _end_of(packet, its)
+        if packet_end is None:
+          continue
+        last = max(last, float(packet_end * its.time_base))
+        if its.index == stream.index:
+          end = _later(end, packet_end)
+    except (OSError, ValueError) as error:
+      problem = reason_of(error)
+    declared = ((container.start_time or 0) + (container.duration or 0)) / 1e6
+    if problem or declared - last > _MISSING_SECONDS:
+      self.note = f"breaks off after {last:.1f} s" + (
+        f" of {declared:.1f} s" if declared > last else ""
+      )
+      if problem:
+        self.note += f" ({problem})"
+    return end
+
+
+def _later(one: int | None, other: int | None) -> int | None:
+  """The later of two timestamps, of which either may be missing."""
+  if one is None or other is None:
+    return other if one is None else one
+  return max(one, other)
+
+
+def _frame_length(stream) -> int:
+  """The usual time between two frames, in the stream's time base."""
+  rate = getattr(stream, "average_rate", None)
+  if not rate or not stream.time_base:
+    return 0
+  return round(1 / (rate * stream.time_base))
+
+
+def _end_of(packet, stream) -> int | None:
+  """The timestamp where a packet's frame ends; None if it has no time."""
+  begin = packet.dts if packet.pts is None else packet.pts
+  if begin is None:
+    return None
+  return begin + (packet.duration or _frame_length(stream))
+
+
+@dataclasses.dataclass
+class _Frame:
+  """A decoded frame and its timestamp, in the stream's time base."""
+
+  frame: Any
+  timestamp: int
+
+
+class _Decoder:
+  """Decodes frames in the order of presentation.
+
+  Args:
+    container: an open file, to be read from its beginning.
+    stream: its video stream.
+
+  Attributes:
+    num_damaged: packets that could not be decoded.
+    length: the usual time between two frames, in the stream's time base.
+    has_times: whether each packet has had a presentation time.
+  """
+
+  def __init__(self, container, stream):
+    # Several videos are decoded at the same time, which is faster than several
+    # threads for one, and such a thread holds frames of its own.
+    stream.codec_context.thread_count = 1
+    self.num_damaged = 0
+    self.has_times = True
+    self._container = container
+    self._stream = stream
+    self.length = _frame_length(stream)
+    self._frames = self._decode()
+
+  def _decode(self) -> Generator[_Frame, None, None]:
+    """All frames from the current position on."""
+    last = None
+    packets = self._container.demux(self._stream)
+    while True:
+      try:
+        packet = next(packets, None)
+      except (OSError, ValueError):  # it breaks off; _Source notes it
+        return
+      if packet is None:
+        return
+      if packet.size and packet.pts is None:
+        self.has_times = False
+      try:
+        decoded = packet.decode()
+      except (OSError, ValueError):
+        self.num_damaged += 1
+        continue
+      for frame in decoded:
+        timestamp = frame.dts if frame.pts is None else frame.pts
+        if timestamp is None:
+          timestamp = 0 if last is None else last + self.length
+        last = timestamp
+        yield _Frame(frame, timestamp)
+
+  def next(self) -> _Frame | None:
+    """The next frame; None at the end."""
+    return next(self._frames, None)
+
+  def start_before(self, timestamp: int) -> _Frame:
+    """Starts at the last key frame that is not after a moment.
+
+    Returns:
+      This key frame; `next` returns the one after it.
+
+    Raises:
+      _UnreliableIndexError: there is none where the file's index says so.
+    """
+    self._frames.close()
+    try:
+      self._container.seek(timestamp, stream=self._stream)
+    except (OSError, ValueError) as error:
+      raise _UnreliableIndexError from error
+    self._frames = self._decode()
+    # Frames shown before the key frame but stored after it may depend on what
+    # was skipped.
+    found = self.next()
+    while found is not None and not found.frame.key_frame:
+      found = self.next()
+    if found is None or found.timestamp > timestamp:
+      raise _UnreliableIndexError
+    return found
+
+
+def _read(source: _Source, sampling, size, fit, may_skip: bool) -> DecodedVideo:
+  """See `read_video`; `may_skip`: whether to start at key frames."""
+  with open_media(source.path) as container:
+    stream = video_stream(container)
+    base = stream.time_base or fractions.Fraction(1, 1000)
+    decoder = _Decoder(container, stream)
+    first = decoder.next()
+    if first is None:
+      raise BadVideoError(
+        source.note or "has a video stream of which no frame can be decoded"
+      )
+    end = max(first.timestamp, source.end or first.timestamp)
+    duration = _seconds(end - first.timestamp, base)
+    count = sampling.count(duration)
+    if count * size[0] * size[1] * 3 > _MOST_BYTES:
+      raise BadVideoError(
+        f"has {duration:.0f} s, of which {count} frames of"
+        f" {size[0]} x {size[1]} would need over {_MOST_BYTES >> 30} GiB of"
+        " memory; take fewer"
+      )
+    times = sampling.times(duration)
+    images = np.empty((count, *size, 3), np.uint8)
+    frame_times = np.empty(count)
+    convert = Converter(size, fit, stream.codec_context.sample_aspect_ratio)
+    keys = source.keys if may_skip else []
+    taken = None
+    frames = _frames_at(decoder, first, times, base, keys)
+    for index, found in enumerate(frames):
+      if found is taken:
+        images[index] = images[index - 1]
+      else:
+        images[index] = convert(found.frame)
+      taken = found
+      frame_times[index] = _seconds(found.timestamp - first.timestamp, base)
+  note = source.note
+  if decoder.num_damaged:
+    if keys:
+      raise _UnreliableIndexError
+    damaged = f"{decoder.num_damaged} damaged packets were left out"
+    note = f"{note}; {damaged}" if note else damaged
+  return DecodedVideo(images, times, frame_times, duration, note)
+
+
+def _seconds(difference: int, base: fractions.Fraction) -> float:
+  """A difference of timestamps in seconds, rounded once."""
+  return difference * base.numerator / base.denominator
+
+
+def _frames_at(
+  decoder: _Decoder,
+  first: _Frame,
+  times: np.ndarray,
+  base: fractions.Fraction,
+  keys: list[int],
+) -> Iterator[_Frame]:
+  """The frame of each moment.
+
+  Args:
+    decoder: has just given the first frame.
+    first: this frame.
+    times: the moments, ascending, in seconds after the first frame.
+    base: of timestamps, in seconds.
+    keys: timestamps of key frames; empty: decode everything.
+
+  Raises:
+    _UnreliableIndexError: see `_Decoder.start_before`.
+  """
+  current, following = first, decoder.next()
+  start_cost = _FRAMES_OF_A_START * max(1, decoder.length)
+  for time in times.tolist():
+    moment = first.timestamp + math.floor(fractions.Fraction(time) / base)
+    place = bisect.bisect_right(keys, moment) - 1
+    if (
+      place >= 0
+      and following is not None
+      and keys[place] > following.timestamp + start_cost
+      and decoder.has_times
+    ):
+      reached = following.timestamp
+      current = decoder.start_before(moment)
+      following = decoder.next()
+      if current.timestamp <= reached:
+        keys = []  # starts do not lead forward
+    while (
+      following is not None
+      and _seconds(following.timestamp - first.timestamp, base) <= time
+    ):
+      current, following = following, decoder.next()
+    yield current
