@@ -15,6 +15,7 @@ says what is missing.
 """
 
 import bisect
+import contextlib
 import dataclasses
 import fractions
 import math
@@ -38,8 +39,15 @@ __all__ = [
   "to_jpeg",
 ]
 
+# Formats whose index says where each key frame is. In AVI there are only
+# decoding times, which are presentation times if no frame is reordered.
+_INDEXED_FORMATS = {"mov", "matroska", "avi"}
+
 # To start at a key frame costs about as much as to decode so many frames.
 _FRAMES_OF_A_START = 8
+
+# How many key frames to try.
+_MOST_STARTS = 3
 
 _MOST_BYTES = 4 << 30
 
@@ -182,14 +190,8 @@ class _Source:
     end = None
     with open_media(path) as container:
       stream = video_stream(container)
-      if "matroska" in container.format.name:
-        container.seek(0, stream=stream)  # reads the index, which is at the end
-      for entry in stream.index_entries:
-        self._last_indexed = max(self._last_indexed, entry.timestamp)
-        if entry.is_keyframe and not entry.is_discard:
-          self.keys.append(entry.timestamp)
-      self.keys.sort()
-      if self.keys:
+      if self._has_index(container, stream):
+        self._read_index(container, stream)
         end = self._end_after_last_key(container, stream)
     if end is None:
       self.keys = []
@@ -197,12 +199,33 @@ class _Source:
         end = self._end_of_all(container, video_stream(container))
     self.end = end
 
+  def _has_index(self, container, stream) -> bool:
+    """Whether the index of this format can be relied on."""
+    names = set(container.format.name.split(","))
+    if _has_no_presentation_times(container):
+      return not stream.codec_context.has_b_frames
+    return bool(names & _INDEXED_FORMATS)
+
+  def _read_index(self, container, stream) -> None:
+    """Finds the key frames that the file lists."""
+    if "matroska" in container.format.name:
+      # The index is at the end of the file and read when it is needed.
+      with contextlib.suppress(OSError, ValueError):
+        container.seek(0, stream=stream)
+    for entry in stream.index_entries:
+      self._last_indexed = max(self._last_indexed, entry.timestamp)
+      if entry.is_keyframe and not entry.is_discard:
+        self.keys.append(entry.timestamp)
+    self.keys.sort()
+
   def _end_after_last_key(self, container, stream) -> int | None:
     """The end, from the frames behind the last key frame of the index.
 
     Returns:
       None if the file does not hold all that the index lists.
     """
+    if not self.keys:
+      return None
     last_read, end = -math.inf, None
     try:
       container.seek(self.keys[-1], stream=stream)
@@ -218,10 +241,11 @@ class _Source:
 
   def _end_of_all(self, container, stream) -> int | None:
     """The end, from all packets; notes whether the file breaks off."""
-    end, last, problem = None, 0.0, ""
+    end, last, problem, num_packets = None, 0.0, "", 0
     try:
       for packet in container.demux():
         its = packet.stream
+        num_packets += bool(packet.size and its.index == stream.index)
         packet_end = _end_of(packet, its)
         if packet_end is None:
           continue
@@ -237,7 +261,13 @@ class _Source:
       )
       if problem:
         self.note += f" ({problem})"
-    return end
+    # Frames of a file without times follow each other from 0 on.
+    return num_packets * _frame_length(stream) if end is None else end
+
+
+def _has_no_presentation_times(container) -> bool:
+  """Whether a file has only times of decoding; FFmpeg guesses the others."""
+  return container.format.name == "avi"
 
 
 def _later(one: int | None, other: int | None) -> int | None:
@@ -257,7 +287,9 @@ def _frame_length(stream) -> int:
 
 def _end_of(packet, stream) -> int | None:
   """The timestamp where a packet's frame ends; None if it has no time."""
-  begin = packet.dts if packet.pts is None else packet.pts
+  begin = packet.pts
+  if begin is None or _has_no_presentation_times(stream.container):
+    begin = packet.dts
   if begin is None:
     return None
   return begin + (packet.duration or _frame_length(stream))
@@ -279,25 +311,28 @@ class _Decoder:
     stream: its video stream.
 
   Attributes:
-    num_damaged: packets that could not be decoded.
     length: the usual time between two frames, in the stream's time base.
-    has_times: whether each packet has had a presentation time.
+    num_damaged: packets that could not be decoded.
+    is_in_order: whether each frame was whole and had a later time than the one
+      before.
   """
 
   def __init__(self, container, stream):
     # Several videos are decoded at the same time, which is faster than several
     # threads for one, and such a thread holds frames of its own.
     stream.codec_context.thread_count = 1
+    self.length = _frame_length(stream)
     self.num_damaged = 0
-    self.has_times = True
+    self.is_in_order = True
     self._container = container
     self._stream = stream
-    self.length = _frame_length(stream)
+    self._by_dts = _has_no_presentation_times(container)
+    self._delay: int | None = None
     self._frames = self._decode()
 
   def _decode(self) -> Generator[_Frame, None, None]:
     """All frames from the current position on."""
-    last = None
+    first_dts = last = None
     packets = self._container.demux(self._stream)
     while True:
       try:
@@ -306,46 +341,72 @@ class _Decoder:
         return
       if packet is None:
         return
-      if packet.size and packet.pts is None:
-        self.has_times = False
+      first_dts = packet.dts if first_dts is None else first_dts
       try:
         decoded = packet.decode()
       except (OSError, ValueError):
         self.num_damaged += 1
         continue
       for frame in decoded:
-        timestamp = frame.dts if frame.pts is None else frame.pts
+        timestamp = frame.pts
+        if timestamp is None or self._by_dts:
+          timestamp = self._time_of_decoding(frame, first_dts)
         if timestamp is None:
           timestamp = 0 if last is None else last + self.length
+        if frame.is_corrupt or (last is not None and timestamp <= last):
+          self.is_in_order = False
         last = timestamp
         yield _Frame(frame, timestamp)
+
+  def _time_of_decoding(self, frame, first_dts: int | None) -> int | None:
+    """Stands for a presentation time; None if there is none.
+
+    Frames come out of the decoder at a constant delay, in the order in which
+    they are shown. The first one is shown when the first packet is decoded.
+    """
+    if frame.dts is None or first_dts is None:
+      return None
+    if self._delay is None:
+      self._delay = frame.dts - first_dts
+    return frame.dts - self._delay
 
   def next(self) -> _Frame | None:
     """The next frame; None at the end."""
     return next(self._frames, None)
 
-  def start_before(self, timestamp: int) -> _Frame:
-    """Starts at the last key frame that is not after a moment.
+  def start_before(self, moment: int, keys: list[int]) -> _Frame:
+    """Starts at a key frame that is not after a moment.
+
+    Args:
+      moment: a timestamp.
+      keys: those of key frames up to it, ascending, see `_Source`.
 
     Returns:
-      This key frame; `next` returns the one after it.
+      The key frame; `next` returns the one after it.
 
     Raises:
       _UnreliableIndexError: there is none where the file's index says so.
     """
+    # A key frame that is decoded before the moment may be shown after it.
+    for target in (moment, *(key - 1 for key in keys[:-_MOST_STARTS:-1])):
+      found = self._start(target)
+      if found is not None and found.timestamp <= moment:
+        return found
+    raise _UnreliableIndexError
+
+  def _start(self, target: int) -> _Frame | None:
+    """Goes to the key frame before a timestamp; None: there is none."""
     self._frames.close()
     try:
-      self._container.seek(timestamp, stream=self._stream)
-    except (OSError, ValueError) as error:
-      raise _UnreliableIndexError from error
+      self._container.seek(target, stream=self._stream)
+    except (OSError, ValueError):
+      return None
     self._frames = self._decode()
     # Frames shown before the key frame but stored after it may depend on what
     # was skipped.
     found = self.next()
     while found is not None and not found.frame.key_frame:
       found = self.next()
-    if found is None or found.timestamp > timestamp:
-      raise _UnreliableIndexError
     return found
 
 
@@ -384,9 +445,9 @@ def _read(source: _Source, sampling, size, fit, may_skip: bool) -> DecodedVideo:
       taken = found
       frame_times[index] = _seconds(found.timestamp - first.timestamp, base)
   note = source.note
+  if keys and (decoder.num_damaged or not decoder.is_in_order):
+    raise _UnreliableIndexError
   if decoder.num_damaged:
-    if keys:
-      raise _UnreliableIndexError
     damaged = f"{decoder.num_damaged} damaged packets were left out"
     note = f"{note}; {damaged}" if note else damaged
   return DecodedVideo(images, times, frame_times, duration, note)
@@ -425,10 +486,9 @@ def _frames_at(
       place >= 0
       and following is not None
       and keys[place] > following.timestamp + start_cost
-      and decoder.has_times
     ):
       reached = following.timestamp
-      current = decoder.start_before(moment)
+      current = decoder.start_before(moment, keys[: place + 1])
       following = decoder.next()
       if current.timestamp <= reached:
         keys = []  # starts do not lead forward
