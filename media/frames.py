@@ -15,7 +15,6 @@ says what is missing.
 """
 
 import bisect
-import contextlib
 import dataclasses
 import fractions
 import math
@@ -26,8 +25,15 @@ import numpy as np
 
 import errors
 from media.images import Converter, to_jpeg
-from media.opening import BadVideoError, open_media, reason_of, video_stream
+from media.opening import (
+  BadVideoError,
+  ffmpeg_errors,
+  open_media,
+  reason_of,
+  video_stream,
+)
 from media.sound import read_audio
+from media.timeline import Timeline, frame_length, has_no_presentation_times
 
 __all__ = [
   "BadVideoError",
@@ -39,10 +45,6 @@ __all__ = [
   "to_jpeg",
 ]
 
-# Formats whose index says where each key frame is. In AVI there are only
-# decoding times, which are presentation times if no frame is reordered.
-_INDEXED_FORMATS = {"mov", "matroska", "avi"}
-
 # To start at a key frame costs about as much as to decode so many frames.
 _FRAMES_OF_A_START = 8
 
@@ -50,9 +52,6 @@ _FRAMES_OF_A_START = 8
 _MOST_STARTS = 3
 
 _MOST_BYTES = 4 << 30
-
-# A file breaks off if it ends so many seconds before its header says.
-_MISSING_SECONDS = 1.0
 
 
 class _UnreliableIndexError(Exception):
@@ -156,143 +155,18 @@ def read_video(
     BadVideoError: no frame can be decoded, or all would need over 4 GiB.
     errors.UserError: av is not installed.
   """
-  source = _Source(path)
+  timeline = Timeline(path)
   try:
-    return _read(source, sampling, size, fit, may_skip=True)
+    return _read(timeline, sampling, size, fit, may_skip=True)
   except _UnreliableIndexError:
-    return _read(source, sampling, size, fit, may_skip=False)
+    return _read(timeline, sampling, size, fit, may_skip=False)
 
 
 def read_every_frame_of(
   path: str, sampling: Sampling, size: tuple[int, int], fit: str = "stretch"
 ) -> DecodedVideo:
   """`read_video`, by decoding everything; for comparisons."""
-  return _read(_Source(path), sampling, size, fit, may_skip=False)
-
-
-class _Source:
-  """What is known of a file before it is decoded.
-
-  Attributes:
-    path: of the file.
-    keys: the timestamps of key frames in the file's index, ascending; in the
-      stream's time base. Some formats give decoding times, which are somewhat
-      earlier than presentation times.
-    end: the timestamp where the last frame ends.
-    note: whether the file breaks off.
-  """
-
-  def __init__(self, path: str):
-    self.path = path
-    self.note = ""
-    self.keys: list[int] = []
-    self._last_indexed = -math.inf
-    end = None
-    with open_media(path) as container:
-      stream = video_stream(container)
-      if self._has_index(container, stream):
-        self._read_index(container, stream)
-        end = self._end_after_last_key(container, stream)
-    if end is None:
-      self.keys = []
-      with open_media(path) as container:
-        end = self._end_of_all(container, video_stream(container))
-    self.end = end
-
-  def _has_index(self, container, stream) -> bool:
-    """Whether the index of this format can be relied on."""
-    names = set(container.format.name.split(","))
-    if _has_no_presentation_times(container):
-      return not stream.codec_context.has_b_frames
-    return bool(names & _INDEXED_FORMATS)
-
-  def _read_index(self, container, stream) -> None:
-    """Finds the key frames that the file lists."""
-    if "matroska" in container.format.name:
-      # The index is at the end of the file and read when it is needed.
-      with contextlib.suppress(OSError, ValueError):
-        container.seek(0, stream=stream)
-    for entry in stream.index_entries:
-      self._last_indexed = max(self._last_indexed, entry.timestamp)
-      if entry.is_keyframe and not entry.is_discard:
-        self.keys.append(entry.timestamp)
-    self.keys.sort()
-
-  def _end_after_last_key(self, container, stream) -> int | None:
-    """The end, from the frames behind the last key frame of the index.
-
-    Returns:
-      None if the file does not hold all that the index lists.
-    """
-    if not self.keys:
-      return None
-    last_read, end = -math.inf, None
-    try:
-      container.seek(self.keys[-1], stream=stream)
-      for packet in container.demux(stream):
-        if packet.is_corrupt:
-          return None
-        if packet.dts is not None:
-          last_read = max(last_read, packet.dts)
-        end = _later(end, _end_of(packet, stream))
-    except (OSError, ValueError):
-      return None
-    return end if last_read >= self._last_indexed else None
-
-  def _end_of_all(self, container, stream) -> int | None:
-    """The end, from all packets; notes whether the file breaks off."""
-    end, last, problem, num_packets = None, 0.0, "", 0
-    try:
-      for packet in container.demux():
-        its = packet.stream
-        num_packets += bool(packet.size and its.index == stream.index)
-        packet_end = _end_of(packet, its)
-        if packet_end is None:
-          continue
-        last = max(last, float(packet_end * its.time_base))
-        if its.index == stream.index:
-          end = _later(end, packet_end)
-    except (OSError, ValueError) as error:
-      problem = reason_of(error)
-    declared = ((container.start_time or 0) + (container.duration or 0)) / 1e6
-    if problem or declared - last > _MISSING_SECONDS:
-      self.note = f"breaks off after {last:.1f} s" + (
-        f" of {declared:.1f} s" if declared > last else ""
-      )
-      if problem:
-        self.note += f" ({problem})"
-    # Frames of a file without times follow each other from 0 on.
-    return num_packets * _frame_length(stream) if end is None else end
-
-
-def _has_no_presentation_times(container) -> bool:
-  """Whether a file has only times of decoding; FFmpeg guesses the others."""
-  return container.format.name == "avi"
-
-
-def _later(one: int | None, other: int | None) -> int | None:
-  """The later of two timestamps, of which either may be missing."""
-  if one is None or other is None:
-    return other if one is None else one
-  return max(one, other)
-
-
-def _frame_length(stream) -> int:
-  """The usual time between two frames, in the stream's time base."""
-  rate = getattr(stream, "average_rate", None)
-  if not rate or not stream.time_base:
-    return 0
-  return round(1 / (rate * stream.time_base))
-
-
-def _end_of(packet, stream) -> int | None:
-  """The timestamp where a packet's frame ends; None if it has no time."""
-  begin = packet.pts
-  if begin is None or _has_no_presentation_times(stream.container):
-    begin = packet.dts
-  if begin is None:
-    return None
-  return begin + (packet.duration or _frame_length(stream))
+  return _read(Timeline(path), sampling, size, fit, may_skip=False)
 
 
 @dataclasses.dataclass
@@ -321,12 +195,12 @@ class _Decoder:
     # Several videos are decoded at the same time, which is faster than several
     # threads for one, and such a thread holds frames of its own.
     stream.codec_context.thread_count = 1
-    self.length = _frame_length(stream)
+    self.length = frame_length(stream)
     self.num_damaged = 0
     self.is_in_order = True
     self._container = container
     self._stream = stream
-    self._by_dts = _has_no_presentation_times(container)
+    self._by_dts = has_no_presentation_times(container)
     self._delay: int | None = None
     self._frames = self._decode()
 
@@ -337,14 +211,14 @@ class _Decoder:
     while True:
       try:
         packet = next(packets, None)
-      except (OSError, ValueError):  # it breaks off; _Source notes it
+      except ffmpeg_errors():  # it breaks off; Timeline notes it
         return
       if packet is None:
         return
       first_dts = packet.dts if first_dts is None else first_dts
       try:
         decoded = packet.decode()
-      except (OSError, ValueError):
+      except ffmpeg_errors():
         self.num_damaged += 1
         continue
       for frame in decoded:
@@ -379,7 +253,7 @@ class _Decoder:
 
     Args:
       moment: a timestamp.
-      keys: those of key frames up to it, ascending, see `_Source`.
+      keys: those of key frames up to it, ascending, see `Timeline`.
 
     Returns:
       The key frame; `next` returns the one after it.
@@ -399,7 +273,7 @@ class _Decoder:
     self._frames.close()
     try:
       self._container.seek(target, stream=self._stream)
-    except (OSError, ValueError):
+    except ffmpeg_errors():
       return None
     self._frames = self._decode()
     # Frames shown before the key frame but stored after it may depend on what
@@ -410,18 +284,20 @@ class _Decoder:
     return found
 
 
-def _read(source: _Source, sampling, size, fit, may_skip: bool) -> DecodedVideo:
+def _read(
+  timeline: Timeline, sampling, size, fit, may_skip: bool
+) -> DecodedVideo:
   """See `read_video`; `may_skip`: whether to start at key frames."""
-  with open_media(source.path) as container:
+  with open_media(timeline.path) as container:
     stream = video_stream(container)
     base = stream.time_base or fractions.Fraction(1, 1000)
     decoder = _Decoder(container, stream)
     first = decoder.next()
     if first is None:
       raise BadVideoError(
-        source.note or "has a video stream of which no frame can be decoded"
+        timeline.note or "has a video stream of which no frame can be decoded"
       )
-    end = max(first.timestamp, source.end or first.timestamp)
+    end = max(first.timestamp, timeline.end or first.timestamp)
     duration = _seconds(end - first.timestamp, base)
     count = sampling.count(duration)
     if count * size[0] * size[1] * 3 > _MOST_BYTES:
@@ -434,23 +310,38 @@ def _read(source: _Source, sampling, size, fit, may_skip: bool) -> DecodedVideo:
     images = np.empty((count, *size, 3), np.uint8)
     frame_times = np.empty(count)
     convert = Converter(size, fit, stream.codec_context.sample_aspect_ratio)
-    keys = source.keys if may_skip else []
+    keys = timeline.keys if may_skip else []
     taken = None
     frames = _frames_at(decoder, first, times, base, keys)
     for index, found in enumerate(frames):
       if found is taken:
         images[index] = images[index - 1]
       else:
-        images[index] = convert(found.frame)
+        images[index] = _converted(found.frame, convert)
       taken = found
       frame_times[index] = _seconds(found.timestamp - first.timestamp, base)
-  note = source.note
+  note = timeline.note
   if keys and (decoder.num_damaged or not decoder.is_in_order):
     raise _UnreliableIndexError
   if decoder.num_damaged:
     damaged = f"{decoder.num_damaged} damaged packets were left out"
     note = f"{note}; {damaged}" if note else damaged
   return DecodedVideo(images, times, frame_times, duration, note)
+
+
+def _converted(frame, convert: Converter) -> np.ndarray:
+  """The image of a frame.
+
+  Raises:
+    BadVideoError: its size or pixels are of no kind that FFmpeg converts.
+  """
+  try:
+    return convert(frame)
+  except ffmpeg_errors() as error:
+    raise BadVideoError(
+      f"has frames of {frame.width} x {frame.height} {frame.format.name} that"
+      f" cannot be converted: {reason_of(error)}"
+    ) from error
 
 
 def _seconds(difference: int, base: fractions.Fraction) -> float:

@@ -28,6 +28,14 @@ def import_av():
   return av
 
 
+def ffmpeg_errors() -> tuple:
+  """What PyAV raises for files that FFmpeg cannot read or decode."""
+  from av.error import FFmpegError
+
+  # IndexError: of a stream that begins in the middle of a file.
+  return FFmpegError, OSError, ValueError, IndexError
+
+
 def open_media(path: str):
   """Opens a file for FFmpeg.
 
@@ -50,9 +58,11 @@ def open_media(path: str):
       raise BadVideoError("is empty")
     # With its protocol, a name may have colons in it.
     container = av.open(
-      f"file:{path}", container_options={"protocol_whitelist": "file"}
+      f"file:{path}",
+      container_options={"protocol_whitelist": "file"},
+      metadata_errors="replace",  # titles may be of any encoding
     )
-  except (OSError, ValueError) as error:  # all that FFmpeg raises is either
+  except ffmpeg_errors() as error:
     raise BadVideoError(f"cannot be opened: {reason_of(error)}") from error
   if container.format.name in _TEXT_FORMATS:
     container.close()

@@ -4,7 +4,13 @@ import math
 
 import numpy as np
 
-from media.opening import BadVideoError, import_av, open_media, video_stream
+from media.opening import (
+  BadVideoError,
+  ffmpeg_errors,
+  import_av,
+  open_media,
+  video_stream,
+)
 
 # Times of sound that differ less than this from those of the samples counted
 # are rounded; beyond it, there is silence or an overlap.
@@ -52,13 +58,13 @@ def read_audio(
     while not track.is_full:
       try:
         packet = next(packets, None)
-      except (OSError, ValueError):  # breaks off
+      except ffmpeg_errors():  # breaks off
         break
       if packet is None:
         break
       try:
         frames = packet.decode()
-      except (OSError, ValueError):
+      except ffmpeg_errors():
         num_damaged += 1
         continue
       for frame in frames:
@@ -84,7 +90,7 @@ def _video_start(path: str) -> float | None:
       try:
         packet = next(packets, None)
         frames = packet.decode() if packet else []
-      except (OSError, ValueError):
+      except ffmpeg_errors():
         continue
       if packet is None:
         return None
