@@ -309,7 +309,7 @@ def _read(
     times = sampling.times(duration)
     images = np.empty((count, *size, 3), np.uint8)
     frame_times = np.empty(count)
-    convert = Converter(size, fit, stream.codec_context.sample_aspect_ratio)
+    convert = Converter(size, fit, stream.sample_aspect_ratio)
     keys = timeline.keys if may_skip else []
     taken = None
     frames = _frames_at(decoder, first, times, base, keys)

@@ -52,8 +52,8 @@ def open_media(path: str):
   av = import_av()
   try:
     size = os.path.getsize(path)
-    if os.path.isdir(path):
-      raise BadVideoError("is a folder")
+    if not os.path.isfile(path):
+      raise BadVideoError("is a folder or device, not a file")
     if not size:
       raise BadVideoError("is empty")
     # With its protocol, a name may have colons in it.
