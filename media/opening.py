@@ -1,6 +1,7 @@
 """Opens media files for FFmpeg, through PyAV, and says why they cannot be."""
 
 import os
+from typing import Any
 
 import errors
 
@@ -12,7 +13,7 @@ class BadVideoError(Exception):
   """A file cannot be used as a video; the text is the reason, in one line."""
 
 
-def import_av():
+def import_av() -> Any:
   """The package av.
 
   Raises:
