@@ -64,14 +64,14 @@ def decode_all(
   """
   import_av()
   order = sampling, size, fit, with_audio
-  pool = _Pool(paths, order, num_workers or _num_cores())
+  pool = _Pool(paths, order, num_workers or num_cores())
   try:
     yield from pool.results()
   finally:
     pool.close()
 
 
-def _num_cores() -> int:
+def num_cores() -> int:
   """The CPU cores that this process may use."""
   if hasattr(os, "sched_getaffinity"):
     return len(os.sched_getaffinity(0))
