@@ -15,6 +15,7 @@ from absl import flags
 from keras import ops
 
 import frame_models
+import quantization
 from layers import preprocessing
 
 FLAGS = flags.FLAGS
@@ -33,6 +34,9 @@ GRAPH_FLAGS = (
   "label_loss",
 )
 
+
+# Keys that only some have: how the numbers of the features are stored.
+STORAGE_FLAGS = ("feature_ranges", "feature_dtypes")
 
 # The layers that build_model puts on the video matrix.
 _FROM_VIDEO_MATRIX = (
@@ -216,6 +220,18 @@ def resolve_hyperparameters(model_name: str) -> dict:
   return resolved
 
 
+def hyperparameters(model_flags: dict) -> dict:
+  """The hyper-parameters in model_flags.json, {keyword of create_model: value}.
+
+  Args:
+    model_flags: see build_model.
+  """
+  others = (*GRAPH_FLAGS, *STORAGE_FLAGS)
+  return {
+    name: value for name, value in model_flags.items() if name not in others
+  }
+
+
 @contextlib.contextmanager
 def _dtype_policy(policy):
   """Sets Keras's global dtype policy, which is thread-local, for a block."""
@@ -235,8 +251,9 @@ def build_model(
   """Builds the Keras model that training, evaluation and export share.
 
   Args:
-    model_flags: the content of model_flags.json: the GRAPH_FLAGS and the
-      hyper-parameters of the model.
+    model_flags: the content of model_flags.json: the GRAPH_FLAGS, the
+      hyper-parameters of the model, and feature_ranges where bytes have other
+      ranges than YouTube-8M's.
     quantized: whether frame features arrive as bytes; None means that they do
       at frame level.
     dtype_policy: of the layers, such as "mixed_bfloat16"; None for float32.
@@ -249,18 +266,16 @@ def build_model(
   Raises:
     ContractError: what the model returns is not as BaseModel.create_model
       describes.
-    ValueError: there is no such model, or it refuses its hyper-parameters.
+    ValueError: there is no such model, it refuses its hyper-parameters, or
+      feature_ranges are none.
   """
   with _dtype_policy(dtype_policy or "float32"):
     inputs, given = _inputs(model_flags, quantized)
-    hyperparameters = {
-      name: value
-      for name, value in model_flags.items()
-      if name not in GRAPH_FLAGS
-    }
     model = find_class_by_name(model_flags["model"])()
     outputs = model.create_model(
-      vocab_size=model_flags["num_classes"], **given, **hyperparameters
+      vocab_size=model_flags["num_classes"],
+      **given,
+      **hyperparameters(model_flags),
     )
     _check_outputs(outputs, model_flags)
     return keras.Model(inputs, outputs, name=model_flags["model"])
@@ -285,10 +300,14 @@ def _inputs(model_flags, quantized):
       dtype="float32" if quantized is False else "uint8",
       name="video_matrix",
     )
-    given["model_input"] = preprocessing.NormalizeFrames()(
+    ranges = quantization.parse_ranges(
+      model_flags.get("feature_ranges", ""), len(sizes)
+    )
+    of_bytes = quantization.scales_and_biases(ranges, sizes)
+    given["model_input"] = preprocessing.NormalizeFrames(*of_bytes)(
       video_matrix, num_frames
     )
-    given["mean_frame"] = preprocessing.MeanNormalizedFrame()(
+    given["mean_frame"] = preprocessing.MeanNormalizedFrame(*of_bytes)(
       video_matrix, num_frames
     )
   else:

@@ -1,26 +1,113 @@
-"""Converts the data set's bytes to floats, and back.
+"""Converts bytes to the floats they stand for, and back.
 
-The data set stores each number as one byte q, which stands for a float between
--2 and 2: q * 4/255 + 4/512 - 2.
+YouTube-8M stores each number as one byte q, which stands for a float between
+-2 and 2: q * 4/255 + 4/512 - 2. A data set of one's own has a range for each
+feature: the byte q stands for LOW + q * (HIGH - LOW)/255.
 """
+
+import math
+from collections.abc import Sequence
 
 import numpy as np
 
 DEQUANTIZE_SCALE = 4.0 / 255.0
 DEQUANTIZE_BIAS = 4.0 / 512.0 - 2.0
 
+# What the bytes 0 and 255 stand for.
+Range = tuple[float, float]
+YOUTUBE8M_RANGE: Range = (DEQUANTIZE_BIAS, DEQUANTIZE_BIAS + 4.0)
 
-def dequantize(values):
+
+def dequantize(values, scale=DEQUANTIZE_SCALE, bias=DEQUANTIZE_BIAS):
   """Turns bytes, already cast to floats, into the floats they stand for.
 
   Args:
     values: any shape, float, whole numbers from 0 to 255; an array or a tensor
       of any library.
+    scale: see scale_and_bias; YouTube-8M's by default.
+    bias: likewise.
 
   Returns:
     The same shape, dtype and library.
   """
-  return values * DEQUANTIZE_SCALE + DEQUANTIZE_BIAS
+  return values * scale + bias
+
+
+def scale_and_bias(of: Range) -> tuple[float, float]:
+  """What to multiply bytes of this range by, and what to add then."""
+  low, high = of
+  return (high - low) / 255.0, low
+
+
+def scales_and_biases(ranges: Sequence[Range], sizes: Sequence[int]):
+  """The same for several features side by side.
+
+  Args:
+    ranges: of each feature.
+    sizes: how many numbers each has.
+
+  Returns:
+    Two floats if all ranges are the same; else two arrays (sum of sizes,)
+    float32.
+  """
+  if len(set(ranges)) == 1:
+    return scale_and_bias(ranges[0])
+  pairs = np.array([scale_and_bias(of) for of in ranges], np.float32)
+  scales, biases = np.repeat(pairs, sizes, axis=0).T
+  return scales, biases
+
+
+def parse_ranges(text: str, number: int) -> list[Range]:
+  """Reads the value of --feature_ranges.
+
+  Args:
+    text: LOW:HIGH for each feature, separated by commas; empty for YouTube-8M's
+      own range, as a whole or for one of the features.
+    number: of features.
+
+  Returns:
+    The range of each feature.
+
+  Raises:
+    ValueError: it is something else; says what.
+  """
+  if not text.strip():
+    return [YOUTUBE8M_RANGE] * number
+  parts = [part.strip() for part in text.split(",")]
+  if len(parts) != number:
+    raise ValueError(
+      f"Expected a range for each feature, received {len(parts)} ranges"
+      f" (--feature_ranges={text}) and {number} features. Give LOW:HIGH for"
+      " each of --feature_names, or nothing between two commas for YouTube-8M's"
+      " own."
+    )
+  return [_parse_range(part, text) for part in parts]
+
+
+def _parse_range(part: str, text: str) -> Range:
+  """Reads the range of one feature; see parse_ranges."""
+  if not part:
+    return YOUTUBE8M_RANGE
+  try:
+    low, high = map(float, part.split(":"))
+  except ValueError:
+    low = high = math.nan
+  if not (math.isfinite(low) and math.isfinite(high) and low < high):
+    raise ValueError(
+      "Expected LOW:HIGH, what the bytes 0 and 255 stand for, with LOW below"
+      f" HIGH, received {part!r} in --feature_ranges={text}. Give the range"
+      " that the feature was quantized with, such as -1.5:2."
+    )
+  return low, high
+
+
+def format_ranges(ranges: Sequence[Range]) -> str:
+  """Writes ranges as parse_ranges reads them; "" if all are YouTube-8M's."""
+  if all(of == YOUTUBE8M_RANGE for of in ranges):
+    return ""
+  return ",".join(
+    "" if of == YOUTUBE8M_RANGE else f"{of[0]!r}:{of[1]!r}" for of in ranges
+  )
 
 
 def quantize(values: np.ndarray) -> np.ndarray:
@@ -36,3 +123,18 @@ def quantize(values: np.ndarray) -> np.ndarray:
     The same shape, uint8.
   """
   return np.rint((np.clip(values, -2, 2) + 2) * (255 / 4)).astype(np.uint8)
+
+
+def quantize_in(values: np.ndarray, of: Range) -> np.ndarray:
+  """Turns floats into the nearest bytes of a range.
+
+  Args:
+    values: any shape, float; what is not in the range is clipped.
+    of: the range.
+
+  Returns:
+    The same shape, uint8.
+  """
+  scale, bias = scale_and_bias(of)
+  steps = np.rint((np.asarray(values, np.float64) - bias) / scale)
+  return np.clip(steps, 0, 255).astype(np.uint8)

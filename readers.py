@@ -108,6 +108,24 @@ def _bucket(num_frames: int, max_frames: int) -> int:
   )
 
 
+def get_feature_ranges(
+  feature_ranges: str, number: int
+) -> list[quantization.Range]:
+  """Splits the flag --feature_ranges; see quantization.parse_ranges.
+
+  Args:
+    feature_ranges: the flag.
+    number: of features.
+
+  Raises:
+    errors.UserError: it is not a range for each feature.
+  """
+  try:
+    return quantization.parse_ranges(feature_ranges, number)
+  except ValueError as error:
+    raise errors.UserError(str(error)) from error
+
+
 # --------------------------------------------------------------------------
 # Batches of frame-level records
 
@@ -190,6 +208,39 @@ def _tf_video_id(features: dict[str, tf.Tensor]) -> tf.Tensor:
   return tf.where(features["id"] == "", features["video_id"], features["id"])
 
 
+def _stored_features(reader):
+  """(name, size, kind, range) of each feature."""
+  return zip(
+    reader.feature_names,
+    reader.feature_sizes,
+    reader.kinds,
+    reader.ranges,
+    strict=True,
+  )
+
+
+def _decode(column, kind: str, of: quantization.Range | None):
+  """Decodes the numbers of a parsed feature.
+
+  Args:
+    column: (...) strings, or floats, which stay as they are.
+    kind: "bytes", "float" or "float16".
+    of: range of the bytes; None to leave them quantized.
+
+  Returns:
+    (..., numbers) float32, or uint8.
+  """
+  if kind == "float":
+    return column
+  if kind == "float16":
+    return tf.cast(tf.io.decode_raw(column, tf.float16), tf.float32)
+  column = tf.io.decode_raw(column, tf.uint8)
+  if of is None:
+    return column
+  scale, bias = quantization.scale_and_bias(of)
+  return quantization.dequantize(tf.cast(column, tf.float32), scale, bias)
+
+
 _ID_FEATURES = {
   "id": tf.io.FixedLenFeature([], tf.string, default_value=""),
   "video_id": tf.io.FixedLenFeature([], tf.string, default_value=""),
@@ -200,7 +251,7 @@ class YT8MAggregatedFeatureReader:
   """Reads video-level records: tf.Examples with one vector for each feature.
 
   Attributes:
-    kinds: "float" or "float16" for each feature; see `configure`.
+    kinds: "bytes", "float" or "float16" for each feature; see `configure`.
     quantized: whether video_matrix holds bytes; always False at this level.
     segment_labels: always False at this level.
     for_trained: whether a trained model has fixed the flags, so that errors
@@ -217,18 +268,19 @@ class YT8MAggregatedFeatureReader:
     feature_sizes=(1024,),
     feature_names=("mean_rgb",),
     kinds=None,
+    ranges=None,
   ):
     """Takes what the flags of these names hold, and how numbers are stored."""
     self.num_classes = num_classes
     self.feature_sizes = list(feature_sizes)
     self.feature_names = list(feature_names)
     self.kinds = kinds or ["float"] * len(self.feature_names)
+    self.ranges = ranges or [quantization.YOUTUBE8M_RANGE] * len(self.kinds)
 
   def configure(self, record: messages.Record) -> bool:
-    """Finds out which features are float16; only serving has to know it."""
+    """Finds out how numbers are stored; only serving has to know it."""
     self.kinds = [
-      "float16" if contents.is_half(record.context, name) else "float"
-      for name in self.feature_names
+      contents.vector_kind(record.context, name) for name in self.feature_names
     ]
     return True
 
@@ -249,6 +301,7 @@ class YT8MAggregatedFeatureReader:
       self.feature_sizes,
       self.num_classes if with_labels else None,
       self.for_trained,
+      self.ranges,
     )
 
   def element_spec(self, with_labels: bool) -> dict[str, tf.TensorSpec]:
@@ -264,27 +317,22 @@ class YT8MAggregatedFeatureReader:
       spec["labels"] = tf.TensorSpec([None, self.num_classes], tf.bool)
     return spec
 
-  def _features(self):
-    return zip(self.feature_names, self.feature_sizes, self.kinds, strict=True)
-
   def parse_batch(self, serialized: tf.Tensor) -> dict[str, tf.Tensor]:
     """Parses (batch,) records into a batch without labels, for serving."""
-    wanted = {**_ID_FEATURES}
-    for name, size, kind in self._features():
-      wanted[name] = tf.io.FixedLenFeature([size], tf.float32)
-      if kind == "float16":
-        wanted[name] = tf.io.FixedLenFeature([], tf.string)
-    features = tf.io.parse_example(serialized, wanted)
-    for name, size, kind in self._features():
-      if kind == "float16":
-        halves = tf.io.decode_raw(features[name], tf.float16)
-        halves = tf.ensure_shape(halves, [None, size])
-        features[name] = tf.cast(halves, tf.float32)
+    wanted = {
+      name: tf.io.FixedLenFeature([size], tf.float32)
+      if kind == "float"
+      else tf.io.FixedLenFeature([], tf.string)
+      for name, size, kind, _ in _stored_features(self)
+    }
+    features = tf.io.parse_example(serialized, {**_ID_FEATURES, **wanted})
+    columns = [
+      tf.ensure_shape(_decode(features[name], kind, of), [None, size])
+      for name, size, kind, of in _stored_features(self)
+    ]
     return {
       "video_ids": _tf_video_id(features),
-      "video_matrix": tf.concat(
-        [features[name] for name in self.feature_names], axis=1
-      ),
+      "video_matrix": tf.concat(columns, axis=1),
       "num_frames": tf.ones([tf.shape(serialized)[0]], tf.int32),
     }
 
@@ -311,6 +359,7 @@ class YT8MFrameFeatureReader:
     max_frames=300,
     segment_labels=False,
     kinds=None,
+    ranges=None,
   ):
     """Takes what the flags of these names hold, and how frames are stored.
 
@@ -321,6 +370,7 @@ class YT8MFrameFeatureReader:
       max_frames: frames used of each video.
       segment_labels: read segments.
       kinds: "bytes", "float" or "float16" for each feature; None for bytes.
+      ranges: of the bytes of each feature; None for YouTube-8M's.
     """
     self.num_classes = num_classes
     self.feature_sizes = list(feature_sizes)
@@ -328,6 +378,7 @@ class YT8MFrameFeatureReader:
     self.max_frames = max_frames
     self.segment_labels = segment_labels
     self.kinds = kinds or ["bytes"] * len(self.feature_names)
+    self.ranges = ranges or [quantization.YOUTUBE8M_RANGE] * len(self.kinds)
 
   @property
   def quantized(self) -> bool:
@@ -364,6 +415,7 @@ class YT8MFrameFeatureReader:
       tuple(self.feature_sizes),
       tuple(self.kinds),
       self.for_trained,
+      tuple(self.ranges),
     )
 
   def start_batch(
@@ -412,25 +464,14 @@ class YT8MFrameFeatureReader:
       name: tf.io.FixedLenSequenceFeature([size], tf.float32)
       if kind == "float"
       else tf.io.FixedLenSequenceFeature([], tf.string)
-      for name, size, kind in zip(
-        self.feature_names, self.feature_sizes, self.kinds, strict=True
-      )
+      for name, size, kind, _ in _stored_features(self)
     }
 
   def _side_by_side(self, lists):
     """Decodes feature lists, (..., frames) each, to (..., frames, features)."""
     columns = []
-    for name, size, kind in zip(
-      self.feature_names, self.feature_sizes, self.kinds, strict=True
-    ):
-      column = lists[name]
-      if kind == "float16":
-        halves = tf.io.decode_raw(column, tf.float16)
-        column = tf.cast(halves, tf.float32)
-      elif kind == "bytes":
-        column = tf.io.decode_raw(column, tf.uint8)
-        if not self.quantized:
-          column = quantization.dequantize(tf.cast(column, tf.float32))
+    for name, size, kind, of in _stored_features(self):
+      column = _decode(lists[name], kind, None if self.quantized else of)
       # Not ensure_shape: without frames, decode_raw's last axis is 0, not size.
       shape = tf.concat(
         [tf.shape(lists[name])[: column.shape.rank - 1], [size]], 0
@@ -451,9 +492,7 @@ class YT8MFrameFeatureReader:
       tf.debugging.assert_equal(num_frames[0], other, "unequal frame counts")
       for other in num_frames[1:]
     ]
-    for name, size, kind in zip(
-      self.feature_names, self.feature_sizes, self.kinds, strict=True
-    ):
+    for name, size, kind, _ in _stored_features(self):
       if kind != "float":  # decode_raw needs padding as long as the rest
         padding = bytes(2 * size if kind == "float16" else size)
         lists[name] = tf.where(lists[name] == "", padding, lists[name])
@@ -592,17 +631,18 @@ def make_reader(
   """Makes the reader that the flags ask for.
 
   Args:
-    model_flags: feature_names, feature_sizes, frame_features, num_classes and
-      max_frames are used; see model_flags.json.
+    model_flags: feature_names, feature_sizes, frame_features, num_classes,
+      max_frames and, if there, feature_ranges are used; see model_flags.json.
     kinds: see YT8MFrameFeatureReader.
     segment_labels: whether to read segments instead of whole videos.
   """
   names, sizes = get_feature_names_and_sizes(
     model_flags["feature_names"], model_flags["feature_sizes"]
   )
+  ranges = get_feature_ranges(model_flags.get("feature_ranges", ""), len(names))
   if not model_flags["frame_features"]:
     return YT8MAggregatedFeatureReader(
-      model_flags["num_classes"], sizes, names, kinds
+      model_flags["num_classes"], sizes, names, kinds, ranges
     )
   return YT8MFrameFeatureReader(
     model_flags["num_classes"],
@@ -611,6 +651,7 @@ def make_reader(
     model_flags["max_frames"],
     segment_labels,
     kinds,
+    ranges,
   )
 
 

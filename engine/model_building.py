@@ -247,11 +247,7 @@ def _error_of_a_trial(model_flags: dict) -> Exception | None:
   """
   sizes = [int(size) for size in model_flags["feature_sizes"].split(",")]
   frames = (11,) if model_flags["frame_features"] else ()
-  given = {
-    name: value
-    for name, value in model_flags.items()
-    if name not in models.GRAPH_FLAGS
-  }
+  given = models.hyperparameters(model_flags)
   if model_flags["frame_features"]:
     given["mean_frame"] = tf.zeros((2, sum(sizes)))
   try:

@@ -10,11 +10,46 @@ import quantization
 from layers import masking, sums
 
 
-def _to_float(frames, dtype):
-  """Turns bytes into the floats they stand for; leaves floats as they are."""
-  if keras.backend.standardize_dtype(frames.dtype) == "uint8":
-    return quantization.dequantize(ops.cast(frames, dtype))
-  return ops.cast(frames, dtype)
+class _OfBytes(keras.layers.Layer):
+  """A layer on frames that may be bytes.
+
+  Args:
+    scale: of the bytes, a float or a (D,) array, see
+      quantization.scales_and_biases; YouTube-8M's by default.
+    bias: likewise.
+    **kwargs: of keras.layers.Layer.
+  """
+
+  def __init__(
+    self,
+    scale=quantization.DEQUANTIZE_SCALE,
+    bias=quantization.DEQUANTIZE_BIAS,
+    **kwargs,
+  ):
+    super().__init__(autocast=False, **kwargs)
+    self._scale_and_bias = scale, bias
+
+  def _dequantize(self, values, weights=1.0):
+    """See quantization.dequantize.
+
+    Args:
+      values: (..., D) float: bytes, or weighted sums of bytes.
+      weights: the sums of their weights.
+    """
+    scale, bias = (
+      number
+      if isinstance(number, float)
+      else ops.convert_to_tensor(number, values.dtype)
+      for number in self._scale_and_bias
+    )
+    return quantization.dequantize(values, scale, bias * weights)
+
+  def _to_float(self, frames):
+    """Turns bytes into the floats they stand for; leaves floats as they are."""
+    values = ops.cast(frames, "float32")
+    if keras.backend.standardize_dtype(frames.dtype) == "uint8":
+      return self._dequantize(values)
+    return values
 
 
 class L2Normalize(keras.layers.Layer):
@@ -27,19 +62,16 @@ class L2Normalize(keras.layers.Layer):
     return sums.l2_normalize(vectors)
 
 
-class NormalizeFrames(keras.layers.Layer):
+class NormalizeFrames(_OfBytes):
   """Dequantizes, zeroes the padding and L2-normalizes each frame.
 
   Input shape: video_matrix (B, T, D) uint8 or float, num_frames (B,) int.
   Output shape: (B, T, D) float.
   """
 
-  def __init__(self, **kwargs):
-    super().__init__(autocast=False, **kwargs)
-
   def call(self, video_matrix, num_frames):
     mask = ops.cast(masking.frame_mask(video_matrix, num_frames), "float32")
-    frames = _to_float(video_matrix, "float32")
+    frames = self._to_float(video_matrix)
     scale = mask * sums.inverse_lengths(frames)
     return ops.cast(frames * scale[:, :, None], self.compute_dtype)
 
@@ -47,7 +79,7 @@ class NormalizeFrames(keras.layers.Layer):
     return keras.KerasTensor(video_matrix.shape, self.compute_dtype)
 
 
-class MeanNormalizedFrame(keras.layers.Layer):
+class MeanNormalizedFrame(_OfBytes):
   """The mean of a video's valid, dequantized and L2-normalized frames.
 
   Equal to the mean over NormalizeFrames, but computed for a few videos at a
@@ -62,9 +94,6 @@ class MeanNormalizedFrame(keras.layers.Layer):
   _VIDEOS_AT_A_TIME = 4
   _FRAMES_AT_A_TIME = 10
 
-  def __init__(self, **kwargs):
-    super().__init__(autocast=False, **kwargs)
-
   def call(self, video_matrix, num_frames):
     batch, length, features = ops.shape(video_matrix)
     group, run = self._VIDEOS_AT_A_TIME, self._FRAMES_AT_A_TIME
@@ -73,7 +102,7 @@ class MeanNormalizedFrame(keras.layers.Layer):
 
     def means_of_group(videos):
       frames, weights = videos  # (group, T, D), (group, T)
-      scale = weights * sums.inverse_lengths(_to_float(frames, "float32"))
+      scale = weights * sums.inverse_lengths(self._to_float(frames))
       frames = ops.cast(frames, "float32")
       # Each addition waits for the previous one, so there are several short
       # sums, and a matrix product to add these up. With only a product, XLA
@@ -86,8 +115,7 @@ class MeanNormalizedFrame(keras.layers.Layer):
       if dtype != "uint8":
         return means
       # Dequantization is linear, so it can wait until here.
-      bias = quantization.DEQUANTIZE_BIAS * ops.sum(scale, axis=1)
-      return quantization.DEQUANTIZE_SCALE * means + bias[:, None]
+      return self._dequantize(means, ops.sum(scale, axis=1)[:, None])
 
     more_videos, more_frames = -batch % group, -length % run
     video_matrix = ops.pad(

@@ -60,8 +60,25 @@ def dtype_key(name: str) -> str:
 
 def is_half(context: dict[str, Feature], name: str) -> bool:
   """Whether a feature's bytes are float16 numbers, as the context says."""
+  return _dtype(context, name) == b"float16"
+
+
+def vector_kind(context: dict[str, Feature], name: str) -> str:
+  """How a video-level record must hold a feature: its dtype decides.
+
+  Returns:
+    "bytes", "float16" (in bytes, too) or "float".
+  """
+  kinds = {b"uint8": "bytes", b"float16": "float16"}
+  return kinds.get(_dtype(context, name), "float")
+
+
+def _dtype(context: dict[str, Feature], name: str) -> bytes:
+  """The dtype that the context gives for a feature; empty if it has none."""
   found = context.get(dtype_key(name))
-  return found is not None and found.values == [b"float16"]
+  if found is None or found.kind != "bytes" or len(found.values) != 1:
+    return b""
+  return found.values[0]
 
 
 def half_as_float(value: bytes) -> np.ndarray:
@@ -227,30 +244,38 @@ def check_video_features(
     if name not in record.context:
       raise _missing(name, record.context, advice)
     found = record.context[name]
-    half = is_half(record.context, name)
-    if found.kind != ("bytes" if half else "float"):
+    kind = vector_kind(record.context, name)
+    if found.kind != ("float" if kind == "float" else "bytes"):
       raise BadRecordError(
         "wrong type",
         f"expected float in the feature {name}, found"
         f" {listing(record.context)}; {advice}",
       )
-    if found.size != (2 * size if half else size):
+    is_one = found.kind == "float" or len(found.values) == 1
+    if found.size != (2 * size if kind == "float16" else size) or not is_one:
       raise BadRecordError(
         "wrong size",
         f"expected {size} numbers in the feature {name}, found"
         f" {listing(record.context)}; {advice}",
       )
-    vectors.append(video_vector(record, name))
-    _check_finite(name, vectors[-1])
-  _check_length(vectors)
+    if kind != "bytes":
+      vectors.append(video_vector(record, name))
+      _check_finite(name, vectors[-1])
+  if vectors:
+    _check_length(vectors)
 
 
 def video_vector(record: Record, name: str) -> np.ndarray:
-  """The numbers of a feature of a checked video-level record, float32."""
+  """The numbers of a feature of a checked video-level record.
+
+  Returns:
+    (numbers,) float32; uint8 of bytes.
+  """
   values = record.context[name].values
-  if is_half(record.context, name):
+  kind = vector_kind(record.context, name)
+  if kind == "float16":
     return half_as_float(values[0])
-  return values
+  return np.frombuffer(values[0], np.uint8) if kind == "bytes" else values
 
 
 def check_frame_features(

@@ -43,12 +43,15 @@ class FrameFeatures:
     kinds: "bytes", "float" or "float16" for each. If all are the same, so is
       the result; else it is float, and bytes are dequantized.
     for_trained: whether a trained model has fixed these, see records.contents.
+    ranges: of the bytes of each, if they are dequantized; None for
+      YouTube-8M's.
   """
 
   names: tuple[str, ...]
   sizes: tuple[int, ...]
   kinds: tuple[str, ...]
   for_trained: bool = False
+  ranges: tuple[quantization.Range, ...] | None = None
 
   @functools.cached_property
   def dtype(self) -> type:
@@ -187,8 +190,11 @@ def parsed_frames(
     (frames, sum of sizes) array of the features' dtype.
   """
   columns = []
-  for name, size, kind in zip(
-    features.names, features.sizes, features.kinds, strict=True
+  ranges = features.ranges or [quantization.YOUTUBE8M_RANGE] * len(
+    features.names
+  )
+  for name, size, kind, of in zip(
+    features.names, features.sizes, features.kinds, ranges, strict=True
   ):
     values = [frame.values for frame in record.lists[name]]
     if kind in ("bytes", "float16"):
@@ -198,7 +204,9 @@ def parsed_frames(
       if features.dtype == np.float32:
         column = column.astype(np.float32)
         if kind == "bytes":
-          column = quantization.dequantize(column)
+          column = quantization.dequantize(
+            column, *quantization.scale_and_bias(of)
+          )
     else:
       column = np.array(values, np.float32).reshape(-1, size)
     columns.append(column)

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+import quantization
 from records import contents, messages
 from records.memory import aligned_empty, aligned_zeros
 from records.messages import BadRecordError
@@ -20,6 +21,8 @@ from records.messages import BadRecordError
 _MOST_LABEL_BYTES = 4
 # Layouts of records of one length: names and labels may share it in many ways.
 _MOST_LAYOUTS = 8
+# All other numbers are protobuf's floats.
+_STORED_IN_BYTES = {b"float16": np.dtype("<f2"), b"uint8": np.dtype(np.uint8)}
 
 
 class _Layout:
@@ -55,12 +58,12 @@ class _Layout:
     self.dtypes = []
     for key, size in zip(dtypes, sizes, strict=True):
       _, begin, end = spans.get(key, ("", 0, 0))
-      is_half = record[begin:end] == b"float16"
-      self.dtypes.append("<f2" if is_half else "<f4")
+      dtype = _STORED_IN_BYTES.get(record[begin:end], np.dtype("<f4"))
+      self.dtypes.append(dtype)
       kind, begin, end = spans.get(dtypes[key], ("", 0, 0))
-      if kind != ("bytes" if is_half else "float"):
+      if kind != ("float" if dtype.itemsize == 4 else "bytes"):
         raise messages.MalformedError
-      if end - begin != (2 if is_half else 4) * size:
+      if end - begin != dtype.itemsize * size:
         raise messages.MalformedError
       self.vectors.append((begin, end))
     name = "id" if "id" in spans else "video_id"
@@ -111,6 +114,14 @@ def _unpack_labels(packed: np.ndarray) -> tuple[np.ndarray, ...]:
   return rows, values, is_usual
 
 
+def _dequantized(values: np.ndarray, of: quantization.Range) -> np.ndarray:
+  """The floats that bytes stand for; floats as they are."""
+  if values.dtype != np.uint8:
+    return values
+  values = values.astype(np.float32)
+  return quantization.dequantize(values, *quantization.scale_and_bias(of))
+
+
 class VectorBatch:
   """A batch of video-level records, which are added one by one.
 
@@ -120,6 +131,8 @@ class VectorBatch:
     sizes: how many numbers each has.
     num_classes: of the labels; None to read none.
     for_trained: whether a trained model has fixed these, see records.contents.
+    ranges: of each feature, what its bytes stand for if its dtype is uint8;
+      None for YouTube-8M's.
   """
 
   def __init__(
@@ -129,7 +142,9 @@ class VectorBatch:
     sizes: Sequence[int],
     num_classes: int | None = None,
     for_trained: bool = False,
+    ranges: Sequence[quantization.Range] | None = None,
   ):
+    self._ranges = ranges or [quantization.YOUTUBE8M_RANGE] * len(names)
     self._names, self._sizes = names, sizes
     self._num_classes = num_classes
     self._for_trained = for_trained
@@ -219,15 +234,15 @@ class VectorBatch:
       matrix = matrix[is_like]
       records = [self._records[row] for row in rows]
     at = 0
-    for (begin, end), dtype, size in zip(
-      layout.vectors, layout.dtypes, self._sizes, strict=True
+    for (begin, end), dtype, size, of in zip(
+      layout.vectors, layout.dtypes, self._sizes, self._ranges, strict=True
     ):
-      if dtype == "<f4":
+      if dtype.itemsize == 4:
         target = self._vectors.view(np.uint8)
         target[rows, 4 * at : 4 * (at + size)] = matrix[:, begin:end]
       else:
         stored = np.ascontiguousarray(matrix[:, begin:end]).view(dtype)
-        self._vectors[rows, at : at + size] = stored
+        self._vectors[rows, at : at + size] = _dequantized(stored, of)
       at += size
     is_good = contents.rows_of_finite_length(self._vectors[rows])
     if self._num_classes is not None and layout.labels is not None:
@@ -263,5 +278,8 @@ class VectorBatch:
       )
       self._labels[row] = False
       self._labels[row, classes] = True
-    parts = [contents.video_vector(record, name) for name in self._names]
+    parts = [
+      _dequantized(contents.video_vector(record, name), of)
+      for name, of in zip(self._names, self._ranges, strict=True)
+    ]
     self._vectors[row] = np.concatenate(parts)

@@ -58,6 +58,8 @@ def make_case(model_class):
   """
   random.seed(1)  # of Keras's initializers
   model_flags = make_model_flags(model_class)
+  if model_class.__name__ == "FrameLevelLogisticModel":
+    model_flags["feature_ranges"] = "-1:3,"  # and YouTube-8M's own
   batch = make_batch(model_flags)
   batches = {"floats": batch}
   if model_flags["frame_features"]:

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from plain_loops import LENGTH, NUM_FRAMES, SIZE
 
+import quantization
 from layers import masking, preprocessing, sampling
 
 
@@ -96,6 +97,36 @@ def test_mean_normalized_frame_by_hand():
   frames = np.array([[[3, 4], [2, 0], [5, 5]]], np.float32)
   mean = preprocessing.MeanNormalizedFrame()(frames, np.array([2]))
   np.testing.assert_allclose(mean, [[0.8, 0.4]], rtol=1e-6)
+
+
+def test_bytes_of_features_with_ranges_by_hand():
+  # Steps of 1 from 0 and of 0.2 from -25.5: 3, 4 and 0.5 become 3/k, 4/k and
+  # 0.5/k with k = sqrt(25.25) = 5.0249378.
+  of = quantization.scales_and_biases([(0.0, 255.0), (-25.5, 25.5)], [2, 1])
+  frames = np.array([[[3, 4, 130], [9, 9, 9]]], np.uint8)
+  normalized = preprocessing.NormalizeFrames(*of)(frames, np.array([1]))
+  np.testing.assert_allclose(
+    normalized, [[[0.5970223, 0.7960298, 0.0995037], [0, 0, 0]]], atol=1e-6
+  )
+  mean = preprocessing.MeanNormalizedFrame(*of)(frames, np.array([1]))
+  np.testing.assert_allclose(mean, normalized[:, 0], atol=1e-6)
+
+
+@pytest.mark.parametrize(
+  "ranges", [[(-1.0, 3.0)], [(-1.0, 3.0), quantization.YOUTUBE8M_RANGE]]
+)
+def test_bytes_with_ranges_are_as_the_floats_they_stand_for(ranges):
+  frames = random_frames("uint8")
+  sizes = [SIZE] if len(ranges) == 1 else [3, SIZE - 3]
+  of = quantization.scales_and_biases(ranges, sizes)
+  floats = quantization.dequantize(frames.astype(np.float32), *of)
+  for layer in (
+    preprocessing.NormalizeFrames,
+    preprocessing.MeanNormalizedFrame,
+  ):
+    np.testing.assert_allclose(
+      layer(*of)(frames, NUM_FRAMES), layer()(floats, NUM_FRAMES), atol=1e-6
+    )
 
 
 @pytest.mark.parametrize(

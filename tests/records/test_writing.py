@@ -5,6 +5,7 @@ import pytest
 import tensorflow as tf
 from conftest import error_of
 
+from quantization import YOUTUBE8M_RANGE
 from records import contents, messages, shards, writing
 from records.frames import FrameBatch, FrameFeatures
 from records.vectors import VectorBatch
@@ -138,6 +139,69 @@ def test_videos_of_both_dtypes_come_back():
     wanted = np.concatenate([video["b"], video["a"].astype(np.float32)])
     np.testing.assert_array_equal(made["video_matrix"][row], wanted)
     assert np.flatnonzero(made["labels"][row]).tolist() == [row]
+
+
+def test_features_of_every_dtype_become_float32():
+  rng = np.random.default_rng(5)
+  names, sizes = ("whole", "own", "ranged", "half"), (2, 3, 4, 5)
+  dtypes = (np.float32, np.uint8, np.uint8, np.float16)
+  ranges = (YOUTUBE8M_RANGE, YOUTUBE8M_RANGE, (-3.0, 252.0), YOUTUBE8M_RANGE)
+  frames = {
+    name: numbers(rng, dtype, 4, size)
+    for name, dtype, size in zip(names, dtypes, sizes, strict=True)
+  }
+  wanted = np.concatenate(
+    [
+      frames["whole"],
+      frames["own"] * (4 / 255) - 1.9921875,
+      frames["ranged"].astype(np.float32) - 3,  # a step is 1
+      frames["half"],
+    ],
+    axis=1,
+  )
+  kinds = ("float", "bytes", "bytes", "float16")
+  features = FrameFeatures(names, sizes, kinds, ranges=ranges)
+  matrix, _ = batch_of(features, [writing.frame_record(b"x", [0], frames)])
+  assert matrix.dtype == np.float32
+  np.testing.assert_allclose(matrix[0], wanted, rtol=1e-6, atol=1e-6)
+  batch = VectorBatch(4, names, sizes, ranges=ranges)
+  for row in range(4):
+    vectors = {name: of[row] for name, of in frames.items()}
+    record = writing.video_record(f"v{row}".encode(), [], vectors)
+    if row == 2:  # which is not taken apart at once
+      record = with_other_layout(record)
+    batch.add(row, memoryview(record))
+  made = batch.finish(lambda row, error: pytest.fail(str(error)))
+  np.testing.assert_allclose(made["video_matrix"], wanted, rtol=1e-6, atol=1e-6)
+
+
+def with_other_layout(record):
+  """The same tf.train.Example in two parts, which protobuf merges."""
+  example = tf.train.Example.FromString(record)
+  name = tf.train.Example()
+  name.features.feature["id"].CopyFrom(example.features.feature.pop("id"))
+  return example.SerializeToString() + name.SerializeToString()
+
+
+@pytest.mark.parametrize("size", [3, 5, 8])
+def test_bytes_of_a_video_have_one_for_each_number(size):
+  vector = np.zeros(size, np.uint8)
+  batch = VectorBatch(1, ["a"], [4])
+  batch.add(0, memoryview(writing.video_record(b"x", [], {"a": vector})))
+  errors = []
+  batch.finish(lambda row, error: errors.append(str(error)))
+  assert "expected 4 numbers in the feature a" in errors[0]
+
+
+def test_bytes_of_a_video_without_a_dtype_are_no_numbers():
+  example = tf.train.Example()
+  example.features.feature["id"].bytes_list.value.append(b"x")
+  example.features.feature["a"].bytes_list.value.append(bytes(4))
+  batch = VectorBatch(1, ["a"], [4])
+  batch.add(0, memoryview(example.SerializeToString()))
+  errors = []
+  batch.finish(lambda row, error: errors.append(str(error)))
+  assert "expected float in the feature a" in errors[0]
 
 
 def test_a_bad_half_of_a_video_is_named():
