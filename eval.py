@@ -212,6 +212,7 @@ def evaluate(
   policy: skipped.Policy = skipped.STOP,
   top_k: int = 20,
   placement: distribution.Placement | None = None,
+  feature_ranges: str | None = None,
 ) -> dict:
   """Scores the newest checkpoint, or each new one as it appears.
 
@@ -225,6 +226,7 @@ def evaluate(
     policy: what to do about records that cannot be used.
     top_k: best predictions of each video that GAP ranks.
     placement: where; None for one device.
+    feature_ranges: of the files' bytes; None for those of the training data.
 
   Returns:
     The last scores, see score_checkpoint.
@@ -233,7 +235,7 @@ def evaluate(
     errors.UserError: for everything that the user can fix.
   """
   wait_for_checkpoint(train_dir, run_once)
-  model_flags = train_dirs.require_model_flags(train_dir)
+  model_flags = train_dirs.require_model_flags(train_dir, feature_ranges)
   eval_dir = os.path.join(train_dir, train_dirs.EVAL_DIR)
   forward = ForwardPass(
     model_flags,
@@ -282,7 +284,7 @@ def evaluate(
 
 def main() -> None:
   """Turns the flags into a call of evaluate."""
-  program_flags.apply_dataset_dir("validate", "eval_data_pattern")
+  card = program_flags.apply_dataset_dir("validate", "eval_data_pattern")
   program_flags.log_flags_without_effect()
   wait_for_checkpoint(FLAGS.train_dir, FLAGS.run_once)
   model_flags = train_dirs.require_model_flags(FLAGS.train_dir)
@@ -304,6 +306,7 @@ def main() -> None:
     policy=skipped.Policy(FLAGS.skip_corrupt, FLAGS.max_corrupt_fraction),
     top_k=FLAGS.top_k,
     placement=distribution.choose("", FLAGS.num_gpu),
+    feature_ranges=program_flags.ranges_of_data(model_flags, card),
   )
 
 

@@ -24,8 +24,9 @@ def define_flags(flag_values: flags.FlagValues = FLAGS) -> None:
   data = program_flags.Subject(program_flags.DATA, flag_values)
   data.bool(
     "float_frames",
-    False,
-    "Frame-level records hold floats; False: bytes, as in YouTube-8M.",
+    None,
+    "Records hold floats; False: frame-level records hold bytes, as in"
+    " YouTube-8M; default: as in training.",
   )
   model = program_flags.Subject(program_flags.MODEL, flag_values)
   model.string(
@@ -44,24 +45,35 @@ def define_flags(flag_values: flags.FlagValues = FLAGS) -> None:
 
 
 def export_checkpoint(
-  train_dir: str, checkpoint: str, folder: str, float_frames: bool = False
+  train_dir: str,
+  checkpoint: str,
+  folder: str,
+  float_frames: bool | None = None,
+  feature_ranges: str | None = None,
 ) -> None:
-  """Writes a SavedModel of a checkpoint.
+  """Writes a SavedModel of a checkpoint, with the names of the classes.
 
   Args:
     train_dir: folder of the run, with its model_flags.json.
     checkpoint: path without its file endings.
     folder: for the SavedModel; replaced if it holds one.
-    float_frames: whether frame-level records hold floats instead of bytes.
+    float_frames: whether records hold floats, else bytes at frame level; None
+      for how the training data is stored, if that is known, else False.
+    feature_ranges: of the records' bytes, see program_flags.ranges_of_data;
+      None for those of the training data.
 
   Raises:
     errors.UserError: the checkpoint is of another model, or the folder holds
       other files.
   """
-  model_flags = train_dirs.require_model_flags(train_dir)
-  num_features = len(model_flags["feature_names"].split(","))
-  kind = "float" if float_frames else "bytes"
-  exporter = export.Exporter(model_flags, [kind] * num_features)
+  model_flags = train_dirs.require_model_flags(train_dir, feature_ranges)
+  kinds = train_dirs.kinds_of_training_data(model_flags)
+  if float_frames is not None:
+    num_features = len(model_flags["feature_names"].split(","))
+    in_bytes = model_flags["frame_features"] and not float_frames
+    kinds = ["bytes" if in_bytes else "float"] * num_features
+  vocabulary = train_dirs.find_vocabulary(train_dir)
+  exporter = export.Exporter(model_flags, kinds, vocabulary)
   train_dirs.load_weights(exporter.model, checkpoint)
   exporter.save(folder)
 
@@ -84,7 +96,13 @@ def main() -> None:
     train_dirs.EXPORT_DIR,
     f"step_{train_dirs.checkpoint_step(checkpoint)}",
   )
-  export_checkpoint(FLAGS.train_dir, checkpoint, folder, FLAGS.float_frames)
+  export_checkpoint(
+    FLAGS.train_dir,
+    checkpoint,
+    folder,
+    FLAGS.float_frames,
+    program_flags.ranges_of_data(model_flags),
+  )
   logging.info("SavedModel of %s: %s", checkpoint, folder)
 
 

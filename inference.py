@@ -517,7 +517,7 @@ def predict_segments(
 
 def main() -> None:
   """Predicts what the flags ask for."""
-  program_flags.apply_dataset_dir("test", "input_data_pattern")
+  card = program_flags.apply_dataset_dir("test", "input_data_pattern")
   program_flags.log_flags_without_effect()
   model_flags, checkpoint = find_model()
   program_flags.check_typed_flags(
@@ -526,6 +526,9 @@ def main() -> None:
     if FLAGS.input_model_tgz
     else f"--train_dir={FLAGS.train_dir}",
   )
+  ranges = program_flags.ranges_of_data(model_flags, card)
+  if ranges is not None:
+    model_flags["feature_ranges"] = ranges
   num_classes = model_flags["num_classes"]
   class_names = classes = None
   names_file = FLAGS.vocabulary or train_dirs.find_vocabulary(

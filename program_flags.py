@@ -11,6 +11,7 @@ from absl import flags, logging
 import errors
 import losses
 import models
+import quantization
 import readers
 from data_tools import sample_data
 from engine import train_dir as train_dirs
@@ -111,6 +112,14 @@ def define_graph_flags(
     "Frames used of each video, starting with the first one.",
     lower_bound=1,
   )
+  Subject(DATA, flag_values).string(
+    "feature_ranges",
+    "",
+    "What the bytes 0 and 255 of each feature stand for, such as -1:2,0:5;"
+    " nothing in the place of one means YouTube-8M's own. Default: as the card"
+    " of the data set says, else "
+    + ("as in training." if trained else "YouTube-8M's own."),
+  )
   model = Subject(FROM_MODEL if trained else MODEL, flag_values)
   model.string("model", "LogisticModel", "Class in the model files.")
   model.string("label_loss", "CrossEntropyLoss", "Class in losses.py.")
@@ -148,7 +157,35 @@ def apply_dataset_dir(split: str, pattern_flag: str) -> DatasetCard | None:
   for name, value in card.flags().items():
     if not FLAGS[name].present:
       FLAGS.set_default(name, value)
+  if not FLAGS["feature_ranges"].present:
+    names = [name.strip() for name in FLAGS.feature_names.split(",")]
+    FLAGS.set_default("feature_ranges", card.ranges_of(names))
   return card
+
+
+def ranges_of_data(
+  model_flags: dict, card: DatasetCard | None = None
+) -> str | None:
+  """The ranges of bytes that are not read as those of the training data.
+
+  How numbers are stored is a matter of the data: a model takes what the bytes
+  stand for.
+
+  Args:
+    model_flags: of the trained model, see engine/train_dir.py.
+    card: of --dataset_dir, if it is given.
+
+  Returns:
+    The typed --feature_ranges, else those of the card; None without either.
+
+  Raises:
+    errors.UserError: the typed ones are not a range for each feature.
+  """
+  names = model_flags["feature_names"].split(",")
+  if FLAGS["feature_ranges"].present:
+    readers.get_feature_ranges(FLAGS.feature_ranges, len(names))
+    return FLAGS.feature_ranges
+  return card.ranges_of(names) if card else None
 
 
 def define_num_readers(flag_values: flags.FlagValues = FLAGS) -> None:
@@ -231,6 +268,21 @@ def feature_flags() -> dict:
     "feature_names": ",".join(names),
     "feature_sizes": ",".join(map(str, sizes)),
   }
+
+
+def range_flags(number: int) -> dict:
+  """The typed --feature_ranges, as in model_flags.json: only if there are any.
+
+  Args:
+    number: of features.
+
+  Raises:
+    errors.UserError: they are not a range for each feature.
+  """
+  ranges = quantization.format_ranges(
+    readers.get_feature_ranges(FLAGS.feature_ranges, number)
+  )
+  return {"feature_ranges": ranges} if ranges else {}
 
 
 def data_or_sample(

@@ -267,9 +267,11 @@ def model_flags_from_flags() -> dict:
     }
   except ValueError as error:
     raise errors.UserError(str(error)) from error
+  features = program_flags.feature_flags()
   return {
     "model": FLAGS.model,
-    **program_flags.feature_flags(),
+    **features,
+    **program_flags.range_flags(len(features["feature_names"].split(","))),
     "frame_features": FLAGS.frame_features,
     "num_classes": FLAGS.num_classes,
     "max_frames": FLAGS.max_frames,
@@ -357,6 +359,7 @@ def train(
     policy=settings.policy.listing_in(train_dir, placement.worker),
   )
   data.check_can_train()
+  model_flags = train_dirs.with_dtypes(model_flags, data.reader.kinds)
   unlikely_flags.warn_of_short_run(
     data.num_videos, settings, placement.num_replicas
   )

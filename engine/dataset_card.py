@@ -8,8 +8,10 @@ import dataclasses
 import glob
 import json
 import os
+from collections.abc import Sequence
 
 import errors
+import quantization
 from engine.files import write_json
 
 CARD_FILE = "dataset.json"
@@ -26,10 +28,13 @@ class DatasetCard:
     frame_features: whether records are frame-level ones.
     feature_names: of the features, in the order in which to concatenate them.
     feature_sizes: numbers of each.
-    feature_dtypes: "float32" or "float16", how the numbers of each are stored.
+    feature_dtypes: "float32", "float16" or "uint8", how the numbers of each are
+      stored.
     num_classes: of the labels.
     splits: of each split its number of videos and of files.
     made_by: the command line that made the data, and its settings.
+    feature_ranges: of each feature what the bytes 0 and 255 stand for; None for
+      one that is not uint8 or has YouTube-8M's own range. Empty if all are.
   """
 
   frame_features: bool
@@ -39,6 +44,9 @@ class DatasetCard:
   num_classes: int
   splits: dict[str, dict[str, int]]
   made_by: dict
+  feature_ranges: list[list[float] | None] = dataclasses.field(
+    default_factory=list
+  )
 
   def write(self, folder: str) -> None:
     """Writes dataset.json to a folder."""
@@ -53,6 +61,23 @@ class DatasetCard:
       "feature_sizes": ",".join(map(str, self.feature_sizes)),
       "num_classes": self.num_classes,
     }
+
+  def ranges_of(self, names: Sequence[str]) -> str:
+    """The flag --feature_ranges for some of the features.
+
+    Args:
+      names: of any features; those that the card lacks have YouTube-8M's range.
+    """
+    if not self.feature_ranges:
+      return ""
+    known = dict(zip(self.feature_names, self.feature_ranges, strict=True))
+    ranges = [known.get(name) for name in names]
+    return quantization.format_ranges(
+      [
+        quantization.YOUTUBE8M_RANGE if of is None else (of[0], of[1])
+        for of in ranges
+      ]
+    )
 
   def pattern(self, folder: str, split: str) -> str:
     """The pattern of the files of a split.
@@ -94,13 +119,22 @@ def read_card(folder: str) -> DatasetCard:
     version = content.pop("format_version")
     if version != _VERSION:
       raise ValueError(f"format_version {version}")
-    return DatasetCard(**content)
+    card = DatasetCard(**content)
+    ranges = card.ranges_of(card.feature_names)
+    quantization.parse_ranges(ranges, len(card.feature_names))
+    return card
   except OSError as error:
     raise errors.UserError(
       f"Expected a data set with {CARD_FILE} in --dataset_dir={folder}, found"
       f" none ({error.strerror}). {advice}"
     ) from error
-  except (ValueError, TypeError, KeyError, AttributeError) as error:
+  except (
+    ValueError,
+    TypeError,
+    KeyError,
+    IndexError,
+    AttributeError,
+  ) as error:
     raise errors.UserError(
       f"Expected {path} as this project writes it, found something else"
       f" ({error}). {advice}"

@@ -8,11 +8,15 @@ Signatures:
   predict_arrays: video_matrix and num_frames as in a batch of readers.py
     -> predictions (videos, classes) float32.
 
-The attribute `version` is the version of this project that wrote the model.
+The attribute `version` is the version of this project that wrote the model. The
+folder `assets` has model_flags.json, which says what the model reads, and, if
+they are known, the names of the classes in vocabulary.csv. The attributes
+`model_flags` and `vocabulary` are these files, as tf.saved_model.Asset.
 """
 
 import concurrent.futures
 import os
+import tempfile
 
 import keras
 import tensorflow as tf
@@ -80,10 +84,20 @@ class Exporter:
 
   Args:
     model_flags: see train_dir.py.
-    kinds: how frames are stored, see readers.YT8MFrameFeatureReader.
+    kinds: how numbers are stored, see the two readers in readers.py.
+    vocabulary: CSV with the names of the classes; empty for none.
   """
 
-  def __init__(self, model_flags: dict, kinds: list[str] | None = None):
+  def __init__(
+    self,
+    model_flags: dict,
+    kinds: list[str] | None = None,
+    vocabulary: str = "",
+  ):
+    self._model_flags = model_flags
+    if kinds:
+      self._model_flags = train_dirs.with_dtypes(model_flags, kinds)
+    self._vocabulary = vocabulary
     reader = readers.make_reader(model_flags, kinds)
     with tf.device("/cpu:0"):
       self.model = model_building.build_model(model_flags, reader.quantized)
@@ -92,7 +106,15 @@ class Exporter:
 
   def save(self, folder: str) -> None:
     """Writes a SavedModel of the model's current weights to a new folder."""
-    with files.written_aside(folder) as aside:
+    with (
+      tempfile.TemporaryDirectory() as assets,
+      files.written_aside(folder) as aside,
+    ):
+      path = os.path.join(assets, train_dirs.MODEL_FLAGS_FILE)
+      files.write_json(path, self._model_flags)
+      self._servable.model_flags = tf.saved_model.Asset(path)
+      if self._vocabulary:
+        self._servable.vocabulary = tf.saved_model.Asset(self._vocabulary)
       tf.saved_model.save(self._servable, aside, self._signatures)
 
 
@@ -103,12 +125,17 @@ class BackgroundExporter:
     model_flags: see train_dir.py.
     kinds: see Exporter.
     train_dir: SavedModels go to its folder export/step_N; the newest is kept.
+      They get the names of the classes that it has.
   """
 
   def __init__(
     self, model_flags: dict, kinds: list[str] | None, train_dir: str
   ):
-    self._arguments = (model_flags, kinds)
+    self._arguments = (
+      model_flags,
+      kinds,
+      train_dirs.find_vocabulary(train_dir),
+    )
     self._folder = os.path.join(train_dir, train_dirs.EXPORT_DIR)
     self._thread = concurrent.futures.ThreadPoolExecutor(1)
     self._pending = None

@@ -46,6 +46,9 @@ _ADDED_PARTS = frozenset(
   }
 )
 
+# By how readers.py calls them.
+_DTYPES = {"bytes": "uint8", "float16": "float16", "float": "float32"}
+
 _OWN_FILES = re.compile(
   r"model_flags\.json|vocabulary\.csv|checkpoint|model\.ckpt-\d+\..*|events\.out\.tfevents\..*"
   r"|(segment-)?metrics-\d+\.json|step_\d+|skipped_records(-\d+)?\.csv"
@@ -87,8 +90,14 @@ def read_model_flags(train_dir: str) -> dict | None:
   return model_flags
 
 
-def require_model_flags(train_dir: str) -> dict:
+def require_model_flags(
+  train_dir: str, feature_ranges: str | None = None
+) -> dict:
   """Reads model_flags.json, which must exist.
+
+  Args:
+    train_dir: folder of the run.
+    feature_ranges: in the place of those in the file; None for these.
 
   Raises:
     errors.UserError: the file is missing.
@@ -100,6 +109,8 @@ def require_model_flags(train_dir: str) -> dict:
       f" without {MODEL_FLAGS_FILE}. Train a model first (python train.py"
       f" --train_dir={train_dir} ...) or name another folder."
     )
+  if feature_ranges is not None:
+    model_flags["feature_ranges"] = feature_ranges
   return model_flags
 
 
@@ -130,7 +141,9 @@ def check_same_model(train_dir: str, model_flags: dict) -> None:
     return
   # Runs older than the flag of a loss's setting were trained with its default.
   defaults = losses.default_hyperparameters(model_flags["label_loss"])
-  old, new = {**defaults, **old}, {**defaults, **model_flags}
+  # Training reads the dtypes from the records, so they may change.
+  same = {"feature_dtypes": ""}
+  old, new = {**defaults, **old, **same}, {**defaults, **model_flags, **same}
   differing = [
     f"--{name} was {old.get(name, 'not set')!r} and is now"
     f" {new.get(name, 'not set')!r}"
@@ -144,6 +157,27 @@ def check_same_model(train_dir: str, model_flags: dict) -> None:
     f" different ones: {'; '.join(differing)}. Use the old flags to continue"
     " it, another --train_dir to keep it, or --start_new_model to delete it."
   )
+
+
+def with_dtypes(model_flags: dict, kinds: list[str]) -> dict:
+  """Adds how the training data's numbers are stored, which only export needs.
+
+  Everything else finds this in the records that it reads.
+
+  Args:
+    model_flags: see read_model_flags.
+    kinds: of each feature, see readers.py.
+  """
+  dtypes = ",".join(_DTYPES[kind] for kind in kinds)
+  return {**model_flags, "feature_dtypes": dtypes}
+
+
+def kinds_of_training_data(model_flags: dict) -> list[str] | None:
+  """The inverse of with_dtypes; None where an older run has not noted it."""
+  if not model_flags.get("feature_dtypes"):
+    return None
+  kinds = {dtype: kind for kind, dtype in _DTYPES.items()}
+  return [kinds[dtype] for dtype in model_flags["feature_dtypes"].split(",")]
 
 
 def write_model_flags(train_dir: str, model_flags: dict) -> None:

@@ -3,7 +3,9 @@
 import in_process
 import numpy as np
 import pytest
+import tensorflow as tf
 from conftest import run_program
+from make_records import write_records
 from saved_models import (
   BATCH,
   VIDEO_FLAGS,
@@ -13,7 +15,10 @@ from saved_models import (
 )
 
 import models
+import train
 from engine import train_dir as train_dirs
+from engine.settings import Settings
+from records import writing
 
 
 @pytest.fixture
@@ -70,3 +75,56 @@ def test_a_bad_checkpoint_file_ends_in_one_line(train_dir):
   assert output.startswith("ERROR: ")
   assert "model.ckpt-4.index" in output
   assert output.count("\n") == 1
+
+
+def test_the_export_reads_what_the_model_was_trained_on(tmp_path):
+  random = np.random.default_rng(0)
+  arrays = {
+    "mean_rgb": random.integers(256, size=6, dtype=np.uint8),
+    "mean_audio": random.normal(size=2).astype(np.float16),
+  }
+  record = writing.video_record(b"one", [3], arrays)
+  files = [write_records(tmp_path / "a", [record])]
+  folder = tmp_path / "run"
+  model_flags = {**VIDEO_FLAGS, "feature_ranges": "5:8,"}
+  vocabulary = tmp_path / "names.csv"
+  vocabulary.write_text("Index,Name\n0,a\n")
+  train.train(
+    str(folder),
+    model_flags,
+    files,
+    Settings(batch_size=1, base_learning_rate=0.01, max_steps=1),
+    vocabulary=str(vocabulary),
+  )
+  kept = train_dirs.require_model_flags(str(folder))
+  assert kept == {**model_flags, "feature_dtypes": "uint8,float16"}
+
+  def answer(*typed):
+    in_process.run(
+      "export_model",
+      f"--train_dir={folder}",
+      f"--output_dir={folder}/out",
+      *typed,
+    )
+    served = tf.saved_model.load(f"{folder}/out")
+    signature = served.signatures["serving_default"]
+    assert served.vocabulary.asset_path.numpy().endswith(b"vocabulary.csv")
+    return signature(example_bytes=tf.constant([record]))["predictions"]
+
+  def wanted(low, high):
+    model = models.build_model(VIDEO_FLAGS)
+    train_dirs.load_weights(model, str(folder / "model.ckpt-1"))
+    rgb = low + arrays["mean_rgb"] * ((high - low) / 255)
+    matrix = np.concatenate([rgb, arrays["mean_audio"]])[np.newaxis]
+    batch = {"video_matrix": np.float32(matrix), "num_frames": np.ones(1)}
+    return -np.sort(-predict(model, batch))[:, :20]
+
+  np.testing.assert_allclose(answer(), wanted(5, 8), atol=1e-6)
+  typed = wanted(-3, 0.5)
+  assert abs(typed - wanted(5, 8)).max() > 1e-4
+  np.testing.assert_allclose(
+    answer("--feature_ranges=-3:0.5,"), typed, atol=1e-6
+  )
+  # Floats, where the records hold bytes.
+  with pytest.raises(tf.errors.InvalidArgumentError):
+    answer("--float_frames")

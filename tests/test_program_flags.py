@@ -1,6 +1,7 @@
 """Tests of program_flags: command lines of the original and of its forks."""
 
 import ast
+import dataclasses
 import pathlib
 import re
 import shlex
@@ -23,6 +24,7 @@ import program_flags
 import train
 from data_tools import sample_data
 from engine import train_dir as train_dirs
+from engine.dataset_card import DatasetCard
 
 REPOSITORY = pathlib.Path(__file__).parents[1]
 
@@ -447,3 +449,93 @@ def test_the_sample_data_for_a_model_of_unknown_data(
 ):
   _, shown = warnings_of_data(hinge_run)
   assert not shown
+
+
+# --------------------------------------------------------------------------
+# Ranges of bytes
+
+CARD = DatasetCard(
+  frame_features=True,
+  feature_names=["rgb", "audio"],
+  feature_sizes=[4, 3],
+  feature_dtypes=["uint8", "uint8"],
+  num_classes=6,
+  splits={"train": {"videos": 1, "files": 1}},
+  made_by={},
+  feature_ranges=[[-1.0, 2.0], [0.0, 5.0]],
+)
+
+
+def parse(*typed):
+  """Sets flags for a test inside flagsaver."""
+  train.define_flags()
+  flags.FLAGS(["train.py", *typed])
+
+
+@pytest.mark.parametrize(
+  ("typed", "ranges"),
+  [
+    ([], {"feature_ranges": "-1.0:2.0,0.0:5.0"}),
+    (
+      ["--feature_names=audio", "--feature_sizes=3"],
+      {"feature_ranges": "0.0:5.0"},
+    ),
+    (
+      ["--feature_names=audio, x", "--feature_sizes=3,4"],
+      {"feature_ranges": "0.0:5.0,"},
+    ),
+    (["--feature_ranges=0:1,"], {"feature_ranges": "0.0:1.0,"}),
+    (["--feature_ranges="], {}),
+  ],
+)
+def test_training_takes_the_ranges_of_the_card(tmp_path, typed, ranges):
+  CARD.write(str(tmp_path))
+  with flagsaver.flagsaver():
+    parse(f"--dataset_dir={tmp_path}", *typed)
+    program_flags.apply_dataset_dir("train", "train_data_pattern")
+    found = train.model_flags_from_flags()
+  assert {k: v for k, v in found.items() if k == "feature_ranges"} == ranges
+
+
+def test_ranges_that_do_not_fit_end_in_one_line(tiny_files):
+  for typed, words in (
+    ("0:1,0:1", "2 ranges"),
+    ("1:0", "LOW below HIGH"),
+    ("0,1", "2 ranges"),
+  ):
+    error = in_process.run_into_error(
+      "train",
+      f"--train_data_pattern={tiny_files[0]}",
+      f"--feature_ranges={typed}",
+    )
+    assert_names(error, words, f"--feature_ranges={typed}")
+
+
+@pytest.mark.parametrize(
+  ("typed", "card", "ranges"),
+  [
+    ([], None, None),
+    ([], CARD, "0.0:5.0,-1.0:2.0"),
+    (["--feature_ranges=0:1,"], CARD, "0:1,"),
+    (["--feature_ranges="], CARD, ""),
+    ([], dataclasses.replace(CARD, feature_ranges=[]), ""),
+  ],
+)
+def test_data_may_have_other_ranges_than_the_training_data(typed, card, ranges):
+  model_flags = {"feature_names": "audio,rgb"}
+  with flagsaver.flagsaver():
+    parse(*typed)
+    assert program_flags.ranges_of_data(model_flags, card) == ranges
+
+
+def test_other_ranges_must_fit_the_model(gru_run, tiny_frame_files):
+  given = f"--train_dir={gru_run}"
+  for program, *more in (
+    ("eval", "--run_once", f"--eval_data_pattern={tiny_frame_files[0]}"),
+    ("inference", f"--input_data_pattern={tiny_frame_files[0]}"),
+    ("export_model",),
+  ):
+    error = in_process.run_into_error(
+      program, given, *more, "--feature_ranges=0:1"
+    )
+    assert_names(error, "1 ranges", "2 features")

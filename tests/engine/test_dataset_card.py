@@ -1,6 +1,8 @@
 """Tests of engine.dataset_card."""
 
+import dataclasses
 import glob
+import json
 
 import pytest
 from conftest import assert_names, error_of
@@ -27,6 +29,33 @@ def test_a_card_comes_back(tmp_path):
     "feature_sizes": "3,2",
     "num_classes": 4,
   }
+
+
+def test_ranges_are_those_of_the_features_in_use():
+  assert CARD.ranges_of(["a", "b"]) == ""
+  card = dataclasses.replace(CARD, feature_ranges=[[-0.1, 2.0], None])
+  assert card.ranges_of(["a", "b"]) == "-0.1:2.0,"
+  assert card.ranges_of(["b", "a"]) == ",-0.1:2.0"
+  assert card.ranges_of(["a"]) == "-0.1:2.0"
+  assert card.ranges_of(["b"]) == card.ranges_of(["another"]) == ""
+
+
+def test_a_card_of_before_has_no_ranges(tmp_path):
+  CARD.write(str(tmp_path))
+  path = tmp_path / "dataset.json"
+  content = json.loads(path.read_text())
+  content.pop("feature_ranges")
+  path.write_text(json.dumps(content))
+  assert read_card(str(tmp_path)) == CARD
+
+
+@pytest.mark.parametrize(
+  "ranges",
+  [[[1, 2]], [[1, 2], [2]], [[2, 1], None], [["a", "b"], None], [1, 2]],
+)
+def test_ranges_that_are_none_are_named(tmp_path, ranges):
+  dataclasses.replace(CARD, feature_ranges=ranges).write(str(tmp_path))
+  assert_names(error_of(read_card, str(tmp_path)), "dataset.json")
 
 
 def test_a_strange_folder_is_a_pattern(tmp_path):

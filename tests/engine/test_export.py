@@ -1,5 +1,6 @@
 """Tests of engine.export: SavedModels, and the thread that writes them."""
 
+import json
 import os
 import pickle
 import subprocess
@@ -22,6 +23,7 @@ from saved_models import (
 import models
 from engine import export
 from engine.data import Data
+from records import writing
 
 SIZES = (6, 2)
 COMMON_FLAGS = {
@@ -47,12 +49,27 @@ FLOATS_FLAGS = {
   "dbof_cluster_size": 8,
   "dbof_hidden_size": 8,
 }
-CASES = {
-  # Name: flags, whether frames are bytes.
-  "video": (VIDEO_FLAGS, False),
-  "bytes": (BYTES_FLAGS, True),
-  "floats": (FLOATS_FLAGS, False),
+RANGES_FLAGS = {
+  **COMMON_FLAGS,
+  "model": "FrameLevelLogisticModel",
+  "feature_names": "rgb,audio",
+  "feature_ranges": "-1:9,",
+  "frame_features": True,
+  "num_classes": 5,
 }
+CASES = {
+  # Name: flags, how each feature is stored.
+  "video": (VIDEO_FLAGS, ["float", "float"]),
+  "bytes": (BYTES_FLAGS, ["bytes", "bytes"]),
+  "floats": (FLOATS_FLAGS, ["float", "float"]),
+  "ranges": (RANGES_FLAGS, ["bytes", "bytes"]),
+  "mixed": (RANGES_FLAGS, ["bytes", "float16"]),
+  "stored video": (
+    {**VIDEO_FLAGS, "feature_ranges": "-1:9,"},
+    ["bytes", "float16"],
+  ),
+}
+DTYPES = {"bytes": np.uint8, "float16": np.float16, "float": np.float32}
 
 # Runs where only TensorFlow can be imported.
 SERVER = """
@@ -87,15 +104,19 @@ def make_records(kind):
   # At frame level: shorter and longer than max_frames, and exactly as long.
   for number, length in enumerate((7, 1, 14, 10)):
     id_name = "video_id" if number == 1 else "id"
-    features = []
-    for size in SIZES:
-      if kind == "bytes":
-        features.append(
-          generator.integers(256, size=(length, size), dtype=np.uint8)
-        )
-      else:
-        features.append(generator.normal(size=(length, size)))
-    if kind == "video":
+    features = [
+      generator.integers(256, size=(length, size), dtype=np.uint8)
+      if stored == "bytes"
+      else generator.normal(size=(length, size)).astype(DTYPES[stored])
+      for size, stored in zip(SIZES, CASES[kind][1], strict=True)
+    ]
+    arrays = dict(zip(("rgb", "audio"), features, strict=True))
+    if kind in ("ranges", "mixed"):
+      record = writing.frame_record(f"video{number}".encode(), [], arrays)
+    elif kind == "stored video":
+      vectors = {f"mean_{name}": of[0] for name, of in arrays.items()}
+      record = writing.video_record(f"video{number}".encode(), [], vectors)
+    elif kind == "video":
       record = video_record(
         f"video{number}",
         id_name=id_name,
@@ -110,26 +131,21 @@ def make_records(kind):
   return records
 
 
-def kinds_of(model_flags, quantized):
-  """How each feature of a case is stored."""
-  num_features = len(model_flags["feature_names"].split(","))
-  return ["bytes" if quantized else "float"] * num_features
-
-
 def serve(folder) -> None:
   """Asks a SavedModel of each of CASES; writes what `served` gives."""
   requests, expected = {}, {}
-  for name, (model_flags, quantized) in CASES.items():
+  for name, (model_flags, kinds) in CASES.items():
     records = make_records(name)
     path = write_records(folder / f"{name}.tfrecord", records)
-    model = models.build_model(model_flags, quantized)
-    randomize(model)
     data = Data(model_flags, [path], with_labels=False)
+    assert data.reader.kinds == kinds
+    model = models.build_model(model_flags, data.reader.quantized)
+    randomize(model)
     batches = list(data.evaluation_batches(len(records)))
     assert len(batches) == 1
     expected[name] = predict(model, batches[0])
 
-    exporter = export.Exporter(model_flags, kinds_of(model_flags, quantized))
+    exporter = export.Exporter(model_flags, kinds)
     exporter.model.set_weights(model.get_weights())
     saved_model = folder / name / "step_1"
     exporter.save(str(saved_model))
@@ -220,10 +236,8 @@ def test_a_saved_model_answers_batches_as_the_model_does(served, name):
   ],
 )
 def test_signatures(tmp_path, name, shape, dtype, top_k):
-  model_flags, quantized = CASES[name]
-  export.Exporter(model_flags, kinds_of(model_flags, quantized)).save(
-    str(tmp_path / "export")
-  )
+  model_flags, kinds = CASES[name]
+  export.Exporter(model_flags, kinds).save(str(tmp_path / "export"))
   signatures = tf.saved_model.load(str(tmp_path / "export")).signatures
   assert set(signatures) == {"serving_default", "predict_arrays"}
 
@@ -250,6 +264,34 @@ def test_signatures(tmp_path, name, shape, dtype, top_k):
   assert described(arrays.structured_outputs) == {
     "predictions": ([None, model_flags["num_classes"]], "float32")
   }
+
+
+def test_a_saved_model_says_what_it_reads_and_names_its_classes(tmp_path):
+  model_flags, kinds = CASES["stored video"]
+  vocabulary = tmp_path / "names" / "vocabulary.csv"
+  vocabulary.parent.mkdir()
+  vocabulary.write_text("Index,Name\n0,日本\n")
+  exporter = export.Exporter(model_flags, kinds, str(vocabulary))
+  exporter.save(str(tmp_path / "first"))
+  exporter.save(str(tmp_path / "second"))
+  vocabulary.unlink()
+  for name in ("first", "second"):
+    served = tf.saved_model.load(str(tmp_path / name))
+    path = served.vocabulary.asset_path.numpy().decode()
+    assert path == f"{tmp_path / name}/assets/vocabulary.csv"
+    with open(path, encoding="utf-8") as file:
+      assert "日本" in file.read()
+    path = served.model_flags.asset_path.numpy()
+    with open(path, encoding="utf-8") as file:
+      assert json.load(file) == {
+        **model_flags,
+        "feature_dtypes": "uint8,float16",
+      }
+
+
+def test_a_saved_model_without_names_has_no_vocabulary(tmp_path):
+  export.Exporter(VIDEO_FLAGS).save(str(tmp_path / "export"))
+  assert os.listdir(tmp_path / "export" / "assets") == ["model_flags.json"]
 
 
 # --------------------------------------------------------------------------
@@ -321,6 +363,15 @@ def test_the_background_export_has_the_weights_of_the_call(
   )
   # The exporter does not change the model.
   assert os.listdir(tmp_path / "export") == ["step_3"]
+
+
+def test_the_background_export_has_the_names_of_the_train_dir(model, tmp_path):
+  (tmp_path / "vocabulary.csv").write_text("Index,Name\n0,a\n")
+  exporter = export.BackgroundExporter(VIDEO_FLAGS, None, str(tmp_path))
+  exporter.export(model, 2, final=True)
+  exporter.close()
+  copy = tmp_path / "export" / "step_2" / "assets" / "vocabulary.csv"
+  assert copy.read_text() == "Index,Name\n0,a\n"
 
 
 def test_only_the_newest_export_is_kept(model, tmp_path):

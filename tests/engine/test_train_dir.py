@@ -93,6 +93,28 @@ def test_the_same_model_continues(tmp_path):
   train_dirs.check_same_model(folder, dict(reversed(MODEL_FLAGS.items())))
 
 
+def test_training_may_continue_on_numbers_that_are_stored_otherwise(tmp_path):
+  folder = str(tmp_path)
+  kinds = ["bytes", "float16", "float"]
+  flags = train_dirs.with_dtypes(MODEL_FLAGS, kinds)
+  assert flags["feature_dtypes"] == "uint8,float16,float32"
+  assert train_dirs.kinds_of_training_data(flags) == kinds
+  assert train_dirs.kinds_of_training_data(MODEL_FLAGS) is None
+  train_dirs.write_model_flags(folder, flags)
+  train_dirs.check_same_model(folder, MODEL_FLAGS)
+  train_dirs.check_same_model(
+    folder, train_dirs.with_dtypes(MODEL_FLAGS, ["float"])
+  )
+
+
+def test_other_ranges_are_another_model(tmp_path):
+  folder = str(tmp_path)
+  train_dirs.write_model_flags(folder, MODEL_FLAGS)
+  new = {**MODEL_FLAGS, "feature_ranges": "0:1"}
+  with pytest.raises(errors.UserError, match="--feature_ranges was 'not set'"):
+    train_dirs.check_same_model(folder, new)
+
+
 def test_another_model_is_refused_with_the_flags_that_differ(tmp_path):
   folder = str(tmp_path)
   old = {**MODEL_FLAGS, "iterations": 30}
