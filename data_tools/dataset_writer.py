@@ -17,6 +17,7 @@ import numpy as np
 
 import errors
 from data_tools.embedding_items import BadItemError, Item
+from data_tools.number_stores import STORES
 from data_tools.splits import hash_of
 from engine import files
 from engine.dataset_card import (
@@ -29,7 +30,6 @@ from records.writing import RecordWriter, frame_record, video_record
 
 REPORT_FILE = "import_report.csv"
 _SHARD_BYTES = 64 << 20
-_MOST_HALF = float(np.finfo(np.float16).max)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Options:
   """How to write a data set.
 
   Attributes:
-    store: "float32" or "float16".
+    store: one of number_stores.STORES.
     seed: decides the order of the videos.
     max_bad_fraction: the largest part of the items that may be left out.
     made_by: what dataset.json says about the origin.
@@ -59,8 +59,8 @@ class Report:
     bad_items: (id, file, reason) of what was left out.
     num_frames: written.
     num_bytes: written.
-    largest_error: the largest difference of a stored number from the given one,
-      divided by the given one's absolute value.
+    storage_errors: lines that say how much the stored numbers differ from the
+      given ones.
     seconds: it took.
   """
 
@@ -69,7 +69,7 @@ class Report:
   bad_items: list[tuple[str, str, str]]
   num_frames: int = 0
   num_bytes: int = 0
-  largest_error: float = 0.0
+  storage_errors: Sequence[str] = ()
   seconds: float = 0.0
 
 
@@ -88,32 +88,6 @@ def check_free(output_dir: str) -> None:
     )
 
 
-def to_float16(array: np.ndarray) -> tuple[np.ndarray, float]:
-  """Rounds numbers to float16.
-
-  Args:
-    array: float32.
-
-  Returns:
-    The numbers; and the largest relative error of those above 2^-14, the
-    smallest normal float16. It is at most 2^-11.
-
-  Raises:
-    BadItemError: a number is too large.
-  """
-  magnitude = np.abs(array)
-  largest = float(magnitude.max())
-  if largest > _MOST_HALF:
-    raise BadItemError(
-      f"the number {largest:g} is too large for float16; use --store=float32"
-    )
-  half = array.astype(np.float16)
-  is_normal = magnitude >= 2.0**-14
-  difference = np.abs(half.astype(np.float32) - array)
-  relative = difference[is_normal] / magnitude[is_normal]
-  return half, float(relative.max(initial=0.0))
-
-
 class DatasetWriter:
   """Writes the items of a data set.
 
@@ -123,7 +97,7 @@ class DatasetWriter:
     classes: names of the classes, in the order of their indices.
     read: returns an item's arrays by feature, all of one form, see
       embedding_items.ArrayReader.
-    options: how.
+    options: how. To be stored as uint8, each item is read twice.
   """
 
   def __init__(
@@ -140,9 +114,10 @@ class DatasetWriter:
     self._index_of = {name: index for index, name in enumerate(classes)}
     self._read = read
     self._options = options
+    self._store = STORES[options.store]()
     self._form: dict[str, np.ndarray] = {}
     self._done = 0
-    self._began = time.monotonic()
+    self._began = self._began_writing = time.monotonic()
     self._progress = Progress("Wrote")
     self.report = Report(
       DatasetCard(
@@ -173,6 +148,8 @@ class DatasetWriter:
     shutil.rmtree(partial, ignore_errors=True)
     os.makedirs(partial)
     try:
+      if self._store.needs_ranges:
+        self._measure()
       for split in SPLITS:
         self._write_split(partial, split)
       self._progress.end()
@@ -184,6 +161,21 @@ class DatasetWriter:
       shutil.rmtree(partial, ignore_errors=True)
     self.report.seconds = time.monotonic() - self._began
     return self.report
+
+  def _measure(self) -> None:
+    """Reads all items once, for the ranges of their numbers."""
+    self._progress = Progress("Measured")
+    for number, item in enumerate(self._items, 1):
+      if self._progress.is_due():
+        self._progress.show(
+          number / len(self._items), f"{number} of {len(self._items)} videos"
+        )
+      # Those that cannot be used are listed when they are to be written.
+      with contextlib.suppress(BadItemError):
+        self._store.measure(self._read(item))
+    self._progress.end()
+    self._progress = Progress("Wrote")
+    self._began_writing = time.monotonic()
 
   def _write_split(self, folder: str, split: str) -> None:
     """Writes the shards of a split, its items in an order without meaning."""
@@ -220,16 +212,14 @@ class DatasetWriter:
     """The record of an item; None for one that is left out."""
     self._done += 1
     if self._progress.is_due():
-      rate = self._done / (time.monotonic() - self._began)
+      rate = self._done / (time.monotonic() - self._began_writing)
       self._progress.show(
         self._done / len(self._items),
         f"{self._done} of {len(self._items)} videos, {rate:.0f} a second,"
         f" {len(self.report.bad_items)} left out",
       )
     try:
-      arrays = self._read(item)
-      if self._options.store == "float16":
-        arrays = {name: self._half(array) for name, array in arrays.items()}
+      arrays = self._store.convert(self._read(item))
     except BadItemError as error:
       path = next(iter(item.paths.values()))
       self.report.bad_items.append((item.video_id, path, str(error)))
@@ -243,11 +233,6 @@ class DatasetWriter:
       return video_record(video_id, labels, arrays)
     self.report.num_frames += len(first)
     return frame_record(video_id, labels, arrays)
-
-  def _half(self, array: np.ndarray) -> np.ndarray:
-    half, error = to_float16(array)
-    self.report.largest_error = max(self.report.largest_error, error)
-    return half
 
   def _check(self, output_dir: str) -> None:
     """Checks that enough items could be used.
@@ -277,6 +262,10 @@ class DatasetWriter:
     card.feature_names = list(arrays)
     card.feature_sizes = [array.shape[-1] for array in arrays.values()]
     card.feature_dtypes = [array.dtype.name for array in arrays.values()]
+    card.feature_ranges = self._store.ranges(arrays)
+    if self._store.errors():
+      card.made_by = {**card.made_by, "storage_errors": self._store.errors()}
+    self.report.storage_errors = self._store.describe_errors()
     counts = self.report.class_counts["train"]
     rows = [
       (index, counts[index], name) for index, name in enumerate(self._classes)

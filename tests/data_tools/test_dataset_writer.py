@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from conftest import assert_names, error_of, read_batches
 
+import quantization
 from data_tools import dataset_writer
 from data_tools.dataset_writer import DatasetWriter, Options
 from data_tools.embedding_items import BadItemError, Item
@@ -17,7 +18,8 @@ from engine.dataset_card import read_card
 def read_all(folder, split):
   """{id: (frames, labels)} of a split, through the program's own reader."""
   card = read_card(folder)
-  flags = {**card.flags(), "max_frames": 300}
+  ranges = card.ranges_of(card.feature_names)
+  flags = {**card.flags(), "max_frames": 300, "feature_ranges": ranges}
   files = find_files(card.pattern(folder, split), "x")
   found = {}
   for batch in read_batches(Data(flags, files, True), 7):
@@ -60,6 +62,11 @@ def write(tmp_path, items, arrays, splits, classes, store, fraction=0.05):
   return folder, writer.write(folder)
 
 
+def error_in_card(report):
+  """What the card says about the error of the only feature."""
+  return report.card.made_by["storage_errors"]["e"]
+
+
 @pytest.mark.parametrize("is_frame_level", [False, True])
 @pytest.mark.parametrize("seed", range(3))
 def test_float32_comes_back_bit_for_bit(tmp_path, seed, is_frame_level):
@@ -85,7 +92,8 @@ def test_float32_comes_back_bit_for_bit(tmp_path, seed, is_frame_level):
 def test_float16_comes_back_within_the_stated_error(tmp_path, is_frame_level):
   made = make_items(9, is_frame_level)
   folder, report = write(tmp_path, *made, "float16")
-  assert 0 < report.largest_error <= 2.0**-11
+  largest = error_in_card(report)["largest_relative_error"]
+  assert 0 < largest <= 2.0**-11
   assert report.card.feature_dtypes == ["float16"]
   for split in ("train", "validate", "test"):
     for name, (array, _) in read_all(folder, split).items():
@@ -93,10 +101,43 @@ def test_float16_comes_back_within_the_stated_error(tmp_path, is_frame_level):
       np.testing.assert_array_equal(array, given.astype(np.float16))
       is_normal = np.abs(given) >= 2.0**-14
       error = np.abs(array - given)[is_normal] / np.abs(given)[is_normal]
-      assert error.max(initial=0) <= report.largest_error
+      assert error.max(initial=0) <= largest
 
 
-def test_float16_takes_half_the_disk(tmp_path):
+@pytest.mark.parametrize("is_frame_level", [False, True])
+def test_uint8_comes_back_within_the_stated_error(tmp_path, is_frame_level):
+  made = make_items(9, is_frame_level)
+  items, arrays = made[:2]
+  # Neither counts for the range.
+  arrays.pop(items[0].video_id)
+  arrays[items[1].video_id] = np.full(5, -1e20, np.float32)
+  folder, report = write(tmp_path, *made, "uint8")
+  assert len(report.bad_items) == 2
+  arrays.pop(items[1].video_id)
+  card = report.card
+  assert card.feature_dtypes == ["uint8"]
+  ((low, high),) = card.feature_ranges
+  everything = np.concatenate([of.reshape(-1) for of in arrays.values()])
+  assert np.float32(low) == everything.min()
+  assert np.float32(high) == everything.max()
+  largest = error_in_card(report)["largest_error"]
+  assert 0 < largest <= (high - low) / 510 * (1 + 1e-6)
+  found = {}
+  for split in ("train", "validate", "test"):
+    found.update(read_all(folder, split))
+  assert found.keys() == arrays.keys()
+  errors = []
+  for name, (array, _) in found.items():
+    if is_frame_level:
+      assert array.dtype == np.uint8
+      array = quantization.dequantize(
+        array.astype(np.float32), *quantization.scale_and_bias((low, high))
+      )
+    errors.append(np.abs(array - arrays[name].astype(float)).max())
+  assert max(errors) == largest
+
+
+def test_float16_takes_half_the_disk_and_uint8_a_quarter(tmp_path):
   items, arrays, splits, classes = make_items(0, False)
   arrays = {name: np.ones(512, np.float32) for name in arrays}
   given = (items, arrays, splits, classes)
@@ -105,6 +146,8 @@ def test_float16_takes_half_the_disk(tmp_path):
   _, half = write(tmp_path / "half", *given, "float16")
   _, whole = write(tmp_path / "whole", *given, "float32")
   assert half.num_bytes < 0.6 * whole.num_bytes
+  _, byte = write(tmp_path, *given, "uint8")
+  assert byte.num_bytes < 0.6 * half.num_bytes
 
 
 def test_bad_items_are_listed_and_the_rest_is_written(tmp_path):

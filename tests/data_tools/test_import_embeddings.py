@@ -1,14 +1,26 @@
 """Tests of data_tools.import_embeddings, and of --dataset_dir."""
 
 import csv
+import itertools
 import json
+import os
+import tempfile
 
+import hypothesis
 import in_process
 import numpy as np
 import pytest
-from conftest import assert_names
+import tensorflow as tf
+from conftest import assert_names, read_batches
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 
+import quantization
+import readers
+from data_tools.number_stores import STORES
 from engine import train_dir as train_dirs
+from engine.data import Data, records_of
+from engine.data_files import find_files
 from engine.dataset_card import read_card
 
 IMPORT = "data_tools.import_embeddings"
@@ -111,6 +123,98 @@ def test_a_model_in_one_file_keeps_the_names(tmp_path):
   assert not train_dirs.find_vocabulary(str(train_dir))
 
 
+def confidences(path):
+  """{(video, class): confidence} of a predictions.csv."""
+  with open(path, newline="") as file:
+    rows = list(csv.reader(file))[1:]
+  found = {}
+  for video_id, pairs in rows:
+    classes, values = pairs.split()[::2], pairs.split()[1::2]
+    for label, value in zip(classes, values, strict=True):
+      found[video_id, label] = float(value)
+  return found
+
+
+def test_bytes_are_read_in_the_ranges_of_their_own_data(tmp_path):
+  labels = make_embeddings(tmp_path / "in", 80)
+  manifest = write_manifest(tmp_path / "in", labels)
+  log = in_process.run(
+    IMPORT,
+    f"--manifest={manifest}",
+    "--store=uint8",
+    f"--output_dir={tmp_path}/data",
+  )
+  assert_names(log, "embedding (16 uint8)", "embedding in bytes from -")
+  train_dir = f"--train_dir={tmp_path}/model"
+  in_process.run(
+    "train",
+    f"--dataset_dir={tmp_path}/data",
+    train_dir,
+    "--model=FrameLevelLogisticModel",
+    "--max_steps=20",
+    "--num_epochs=0",
+  )
+  card = read_card(str(tmp_path / "data"))
+  model_flags = train_dirs.require_model_flags(f"{tmp_path}/model")
+  assert model_flags["feature_ranges"] == card.ranges_of(["embedding"])
+  # In other data one frame makes the range three times as wide.
+  path = tmp_path / "in" / "video0.npy"
+  frames = np.load(path)
+  frames[0] *= 12.0
+  np.save(path, frames)
+  found = {}
+  for store in ("float32", "uint8"):
+    data = tmp_path / store
+    in_process.run(
+      IMPORT,
+      f"--manifest={manifest}",
+      f"--store={store}",
+      f"--output_dir={data}",
+    )
+    output = tmp_path / f"{store}.csv"
+    in_process.run(
+      "inference",
+      f"--dataset_dir={data}",
+      train_dir,
+      f"--output_file={output}",
+    )
+    found[store] = confidences(output)
+  wide = read_card(str(tmp_path / "uint8"))
+  assert np.ptp(wide.feature_ranges[0]) > 2 * np.ptp(card.feature_ranges[0])
+  assert found["uint8"].keys() == found["float32"].keys()
+  for key, value in found["float32"].items():
+    assert abs(found["uint8"][key] - value) < 0.02
+  # The model's own range would be wrong here.
+  in_process.run(
+    "inference",
+    f"--input_data_pattern={tmp_path}/uint8/test*",
+    train_dir,
+    f"--output_file={tmp_path}/wrong.csv",
+  )
+  wrong = confidences(tmp_path / "wrong.csv")
+  assert max(abs(wrong[key] - found["uint8"][key]) for key in wrong) > 0.1
+  scores = [
+    json.loads(path.read_text())
+    for path in (
+      evaluated(tmp_path, "eval", f"--dataset_dir={tmp_path}/uint8"),
+      evaluated(
+        tmp_path,
+        "typed",
+        f"--eval_data_pattern={tmp_path}/uint8/val*",
+        f"--feature_ranges={wide.ranges_of(['embedding'])}",
+      ),
+    )
+  ]
+  assert scores[0]["avg_loss"] == pytest.approx(scores[1]["avg_loss"])
+
+
+def evaluated(tmp_path, name, *given):
+  """The file with the scores of a call of eval.py, under its own name."""
+  in_process.run("eval", *given, f"--train_dir={tmp_path}/model", "--run_once")
+  (path,) = (tmp_path / "model" / "eval").glob("metrics-*.json")
+  return path.rename(tmp_path / f"{name}.json")
+
+
 def test_a_folder_with_labels_in_json(tmp_path):
   labels = make_embeddings(tmp_path / "in", 40)
   config = tmp_path / "config.json"
@@ -210,3 +314,175 @@ def test_a_file_of_embeddings_as_data_names_this_tool(tmp_path):
     f"--train_dir={tmp_path}/model",
   )
   assert_names(line, "NumPy array", "import_embeddings")
+
+
+# --------------------------------------------------------------------------
+# Whatever is imported comes back
+
+
+@st.composite
+def data_sets(draw):
+  """What may be imported: {"store", "names", "is_frame_level", "videos"}.
+
+  A video has an id, labels, a split or none, and for each feature an array and
+  the ending of its file.
+  """
+  store = draw(st.sampled_from(sorted(STORES)))
+  most = {"float16": 65504.0, "float32": 2.0**60, "uint8": 2.0**30}[store]
+  numbers = st.floats(-most, most, width=32)
+  names = draw(
+    st.lists(
+      st.sampled_from(["clip", "son_é", "音", "rgb"]),
+      min_size=1,
+      max_size=3,
+      unique=True,
+    )
+  )
+  sizes = {name: draw(st.integers(1, 4)) for name in names}
+  is_frame_level = draw(st.booleans())
+  printable = st.characters(exclude_categories=["Cc", "Cs"])
+  words = st.text(printable, min_size=1, max_size=8).map(str.strip)
+  classes = draw(
+    st.one_of(
+      st.lists(
+        words.filter(lambda word: word and ";" not in word),
+        min_size=1,
+        unique=True,
+      ),
+      st.lists(st.integers(0, 99).map(str), min_size=1, unique=True),
+    )
+  )
+  ids = st.lists(words.filter(bool), min_size=1, max_size=8, unique=True)
+  videos = {}
+  for video_id in draw(ids):
+    length = (draw(st.integers(1, 11)),) if is_frame_level else ()
+    videos[video_id] = {
+      "labels": draw(
+        st.lists(st.sampled_from(classes), min_size=1, max_size=3, unique=True)
+      ),
+      "split": draw(st.sampled_from(["", "train", "validate", "test"])),
+      "arrays": {
+        name: draw(arrays(np.float32, (*length, size), elements=numbers))
+        for name, size in sizes.items()
+      },
+      "ending": draw(st.sampled_from([".npy", ".npz", ".json"])),
+    }
+  return {
+    "store": store,
+    "names": names,
+    "is_frame_level": is_frame_level,
+    "videos": videos,
+  }
+
+
+def write_embeddings(folder, made) -> None:
+  """Writes the files of a data set and manifest.csv."""
+  names = made["names"]
+  columns = ["path"] if len(names) == 1 else [f"path_{name}" for name in names]
+  with open(f"{folder}/manifest.csv", "w", newline="") as file:
+    writer = csv.writer(file)
+    writer.writerow(["id", "labels", "split", *columns])
+    for number, (video_id, video) in enumerate(made["videos"].items()):
+      paths = []
+      for name, array in video["arrays"].items():
+        path = f"{folder}/{name}{number}{video['ending']}"
+        paths.append(os.path.basename(path))
+        if path.endswith(".json"):
+          with open(path, "w") as content:
+            json.dump(array.tolist(), content)
+        elif path.endswith(".npz"):
+          np.savez(path, array)
+        else:
+          np.save(path, array)
+      labels = ";".join(video["labels"])
+      writer.writerow([video_id, labels, video["split"], *paths])
+
+
+def read_split(folder, card, split):
+  """{id: (matrix, class indices)} of a split, in the numbers that models get.
+
+  Serving must give the same.
+  """
+  ranges = card.ranges_of(card.feature_names)
+  model_flags = {**card.flags(), "max_frames": 300, "feature_ranges": ranges}
+  files = find_files(card.pattern(folder, split), "x")
+  data = Data(model_flags, files, with_labels=True)
+  (batch,) = read_batches(data)
+  records = [bytes(record) for _, _, record in records_of(files)]
+  served = readers.make_reader(model_flags, data.reader.kinds).parse_batch(
+    tf.constant(records)
+  )
+  found = {}
+  for row, video_id in enumerate(batch["video_ids"].tolist()):
+    matrices = batch["video_matrix"][row], served["video_matrix"].numpy()[row]
+    if card.frame_features:
+      length = batch["num_frames"][row]
+      assert served["num_frames"].numpy()[row] == length
+      assert not matrices[0][length:].any()
+      matrices = [matrix[:length] for matrix in matrices]
+    assert served["video_ids"].numpy()[row] == video_id
+    np.testing.assert_array_equal(*matrices)
+    if matrices[0].dtype == np.uint8:
+      of = quantization.scales_and_biases(
+        quantization.parse_ranges(ranges, len(card.feature_names)),
+        card.feature_sizes,
+      )
+      matrices = [quantization.dequantize(np.float32(matrices[0]), *of)]
+    labels = np.flatnonzero(batch["labels"][row]).tolist()
+    found[video_id.decode()] = matrices[0], labels
+  return found
+
+
+def assert_is_close(found, given, name, card):
+  """Checks a feature: exactly, or within the error that the card states."""
+  dtype = card.feature_dtypes[card.feature_names.index(name)]
+  if dtype == "float32":
+    np.testing.assert_array_equal(found.view(np.uint32), given.view(np.uint32))
+    return
+  error = np.abs(found.astype(np.float64) - given)
+  stated = card.made_by["storage_errors"][name]
+  if dtype == "uint8":
+    # TensorFlow's threads take numbers below the smallest normal one for 0.
+    assert error.max() <= stated["largest_error"] + 2.0**-126
+    low, high = card.feature_ranges[card.feature_names.index(name)]
+    rounding = np.spacing(np.float32(max(abs(low), abs(high))))
+    assert stated["largest_error"] <= (high - low) / 510 + 2 * rounding
+    return
+  is_normal = np.abs(given) >= 2.0**-14
+  relative = error[is_normal] / np.abs(given[is_normal])
+  assert relative.max(initial=0.0) <= stated["largest_relative_error"]
+  assert stated["largest_relative_error"] <= 2.0**-11
+  assert error[~is_normal].max(initial=0.0) <= 2.0**-25
+
+
+@hypothesis.given(made=data_sets())
+@hypothesis.settings(max_examples=25, deadline=None)
+def test_whatever_is_imported_comes_back(made):
+  with tempfile.TemporaryDirectory() as folder:
+    write_embeddings(folder, made)
+    in_process.run(
+      IMPORT,
+      f"--manifest={folder}/manifest.csv",
+      f"--feature_names={','.join(made['names'])}",
+      f"--store={made['store']}",
+      f"--output_dir={folder}/data",
+    )
+    card = read_card(f"{folder}/data")
+    assert card.feature_dtypes == [made["store"]] * len(made["names"])
+    with open(f"{folder}/data/vocabulary.csv", newline="") as file:
+      classes = [row["Name"] for row in csv.DictReader(file)]
+    splits = {
+      split: read_split(f"{folder}/data", card, split) for split in card.splits
+    }
+  found = {name: of for split in splits.values() for name, of in split.items()}
+  assert found.keys() == made["videos"].keys()
+  assert sum(map(len, splits.values())) == len(found)
+  for video_id, video in made["videos"].items():
+    assert video_id in splits.get(video["split"], found)
+    matrix, labels = found[video_id]
+    assert {classes[index] for index in labels} == set(video["labels"])
+    ends = np.cumsum([0, *card.feature_sizes])
+    spans = zip(card.feature_names, itertools.pairwise(ends), strict=True)
+    for name, (begin, end) in spans:
+      columns = np.ascontiguousarray(matrix[..., begin:end])
+      assert_is_close(columns, video["arrays"][name], name, card)
