@@ -7,23 +7,34 @@ See docs/your_own_data.md.
 """
 
 import collections
-import dataclasses
+import itertools
 import os
 import shlex
 import sys
 
 import startup  # isort: skip
+import numpy as np
 from absl import flags
 
 import errors
 import program_flags
-from data_tools import embedding_items, splits
+from data_tools import (
+  embedding_items,
+  parquet_items,
+  splits,
+  webdataset_items,
+)
 from data_tools.dataset_writer import DatasetWriter, Options, Report, check_free
-from data_tools.embedding_items import ArrayReader, BadItemError, Item
+from data_tools.embedding_items import ArrayReader
+from data_tools.item_table import BadItemError, ItemTable
 from data_tools.number_stores import STORES
+from engine.data_files import find_files
 from engine.dataset_card import SPLITS
+from engine.progress_bar import Progress
 
 FLAGS = flags.FLAGS
+
+SOURCES = ("manifest", "embeddings_dir", "parquet", "webdataset")
 
 _MOST_LISTED = 12
 
@@ -48,7 +59,20 @@ def define_flags() -> None:
     "labels",
     "",
     "With --embeddings_dir: JSON of {id: category}, or of [id, category]"
-    " pairs.",
+    " pairs. With --parquet or --webdataset: instead of the labels in these.",
+  )
+  data.string(
+    "parquet",
+    "",
+    "Instead of a manifest: pattern of parquet files with the columns id,"
+    " labels, embedding (or --feature_names) and, if wanted, frame, split and"
+    " group.",
+  )
+  data.string(
+    "webdataset",
+    "",
+    "Instead of a manifest: pattern of tars with KEY.npy and, for the labels,"
+    " KEY.cls, KEY.json or KEY.txt.",
   )
   data.list(
     "feature_names",
@@ -95,60 +119,89 @@ def define_flags() -> None:
 # Items, classes, splits
 
 
-def find_items() -> list[Item]:
+def _source() -> tuple[str, str]:
+  """The flag that names the items, and its value.
+
+  Raises:
+    errors.UserError: there is none, or several.
+  """
+  given = [(name, getattr(FLAGS, name)) for name in SOURCES]
+  given = [(name, value) for name, value in given if value]
+  if len(given) != 1:
+    raise errors.UserError(
+      "Expected one of --manifest=FILE.csv, --embeddings_dir=FOLDER,"
+      " --parquet='FILES.parquet' and --webdataset='FILES.tar', received"
+      f" {' and '.join(f'--{name}' for name, _ in given) or 'none'}. See"
+      " docs/your_own_data.md."
+    )
+  return given[0]
+
+
+def find_items() -> ItemTable:
   """The items that the flags name.
 
   Raises:
     errors.UserError: there are none, or the flags do not go together.
   """
   names = FLAGS.feature_names
-  if bool(FLAGS.manifest) == bool(FLAGS.embeddings_dir):
-    raise errors.UserError(
-      "Expected one of --manifest=FILE.csv and --embeddings_dir=FOLDER,"
-      f" received {'both' if FLAGS.manifest else 'neither'}. See"
-      " docs/your_own_data.md."
-    )
-  if FLAGS.manifest:
-    items = embedding_items.read_manifest(FLAGS.manifest, names)
-  elif not FLAGS.labels or len(names) > 1:
-    raise errors.UserError(
-      "Expected --labels=FILE.json and one of --feature_names with"
-      f" --embeddings_dir, received --labels={FLAGS.labels} and"
-      f" --feature_names={','.join(names)}. Of several features, write a"
-      " --manifest."
-    )
+  source, value = _source()
+  if source == "manifest":
+    items = embedding_items.read_manifest(value, names)
+    items = parquet_items.find_in_manifest(items, names)
+  elif source == "embeddings_dir":
+    if not FLAGS.labels or len(names) > 1:
+      raise errors.UserError(
+        "Expected --labels=FILE.json and one of --feature_names with"
+        f" --embeddings_dir, received --labels={FLAGS.labels} and"
+        f" --feature_names={','.join(names)}. Of several features, write a"
+        " --manifest."
+      )
+    items = embedding_items.read_folder(value, FLAGS.labels, names[0])
   else:
-    items = embedding_items.read_folder(
-      FLAGS.embeddings_dir, FLAGS.labels, names[0]
-    )
+    items = _find_in_containers(source, find_files(value, source), names)
   if not items:
-    raise errors.UserError(
-      f"Expected items in {FLAGS.manifest or FLAGS.embeddings_dir}, found none."
-    )
-  return embedding_items.check_items(items)
+    raise errors.UserError(f"Expected items in {value}, found none.")
+  items.check()
+  return items
 
 
-def find_classes(items: list[Item]) -> tuple[list[Item], list[str]]:
+def _find_in_containers(source, files: list[str], names) -> ItemTable:
+  """The items in parquet files or tars."""
+  labels = None
+  if FLAGS.labels:
+    labels = dict(embedding_items.read_labels(FLAGS.labels))
+  progress = Progress("Looked through")
+
+  def tell(done: float, found: int) -> None:
+    if progress.is_due():
+      progress.show(done, f"{done:.0%} of {len(files)} files, {found} videos")
+
+  read = parquet_items.read_tables
+  if source == "webdataset":
+    read = webdataset_items.read_tars
+  try:
+    return read(files, names, labels, tell)
+  finally:
+    progress.end()
+
+
+def find_classes(items: ItemTable) -> list[str]:
   """The classes, in the order of their indices.
 
-  If all labels are whole numbers, these are the indices; else the names are
-  sorted.
+  If all labels are whole numbers, these are the indices, and 01 becomes 1; else
+  the names are sorted.
 
-  Returns:
-    The items, with labels as the classes are called, and the classes.
+  Args:
+    items: whose labels become as the classes are called.
   """
-  names = {name for item in items for name in item.labels}
+  names = items.label_names
   if not all(name.isdecimal() and name.isascii() for name in names):
-    return items, sorted(names)
-  items = [
-    dataclasses.replace(item, labels=[str(int(name)) for name in item.labels])
-    for item in items
-  ]
-  largest = max(map(int, names), default=-1)
-  return items, [str(index) for index in range(largest + 1)]
+    return sorted(names)
+  items.rename_labels([str(int(name)) for name in names])
+  return [str(index) for index in range(max(map(int, names), default=-1) + 1)]
 
 
-def choose_splits(items: list[Item]) -> list[str]:
+def choose_splits(items: ItemTable) -> list[str]:
   """The split of each item: its own, else a share of its class.
 
   Raises:
@@ -156,20 +209,23 @@ def choose_splits(items: list[Item]) -> list[str]:
       different splits.
   """
   fractions = splits.parse_splits(FLAGS.splits)
-  groups = [item.group or f"id {item.video_id}" for item in items]
   typed: dict[str, str] = {}
-  for group, item in zip(groups, items, strict=True):
-    if item.split and typed.setdefault(group, item.split) != item.split:
+  chosen = [items.split(index) for index in range(len(items))]
+  for group, split in zip(items.groups, chosen, strict=True):
+    if split and group and typed.setdefault(group, split) != split:
       raise errors.UserError(
         f"Expected one split for the group {group}, received {typed[group]} and"
-        f" {item.split}. Correct --manifest={FLAGS.manifest}."
+        f" {split}. Correct these."
       )
-  classes = [item.labels[0] if item.labels else "" for item in items]
-  free = [index for index, group in enumerate(groups) if group not in typed]
-  chosen = [typed.get(group, "") for group in groups]
+  if typed:
+    chosen = [
+      split or typed.get(group, "")
+      for group, split in zip(items.groups, chosen, strict=True)
+    ]
+  free = np.flatnonzero([not split for split in chosen]).tolist()
   shares = splits.assign_splits(
-    [groups[index] for index in free],
-    [classes[index] for index in free],
+    (items.groups[index] or f"id {items.ids[index]}" for index in free),
+    ((items.labels(index) or [""])[0] for index in free),
     fractions,
     FLAGS.seed,
   )
@@ -240,23 +296,22 @@ def _class_table(report: Report, names: list[str]) -> list[str]:
   return lines
 
 
-def _look(items: list[Item], chosen: list[str], names: list[str]) -> None:
+def _look(items: ItemTable, chosen: list[str], names: list[str]) -> None:
   """Prints what would be imported."""
-  reader = ArrayReader(FLAGS.align == "truncate")
+  reader = ArrayReader(FLAGS.align == "truncate", items.read_part)
   found = "no array that can be read among the first 100"
-  for item in items[:100]:
+  for item in itertools.islice(items, 100):
     try:
       arrays = reader.read(item)
     except BadItemError:
       continue
     found = ", ".join(f"{name} {of.shape}" for name, of in arrays.items())
     break
-  problems = sum(bool(item.problem) for item in items)
   counts = ", ".join(f"{chosen.count(split)} {split}" for split in SPLITS)
   print(
     f"{len(items)} items ({counts}), {len(names)} classes, the first array:"
-    f" {found}; {problems} without labels or otherwise unusable. Nothing was"
-    " written."
+    f" {found}; {items.num_problems} without labels or otherwise unusable."
+    " Nothing was written."
   )
 
 
@@ -267,7 +322,8 @@ def main() -> None:
       "Expected --output_dir=FOLDER, the folder to make, received none."
     )
   check_free(FLAGS.output_dir)
-  items, names = find_classes(find_items())
+  items = find_items()
+  names = find_classes(items)
   chosen = choose_splits(items)
   if FLAGS.dry_run:
     _look(items, chosen, names)
@@ -280,10 +336,11 @@ def main() -> None:
       "command": shlex.join(
         ["python", "-m", "data_tools.import_embeddings", *sys.argv[1:]]
       ),
-      "source": os.path.abspath(FLAGS.manifest or FLAGS.embeddings_dir),
+      "source": os.path.abspath(_source()[1]),
     },
+    in_order=items.is_streamed,
   )
-  reader = ArrayReader(FLAGS.align == "truncate")
+  reader = ArrayReader(FLAGS.align == "truncate", items.read_part)
   writer = DatasetWriter(items, chosen, names, reader.read, options)
   report = writer.write(FLAGS.output_dir)
   print(describe(report, names, FLAGS.output_dir))

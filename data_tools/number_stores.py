@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 
 import quantization
-from data_tools.embedding_items import BadItemError
+from data_tools.item_table import BadItemError
 from quantization import Range
 from records.contents import rows_of_finite_length
 
@@ -111,18 +111,19 @@ class HalfStore(Store):
 
   def _store(self, name: str, array: np.ndarray) -> np.ndarray:
     half = array.astype(np.float16)
-    magnitude = np.abs(array.astype(np.float64))
-    is_normal = magnitude >= _LEAST_NORMAL_HALF
-    difference = np.abs(half - array.astype(np.float64))
-    relative = difference[is_normal] / magnitude[is_normal]
-    error = float(relative.max(initial=0.0))
+    difference = half.astype(np.float32)
+    difference -= array
+    np.abs(difference, out=difference)
+    difference /= np.maximum(np.abs(array), np.float32(_LEAST_NORMAL_HALF))
+    error = float(difference.max())
     self._largest[name] = max(self._largest.get(name, 0.0), error)
     return half
 
   def errors(self) -> dict:
     """{feature: {"largest_relative_error": it}}.
 
-    Of numbers from 2^-14 on, the smallest normal float16. It is at most 2^-11.
+    Relative to the number, or to 2^-14, the smallest normal float16, if that is
+    larger. It is at most 2^-11.
     """
     return {
       name: {"largest_relative_error": error}

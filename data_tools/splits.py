@@ -1,8 +1,9 @@
 """Divides items into splits, by class and without cutting groups apart."""
 
-import collections
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable
+
+import numpy as np
 
 import errors
 from engine.dataset_card import SPLITS
@@ -41,9 +42,14 @@ def hash_of(seed: int, name: str) -> int:
   return int.from_bytes(digest.digest())
 
 
+def hashes_of(seed: int, names: Iterable[str]) -> np.ndarray:
+  """hash_of each name, (names,) uint64."""
+  return np.fromiter((hash_of(seed, name) for name in names), np.uint64)
+
+
 def assign_splits(
-  groups: Sequence[str],
-  classes: Sequence[str],
+  groups: Iterable[str],
+  classes: Iterable[str],
   fractions: dict[str, float],
   seed: int,
 ) -> list[str]:
@@ -63,22 +69,29 @@ def assign_splits(
   Returns:
     The split of each item.
   """
-  sizes = collections.Counter(groups)
-  class_of = {}
-  for group, name in zip(groups, classes, strict=True):
-    class_of.setdefault(group, name)
-  of_class = collections.defaultdict(list)
-  for group, name in class_of.items():
-    of_class[name].append(group)
-  split_of = {}
+  # A group is known by its hash; should two have the same, they stay together.
+  hashes, first, group_of, sizes = np.unique(
+    hashes_of(seed, groups),
+    return_index=True,
+    return_inverse=True,
+    return_counts=True,
+  )
+  code_of: dict[str, int] = {}
+  codes = np.fromiter(
+    (code_of.setdefault(name, len(code_of)) for name in classes), np.int64
+  )
+  ranks = {name: rank for rank, name in enumerate(sorted(code_of))}
+  rank_of_code = np.array([ranks[name] for name in code_of], np.int64)
+  names = list(fractions)
+  chosen = np.zeros(len(hashes), np.int8)
   # What is left over of one class goes on to the next: with many rare classes,
   # each alone would give all of its items to the largest split.
   lacking = dict.fromkeys(fractions, 0.0)
-  for name in sorted(of_class):
-    for group in sorted(of_class[name], key=lambda group: hash_of(seed, group)):
-      for split, fraction in fractions.items():
-        lacking[split] += fraction * sizes[group]
-      chosen = max(fractions, key=lambda split: lacking[split])
-      lacking[chosen] -= sizes[group]
-      split_of[group] = chosen
-  return [split_of[group] for group in groups]
+  for group in np.lexsort((hashes, rank_of_code[codes[first]])).tolist():
+    size = int(sizes[group])
+    for split, fraction in fractions.items():
+      lacking[split] += fraction * size
+    most = max(fractions, key=lacking.__getitem__)
+    lacking[most] -= size
+    chosen[group] = names.index(most)
+  return [names[split] for split in chosen[group_of].tolist()]

@@ -7,6 +7,7 @@ bytes, two or one for each number. The dtype of each feature NAME is in the
 context, as NAME/dtype: 1024 bytes may be 1024 numbers or 512.
 """
 
+import functools
 import struct
 from collections.abc import Mapping, Sequence
 
@@ -15,12 +16,16 @@ import numpy as np
 from records.contents import dtype_key
 from records.shards import checksum
 
+_SMALL = [bytes((number,)) for number in range(0x80)]
+
 # Tags of length-delimited fields, by their number.
 _FIRST, _SECOND, _THIRD = 0x0A, 0x12, 0x1A
 
 
 def _varint(number: int) -> bytes:
   """A number as protobuf writes it, 7 bits a byte."""
+  if number < 0x80:
+    return _SMALL[number]
   digits = bytearray()
   while number >= 0x80:
     digits.append(number & 0x7F | 0x80)
@@ -66,19 +71,38 @@ def _labels_feature(labels: Sequence[int]) -> bytes:
   return _field(_THIRD, _field(_FIRST, packed) if packed else b"")
 
 
-def _array_tag(array: np.ndarray) -> int:
+def _array_tag(dtype: np.dtype) -> int:
   """The list of a feature that holds an array: of bytes or of floats.
 
   Raises:
     ValueError: it has another dtype.
   """
-  if array.dtype == np.float32:
+  if dtype == np.float32:
     return _SECOND
-  if array.dtype in (np.float16, np.uint8):
+  if dtype in (np.float16, np.uint8):
     return _FIRST
-  raise ValueError(
-    f"Expected float32, float16 or uint8, received {array.dtype}."
-  )
+  raise ValueError(f"Expected float32, float16 or uint8, received {dtype}.")
+
+
+# The parts that most records share are made once.
+
+
+@functools.lru_cache(maxsize=4096)
+def _labels_entry(labels: tuple[int, ...]) -> bytes:
+  return _entry("labels", _labels_feature(sorted(labels)))
+
+
+@functools.lru_cache(maxsize=256)
+def _dtype_entry(name: str, dtype: np.dtype) -> bytes:
+  return _entry(dtype_key(name), _bytes_feature(dtype.name.encode()))
+
+
+@functools.lru_cache(maxsize=256)
+def _vector_head(name: str, dtype: np.dtype, size: int) -> bytes:
+  """What precedes the bytes of a vector in its entry."""
+  heads = _nested((_SECOND, _array_tag(dtype), _FIRST), size)
+  key = _field(_FIRST, name.encode())
+  return _head(_FIRST, len(key) + len(heads) + size) + key + heads
 
 
 def _context(
@@ -87,10 +111,9 @@ def _context(
   """The entries that records of both levels have."""
   entries = [_entry("id", _bytes_feature(video_id))]
   if labels is not None:
-    entries.append(_entry("labels", _labels_feature(sorted(labels))))
+    entries.append(_labels_entry(tuple(labels)))
   for name, array in arrays.items():
-    dtype = array.dtype.name.encode()
-    entries.append(_entry(dtype_key(name), _bytes_feature(dtype)))
+    entries.append(_dtype_entry(name, array.dtype))
   return b"".join(entries)
 
 
@@ -111,9 +134,8 @@ def video_record(
   """
   entries = [_context(video_id, labels, vectors)]
   for name, vector in vectors.items():
-    content = np.ascontiguousarray(vector).tobytes()
-    value = _nested((_array_tag(vector), _FIRST), len(content)) + content
-    entries.append(_entry(name, value))
+    content = vector.tobytes()
+    entries += (_vector_head(name, vector.dtype, len(content)), content)
   return _field(_FIRST, b"".join(entries))
 
 
@@ -137,7 +159,7 @@ def frame_record(
   for name, matrix in frames.items():
     content = np.ascontiguousarray(matrix).view(np.uint8)
     count, size = content.shape
-    heads = _nested((_FIRST, _array_tag(matrix), _FIRST), size)
+    heads = _nested((_FIRST, _array_tag(matrix.dtype), _FIRST), size)
     rows = np.empty((count, len(heads) + size), np.uint8)
     rows[:, : len(heads)] = np.frombuffer(heads, np.uint8)
     rows[:, len(heads) :] = content
@@ -167,6 +189,10 @@ class RecordWriter:
     return self
 
   def __exit__(self, *_) -> None:
+    self.close()
+
+  def close(self) -> None:
+    """Closes the file."""
     self._file.close()
 
   def write(self, record: bytes) -> None:
@@ -176,12 +202,8 @@ class RecordWriter:
       OSError: it cannot be written.
     """
     length = self._HEADER.pack(len(record))
-    parts = (
-      length,
-      self._CHECKSUM.pack(checksum(length)),
-      record,
-      self._CHECKSUM.pack(checksum(record)),
-    )
-    for part in parts:
-      self._file.write(part)
-      self.num_bytes += len(part)
+    head = length + self._CHECKSUM.pack(checksum(length))
+    self._file.write(head)
+    self._file.write(record)
+    self._file.write(self._CHECKSUM.pack(checksum(record)))
+    self.num_bytes += len(head) + len(record) + self._CHECKSUM.size

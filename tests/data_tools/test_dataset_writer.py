@@ -4,12 +4,13 @@ import csv
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from conftest import assert_names, error_of, read_batches
 
 import quantization
 from data_tools import dataset_writer
 from data_tools.dataset_writer import DatasetWriter, Options
-from data_tools.embedding_items import BadItemError, Item
+from data_tools.item_table import BadItemError, Item
 from engine.data import Data
 from engine.data_files import find_files
 from engine.dataset_card import read_card
@@ -30,6 +31,15 @@ def read_all(folder, split):
         matrix = matrix[: batch["num_frames"][row]]
       found[name.decode()] = matrix, labels
   return found
+
+
+def tf_records(path) -> list[bytes]:
+  return list(tf.data.TFRecordDataset(str(path)).as_numpy_iterator())
+
+
+def record_id(record: bytes) -> str:
+  features = tf.train.Example.FromString(record).features.feature
+  return features["id"].bytes_list.value[0].decode()
 
 
 def make_items(seed, is_frame_level, scale=1.0, number=60):
@@ -213,6 +223,36 @@ def test_shards_are_cut_by_size(tmp_path, monkeypatch):
   folder, report = write(tmp_path, *made, "float32")
   assert report.card.splits["train"]["files"] > 2
   assert len(read_all(folder, "train")) == made[2].count("train")
+
+
+def test_items_in_their_order_are_spread_over_shards(tmp_path, monkeypatch):
+  """Each file holds a part of the whole sequence, not one piece of it."""
+  monkeypatch.setattr(dataset_writer, "_SHARD_BYTES", 500)
+  monkeypatch.setattr(dataset_writer, "_MOST_SIDE_BY_SIDE", 4)
+  items, arrays, _, classes = make_items(0, False)
+  folder, seen = str(tmp_path / "data"), []
+
+  def read(item):
+    seen.append(item.video_id)
+    return {"e": arrays[item.video_id]}
+
+  options = Options("float32", 0, 0.0, {"command": "x"}, in_order=True)
+  splits = ["train"] * len(items)
+  report = DatasetWriter(items, splits, classes, read, options).write(folder)
+  names = [item.video_id for item in items]
+  assert seen == names
+  files = sorted((tmp_path / "data").glob("train*.tfrecord"))
+  assert len(files) == report.card.splits["train"]["files"] > 8
+  assert report.num_bytes == sum(path.stat().st_size for path in files)
+  places = [
+    [names.index(record_id(record)) for record in tf_records(path)]
+    for path in files
+  ]
+  # The first records go to four files side by side.
+  file_of = {at: number for number, of in enumerate(places) for at in of}
+  assert sorted(file_of) == list(range(len(items)))
+  assert {file_of[at] for at in range(12)} >= {0, 1, 2, 3}
+  assert read_all(folder, "train").keys() == set(names)
 
 
 def test_a_folder_that_holds_something_is_refused(tmp_path):

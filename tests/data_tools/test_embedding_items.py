@@ -7,7 +7,8 @@ import pytest
 from conftest import assert_names, error_of
 
 from data_tools import embedding_items
-from data_tools.embedding_items import ArrayReader, BadItemError, Item
+from data_tools.embedding_items import ArrayReader
+from data_tools.item_table import BadItemError, Item
 
 
 def write(folder, name, text):
@@ -33,7 +34,8 @@ def test_a_manifest_is_read(tmp_path):
   assert items[2].problem == "no path"
   assert "the split other" in items[3].problem
   assert items[4].paths == {"e": "/x/4.npy"}
-  assert embedding_items.check_items(items)[4].problem == "no label"
+  items.check()
+  assert items[4].problem == "no label"
 
 
 def test_several_features_have_columns_of_their_own(tmp_path):
@@ -91,13 +93,6 @@ def test_labels_of_another_form_are_named(tmp_path, text):
   assert config in text
 
 
-def test_the_same_id_twice_is_a_problem():
-  items = [Item("a", {"e": "1"}, ["x"]), Item("a", {"e": "2"}, ["x"])]
-  first, second = embedding_items.check_items(items)
-  assert not first.problem
-  assert second.problem == "the id of an earlier item"
-
-
 def test_arrays_of_all_formats_are_equal(tmp_path):
   array = np.arange(6, dtype=np.float32).reshape(2, 3)
   np.save(tmp_path / "a.npy", array)
@@ -136,7 +131,7 @@ def make_bad_arrays(folder):
     "deep.npy": "(2, 2, 2)",
     "scalar.npy": "shape ()",
     "text.npy": "expected numbers",
-    "object.npy": "cannot be read",
+    "object.npy": "found objects",
     "large.npy": "infinity",
     "two.npz": "a, b",
     "ragged.json": "cannot be read",

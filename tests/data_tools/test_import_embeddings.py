@@ -1,9 +1,11 @@
 """Tests of data_tools.import_embeddings, and of --dataset_dir."""
 
 import csv
+import io
 import itertools
 import json
 import os
+import tarfile
 import tempfile
 
 import hypothesis
@@ -239,6 +241,71 @@ def test_a_folder_with_labels_in_json(tmp_path):
   assert_names(line, "the split validate", "found train, test")
 
 
+def test_parquet_files_and_tars_give_what_files_give(tmp_path):
+  """The same records, though in other shards."""
+  pyarrow = pytest.importorskip("pyarrow")
+  parquet = pytest.importorskip("pyarrow.parquet")
+  labels = make_embeddings(tmp_path / "in", 30)
+  manifest = write_manifest(tmp_path / "in", labels)
+  arrays = {name: np.load(tmp_path / "in" / f"{name}.npy") for name in labels}
+  rows = [(name, row) for name, array in arrays.items() for row in array]
+  table = {
+    "id": [name for name, _ in rows],
+    "frame": [frame for _ in labels for frame in range(LENGTH)],
+    "embedding": [row for _, row in rows],
+    "labels": [labels[name] for name, _ in rows],
+  }
+  parquet.write_table(pyarrow.table(table), tmp_path / "a.parquet")
+  with tarfile.open(tmp_path / "a.tar", "w") as tar:
+    for name, label in labels.items():
+      tar.add(tmp_path / "in" / f"{name}.npy", f"{name}.npy")
+      info = tarfile.TarInfo(f"{name}.cls")
+      info.size = len(label)
+      tar.addfile(info, io.BytesIO(label.encode()))
+  found = {}
+  for name, source in {
+    "files": f"--manifest={manifest}",
+    "parquet": f"--parquet={tmp_path}/*.parquet",
+    "tars": f"--webdataset={tmp_path}/*.tar",
+  }.items():
+    data = tmp_path / name
+    in_process.run(IMPORT, source, f"--output_dir={data}")
+    card = read_card(str(data))
+    assert set(card.made_by) == {"command", "source"}
+    card.made_by.clear()
+    content = {"card": card, "names": (data / "vocabulary.csv").read_bytes()}
+    for split in card.splits:
+      files = sorted(map(str, data.glob(f"{split}*")))
+      content[split] = sorted(
+        tf.data.TFRecordDataset(files).as_numpy_iterator()
+      )
+    found[name] = content
+  assert found["parquet"] == found["files"]
+  assert found["tars"] == found["files"]
+
+
+def test_a_damaged_tar_is_one_bad_item(tmp_path):
+  labels = make_embeddings(tmp_path / "in", 30)
+  config = tmp_path / "labels.json"
+  config.write_text(json.dumps(labels))
+  with tarfile.open(tmp_path / "a.tar", "w") as tar:
+    for name in labels:
+      tar.add(tmp_path / "in" / f"{name}.npy", f"{name}.npy")
+  (tmp_path / "b.tar").write_text("no tar")
+  given = (
+    IMPORT,
+    f"--webdataset={tmp_path}/*.tar",
+    f"--labels={config}",
+    f"--output_dir={tmp_path}/data",
+  )
+  log = in_process.run(*given, "--dry_run")
+  assert_names(log, "31 items", "4 classes", "1 without labels or otherwise")
+  log = in_process.run(*given)
+  assert_names(log, "30 videos, 4 classes", "Left out 1 items")
+  report = (tmp_path / "data" / "import_report.csv").read_text()
+  assert_names(report, "b.tar", "no tar without compression")
+
+
 def test_typed_splits_and_groups_are_kept(tmp_path):
   labels = make_embeddings(tmp_path / "in", 60)
   number = lambda name: int(name.removeprefix("video"))  # noqa: E731
@@ -295,8 +362,11 @@ def test_bad_items_are_counted_and_too_many_are_an_error(tmp_path):
   ("arguments", "words"),
   [
     ((), "--output_dir=FOLDER"),
-    (("--output_dir=x",), "neither"),
-    (("--output_dir=x", "--manifest=a", "--embeddings_dir=b"), "both"),
+    (("--output_dir=x",), "received none"),
+    (
+      ("--output_dir=x", "--manifest=a", "--embeddings_dir=b"),
+      "--manifest and --embeddings_dir",
+    ),
     (("--output_dir=x", "--embeddings_dir=b"), "--labels=FILE.json"),
     (("--output_dir=x", "--manifest=none.csv"), "--manifest=none.csv"),
   ],

@@ -5,7 +5,7 @@ import pytest
 from conftest import assert_names
 
 import quantization
-from data_tools.embedding_items import BadItemError
+from data_tools.item_table import BadItemError
 from data_tools.number_stores import STORES, ByteStore
 
 
