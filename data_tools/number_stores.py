@@ -19,6 +19,7 @@ Arrays = Mapping[str, np.ndarray]
 
 _MOST_HALF = float(np.finfo(np.float16).max)
 _LEAST_NORMAL_HALF = float(np.finfo(np.float16).smallest_normal)
+_LARGEST_HALF_ERROR = 2.0**-11
 
 
 class Store:
@@ -115,7 +116,9 @@ class HalfStore(Store):
     difference -= array
     np.abs(difference, out=difference)
     difference /= np.maximum(np.abs(array), np.float32(_LEAST_NORMAL_HALF))
-    error = float(difference.max())
+    # Rounded up: the division rounded to float32.
+    above = np.nextafter(difference.max(), np.float32(1))
+    error = min(float(above), _LARGEST_HALF_ERROR)
     self._largest[name] = max(self._largest.get(name, 0.0), error)
     return half
 

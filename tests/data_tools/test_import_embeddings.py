@@ -271,7 +271,7 @@ def test_parquet_files_and_tars_give_what_files_give(tmp_path):
     data = tmp_path / name
     in_process.run(IMPORT, source, f"--output_dir={data}")
     card = read_card(str(data))
-    assert set(card.made_by) == {"command", "source"}
+    assert set(card.made_by) == {"command", "source", "storage_errors"}
     card.made_by.clear()
     content = {"card": card, "names": (data / "vocabulary.csv").read_bytes()}
     for split in card.splits:
