@@ -48,9 +48,6 @@ __all__ = [
 # To start at a key frame costs about as much as to decode so many frames.
 _FRAMES_OF_A_START = 8
 
-# How many key frames to try.
-_MOST_STARTS = 3
-
 _MOST_BYTES = 4 << 30
 
 
@@ -253,7 +250,7 @@ class _Decoder:
 
     Args:
       moment: a timestamp.
-      keys: those of key frames up to it, ascending, see `Timeline`.
+      keys: those of the last key frames up to it, ascending, see `Timeline`.
 
     Returns:
       The key frame; `next` returns the one after it.
@@ -262,7 +259,7 @@ class _Decoder:
       _UnreliableIndexError: there is none where the file's index says so.
     """
     # A key frame that is decoded before the moment may be shown after it.
-    for target in (moment, *(key - 1 for key in keys[:-_MOST_STARTS:-1])):
+    for target in (moment, *(key - 1 for key in reversed(keys))):
       found = self._start(target)
       if found is not None and found.timestamp <= moment:
         return found
@@ -379,7 +376,9 @@ def _frames_at(
       and keys[place] > following.timestamp + start_cost
     ):
       reached = following.timestamp
-      current = decoder.start_before(moment, keys[: place + 1])
+      current = decoder.start_before(
+        moment, keys[max(0, place - 1) : place + 1]
+      )
       following = decoder.next()
       if current.timestamp <= reached:
         keys = []  # starts do not lead forward

@@ -11,6 +11,7 @@ from media.opening import (
   open_media,
   video_stream,
 )
+from media.timeline import has_no_presentation_times
 
 # Times of sound that differ less than this from those of the samples counted
 # are rounded; beyond it, there is silence or an overlap.
@@ -85,6 +86,8 @@ def _video_start(path: str) -> float | None:
       stream = video_stream(container)
     except BadVideoError:
       return None
+    stream.codec_context.thread_count = 1
+    base = stream.time_base or 0
     packets = container.demux(stream)
     while True:
       try:
@@ -94,9 +97,11 @@ def _video_start(path: str) -> float | None:
         continue
       if packet is None:
         return None
+      if has_no_presentation_times(container):
+        return float((packet.dts or 0) * base)
       for frame in frames:
         timestamp = frame.dts if frame.pts is None else frame.pts
-        return float((timestamp or 0) * (stream.time_base or 0))
+        return float((timestamp or 0) * base)
 
 
 class _Track:

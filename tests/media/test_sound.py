@@ -80,6 +80,7 @@ def test_other_sample_rates(tmp_path):
     ("a.mkv", "aac", 0.0, range(10, 100), 0.6),  # frames begin later
     ("a.mp4", "aac", 0.0, range(10, 100), 0.6),
     ("a.ts", "aac", 1.0, range(25, 100), 1.0),  # both
+    ("a.avi", "pcm_s16le", 0.0, range(100), 1.0),
   ],
 )
 def test_sample_0_is_at_the_first_frame(
