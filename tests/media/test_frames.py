@@ -253,6 +253,36 @@ def test_random_rates_and_samplings(tmp_path):
 # Files with defects
 
 
+@pytest.mark.parametrize("codec", ["mpeg4", "libx264", "mpeg2video"])
+def test_an_index_of_frames_that_are_no_key_frames(codec, tmp_path):
+  path = write_video(tmp_path / "a.mp4", range(120), codec, base=FRAME)
+  content = bytearray(Path(path).read_bytes())
+  place = content.index(b"stss") + 8
+  count = int.from_bytes(content[place : place + 4])
+  for entry in range(place + 8, place + 4 + 4 * count, 4):
+    number = int.from_bytes(content[entry : entry + 4])
+    content[entry : entry + 4] = (number + 5).to_bytes(4)
+  Path(path).write_bytes(content)
+  found = read_both(path, Sampling(0.9))
+  assert numbers_in(found.images) == [0, 27, 55, 83, 111]
+
+
+def test_damage_after_a_start_makes_everything_be_decoded(
+  tmp_path, monkeypatch
+):
+  path = write_video(tmp_path / "a.mp4", range(120), bf=0, base=FRAME)
+  with painted_videos.av.open(path) as file:
+    packets = [(packet.pos, packet.size) for packet in file.demux(video=0)]
+  content = bytearray(Path(path).read_bytes())
+  for number in (20, 73):  # the second is between a key frame and second 3
+    place, size = packets[number]
+    content[place : place + size] = b"\xff" * size
+  Path(path).write_bytes(content)
+  assert read_both(path, Sampling(1.0)).note == (
+    "2 damaged packets were left out"
+  )
+
+
 def cut(path, fraction):
   """Leaves the first part of a file."""
   content = Path(path).read_bytes()
