@@ -16,6 +16,7 @@ from absl import flags, logging
 import errors
 import eval_util
 import losses
+import models
 import program_flags
 import train
 from engine import distribution, skipped
@@ -45,6 +46,7 @@ def define_flags(flag_values: flags.FlagValues = FLAGS) -> None:
     "segment_labels", False, "Score the rated 5 s segments of the videos."
   )
   data.integer("batch_size", 1024, "Videos per step.", lower_bound=1)
+  program_flags.define_min_frames(flag_values)
   program_flags.define_num_readers(flag_values)
   program_flags.define_skipping_flags(flag_values)
   program_flags.Subject(program_flags.MODEL, flag_values).string(
@@ -211,6 +213,7 @@ def evaluate(
   num_readers: int = 8,
   policy: skipped.Policy = skipped.STOP,
   top_k: int = 20,
+  min_frames: int = 0,
   placement: distribution.Placement | None = None,
   feature_ranges: str | None = None,
 ) -> dict:
@@ -225,6 +228,7 @@ def evaluate(
     num_readers: threads that read.
     policy: what to do about records that cannot be used.
     top_k: best predictions of each video that GAP ranks.
+    min_frames: shorter videos are left out; 0 for none.
     placement: where; None for one device.
     feature_ranges: of the files' bytes; None for those of the training data.
 
@@ -246,6 +250,7 @@ def evaluate(
       segment_labels=segment_labels,
       for_trained=True,
       policy=policy.listing_in(eval_dir),
+      min_frames=min_frames,
     ),
     placement or distribution.Placement(),
     batch_size=batch_size,
@@ -261,7 +266,7 @@ def evaluate(
       continue
     try:
       scores = score_checkpoint(
-        forward, checkpoint, model_flags["num_classes"], top_k
+        forward, checkpoint, models.num_outputs(model_flags), top_k
       )
     except tf.errors.NotFoundError:
       # Training deleted it between its name and its weights; there is a newer
@@ -288,7 +293,9 @@ def main() -> None:
   program_flags.log_flags_without_effect()
   wait_for_checkpoint(FLAGS.train_dir, FLAGS.run_once)
   model_flags = train_dirs.require_model_flags(FLAGS.train_dir)
-  program_flags.check_typed_flags(model_flags, f"--train_dir={FLAGS.train_dir}")
+  program_flags.check_typed_flags(
+    model_flags, f"--train_dir={FLAGS.train_dir}", FLAGS.train_dir
+  )
   pattern = program_flags.data_or_sample(
     "eval_data_pattern",
     "validate",
@@ -305,6 +312,7 @@ def main() -> None:
     num_readers=FLAGS.num_readers,
     policy=skipped.Policy(FLAGS.skip_corrupt, FLAGS.max_corrupt_fraction),
     top_k=FLAGS.top_k,
+    min_frames=FLAGS.min_frames,
     placement=distribution.choose("", FLAGS.num_gpu),
     feature_ranges=program_flags.ranges_of_data(model_flags, card),
   )

@@ -81,7 +81,9 @@ def export_checkpoint(
 def main() -> None:
   """Exports the checkpoint that the flags name."""
   model_flags = train_dirs.require_model_flags(FLAGS.train_dir)
-  program_flags.check_typed_flags(model_flags, f"--train_dir={FLAGS.train_dir}")
+  program_flags.check_typed_flags(
+    model_flags, f"--train_dir={FLAGS.train_dir}", FLAGS.train_dir
+  )
   checkpoint = FLAGS.checkpoint_file or train_dirs.require_checkpoint(
     FLAGS.train_dir
   )

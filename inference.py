@@ -19,6 +19,7 @@ from absl import flags, logging
 import errors
 import eval as eval_program
 import eval_util
+import models
 import program_flags
 import train
 from data_tools import vocabulary
@@ -85,6 +86,7 @@ def _define_data_flags(flag_values) -> None:
     " of the input.",
     lower_bound=1,
   )
+  program_flags.define_min_frames(flag_values)
   program_flags.define_skipping_flags(flag_values)
 
 
@@ -201,6 +203,7 @@ def write_video_predictions(
   output_file: str,
   top_k: int,
   class_names: list[str] | None = None,
+  label_subset: list[int] | None = None,
 ) -> None:
   """Writes the best classes of each video, highest confidence first.
 
@@ -208,11 +211,13 @@ def write_video_predictions(
 
   Args:
     forward: over whole videos.
-    num_classes: of the model.
+    num_classes: that the model predicts.
     output_file: CSV: VideoId,LabelConfidencePairs.
     top_k: classes per video.
     class_names: adds a second file with the columns VideoId, Label, Name and
       Confidence, a line for each prediction.
+    label_subset: the class of each prediction; None if the model predicts all
+      classes.
   """
   top_k = min(top_k, num_classes)
   with contextlib.ExitStack() as stack:
@@ -228,6 +233,8 @@ def write_video_predictions(
     for batch, predictions in predicted_batches(forward):
       video_ids = batch["video_ids"].numpy()
       class_indexes, best = eval_util.top_k_classes(predictions, top_k)
+      if label_subset:
+        class_indexes = np.array(label_subset)[class_indexes]
       file.write(format_lines(video_ids, class_indexes, best))
       if readable and class_names:
         readable.writerows(
@@ -259,12 +266,15 @@ def _text_file(path):
 # Segments
 
 
-def read_segment_classes(path: str, num_classes: int) -> np.ndarray:
+def read_segment_classes(
+  path: str, num_classes: int, label_subset: list[int] | None = None
+) -> np.ndarray:
   """Reads which classes to predict segments of.
 
   Args:
     path: CSV with a header and one class index per line; empty for all classes.
-    num_classes: classes of the model.
+    num_classes: classes of the data.
+    label_subset: those that the model predicts; None for all.
 
   Returns:
     Class indices, int64, in the order of the file.
@@ -273,7 +283,7 @@ def read_segment_classes(path: str, num_classes: int) -> np.ndarray:
     errors.UserError: a line is not a class of the model.
   """
   if not path:
-    return np.arange(num_classes)
+    return np.array(label_subset or range(num_classes))
   classes = []
   with tf.io.gfile.GFile(path) as file:
     header, *lines = file.read().splitlines() or [""]
@@ -288,6 +298,11 @@ def read_segment_classes(path: str, num_classes: int) -> np.ndarray:
         raise errors.UserError(
           f"Expected a class index from 0 to {num_classes - 1} in {path}, line"
           f" {number}, found {line!r}."
+        )
+      if label_subset and int(index) not in label_subset:
+        raise errors.UserError(
+          f"Expected classes of the model's --label_subset in {path}, line"
+          f" {number}, found {index}. Leave it out, or name another model."
         )
       classes.append(int(index))
   return np.array(classes, np.int64)
@@ -347,7 +362,11 @@ class BestSegments:
 
 
 def write_segment_predictions(
-  forward: ForwardPass, output_file: str, classes: np.ndarray, limit: int
+  forward: ForwardPass,
+  output_file: str,
+  classes: np.ndarray,
+  limit: int,
+  label_subset: list[int] | None = None,
 ) -> None:
   """Writes the best segments of each class, highest confidence first.
 
@@ -359,7 +378,11 @@ def write_segment_predictions(
     output_file: CSV: Class,Segments; a line is class,id:start id:start ...
     classes: the classes to write, in this order.
     limit: most segments per class.
+    label_subset: see write_video_predictions.
   """
+  columns = classes
+  if label_subset:
+    columns = np.searchsorted(label_subset, classes)  # it is ascending
   best = BestSegments(len(classes), limit)
   for batch, confidences in predicted_batches(forward):
     video_ids = batch["video_ids"].numpy()
@@ -368,7 +391,7 @@ def write_segment_predictions(
       f"{video_id.decode()}:{start}"
       for video_id, start in zip(video_ids, starts, strict=True)
     ]
-    best.add(names, confidences[:, classes])
+    best.add(names, confidences[:, columns])
   with _text_file(output_file) as file:
     file.write("Class,Segments\n")
     for class_index, names in zip(classes, best.ranked(), strict=True):
@@ -411,6 +434,7 @@ def _open_pass(
   batch_size,
   placement,
   policy,
+  min_frames,
   segment_labels=False,
 ) -> ForwardPass:
   """The pass over files, in their order, with a checkpoint's weights."""
@@ -422,6 +446,7 @@ def _open_pass(
     segment_labels=segment_labels,
     for_trained=True,
     policy=dataclasses.replace(policy, path=f"{root}_skipped_records.csv"),
+    min_frames=min_frames,
   )
   forward = ForwardPass(
     model_flags,
@@ -445,6 +470,7 @@ def predict(
   batch_size: int = 512,
   placement: distribution.Placement | None = None,
   policy: skipped.Policy = skipped.STOP,
+  min_frames: int = 0,
 ) -> None:
   """Writes the best classes of each video; see write_video_predictions.
 
@@ -458,15 +484,28 @@ def predict(
     batch_size: videos per step.
     placement: where; None for one device.
     policy: what to do about records that cannot be used.
+    min_frames: shorter videos are left out; 0 for none.
 
   Raises:
     errors.UserError: for everything that the user can fix.
   """
   forward = _open_pass(
-    model_flags, checkpoint, files, output_file, batch_size, placement, policy
+    model_flags,
+    checkpoint,
+    files,
+    output_file,
+    batch_size,
+    placement,
+    policy,
+    min_frames,
   )
   write_video_predictions(
-    forward, model_flags["num_classes"], output_file, top_k, class_names
+    forward,
+    models.num_outputs(model_flags),
+    output_file,
+    top_k,
+    class_names,
+    model_flags.get("label_subset"),
   )
   if class_names:
     logging.info("With names: %s", readable_path(output_file))
@@ -484,6 +523,7 @@ def predict_segments(
   batch_size: int = 512,
   placement: distribution.Placement | None = None,
   policy: skipped.Policy = skipped.STOP,
+  min_frames: int = 0,
 ) -> None:
   """Writes the best segments of each class; see write_segment_predictions.
 
@@ -497,6 +537,7 @@ def predict_segments(
     batch_size: segments per step.
     placement: where; None for one device.
     policy: what to do about records that cannot be used.
+    min_frames: shorter videos are left out; 0 for none.
 
   Raises:
     errors.UserError: for everything that the user can fix.
@@ -509,9 +550,12 @@ def predict_segments(
     batch_size,
     placement,
     policy,
+    min_frames,
     segment_labels=True,
   )
-  write_segment_predictions(forward, output_file, classes, limit)
+  write_segment_predictions(
+    forward, output_file, classes, limit, model_flags.get("label_subset")
+  )
   logging.info("Predictions: %s", output_file)
 
 
@@ -525,6 +569,7 @@ def main() -> None:
     f"--input_model_tgz={FLAGS.input_model_tgz}"
     if FLAGS.input_model_tgz
     else f"--train_dir={FLAGS.train_dir}",
+    os.path.dirname(checkpoint),
   )
   ranges = program_flags.ranges_of_data(model_flags, card)
   if ranges is not None:
@@ -539,7 +584,11 @@ def main() -> None:
       class_names = vocabulary.read_class_names(names_file, num_classes)
   if FLAGS.segment_labels:
     with startup.naming_flag("segment_label_ids_file"):
-      classes = read_segment_classes(FLAGS.segment_label_ids_file, num_classes)
+      classes = read_segment_classes(
+        FLAGS.segment_label_ids_file,
+        num_classes,
+        model_flags.get("label_subset"),
+      )
   for name in ("output_file", "output_model_tgz"):
     train_dirs.check_no_own_file(getattr(FLAGS, name), name)
   pattern = program_flags.data_or_sample(
@@ -564,6 +613,7 @@ def main() -> None:
       batch_size=FLAGS.batch_size,
       placement=placement,
       policy=policy,
+      min_frames=FLAGS.min_frames,
     )
   else:
     predict(
@@ -574,6 +624,7 @@ def main() -> None:
       batch_size=FLAGS.batch_size,
       placement=placement,
       policy=policy,
+      min_frames=FLAGS.min_frames,
     )
 
 

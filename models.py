@@ -33,6 +33,8 @@ GRAPH_FLAGS = (
   "max_frames",
   "label_loss",
 )
+# Keys that are there only if their flags are set.
+_OPTIONAL_GRAPH_FLAGS = ("label_subset",)
 
 
 # Keys that only some have: how the numbers of the features are stored.
@@ -154,6 +156,25 @@ def classify(
   )
 
 
+def num_outputs(model_flags: dict) -> int:
+  """The classes that a model predicts: those of the data, or a subset.
+
+  Args:
+    model_flags: see build_model.
+  """
+  return len(
+    model_flags.get("label_subset") or range(model_flags["num_classes"])
+  )
+
+
+def hyperparameters(model_flags: dict) -> dict:
+  """The part of model_flags.json that create_model gets as it is."""
+  others = (*GRAPH_FLAGS, *_OPTIONAL_GRAPH_FLAGS)
+  return {
+    name: value for name, value in model_flags.items() if name not in others
+  }
+
+
 def compiles_predictions(model_flags: dict) -> bool:
   """Whether XLA should compile the forward pass of eval.py and inference.py.
 
@@ -273,7 +294,7 @@ def build_model(
     inputs, given = _inputs(model_flags, quantized)
     model = find_class_by_name(model_flags["model"])()
     outputs = model.create_model(
-      vocab_size=model_flags["num_classes"],
+      vocab_size=num_outputs(model_flags),
       **given,
       **hyperparameters(model_flags),
     )
@@ -332,7 +353,7 @@ def _check_outputs(outputs, model_flags) -> None:
       f' received {received}. Return {{"predictions": probabilities}}.'
     )
   predictions = outputs["predictions"]
-  expected = (None, model_flags["num_classes"])
+  expected = (None, num_outputs(model_flags))
   received = getattr(predictions, "shape", type(predictions).__name__)
   if received != expected:
     raise ContractError(

@@ -6,6 +6,8 @@ flags that shaped it: command lines of the starter code and of its forks pass
 them to all programs.
 """
 
+from collections.abc import Callable
+
 from absl import flags, logging
 
 import errors
@@ -13,7 +15,7 @@ import losses
 import models
 import quantization
 import readers
-from data_tools import sample_data
+from data_tools import label_subset, sample_data, vocabulary
 from engine import train_dir as train_dirs
 from engine.data_files import find_files
 from engine.dataset_card import DatasetCard, read_card
@@ -120,6 +122,13 @@ def define_graph_flags(
     " of the data set says, else "
     + ("as in training." if trained else "YouTube-8M's own."),
   )
+  data.string(
+    "label_subset",
+    "",
+    "Classes to learn and predict, by index or name, separated by commas, or a"
+    " file with one a line; videos without any of them are left out of training"
+    " and evaluation. Empty: all classes.",
+  )
   model = Subject(FROM_MODEL if trained else MODEL, flag_values)
   model.string("model", "LogisticModel", "Class in the model files.")
   model.string("label_loss", "CrossEntropyLoss", "Class in losses.py.")
@@ -188,6 +197,16 @@ def ranges_of_data(
   return card.ranges_of(names) if card else None
 
 
+def define_min_frames(flag_values: flags.FlagValues = FLAGS) -> None:
+  """Defines the flag that leaves out short videos."""
+  Subject(DATA, flag_values).integer(
+    "min_frames",
+    0,
+    "Leave out videos with fewer frames; 0: none. Each program has its own.",
+    lower_bound=0,
+  )
+
+
 def define_num_readers(flag_values: flags.FlagValues = FLAGS) -> None:
   """Defines the flag that bounds how much is read at the same time."""
   Subject(DATA, flag_values).integer(
@@ -252,6 +271,38 @@ def log_flags_without_effect() -> None:
   ]
   if typed:
     logging.info("No effect in this program: %s.", ", ".join(sorted(typed)))
+
+
+def label_subset_from_flag(
+  num_classes: int, find_vocabulary: Callable[[], str]
+) -> tuple[list[int] | None, str]:
+  """Reads --label_subset.
+
+  Args:
+    num_classes: of the data.
+    find_vocabulary: function that returns the path of the data's vocabulary, or
+      an empty text; called if the flag has names.
+
+  Returns:
+    The class indices, ascending, or None without the flag; the path of the
+    vocabulary if the flag has names, else an empty text.
+
+  Raises:
+    errors.UserError: there is no such class, or one is named twice.
+  """
+  if not FLAGS.label_subset:
+    return None, ""
+  used = ""
+
+  def find_names():
+    nonlocal used
+    used = used or find_vocabulary()
+    return (vocabulary.read_names(used) if used else {}), used
+
+  indices = label_subset.read_label_subset(
+    FLAGS.label_subset, num_classes, find_names
+  )
+  return indices, used
 
 
 def feature_flags() -> dict:
@@ -321,7 +372,27 @@ def _is_same(typed, kept) -> bool:
   return typed == kept
 
 
-def check_typed_flags(model_flags: dict, source: str) -> None:
+def _differing_label_subset(model_flags: dict, train_dir: str) -> list[str]:
+  """Describes a typed --label_subset that is not the model's."""
+  if not FLAGS["label_subset"].present:
+    return []
+  num_classes = model_flags["num_classes"]
+
+  def find_vocabulary():
+    path = train_dirs.find_vocabulary(train_dir)
+    if not path and num_classes == vocabulary.NUM_YOUTUBE_8M_CLASSES:
+      path = vocabulary.YOUTUBE_8M_FILE
+    return path
+
+  typed, _ = label_subset_from_flag(num_classes, find_vocabulary)
+  kept = model_flags.get("label_subset")
+  if typed == kept:
+    return []
+  shown = ",".join(map(str, kept)) if kept else "all classes"
+  return [f"--label_subset={FLAGS.label_subset} instead of {shown}"]
+
+
+def check_typed_flags(model_flags: dict, source: str, train_dir: str) -> None:
   """Checks that typed flags agree with the model that was trained.
 
   Logs those that this model does not use.
@@ -329,6 +400,7 @@ def check_typed_flags(model_flags: dict, source: str) -> None:
   Args:
     model_flags: the content of its model_flags.json.
     source: the flag that names the model, with its value, for the message.
+    train_dir: its folder, which may have the names of its classes.
 
   Raises:
     errors.UserError: shows both values of each flag that differs.
@@ -340,6 +412,7 @@ def check_typed_flags(model_flags: dict, source: str) -> None:
     if flag.name in model_flags
     and not _is_same(flag.value, model_flags[flag.name])
   ]
+  differing += _differing_label_subset(model_flags, train_dir)
   if differing:
     raise errors.UserError(
       f"Expected the flags of the trained model of {source}, received"

@@ -8,7 +8,8 @@ dict of arrays that hold `batch` videos, or segments:
                 quantized, or float16 or float32 where the records hold these;
                 (batch, features) float32 at video level
   num_frames    (batch,) int32, the valid frames of each; 1 at video level
-  labels        (batch, classes) bool; absent if read without labels
+  labels        (batch, classes) bool; absent if read without labels; with
+                --label_subset, these are its classes alone
   label_weights (batch, classes) float32, 1 where a class was rated; segments
                 only
   segment_start_times (batch,) int64, seconds; segments only
@@ -28,7 +29,7 @@ import tensorflow as tf
 
 import errors
 import quantization
-from records import contents, messages
+from records import contents, messages, selection
 from records.frames import FrameBatch, FrameFeatures
 from records.memory import aligned_zeros
 from records.messages import BadRecordError
@@ -194,8 +195,9 @@ class _VideoBatch:
       "num_frames": num_frames,
     }
     if self._labels is not None:
-      labels = self._labels
-      batch["labels"] = labels if len(rows) == len(labels) else labels[rows]
+      labels, subset = self._labels, self._reader.label_subset
+      labels = labels if len(rows) == len(labels) else labels[rows]
+      batch["labels"] = labels if subset is None else labels[:, subset]
     return batch
 
 
@@ -247,18 +249,38 @@ _ID_FEATURES = {
 }
 
 
-class YT8MAggregatedFeatureReader:
+class _Reader:
+  """What both readers have.
+
+  Attributes:
+    num_classes: of the data.
+    label_subset: the classes that labels are wanted of, ascending; None for
+      all.
+    for_trained: whether a trained model has fixed the flags, so that errors
+      advise to name other files.
+  """
+
+  num_classes: int
+  label_subset: list[int] | None = None
+  for_trained = False
+
+  @property
+  def num_outputs(self) -> int:
+    """Classes of a batch's labels."""
+    if self.label_subset is None:
+      return self.num_classes
+    return len(self.label_subset)
+
+
+class YT8MAggregatedFeatureReader(_Reader):
   """Reads video-level records: tf.Examples with one vector for each feature.
 
   Attributes:
     kinds: "bytes", "float" or "float16" for each feature; see `configure`.
     quantized: whether video_matrix holds bytes; always False at this level.
     segment_labels: always False at this level.
-    for_trained: whether a trained model has fixed the flags, so that errors
-      advise to name other files.
   """
 
-  for_trained = False
   quantized = False
   segment_labels = False
 
@@ -302,6 +324,7 @@ class YT8MAggregatedFeatureReader:
       self.num_classes if with_labels else None,
       self.for_trained,
       self.ranges,
+      self.label_subset,
     )
 
   def element_spec(self, with_labels: bool) -> dict[str, tf.TensorSpec]:
@@ -314,7 +337,7 @@ class YT8MAggregatedFeatureReader:
       "num_frames": tf.TensorSpec([None], tf.int32),
     }
     if with_labels:
-      spec["labels"] = tf.TensorSpec([None, self.num_classes], tf.bool)
+      spec["labels"] = tf.TensorSpec([None, self.num_outputs], tf.bool)
     return spec
 
   def parse_batch(self, serialized: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -337,7 +360,7 @@ class YT8MAggregatedFeatureReader:
     }
 
 
-class YT8MFrameFeatureReader:
+class YT8MFrameFeatureReader(_Reader):
   """Reads frame-level records: SequenceExamples with one value for each frame.
 
   With segment_labels, a record gives one example for each rated segment.
@@ -346,10 +369,7 @@ class YT8MFrameFeatureReader:
     kinds: "bytes", "float" or "float16" for each feature; see `configure`.
     quantized: whether video_matrix holds bytes.
     segment_labels: whether it reads segments.
-    for_trained: see YT8MAggregatedFeatureReader.
   """
-
-  for_trained = False
 
   def __init__(
     self,
@@ -450,12 +470,12 @@ class YT8MFrameFeatureReader:
       "num_frames": tf.TensorSpec([None], tf.int32),
     }
     if with_labels:
-      spec["labels"] = tf.TensorSpec([None, self.num_classes], tf.bool)
+      spec["labels"] = tf.TensorSpec([None, self.num_outputs], tf.bool)
     if self.segment_labels:
       spec["segment_start_times"] = tf.TensorSpec([None], tf.int64)
       if with_labels:
         spec["label_weights"] = tf.TensorSpec(
-          [None, self.num_classes], tf.float32
+          [None, self.num_outputs], tf.float32
         )
     return spec
 
@@ -558,9 +578,8 @@ class _SegmentBatch:
     video are padding.
     """
     reader = self._reader
-    times, classes, scores = contents.segments(
-      context, reader.num_classes, reader.for_trained
-    )
+    ratings = contents.segments(context, reader.num_classes, reader.for_trained)
+    times, classes, scores = selection.renumbered(*ratings, reader.label_subset)
     starts = list(dict.fromkeys(times))
     place = {start: index for index, start in enumerate(starts)}
     matrix = np.zeros(
@@ -571,8 +590,8 @@ class _SegmentBatch:
       found = frames[start : start + SEGMENT_FRAMES]
       matrix[index, : len(found)] = found
       num_frames[index] = len(found)
-    labels = np.zeros((len(starts), reader.num_classes), bool)
-    weights = np.zeros((len(starts), reader.num_classes), np.float32)
+    labels = np.zeros((len(starts), reader.num_outputs), bool)
+    weights = np.zeros((len(starts), reader.num_outputs), np.float32)
     for start, label, score in zip(times, classes, scores, strict=True):
       weights[place[start], label] = 1.0
       labels[place[start], label] |= score > 0
@@ -632,7 +651,8 @@ def make_reader(
 
   Args:
     model_flags: feature_names, feature_sizes, frame_features, num_classes,
-      max_frames and, if there, feature_ranges are used; see model_flags.json.
+      max_frames and, if there, feature_ranges and label_subset are used; see
+      model_flags.json.
     kinds: see YT8MFrameFeatureReader.
     segment_labels: whether to read segments instead of whole videos.
   """
@@ -640,19 +660,23 @@ def make_reader(
     model_flags["feature_names"], model_flags["feature_sizes"]
   )
   ranges = get_feature_ranges(model_flags.get("feature_ranges", ""), len(names))
-  if not model_flags["frame_features"]:
-    return YT8MAggregatedFeatureReader(
+  reader: Reader
+  if model_flags["frame_features"]:
+    reader = YT8MFrameFeatureReader(
+      model_flags["num_classes"],
+      sizes,
+      names,
+      model_flags["max_frames"],
+      segment_labels,
+      kinds,
+      ranges,
+    )
+  else:
+    reader = YT8MAggregatedFeatureReader(
       model_flags["num_classes"], sizes, names, kinds, ranges
     )
-  return YT8MFrameFeatureReader(
-    model_flags["num_classes"],
-    sizes,
-    names,
-    model_flags["max_frames"],
-    segment_labels,
-    kinds,
-    ranges,
-  )
+  reader.label_subset = model_flags.get("label_subset")
+  return reader
 
 
 def numeric_part(batch: dict) -> dict:

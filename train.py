@@ -19,6 +19,7 @@ import losses
 import models
 import program_flags
 from data_tools import sample_data
+from data_tools.vocabulary import find_vocabulary
 from engine import (
   distribution,
   export,
@@ -68,6 +69,7 @@ def _define_data_flags(flag_values) -> None:
     False,
     "Train on the rated 5 s segments of frame-level records.",
   )
+  program_flags.define_min_frames(flag_values)
   program_flags.define_num_readers(flag_values)
   program_flags.define_skipping_flags(flag_values)
   data.integer(
@@ -357,6 +359,7 @@ def train(
     with_labels=True,
     segment_labels=settings.segment_labels,
     policy=settings.policy.listing_in(train_dir, placement.worker),
+    min_frames=settings.min_frames,
   )
   data.check_can_train()
   model_flags = train_dirs.with_dtypes(model_flags, data.reader.kinds)
@@ -364,7 +367,7 @@ def train(
     data.num_videos, settings, placement.num_replicas
   )
   if not files[0].startswith(f"{sample_data.DEFAULT_FOLDER}/"):
-    unlikely_flags.warn_of_few_classes(data, model_flags["num_classes"])
+    unlikely_flags.warn_of_few_classes(data, data.reader.num_outputs)
   run = Run(train_dir, model_flags, data.reader.quantized, settings, placement)
   # Only now: the old run stays if the new model cannot be built.
   if settings.start_new_model and placement.is_chief:
@@ -441,6 +444,13 @@ def main() -> None:
     pattern,
   )
   files = find_files(pattern, "train_data_pattern")
+  subset, names_file = program_flags.label_subset_from_flag(
+    FLAGS.num_classes,
+    lambda: vocabulary or find_vocabulary(files, FLAGS.num_classes),
+  )
+  if subset:
+    model_flags["label_subset"] = subset
+    vocabulary = vocabulary or names_file
   train(FLAGS.train_dir, model_flags, files, settings, placement, vocabulary)
 
 

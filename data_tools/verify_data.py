@@ -24,11 +24,10 @@ from absl import flags
 import errors
 import program_flags
 import readers
-from engine.data import count_segments
 from engine.data_files import find_files, has_numbered_records
 from engine.progress_bar import Progress
 from engine.skipped import Policy, SkippedRecords, listing
-from records import contents, messages, shards
+from records import contents, messages, selection, shards
 from records.frames import FrameBatch
 from records.messages import BadRecordError
 
@@ -219,7 +218,7 @@ class Verifier:
     except BadRecordError as error:
       self._add_damage(shard, number, error)
       if data is not None and self._segment_labels:
-        return count_segments(data)
+        return selection.count_segments(data)
     return 1
 
   def _count(self, shard: Shard, data: memoryview) -> int:

@@ -102,6 +102,33 @@ def read_class_names(path: str, num_classes: int) -> list[str]:
   return _name_each(names, num_classes)
 
 
+def find_vocabulary(files: list[str], num_classes: int) -> str:
+  """Finds the vocabulary of data whose user named none.
+
+  It is the vocabulary.csv in the folder of the files or in the one above, if it
+  has these classes; else YouTube-8M's, if there are as many.
+
+  Args:
+    files: of the data.
+    num_classes: of it.
+
+  Returns:
+    Its path; empty if there is none.
+  """
+  folder = os.path.dirname(os.path.abspath(files[0]))
+  for near in (folder, os.path.dirname(folder)):
+    path = os.path.join(near, _FILE_NAME)
+    if not is_local(files[0]) or not os.path.isfile(path):
+      continue
+    try:
+      names = read_names(path)
+    except (errors.UserError, tf.errors.OpError):  # a file of someone else
+      continue
+    if sorted(names) == list(range(num_classes)):
+      return path
+  return YOUTUBE_8M_FILE if num_classes == NUM_YOUTUBE_8M_CLASSES else ""
+
+
 def default_class_names(files: list[str], num_classes: int) -> list[str] | None:
   """The names of the classes of a model whose user named no vocabulary.
 
@@ -118,18 +145,6 @@ def default_class_names(files: list[str], num_classes: int) -> list[str] | None:
   """
   if num_classes != NUM_YOUTUBE_8M_CLASSES:
     return None
-  folder = os.path.dirname(os.path.abspath(files[0]))
-  for near in (folder, os.path.dirname(folder)):
-    path = os.path.join(near, _FILE_NAME)
-    if not is_local(files[0]) or not os.path.isfile(path):
-      continue
-    try:
-      names = read_names(path)
-    except (errors.UserError, tf.errors.OpError):  # a file of someone else
-      continue
-    if sorted(names) == list(range(num_classes)):
-      break
-  else:
-    path, names = YOUTUBE_8M_FILE, read_names(YOUTUBE_8M_FILE)
+  path = find_vocabulary(files, num_classes)
   logging.info("Names of the classes: %s", path)
-  return _name_each(names, num_classes)
+  return _name_each(read_names(path), num_classes)

@@ -10,6 +10,7 @@ remote (gs://, s3://, hdfs://) or compressed (.gz), one file after the other.
 
 import contextlib
 import functools
+import math
 import os
 import threading
 from collections.abc import Callable, Iterator
@@ -22,8 +23,9 @@ import readers
 from engine import data_order, remote_files
 from engine.data_files import reads_by_number
 from engine.data_order import Column, Order, Place
+from engine.selected import SelectedRecords, select
 from engine.skipped import STOP, Policy, SkippedRecords, listing
-from records import contents, messages, shards
+from records import messages, selection, shards
 from records.messages import BadRecordError
 
 # AutoGraph would rewrite each function for tf.data, which takes a good part of
@@ -39,8 +41,6 @@ _SAMPLED_RECORDS = 64
 _MOST_BAD_IN_A_ROW = 1000
 # Records whose segments are evaluated together.
 _RECORDS_WITH_SEGMENTS = 8
-# More classes than any data has.
-_ANY_CLASS = 1 << 63
 
 
 @contextlib.contextmanager
@@ -87,19 +87,6 @@ def records_of(
         yield file, number, data
 
 
-def count_segments(data) -> int:
-  """The rated segments of a record: 1 of a bad one, which is then named.
-
-  Does not depend on flags, since counts are kept for later runs.
-  """
-  try:
-    context = messages.parse_record(data).context
-    times, *_ = contents.segments(context, _ANY_CLASS)
-  except BadRecordError:
-    return 1
-  return len(set(times))
-
-
 # --------------------------------------------------------------------------
 # The data of a run
 
@@ -114,14 +101,17 @@ class Data:
     segment_labels: whether the examples are segments, not whole videos.
     for_trained: whether a trained model has fixed the flags.
     policy: what to do about records that cannot be used.
+    min_frames: see --min_frames; 0 for none.
 
   Attributes:
     files: see above.
+    min_frames: see above.
     reader: knows which features are floats.
     by_number: whether the files are read by number.
     skipped: the records that were left out so far.
-    num_videos: about how many examples the files hold, from the mean size of
-      the first records; right if records are alike.
+    num_videos: about how many examples are read of the files, from the mean
+      size of the first records, which is right if records are alike. Exact if
+      some are left out of local files.
     num_sampled: records that this is computed from.
     largest_label: the largest class index among their labels, or None.
 
@@ -138,6 +128,7 @@ class Data:
     segment_labels: bool = False,
     for_trained: bool = False,
     policy: Policy = STOP,
+    min_frames: int = 0,
   ):
     if segment_labels and not model_flags["frame_features"]:
       received, advice = "--frame_features=False", "add --frame_features=True"
@@ -155,11 +146,22 @@ class Data:
     )
     self.reader.for_trained = for_trained
     self._with_labels = with_labels
+    self.min_frames = min_frames
+    self._selected = select(
+      model_flags,
+      files,
+      with_labels=with_labels,
+      segment_labels=segment_labels,
+      min_frames=min_frames,
+    )
     self._readers: list[shards.RecordReader] = []
     self._lock = threading.Lock()
+    self._record_bytes = math.inf  # until the first records are known
     self._num_records = self._num_skipped = self._bad_in_a_row = 0
     self._failure: tuple[tuple[int, ...], errors.UserError] | None = None
     self._look_at_first_records()
+    if self._selected:
+      self._find_what_is_left(self._selected)
 
   # ------------------------------------------------------------------------
   # One record after the other
@@ -168,7 +170,7 @@ class Data:
     """Finds out what the records hold, and about how many there are."""
     sizes, labels, num_examples = [], [], 0
     is_configured, is_empty, first_error = False, True, None
-    for file, number, data in records_of(self.files, self.skipped.add):
+    for file, number, data in self._first_records():
       is_first, is_empty = is_empty, False
       place = f"{file}, record {number}: "
       try:
@@ -206,6 +208,28 @@ class Data:
     self.num_videos = max(round(num_bytes / sum(sizes) * num_examples), 1)
     self.num_sampled = len(sizes)
     self.largest_label = int(max(labels)) if labels else None
+
+  def _first_records(self):
+    """Reads the records that are used, in the order of the files."""
+    if self._selected and self.by_number:
+      return self._selected.local_records(self._open, self.skipped.add)
+    records = records_of(self.files, self.skipped.add)
+    return self._selected.of_remote(records) if self._selected else records
+
+  def _find_what_is_left(self, selected: SelectedRecords) -> None:
+    """Finds out how many examples of the files are used.
+
+    Raises:
+      errors.UserError: none, or a file cannot be read.
+    """
+    count = selected.count(self._open if self.by_number else None)
+    if self.by_number:
+      self.num_videos = max(count.examples, 1)
+      # Of what a damaged file has lost, as large a part would be left out.
+      self._record_bytes *= count.records / count.videos
+    else:
+      fraction = count.videos / count.records
+      self.num_videos = max(round(self.num_videos * fraction), 1)
 
   def _batch_of_one(self, data) -> dict[str, np.ndarray]:
     """The batch of one record.
@@ -333,7 +357,9 @@ class Data:
     else:
       paths = tf.data.Dataset.from_tensor_slices(self.files)
       records = remote_files.interleave(
-        paths, min(num_readers or 1, len(self.files))
+        paths,
+        min(num_readers or 1, len(self.files)),
+        self._selected.filter if self._selected else None,
       )
       batches = self._parse(records.batch(size))
     if self.reader.segment_labels:
@@ -357,28 +383,42 @@ class Data:
       len(self.files), open_file, seed, window_shards, self._record_bytes
     )
 
-  def _open_whole_videos(self, file: int):
-    """Walks a file; see data_order.Order."""
+  def _open(self, file: int) -> tuple[shards.Walk, np.ndarray | None]:
+    """Walks a file, and counts the examples of its records that are used.
+
+    Returns:
+      Its walk; (records,) int32, or None if no record is left out.
+    """
     path = self.files[file]
+    examples = None
     with naming_file(path):
       walk = shards.kept_walk(path)
       damage = shards.damage_after(path, walk)
+      if self._selected:
+        examples = self._selected.examples(path, walk)
     if damage:
       lost = walk.lost_records(self._record_bytes)
       self.skipped.add(path, len(walk), damage, num_lost=lost)
-    return walk, None
+    return walk, examples
+
+  def _open_whole_videos(self, file: int):
+    """Walks a file; see data_order.Order."""
+    walk, examples = self._open(file)
+    return walk, None if examples is None else np.minimum(examples, 1)
 
   def _open_segments(self, file: int):
     """Walks a file and counts the rated segments of its records."""
     path = self.files[file]
-    walk, _ = self._open_whole_videos(file)
+    walk, counts = self._open(file)
+    if counts is not None:
+      return walk, counts
     with naming_file(path):
       counts = shards.kept(path, "segments")
       if counts is None:
         identity = shards.identity_of(path)
         counts = np.ones(len(walk), np.int64)  # also of a bad one, then named
         for number, data in shards.numbered_records(path, lambda *_: None):
-          counts[number] = count_segments(data)
+          counts[number] = selection.count_segments(data)
         shards.keep(path, "segments", counts, identity)
     return walk, counts
 
@@ -529,35 +569,17 @@ class Data:
     skip_examples,
     shuffled_batches,
   ):
-    """training_batches of files that cannot be read by number.
-
-    Each epoch has its own order of the files, which are read num_readers at a
-    time; their records are shuffled in a buffer.
-    """
-    epochs = (
-      tf.data.Dataset.range(num_epochs)
-      if num_epochs
-      else tf.data.Dataset.counter()
+    """training_batches of files that cannot be read by number."""
+    records = remote_files.shuffled_records(
+      self.files,
+      num_epochs,
+      seed,
+      num_files=min(num_readers, len(self.files)),
+      num_shuffled=shuffled_batches * batch_size,
+      worker=worker,
+      num_workers=num_workers,
+      select=self._selected.filter if self._selected else None,
     )
-
-    def epoch_records(epoch):
-      # Where the files do not divide evenly among the machines, other ones get
-      # one more in the next epoch.
-      epoch_seed = tf.constant(seed, tf.int64) * 1_000_003 + epoch
-      paths = tf.data.Dataset.from_tensor_slices(self.files).shuffle(
-        len(self.files), seed=epoch_seed, reshuffle_each_iteration=False
-      )
-      paths = paths.shard(num_workers, (worker + epoch) % num_workers)
-      records = remote_files.interleave(
-        paths, min(num_readers, len(self.files))
-      )
-      return records.shuffle(
-        shuffled_batches * batch_size,
-        seed=epoch_seed,
-        reshuffle_each_iteration=False,
-      )
-
-    records = epochs.flat_map(_as_written(epoch_records))
     if not self.reader.segment_labels:
       records = records.skip(skip_examples)
       return self._parse(records.batch(batch_size)).prefetch(2)

@@ -5,6 +5,7 @@ Signatures:
   serving_default: example_bytes (videos,) string, serialized records as in the
     TFRecord files -> video_id (videos,) string, class_indexes
     (videos, top_k) int32 and predictions (videos, top_k) float32, best first.
+    With --label_subset, class_indexes are still those of the data.
   predict_arrays: video_matrix and num_frames as in a batch of readers.py
     -> predictions (videos, classes) float32.
 
@@ -12,6 +13,8 @@ The attribute `version` is the version of this project that wrote the model. The
 folder `assets` has model_flags.json, which says what the model reads, and, if
 they are known, the names of the classes in vocabulary.csv. The attributes
 `model_flags` and `vocabulary` are these files, as tf.saved_model.Asset.
+`classes`, (classes,) int32, has the class index of each column of
+predict_arrays.
 """
 
 import concurrent.futures
@@ -42,7 +45,14 @@ class _Servable(tf.Module):
     )
     # SavedModel follows attributes, but does not know Keras variables.
     self.weights = [variable.value for variable in model.variables]
-    self._top_k = min(TOP_K, reader.num_classes)
+    subset = reader.label_subset
+    self.classes = tf.Variable(
+      range(reader.num_classes) if subset is None else subset,
+      trainable=False,
+      dtype=tf.int32,
+    )
+    self._has_subset = subset is not None
+    self._top_k = min(TOP_K, reader.num_outputs)
     self._input_specs = {
       tensor.name: tf.TensorSpec(tensor.shape, tensor.dtype, tensor.name)
       for tensor in model.inputs
@@ -60,6 +70,8 @@ class _Servable(tf.Module):
       batch["video_matrix"], batch["num_frames"]
     )["predictions"]
     best, class_indexes = tf.math.top_k(predictions, self._top_k)
+    if self._has_subset:
+      class_indexes = tf.gather(self.classes, class_indexes)
     return {
       "video_id": batch["video_ids"],
       "class_indexes": class_indexes,

@@ -253,7 +253,7 @@ def _error_of_a_trial(model_flags: dict) -> Exception | None:
   try:
     models.find_class_by_name(model_flags["model"])().create_model(
       model_input=tf.zeros((2, *frames, sum(sizes))),
-      vocab_size=model_flags["num_classes"],
+      vocab_size=models.num_outputs(model_flags),
       num_frames=tf.constant(np.array([11, 7], np.int32)),
       feature_sizes=sizes,
       **given,

@@ -1,6 +1,6 @@
 """Files that TensorFlow reads, from their beginning: remote or compressed."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import tensorflow as tf
 
@@ -14,12 +14,17 @@ _as_written = tf.autograph.experimental.do_not_convert
 _BUFFER_BYTES = 1 << 20
 
 
-def interleave(paths: tf.data.Dataset, num_files: int) -> tf.data.Dataset:
+def interleave(
+  paths: tf.data.Dataset,
+  num_files: int,
+  select: Callable[[tf.data.Dataset], tf.data.Dataset] | None = None,
+) -> tf.data.Dataset:
   """Reads the records of some files at a time, in a fixed order.
 
   Args:
     paths: dataset of their names.
     num_files: read at the same time.
+    select: leaves out records of a dataset like the result; None for none.
 
   Returns:
     A dataset of (path, number of the record, its data).
@@ -32,9 +37,10 @@ def interleave(paths: tf.data.Dataset, num_files: int) -> tf.data.Dataset:
       compression_type=tf.where(is_gzip, "GZIP", ""),
       buffer_size=_BUFFER_BYTES,
     )
-    return records.enumerate().map(
+    records = records.enumerate().map(
       _as_written(lambda number, data: (path, number, data))
     )
+    return select(records) if select else records
 
   parallel = num_files > 1
   return paths.interleave(
@@ -43,6 +49,56 @@ def interleave(paths: tf.data.Dataset, num_files: int) -> tf.data.Dataset:
     num_parallel_calls=num_files if parallel else None,
     deterministic=True if parallel else None,
   )
+
+
+def shuffled_records(
+  files: list[str],
+  num_epochs: int | None,
+  seed: int,
+  *,
+  num_files: int,
+  num_shuffled: int,
+  worker: int,
+  num_workers: int,
+  select: Callable[[tf.data.Dataset], tf.data.Dataset] | None = None,
+) -> tf.data.Dataset:
+  """Reads files again and again, shuffled, in an order that the seed decides.
+
+  Each epoch has its own order of the files, which are read num_files at a time;
+  their records are shuffled in a buffer.
+
+  Args:
+    files: their names.
+    num_epochs: how often each record is read; None or 0 for no end.
+    seed: decides the order.
+    num_files: read at the same time.
+    num_shuffled: records in the buffer.
+    worker: which of several machines this is, from 0.
+    num_workers: how many there are; each reads its own files in an epoch.
+    select: see interleave.
+
+  Returns:
+    See interleave.
+  """
+  epochs = (
+    tf.data.Dataset.range(num_epochs)
+    if num_epochs
+    else tf.data.Dataset.counter()
+  )
+
+  def epoch_records(epoch):
+    # Where the files do not divide evenly among the machines, other ones get
+    # one more in the next epoch.
+    epoch_seed = tf.constant(seed, tf.int64) * 1_000_003 + epoch
+    paths = tf.data.Dataset.from_tensor_slices(files).shuffle(
+      len(files), seed=epoch_seed, reshuffle_each_iteration=False
+    )
+    paths = paths.shard(num_workers, (worker + epoch) % num_workers)
+    return interleave(paths, num_files, select).shuffle(
+      num_shuffled, seed=epoch_seed, reshuffle_each_iteration=False
+    )
+
+  return epochs.flat_map(_as_written(epoch_records))
 
 
 def numbered_records(path: str, on_damage) -> Iterator[tuple[int, bytes]]:

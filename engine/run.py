@@ -26,6 +26,7 @@ def _make_counters(num_workers: int) -> dict[str, tf.Variable]:
       "data_fingerprint",
       "seed",
       "schedule_examples",
+      "min_frames",
     )
   }
   # Where the run is in the order of its data, see data_order.Place, and the
@@ -127,7 +128,13 @@ class Run:
     else:
       path = self._checkpoints.restore()
       logging.info("Continuing from %s.", path)
-    asked_for = train_dirs.fingerprint([*data.files, repr(self.settings)])
+    asked_for = train_dirs.fingerprint(
+      [
+        *data.files,
+        repr(self.settings),
+        repr(self.model_flags.get("label_subset")),
+      ]
+    )
     self.placement.check_same(
       [self.step, asked_for % 2**53],
       "Expected all machines to begin at the same step of the same run. Give"
@@ -147,6 +154,7 @@ class Run:
     is_other = self.step and (
       int(state["data_fingerprint"]) != fingerprint
       or int(state["seed"]) != seed
+      or int(state["min_frames"]) != data.min_frames
     )
     # The order in which TensorFlow reads depends on the number of machines.
     if (
@@ -157,8 +165,8 @@ class Run:
       is_other = True
     if is_other:
       logging.info(
-        "The files, --seed, the way to read or the number of machines changed:"
-        " epochs count from here."
+        "The files, --seed, --min_frames, the way to read or the number of"
+        " machines changed: epochs count from here."
       )
     if is_other or not self.step:
       position.assign(tf.zeros([placement.num_workers], tf.int64))
@@ -168,6 +176,7 @@ class Run:
       state["finished_epochs"].assign(0)
     state["data_fingerprint"].assign(fingerprint)
     state["seed"].assign(seed)
+    state["min_frames"].assign(data.min_frames)
     if data.by_number and not int(state["window_shards"]):
       self._begin_order(data, int(tf.reduce_sum(position)))
 

@@ -12,6 +12,7 @@ class Settings:
   batch_size: int
   base_learning_rate: float
   segment_labels: bool = False
+  min_frames: int = 0
   num_readers: int = 8
   skip_corrupt: bool = False
   max_corrupt_fraction: float = 0.01

@@ -34,10 +34,11 @@ EVAL_DIR = "eval"
 EXPORT_DIR = "export"
 
 # Parts that a checkpoint may lack: averages exist only with --ema_decay, the
-# others were not written by version 0.
+# others were not written by earlier versions.
 _ADDED_PARTS = frozenset(
   {
     "average",
+    "min_frames",
     "schedule_examples",
     "version",
     "place",

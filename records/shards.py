@@ -243,7 +243,7 @@ def kept(path: str, what: str) -> np.ndarray | None:
 
   Args:
     path: of the data.
-    what: "records" or "segments".
+    what: "records", "segments", or see records/selection.py.
 
   Returns:
     An int64 array; None if nothing valid is kept.
@@ -268,7 +268,7 @@ def keep(
 
   Args:
     path: of the data.
-    what: "records" or "segments".
+    what: see `kept`.
     numbers: what to keep.
     identity: of the file before it was read, see `identity_of`.
   """
@@ -440,6 +440,23 @@ class RecordReader:
         break
       received += count
     return received
+
+  def part(self, file: int, offset: int, at: int, size: int) -> bytes:
+    """Reads some of the data of a record, without verifying it.
+
+    Args:
+      file: index of the path.
+      offset: where the record begins.
+      at: where in its data to begin.
+      size: how many bytes.
+
+    Returns:
+      These bytes; fewer where the file ends.
+
+    Raises:
+      OSError: the file cannot be read.
+    """
+    return os.pread(self._descriptor(file), size, offset + HEADER_BYTES + at)
 
   def read_ahead(self, file: int, offset: int, length: int) -> None:
     """Asks the kernel to fetch a record that will be read soon."""

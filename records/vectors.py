@@ -133,6 +133,7 @@ class VectorBatch:
     for_trained: whether a trained model has fixed these, see records.contents.
     ranges: of each feature, what its bytes stand for if its dtype is uint8;
       None for YouTube-8M's.
+    label_subset: the classes that labels are wanted of, in order; None for all.
   """
 
   def __init__(
@@ -143,8 +144,10 @@ class VectorBatch:
     num_classes: int | None = None,
     for_trained: bool = False,
     ranges: Sequence[quantization.Range] | None = None,
+    label_subset: Sequence[int] | None = None,
   ):
     self._ranges = ranges or [quantization.YOUTUBE8M_RANGE] * len(names)
+    self._label_subset = label_subset
     self._names, self._sizes = names, sizes
     self._num_classes = num_classes
     self._for_trained = for_trained
@@ -207,7 +210,8 @@ class VectorBatch:
       "num_frames": np.ones(len(rows), np.int32),
     }
     if self._num_classes is not None:
-      batch["labels"] = labels
+      subset = self._label_subset
+      batch["labels"] = labels if subset is None else labels[:, subset]
     return batch
 
   def _take_apart(self, rows: np.ndarray) -> np.ndarray:

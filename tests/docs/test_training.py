@@ -10,6 +10,8 @@ from conftest import REPOSITORY, warn_of_missing
 
 import program_flags
 import train
+from data_tools import sample_data
+from data_tools.sample_videos import Settings
 
 PAGE = (REPOSITORY / "docs" / "training.md").read_text()
 
@@ -31,6 +33,35 @@ def test_commands_train(command, tmp_path):
 
   assert (python, program) == ("python", "train.py")
   assert "Done at step 2" in log
+
+
+def test_the_command_for_long_videos(tmp_path, monkeypatch):
+  (text,) = re.findall(r"^```text\n(python .*?)^```", PAGE, re.DOTALL | re.M)
+  settings = Settings(
+    num_videos=12,
+    num_classes=60,
+    num_active_classes=20,
+    min_frames=80,
+    max_frames=120,
+    num_shards=2,
+    levels=("frame",),
+  )
+  monkeypatch.setenv("HOME", str(tmp_path))
+  (tmp_path / "yt8m").mkdir()
+  sample_data.make_sample_data(str(tmp_path / "yt8m" / "2"), settings)
+  _, program, *arguments = shlex.split(text.replace("\\\n", " "))
+  assert program == "train.py"
+
+  log = in_process.run(
+    "train",
+    *arguments,
+    "--num_classes=60",
+    "--max_steps=2",
+    f"--train_dir={tmp_path}/run",
+  )
+
+  (left,) = re.search(r"Using (\d+) of the 12 videos", log).groups()
+  assert 0 < int(left) < 12
 
 
 def test_flags_about_training_are_on_the_page():
