@@ -1,4 +1,7 @@
 # make demo           sample data -> training -> evaluation -> predictions.csv
+# make yt8m-video     downloads YouTube-8M's video-level data, 22 GB, trains and
+#                     scores two models on it; SHARD=1,50 for a fiftieth, see
+#                     docs/download.md
 # make test           lint and the fast tests
 # make lint           ruff, types; .pre-commit-config.yaml runs it too
 # make docs           writes docs/flags.md from the flags of the programs
@@ -16,6 +19,10 @@ PYTHONS ?= 3.11 3.12 3.13
 VENV ?= .venv
 RUN := $(VENV)/bin/python
 DEMO_DIR ?= /tmp/yt8m_demo
+YT8M_DIR ?= $(HOME)/yt8m
+SHARD ?= 1,1
+MIRROR ?= us
+BASE_URL ?=
 PIP_INSTALL := $(VENV)/bin/pip install --quiet --disable-pip-version-check
 
 # Extra options for pytest: `make test PYTEST_FLAGS="-k export"`.
@@ -23,8 +30,8 @@ PYTEST_FLAGS ?=
 FAST_TESTS = $(RUN) -m pytest --numprocesses=2 --dist=worksteal --durations=25 \
   $(PYTEST_FLAGS)
 
-.PHONY: demo test test-pythons fast-tests test-slow test-backends learn lint \
-  docs two-workers bench clean
+.PHONY: demo yt8m-video test test-pythons fast-tests test-slow test-backends \
+  learn lint docs two-workers bench clean
 
 $(VENV)/bin/activate:
 	@echo "== Creating $(VENV)"
@@ -58,6 +65,10 @@ $(VENV)/clip/.installed-tests: $(VENV)/clip/.installed requirements/dev.txt
 
 demo: $(VENV)/.installed
 	@PYTHON=$(RUN) DEMO_DIR=$(DEMO_DIR) bash data_tools/demo.sh
+
+yt8m-video: $(VENV)/.installed
+	@PYTHON=$(RUN) YT8M_DIR="$(YT8M_DIR)" SHARD="$(SHARD)" \
+	  MIRROR="$(MIRROR)" BASE_URL="$(BASE_URL)" bash data_tools/yt8m_video.sh
 
 lint: $(VENV)/.installed-dev
 	@$(VENV)/bin/ruff check .
