@@ -300,7 +300,7 @@ def check_frame_features(
       one.
   """
   level = ""
-  if not record.lists and set(record.context) - _WITH_FRAMES:
+  if not record.lists and set(record.context) - WITH_FRAMES:
     level = f"this is a video-level record with {listing(record.context)}: "
   advice = _advice(level, "leave out --frame_features", for_trained)
   for name in names:
@@ -330,8 +330,8 @@ def check_frame_features(
     _check_length(frame)
 
 
-# What a context holds beside frames.
-_WITH_FRAMES = frozenset(
+# What a context holds beside features, in frame-level records too.
+WITH_FRAMES = frozenset(
   {
     "id",
     "video_id",

@@ -341,3 +341,70 @@ class FrameBatch:
     common = min(length, self._frames.shape[1])
     frames[:, :common] = self._frames[rows, :common]
     return frames, num_frames
+
+
+def frames_by_name(
+  record: memoryview,
+) -> tuple[dict[str, messages.Feature], dict[str, np.ndarray]]:
+  """The frames of a record, without being told which features there are.
+
+  Args:
+    record: its data.
+
+  Returns:
+    The context; and for each feature list its frames, (frames, numbers) uint8,
+    float16 or float32, as they are stored; (0, 0) if it has none. They are
+    views of the record if it has the usual layout.
+
+  Raises:
+    BadRecordError: it is no record, or the frames of a feature differ in kind
+      or size, or are integers.
+  """
+  try:
+    content, spans = _find_lists(record)
+    context = messages.parse_context(content)
+    found = {}
+    for name, span in spans.items():
+      rows, head, kind = _rows(record, span)
+      if _heads_differ(rows, head):
+        raise _OtherLayoutError
+      matrix = rows[:, head:]
+      if kind == "float":
+        matrix = np.ascontiguousarray(matrix).view("<f4")
+      elif contents.is_half(context, name):
+        matrix = np.ascontiguousarray(matrix).view("<f2")
+      found[name] = matrix
+    return context, found
+  except (_OtherLayoutError, ValueError, *messages.PARSE_ERRORS):
+    parsed = messages.parse_record(record)
+    return parsed.context, {
+      name: _parsed_matrix(parsed, name) for name in parsed.lists
+    }
+
+
+def _parsed_matrix(record: messages.Record, name: str) -> np.ndarray:
+  """The frames of one feature of a parsed record, see `frames_by_name`."""
+  frames = record.lists[name]
+  if not frames:
+    return np.empty((0, 0), np.uint8)
+  first = frames[0]
+  half = contents.is_half(record.context, name)
+  is_usable = first.kind == "float" or (
+    first.kind == "bytes"
+    and all(len(frame.values) == 1 for frame in frames)
+    and (not half or first.size % 2 == 0)
+  )
+  if not is_usable or any(
+    (frame.kind, frame.size) != (first.kind, first.size) for frame in frames
+  ):
+    raise messages.BadRecordError(
+      "wrong size",
+      "expected frames that all hold equally many numbers, found"
+      f" {contents.listing({name: frames})} and others in it; make the record"
+      " again",
+    )
+  if first.kind == "float":
+    return np.array([frame.values for frame in frames], np.float32)
+  joined = b"".join(frame.values[0] for frame in frames)
+  stored = "<f2" if half else np.uint8
+  return np.frombuffer(joined, stored).reshape(len(frames), -1)
