@@ -24,7 +24,12 @@ from absl import flags
 import errors
 import program_flags
 import readers
-from engine.data_files import find_files, has_numbered_records
+from data_tools.local_shards import (
+  find_local_files,
+  not_readable,
+  patterns_of,
+)
+from data_tools.text_table import aligned
 from engine.progress_bar import Progress
 from engine.skipped import Policy, SkippedRecords, listing
 from records import contents, messages, selection, shards
@@ -34,6 +39,7 @@ from records.messages import BadRecordError
 # With more files than this, only those with damage are listed.
 MOST_LISTED = 40
 
+_PROGRAM = "data_tools.verify_data"
 _WAIT_SECONDS = 0.2
 # Records that are looked at to find out which features are floats.
 _MOST_FIRST_RECORDS = 1000
@@ -198,7 +204,7 @@ class Verifier:
         counts[number] = self._check_record(shard, reader, number, offset, end)
         shard.done_bytes = end
     except OSError as error:
-      self._add_damage(shard, number, _not_readable(error))
+      self._add_damage(shard, number, not_readable(error))
       return
     if self._segment_labels:
       shards.keep(shard.path, "segments", counts, identity)
@@ -214,7 +220,7 @@ class Verifier:
       data = reader.read(0, offset, length)
       return self._count(shard, data)
     except OSError as error:
-      self._add_damage(shard, number, _not_readable(error))
+      self._add_damage(shard, number, not_readable(error))
     except BadRecordError as error:
       self._add_damage(shard, number, error)
       if data is not None and self._segment_labels:
@@ -258,14 +264,6 @@ class Verifier:
     num_segments = len(set(times))
     shard.num_segments += num_segments
     return num_segments
-
-
-def _not_readable(error: OSError) -> BadRecordError:
-  return BadRecordError(
-    "cannot be read",
-    f"expected a file that can be read, received {error.strerror or error};"
-    " check the disk, or download or make the file again",
-  )
 
 
 class _Progress(Progress):
@@ -317,17 +315,7 @@ def _table(
     for column in zip(head, *rows, strict=True)
     if column[0] not in left_out
   ]
-  widths = [max(map(len, column)) for column in columns]
-  lines = []
-  for row in zip(*columns, strict=True):
-    first, *numbers, last = row
-    cells = [first.ljust(widths[0])]
-    cells += [
-      number.rjust(width)
-      for number, width in zip(numbers, widths[1:-1], strict=True)
-    ]
-    lines.append("  ".join([*cells, last]).rstrip())
-  return lines
+  return aligned(list(zip(*columns, strict=True)), texts=(0, -1))
 
 
 def report(verifier: Verifier, has_frames: bool, has_segments: bool) -> str:
@@ -420,39 +408,6 @@ def define_flags() -> None:
   )
 
 
-def _find_local_files(arguments: list[str], pattern: str) -> list[str]:
-  """The files that a command line names.
-
-  Raises:
-    errors.UserError: there are none, or some cannot be read by number.
-  """
-  patterns = [
-    # The shell has expanded a pattern.
-    argument.replace(",", "\\,") if os.path.exists(argument) else argument
-    for argument in arguments
-  ]
-  if pattern:
-    patterns.append(pattern)
-  if not patterns:
-    raise errors.UserError(
-      "Expected files to check, received none. Name them: python -m"
-      ' data_tools.verify_data "FOLDER/*.tfrecord".'
-    )
-  if shards.crc32c is None:
-    raise errors.UserError(
-      "Expected the package crc32c, found none. Install it: pip install -r"
-      " requirements.txt."
-    )
-  files = find_files(",".join(patterns), "data_pattern")
-  for file in files:
-    if not has_numbered_records(file):
-      raise errors.UserError(
-        f"Expected local files that are not compressed, received {file}. Copy"
-        " the files to a disk of this machine, or decompress them."
-      )
-  return files
-
-
 def main(arguments: list[str]) -> None:
   """Checks the files that the command line names.
 
@@ -469,7 +424,8 @@ def main(arguments: list[str]) -> None:
       "Expected --frame_features with --segment_labels, received none. Segments"
       " are cut from frames: add --frame_features."
     )
-  files = _find_local_files(arguments, values.data_pattern)
+  patterns = patterns_of(arguments, values.data_pattern)
+  files = find_local_files(patterns, "data_pattern", _PROGRAM)
   model_flags = {
     **program_flags.feature_flags(),
     "frame_features": has_frames,

@@ -278,7 +278,7 @@ def test_progress_lines_where_there_is_no_terminal(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
   ("arguments", "words"),
   [
-    ((), "Expected files to check, received none"),
+    ((), "Expected files, received none"),
     (("nothing*",), "found none"),
     (("gs://bucket/a", "--segment_labels"), "add --frame_features"),
     (("{}.gz",), "not compressed"),
