@@ -33,11 +33,9 @@ GRAPH_FLAGS = (
   "max_frames",
   "label_loss",
 )
-# Keys that are there only if their flags are set.
+# Keys that only some have: the classes that a model predicts, if not all; how the
+# numbers of the features are stored.
 _OPTIONAL_GRAPH_FLAGS = ("label_subset",)
-
-
-# Keys that only some have: how the numbers of the features are stored.
 STORAGE_FLAGS = ("feature_ranges", "feature_dtypes")
 
 # The layers that build_model puts on the video matrix.
@@ -167,14 +165,6 @@ def num_outputs(model_flags: dict) -> int:
   )
 
 
-def hyperparameters(model_flags: dict) -> dict:
-  """The part of model_flags.json that create_model gets as it is."""
-  others = (*GRAPH_FLAGS, *_OPTIONAL_GRAPH_FLAGS)
-  return {
-    name: value for name, value in model_flags.items() if name not in others
-  }
-
-
 def compiles_predictions(model_flags: dict) -> bool:
   """Whether XLA should compile the forward pass of eval.py and inference.py.
 
@@ -247,7 +237,7 @@ def hyperparameters(model_flags: dict) -> dict:
   Args:
     model_flags: see build_model.
   """
-  others = (*GRAPH_FLAGS, *STORAGE_FLAGS)
+  others = (*GRAPH_FLAGS, *_OPTIONAL_GRAPH_FLAGS, *STORAGE_FLAGS)
   return {
     name: value for name, value in model_flags.items() if name not in others
   }
