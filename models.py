@@ -33,8 +33,8 @@ GRAPH_FLAGS = (
   "max_frames",
   "label_loss",
 )
-# Keys that only some have: the classes that a model predicts, if not all; how the
-# numbers of the features are stored.
+# Keys that only some have: the classes that a model predicts, if not all; how
+# the numbers of the features are stored.
 _OPTIONAL_GRAPH_FLAGS = ("label_subset",)
 STORAGE_FLAGS = ("feature_ranges", "feature_dtypes")
 
