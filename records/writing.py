@@ -172,7 +172,8 @@ class RecordWriter:
   """Writes a TFRecord file; a context manager.
 
   Args:
-    path: of the new file, which is not whole before the writer is closed.
+    path: of the file, which is not whole before the writer is closed.
+    append: whether to add to a file that is there.
 
   Attributes:
     num_bytes: written so far.
@@ -181,8 +182,8 @@ class RecordWriter:
   _HEADER = struct.Struct("<Q")
   _CHECKSUM = struct.Struct("<I")
 
-  def __init__(self, path: str):
-    self._file = open(path, "wb")  # noqa: SIM115
+  def __init__(self, path: str, append: bool = False):
+    self._file = open(path, "ab" if append else "wb")  # noqa: SIM115
     self.num_bytes = 0
 
   def __enter__(self) -> "RecordWriter":
@@ -207,3 +208,7 @@ class RecordWriter:
     self._file.write(record)
     self._file.write(self._CHECKSUM.pack(checksum(record)))
     self.num_bytes += len(head) + len(record) + self._CHECKSUM.size
+
+  def flush(self) -> None:
+    """Gives what was written to the system, where it outlives this process."""
+    self._file.flush()

@@ -1,0 +1,323 @@
+"""Part files: extracted features on the way to a data set.
+
+Extraction takes hours, so that what is done is kept. A part is a TFRecord file
+that only grows: first the settings, then a record for each video. A process
+that is killed leaves at most a torn record at the end, which the next one cuts
+off. Parts are combined by lying in one folder: processes or machines that share
+the work write a file each.
+
+A record is the length of its head in four bytes, the head as JSON, and the
+bytes of the arrays that the head lists.
+"""
+
+import dataclasses
+import errno
+import fcntl
+import glob
+import json
+import os
+import struct
+from collections.abc import Callable, Iterable, Mapping
+
+import numpy as np
+
+import errors
+from media.extraction import Extracted, Extractor, stamp_of
+from media.frames import BadVideoError
+from records.messages import BadRecordError
+from records.shards import HEADER_BYTES, RecordReader, walk
+from records.writing import RecordWriter
+
+PART_ENDING = ".part"
+
+_LENGTH = struct.Struct("<I")
+# Read at once to see a head; few are longer.
+_HEAD_BYTES = 4096
+_VERSION = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Entry:
+  """Where a video is in part files.
+
+  Attributes:
+    path: of the part.
+    offset: of the record in it.
+    length: bytes of its data.
+    problem: why the video has no features; empty if it has.
+    stamp: of the video's file, see extraction.stamp_of.
+  """
+
+  path: str
+  offset: int
+  length: int
+  problem: str
+  stamp: str
+
+
+# --------------------------------------------------------------------------
+# Records
+
+
+def _pack(head: dict, blobs: Iterable[bytes] = ()) -> bytes:
+  text = json.dumps(head).encode()
+  return b"".join([_LENGTH.pack(len(text)), text, *blobs])
+
+
+def _result_record(key: str, stamp: str, found: Extracted) -> bytes:
+  """The record of a video that has features."""
+  arrays = {**found.arrays, "": found.times}  # no feature has an empty name
+  head = {
+    "key": key,
+    "stamp": stamp,
+    "duration": found.duration,
+    "has_sound": found.has_sound,
+    "note": found.note,
+    "arrays": [
+      [name, array.dtype.name, array.shape] for name, array in arrays.items()
+    ],
+  }
+  blobs = [np.ascontiguousarray(array).tobytes() for array in arrays.values()]
+  return _pack(head, blobs)
+
+
+def _unpack(data: memoryview) -> Extracted:
+  """What `_result_record` packed."""
+  (length,) = _LENGTH.unpack_from(data)
+  at = _LENGTH.size + length
+  head = json.loads(bytes(data[_LENGTH.size : at]))
+  arrays = {}
+  for name, dtype, shape in head["arrays"]:
+    size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+    array = np.frombuffer(bytes(data[at : at + size]), dtype)
+    arrays[name] = array.reshape(shape)
+    at += size
+  times = arrays.pop("")
+  return Extracted(
+    arrays,
+    times,
+    head["duration"],
+    head["has_sound"],
+    head["note"],
+  )
+
+
+def _head_of(file, offset: int, length: int) -> dict:
+  """The head of a record, without reading the rest of it."""
+  start = offset + HEADER_BYTES
+  data = os.pread(file.fileno(), min(length, _HEAD_BYTES), start)
+  end = _LENGTH.size + _LENGTH.unpack_from(data)[0]
+  if end > len(data):
+    data = os.pread(file.fileno(), end, start)
+  return json.loads(data[_LENGTH.size : end])
+
+
+# --------------------------------------------------------------------------
+# A part
+
+
+def _index(path: str, verify: bool) -> tuple[dict, dict[str, Entry], int]:
+  """The videos of a part, up to the first damaged record.
+
+  Args:
+    path: of the part.
+    verify: whether to read everything and compare checksums.
+
+  Returns:
+    The settings, empty if not even they are there; the videos by key, of two
+    records of one the later; the end of what is whole.
+  """
+  settings, entries, end = {}, {}, 0
+  found = walk(path)
+  reader = RecordReader([path])
+  with open(path, "rb") as file:
+    for offset, length in zip(
+      found.offsets[:-1].tolist(), found.lengths.tolist(), strict=True
+    ):
+      try:
+        if verify:
+          reader.read(0, offset, length)
+        head = _head_of(file, offset, length)
+      except (BadRecordError, ValueError, struct.error):
+        break
+      if not offset:
+        settings = head
+      else:
+        entries[head["key"]] = Entry(
+          path, offset, length, head.get("problem", ""), head["stamp"]
+        )
+      end = offset + length + HEADER_BYTES + 4
+  return settings, entries, end
+
+
+def _check_settings(path: str, found: dict, wanted: dict) -> None:
+  """Checks that a part was begun with these settings.
+
+  Raises:
+    errors.UserError: names what differs.
+  """
+  found, wanted = (json.loads(json.dumps(one)) for one in (found, wanted))
+  differing = [
+    f"{name} {found.get(name)!r} instead of {wanted.get(name)!r}"
+    for name in sorted({*found, *wanted})
+    if found.get(name) != wanted.get(name)
+  ]
+  if differing:
+    raise errors.UserError(
+      f"Expected what an earlier start kept in {os.path.dirname(path)} to have"
+      f" the settings of this one, received {', '.join(differing)}. Use the"
+      " earlier ones to go on, or delete this folder to begin again."
+    )
+
+
+def _with_version(settings: Mapping) -> dict:
+  return {"version": _VERSION, **settings}
+
+
+def extract_part(
+  path: str,
+  videos: Mapping[str, str],
+  settings: Mapping,
+  make_extractor: Callable[[], Extractor],
+  on_done: Callable[[str, Extracted | BadVideoError], None] | None = None,
+) -> Extractor | None:
+  """Extracts videos to a part; goes on with one that was begun.
+
+  Videos that are in the part are left out, unless they failed or their file was
+  replaced. The order of the videos decides the order of the records alone.
+
+  Args:
+    path: of the part; its folder is made.
+    videos: {key: path of the file}. The key is the name of the video in all
+      parts.
+    settings: all that decides what is in the records; JSON.
+    make_extractor: called if there is something to do.
+    on_done: called with the key and the result of each video.
+
+  Returns:
+    What made the features; None if there was nothing to do.
+
+  Raises:
+    errors.UserError: the part has other settings, or another process writes to
+      it.
+    OSError: it cannot be written.
+  """
+  os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
+  wanted = _with_version(settings)
+  with open(path, "ab") as file:
+    _lock(file, path)
+    begun, entries, end = _index(path, verify=True)
+    if begun:
+      _check_settings(path, begun, wanted)
+    file.truncate(end)
+    left = {
+      key: video
+      for key, video in videos.items()
+      if key not in entries or _is_to_repeat(entries[key], video)
+    }
+    with RecordWriter(path, append=True) as writer:
+      if not begun:
+        writer.write(_pack(wanted))
+      if not left:
+        return None
+      writer.flush()
+      extractor = make_extractor()
+      stamps = [stamp_of(video) for video in left.values()]
+      results = extractor.extract(list(left.values()))
+      for key, stamp, (_, result) in zip(left, stamps, results, strict=True):
+        if isinstance(result, BadVideoError):
+          head = {"key": key, "stamp": stamp, "problem": str(result)}
+          writer.write(_pack(head))
+        else:
+          writer.write(_result_record(key, stamp, result))
+        writer.flush()
+        if on_done:
+          on_done(key, result)
+  return extractor
+
+
+def _is_to_repeat(entry: Entry, video: str) -> bool:
+  """Whether a video has to be extracted again."""
+  stamp = stamp_of(video)
+  return bool(entry.problem) or (stamp != "" and stamp != entry.stamp)
+
+
+def _lock(file, path: str) -> None:
+  """Makes sure that no other process writes to a part.
+
+  Raises:
+    errors.UserError: one does.
+  """
+  try:
+    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+  except OSError as error:
+    if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
+      return  # some file systems have no locks
+    raise errors.UserError(
+      f"Expected to be the only process that writes {path}, received a file"
+      " that another one is writing. Wait for it, or stop it."
+    ) from error
+
+
+# --------------------------------------------------------------------------
+# All parts of a folder
+
+
+class Parts:
+  """The parts of a folder, as one.
+
+  Args:
+    folder: of the parts; may be missing.
+    settings: that they must have.
+
+  Attributes:
+    entries: the videos by key.
+
+  Raises:
+    errors.UserError: a part has other settings; two parts have the same video.
+    OSError: a part cannot be read.
+  """
+
+  def __init__(self, folder: str, settings: Mapping):
+    self._paths = sorted(
+      glob.glob(os.path.join(glob.escape(folder), f"*{PART_ENDING}"))
+    )
+    self._reader = RecordReader(self._paths)
+    self._number_of = {path: at for at, path in enumerate(self._paths)}
+    self.entries: dict[str, Entry] = {}
+    for path in self._paths:
+      begun, entries, _ = _index(path, verify=False)
+      if not begun:  # was killed before its first record
+        continue
+      _check_settings(path, begun, _with_version(settings))
+      for key, entry in entries.items():
+        self._add(key, entry)
+
+  def _add(self, key: str, entry: Entry) -> None:
+    """Adds a video; one with features counts before one that failed."""
+    other = self.entries.get(key)
+    if other and not other.problem and not entry.problem:
+      raise errors.UserError(
+        f"Expected each video in one part, received {key} in {other.path} and"
+        f" in {entry.path}. Delete one of these files and start again."
+      )
+    if not other or other.problem:
+      self.entries[key] = entry
+
+  def read(self, key: str) -> Extracted:
+    """The features of a video.
+
+    Raises:
+      errors.UserError: the part is damaged.
+    """
+    entry = self.entries[key]
+    try:
+      data = self._reader.read(
+        self._number_of[entry.path], entry.offset, entry.length
+      )
+      return _unpack(data)
+    except BadRecordError as error:
+      raise errors.UserError(
+        f"Expected {entry.path} as it was written, received a damaged file"
+        f" ({error}). Start the extraction again: it repeats what is damaged."
+      ) from error
