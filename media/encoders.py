@@ -29,9 +29,6 @@ from media import pca
 
 DEFAULT_ENCODER = "clip:ViT-B-32:openai"
 
-# Images that are encoded at once, so that memory does not grow with videos.
-_BATCH = 32
-
 
 class BadFeaturesError(Exception):
   """An encoder returned numbers for a video that are not finite."""
@@ -51,6 +48,8 @@ class Encoder:
     dtype: of the vectors, "float32" or "uint8". Only YouTube-8M's own encoder
       has uint8, which is quantized as `quantization` says.
     weights: the file of --encoder_weights, or empty.
+    batch_size: images that are encoded at once, so that memory does not grow
+      with videos.
     projection: a PCA that is applied to what the network returns, or None.
     pca_dir: where it was read, or empty.
   """
@@ -61,6 +60,7 @@ class Encoder:
   fit = "crop"
   dtype = "float32"
   weights = ""
+  batch_size = 32
   projection: pca.Pca | None = None
   pca_dir = ""
 
@@ -96,8 +96,8 @@ class Encoder:
         f" {images.dtype} of {images.shape[1:]}."
       )
     vectors = np.empty((len(images), self.size), self.dtype)
-    for start in range(0, len(images), _BATCH):
-      batch = images[start : start + _BATCH]
+    for start in range(0, len(images), self.batch_size):
+      batch = images[start : start + self.batch_size]
       vectors[start : start + len(batch)] = self._checked(batch)
     return vectors
 
