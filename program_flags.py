@@ -25,6 +25,7 @@ FLAGS = flags.FLAGS
 models.import_model_files()  # defines the flags of the models
 
 DATA = "Data"
+FEATURES = "Features of videos"
 MODEL = "Model"
 TRAINING = "Training"
 SAVING = "Saving"
@@ -32,7 +33,7 @@ DEVICES = "Devices"
 OUTPUT = "Output"
 FROM_MODEL = "Known from the trained model; if typed, they must agree with it"
 WITHOUT_EFFECT = "Accepted without effect, for command lines of other programs"
-SUBJECTS = (DATA, MODEL, TRAINING, SAVING, OUTPUT, DEVICES)
+SUBJECTS = (DATA, FEATURES, MODEL, TRAINING, SAVING, OUTPUT, DEVICES)
 
 
 class Subject:

@@ -12,7 +12,7 @@ import math
 import os
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
@@ -47,6 +47,10 @@ class Options:
     in_order: whether to read the items in their order, because this is much
       faster. Several files of each split are then written side by side, so that
       each holds a random part of the videos.
+    extraction: likewise, the settings with which the features were made.
+    folders: {name in the data set: folder to copy there}.
+    left_out: (id, path, reason) of files to list in the report that are no
+      items, and so do not count as unusable.
   """
 
   store: str
@@ -54,6 +58,9 @@ class Options:
   max_bad_fraction: float
   made_by: dict
   in_order: bool = False
+  extraction: dict = dataclasses.field(default_factory=dict)
+  folders: Mapping[str, str] = dataclasses.field(default_factory=dict)
+  left_out: Sequence[tuple[str, str, str]] = ()
 
 
 @dataclasses.dataclass
@@ -185,6 +192,7 @@ class DatasetWriter:
         num_classes=len(classes),
         splits={},
         made_by=options.made_by,
+        extraction=options.extraction,
       ),
       {split: collections.Counter() for split in SPLITS},
       [],
@@ -301,7 +309,7 @@ class DatasetWriter:
     if self._form and len(bad) <= allowed:
       return
     listed = f"{output_dir}.{REPORT_FILE}"
-    write_report(listed, bad)
+    write_report(listed, [*bad, *self._options.left_out])
     video_id, path, reason = bad[0]
     raise errors.UserError(
       f"Expected at most {self._options.max_bad_fraction:.2%} of the items to"
@@ -331,7 +339,12 @@ class DatasetWriter:
       ("Index", "TrainVideoCount", "Name"),
       rows,
     )
-    write_report(os.path.join(folder, REPORT_FILE), self.report.bad_items)
+    write_report(
+      os.path.join(folder, REPORT_FILE),
+      [*self.report.bad_items, *self._options.left_out],
+    )
+    for name, source in self._options.folders.items():
+      shutil.copytree(source, os.path.join(folder, name))
     card.write(folder)
     croissant.write(folder, name, card)
 
@@ -344,7 +357,8 @@ def write_report(path: str, bad_items) -> None:
 def _write_csv(path: str, columns, rows) -> None:
   with (
     files.written_aside(path) as aside,
-    open(aside, "w", encoding="utf-8", newline="") as file,
+    # A file's name may hold bytes that are no UTF-8.
+    open(aside, "w", encoding="utf-8", errors="replace", newline="") as file,
   ):
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow(columns)

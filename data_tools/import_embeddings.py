@@ -80,18 +80,24 @@ def define_flags() -> None:
     "Names of the features. Of several, the manifest has a column path_NAME"
     " for each.",
   )
-  data.list(
-    "splits",
-    ["train:0.8", "validate:0.1", "test:0.1"],
-    "Part of the videos that each split gets, by class; those with a split in"
-    " the manifest keep it.",
-  )
   data.enum(
     "align",
     "",
     ["", "truncate"],
     "truncate: cut the features of a video to the shortest; empty: leave out"
     " videos whose features have unequally many frames.",
+  )
+  define_writing_flags()
+
+
+def define_writing_flags() -> None:
+  """Defines the flags of each program that makes a data set of items."""
+  data = program_flags.Subject(program_flags.DATA)
+  data.list(
+    "splits",
+    ["train:0.8", "validate:0.1", "test:0.1"],
+    "Part of the videos that each split gets, by class; those that are listed"
+    " with a split keep it.",
   )
   data.float(
     "max_bad_fraction",
@@ -112,7 +118,7 @@ def define_flags() -> None:
     " divides the range of each feature in 255 steps, so that a few large"
     " numbers make all coarse, and reads all items twice.",
   )
-  output.bool("dry_run", False, "Look at the items; write nothing.")
+  output.bool("dry_run", False, "Look at the data; write nothing.")
 
 
 # --------------------------------------------------------------------------
@@ -215,7 +221,7 @@ def choose_splits(items: ItemTable) -> list[str]:
     if split and group and typed.setdefault(group, split) != split:
       raise errors.UserError(
         f"Expected one split for the group {group}, received {typed[group]} and"
-        f" {split}. Correct these."
+        f" {split}. Correct the column split or group."
       )
   if typed:
     chosen = [
@@ -232,6 +238,19 @@ def choose_splits(items: ItemTable) -> list[str]:
   for index, split in zip(free, shares, strict=True):
     chosen[index] = split
   return chosen
+
+
+def check_output_dir() -> None:
+  """Checks --output_dir before any work.
+
+  Raises:
+    errors.UserError: it is missing or not free.
+  """
+  if not FLAGS.output_dir:
+    raise errors.UserError(
+      "Expected --output_dir=FOLDER, the folder to make, received none."
+    )
+  check_free(FLAGS.output_dir)
 
 
 # --------------------------------------------------------------------------
@@ -317,11 +336,7 @@ def _look(items: ItemTable, chosen: list[str], names: list[str]) -> None:
 
 def main() -> None:
   """Imports what the flags name."""
-  if not FLAGS.output_dir:
-    raise errors.UserError(
-      "Expected --output_dir=FOLDER, the folder to make, received none."
-    )
-  check_free(FLAGS.output_dir)
+  check_output_dir()
   items = find_items()
   names = find_classes(items)
   chosen = choose_splits(items)

@@ -224,24 +224,38 @@ class ItemTable(Sequence[Item]):
     starts, sizes = self._spans[self._names.index(name)]
     starts[index], sizes[index] = span
 
-  def in_order(self, order: Iterable[int]) -> "ItemTable":
-    """The same items in another order."""
-    table = ItemTable(self._names, self._prefix)
-    table.is_streamed, table.read_part = self.is_streamed, self.read_part
-    prefix = len(self._prefix)
-    for index in order:
-      item = self[index]
-      paths = [path[prefix:] for path in item.paths.values()]
-      spans = [item.spans.get(name) for name in self._names]
+  @classmethod
+  def of(
+    cls,
+    feature_names: Sequence[str],
+    items: Iterable[Item],
+    prefix: str = "",
+  ) -> "ItemTable":
+    """A table of items.
+
+    Args:
+      feature_names: of every item.
+      items: all with paths that begin with the prefix.
+      prefix: see ItemTable.
+    """
+    table = cls(feature_names, prefix)
+    for item in items:
       table.add(
         item.video_id,
-        paths,
+        [item.paths[name][len(prefix) :] for name in feature_names],
         item.labels,
         item.split,
         item.group,
         item.problem,
-        spans,
+        [item.spans.get(name) for name in feature_names],
       )
+    return table
+
+  def in_order(self, order: Iterable[int]) -> "ItemTable":
+    """The same items in another order."""
+    items = (self[index] for index in order)
+    table = ItemTable.of(self._names, items, self._prefix)
+    table.is_streamed, table.read_part = self.is_streamed, self.read_part
     return table
 
   def check(self) -> None:

@@ -1,7 +1,7 @@
 """dataset.json: what a data set in a folder holds, so that no flag repeats it.
 
-data_tools.import_embeddings writes it beside the records and vocabulary.csv;
---dataset_dir of the programs reads it.
+data_tools.import_embeddings and extract_features write it beside the records
+and vocabulary.csv; --dataset_dir of the programs reads it.
 """
 
 import dataclasses
@@ -35,6 +35,8 @@ class DatasetCard:
     made_by: the command line that made the data, and its settings.
     feature_ranges: of each feature what the bytes 0 and 255 stand for; None for
       one that is not uint8 or has YouTube-8M's own range. Empty if all are.
+    extraction: the settings with which the features were made of videos; empty
+      for features of another origin.
   """
 
   frame_features: bool
@@ -47,6 +49,7 @@ class DatasetCard:
   feature_ranges: list[list[float] | None] = dataclasses.field(
     default_factory=list
   )
+  extraction: dict = dataclasses.field(default_factory=dict)
 
   def write(self, folder: str) -> None:
     """Writes dataset.json to a folder."""

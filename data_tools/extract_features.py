@@ -1,0 +1,450 @@
+"""Makes a data set of video files: frames and sound become features.
+
+  python -m data_tools.extract_features --videos=clips/ --labels=labels.csv \
+    --output_dir=my_data
+  python train.py --dataset_dir=my_data --train_dir=my_model
+
+See docs/videos.md.
+"""
+
+import dataclasses
+import os
+import shlex
+import shutil
+import sys
+from collections.abc import Iterator, Sequence
+
+import startup  # isort: skip
+import numpy as np
+from absl import flags, logging
+
+import errors
+import program_flags
+from data_tools import import_embeddings, video_features, video_items
+from data_tools.dataset_writer import DatasetWriter, Options, Report
+from data_tools.download_plan import Shard
+from data_tools.extraction_runs import (
+  MOST_LISTED,
+  open_parts,
+  part_path,
+  run_part,
+)
+from data_tools.item_table import BadItemError, Item, ItemTable
+from engine.dataset_card import SPLITS
+from engine.progress_bar import Progress
+from media import decoding, encoders
+from media.extraction import PCA_FOLDER, VISUAL, Extracted, Extraction
+from media.frames import BadVideoError, Sampling
+from media.parts import Parts
+
+FLAGS = flags.FLAGS
+
+
+def define_flags() -> None:
+  """Defines the flags of this program."""
+  data = program_flags.Subject(program_flags.DATA)
+  data.string(
+    "videos",
+    "",
+    "Folder with video files, which is searched with the folders in it; or a"
+    " pattern, such as 'clips/*.mp4'; or a CSV with the columns path,labels"
+    " and, if wanted, split, id and group. Required.",
+  )
+  data.string(
+    "labels",
+    "",
+    "CSV with the columns path,labels and, if wanted, split, id and group, or"
+    " JSON of {name: category}. Empty: the folder that a video is in.",
+  )
+  import_embeddings.define_writing_flags()
+  _define_feature_flags()
+  devices = program_flags.Subject(program_flags.DEVICES)
+  devices.integer(
+    "batch_size", 32, "Frames that the encoder takes at once.", lower_bound=1
+  )
+  devices.integer(
+    "num_workers",
+    None,
+    "Processes that decode videos; default: one for each CPU.",
+    lower_bound=1,
+  )
+  devices.string(
+    "shard",
+    "",
+    "i,n: extract only the i-th of n parts of the videos, for many machines;"
+    " --merge combines them.",
+  )
+  devices.bool(
+    "merge",
+    False,
+    "Extract nothing; combine what all parts have extracted, after checking"
+    " that no video is missing.",
+  )
+
+
+def _define_feature_flags() -> None:
+  features = program_flags.Subject(program_flags.FEATURES)
+  features.string(
+    "encoder",
+    encoders.DEFAULT_ENCODER,
+    "What turns a frame into numbers, see docs/encoders.md.",
+  )
+  features.string(
+    "encoder_weights",
+    "",
+    "File with the encoder's weights; empty: the encoder loads its own.",
+  )
+  features.string(
+    "pca_dir",
+    "",
+    "With --encoder=inception_2015: folder with YouTube-8M's PCA.",
+  )
+  features.integer(
+    "fit_pca",
+    0,
+    "Numbers to keep of each frame by a PCA of the training videos; 0: all.",
+    lower_bound=0,
+  )
+  features.float(
+    "frames_per_second", 1.0, "Frames to take of each second of a video."
+  )
+  features.integer(
+    "num_frames",
+    0,
+    "Frames to take of each video, evenly spaced, such as 100; 0: by"
+    " --frames_per_second.",
+    lower_bound=0,
+  )
+  features.integer(
+    "max_frames",
+    0,
+    "The most frames to take of a video, from its start on; 0: no limit.",
+    lower_bound=0,
+  )
+  features.enum(
+    "audio",
+    "",
+    ["", "vggish"],
+    "Adds a feature of the sound; empty: none.",
+  )
+  features.string(
+    "audio_weights",
+    "",
+    "With --audio=vggish: its checkpoint, vggish_model.ckpt.",
+  )
+  features.string(
+    "audio_pca",
+    "",
+    "With --audio=vggish: its PCA parameters, vggish_pca_params.npz; empty: the"
+    " network's own numbers.",
+  )
+  features.bool(
+    "video_level",
+    False,
+    "Store the mean of a video's frames, for models of whole videos, instead of"
+    " the frames.",
+  )
+
+
+def extraction_from_flags() -> Extraction:
+  """The settings that the flags name.
+
+  Raises:
+    errors.UserError: they do not go together.
+  """
+  if FLAGS.num_frames and FLAGS["frames_per_second"].present:
+    raise errors.UserError(
+      "Expected one of --frames_per_second and --num_frames, received both."
+      " Leave one of them out."
+    )
+  if FLAGS.fit_pca and FLAGS.pca_dir:
+    raise errors.UserError(
+      "Expected one of --fit_pca and --pca_dir, received both. Leave one of"
+      " them out."
+    )
+  given = {
+    field.name: getattr(FLAGS, field.name)
+    for field in dataclasses.fields(Extraction)
+  }
+  if FLAGS.audio and not FLAGS.audio_weights:
+    logging.warning(
+      "The sound is left out: --audio=%s needs --audio_weights=FILE, see"
+      " docs/encoders.md.",
+      FLAGS.audio,
+    )
+    given["audio"] = ""
+  for name in ("encoder_weights", "pca_dir", "audio_weights", "audio_pca"):
+    given[name] = os.path.abspath(given[name]) if given[name] else ""
+  extraction = Extraction(**given)
+  _ = extraction.sampling  # raises what is wrong with it
+  return extraction
+
+
+# --------------------------------------------------------------------------
+# Items
+
+
+def find_items() -> tuple[video_items.Videos, ItemTable]:
+  """The videos that the flags name.
+
+  Returns:
+    What was found, and its items with the problems that show already.
+
+  Raises:
+    errors.UserError: there are none, or too many have problems.
+  """
+  if not FLAGS.videos:
+    raise errors.UserError(
+      "Expected --videos=FOLDER, a pattern or a CSV, received none. See"
+      " docs/videos.md."
+    )
+  found = video_items.find_labeled_videos(FLAGS.videos, FLAGS.labels)
+  for note in found.notes:
+    logging.info("%s", note)
+  if found.left_out:
+    shown = ", ".join(found.left_out[:5])
+    more = len(found.left_out) - 5
+    logging.info(
+      "Left out %d videos without a label: %s%s",
+      len(found.left_out),
+      shown,
+      f" and {more} more" if more > 0 else "",
+    )
+  items = ItemTable.of([video_items.FEATURE], found.items)
+  items.check()
+  bad = [item for item in items if item.problem]
+  if len(bad) == len(items) or len(bad) > FLAGS.max_bad_fraction * len(items):
+    raise errors.UserError(
+      f"Expected at most {FLAGS.max_bad_fraction:.2%} of the videos to be"
+      f" unusable, received {len(bad)} of {len(items)} before any was opened;"
+      f" the first is {bad[0].paths[video_items.FEATURE]}: {bad[0].problem}."
+      " Correct the list, or raise --max_bad_fraction."
+    )
+  return found, items
+
+
+def _look(items: Sequence[Item], splits: Sequence[str], names) -> None:
+  """Decodes a frame of each video; prints what would be extracted."""
+  problems = [
+    (item.paths[video_items.FEATURE], item.problem)
+    for item in items
+    if item.problem
+  ]
+  durations = []
+  progress = Progress("Looked at")
+  paths = [
+    item.paths[video_items.FEATURE] for item in items if not item.problem
+  ]
+  looked_at = decoding.decode_all(
+    paths, Sampling(num_frames=1), (32, 32), num_workers=FLAGS.num_workers
+  )
+  for done, (path, video, *_) in enumerate(looked_at, 1):
+    if isinstance(video, BadVideoError):
+      problems.append((path, str(video)))
+    else:
+      durations.append(video.duration)
+    if progress.is_due():
+      progress.show(done / len(paths), f"{done} of {len(paths)} videos")
+  progress.end()
+  for path, problem in problems[:MOST_LISTED]:
+    print(f"{path}: {problem}")
+  counts = ", ".join(f"{splits.count(split)} {split}" for split in SPLITS)
+  hours = sum(durations) / 3600
+  longest = max(durations, default=0.0)
+  print(
+    f"{len(items)} videos ({counts}), {len(names)} classes, {hours:.2f} hours,"
+    f" the longest {longest:.0f} s; {len(problems)} cannot be used. Nothing was"
+    " written."
+  )
+
+
+# --------------------------------------------------------------------------
+# Extraction
+
+
+def _extract_shard(folder, videos, extraction, shard: Shard) -> None:
+  """Extracts the videos of --shard."""
+  own = {key: path for key, path in videos.items() if shard.keeps(key)}
+  run_part(
+    part_path(folder, shard.number, shard.count),
+    own,
+    extraction,
+    num_workers=FLAGS.num_workers,
+    batch_size=FLAGS.batch_size,
+  )
+  print(
+    f"Part {shard.number} of {shard.count} is complete: {len(own)} of"
+    f" {len(videos)} videos, in {folder}. When all parts are, combine them with"
+    " the same command with --merge instead of --shard."
+  )
+
+
+def _extract_rest(folder, videos, extraction) -> None:
+  """Extracts the videos that are in no part."""
+  own = part_path(folder)
+  entries = Parts(folder, extraction.to_dict()).entries
+  left = {
+    key: path
+    for key, path in videos.items()
+    if key not in entries or entries[key].problem or entries[key].path == own
+  }
+  before = sum(not entry.problem for entry in entries.values())
+  if before:
+    logging.info("Going on: %d videos are in %s already.", before, folder)
+  run_part(
+    own,
+    left,
+    extraction,
+    num_workers=FLAGS.num_workers,
+    batch_size=FLAGS.batch_size,
+  )
+
+
+# --------------------------------------------------------------------------
+# The data set
+
+
+class Source:
+  """Where the writer of the data set finds the features of items.
+
+  Args:
+    items: the videos.
+    keys: of each the key in the parts.
+    parts: of the extraction.
+  """
+
+  def __init__(self, items: Sequence[Item], keys: Sequence[str], parts: Parts):
+    self._parts = parts
+    self._key_of: dict[str, str] = {}
+    for item, key in zip(items, keys, strict=True):
+      self._key_of.setdefault(item.video_id, key)
+
+  def read(self, item: Item) -> Extracted:
+    """What was made of a video.
+
+    Raises:
+      BadItemError: nothing was.
+    """
+    if item.problem:
+      raise BadItemError(item.problem)
+    key = self._key_of[item.video_id]
+    if self._parts.entries[key].problem:
+      raise BadItemError(self._parts.entries[key].problem)
+    return self._parts.read(key)
+
+  def frames_of(self, items: Sequence[Item]) -> Iterator[np.ndarray]:
+    """The pictures' features of each video that has some."""
+    for item in items:
+      try:
+        yield self.read(item).arrays[VISUAL]
+      except BadItemError:
+        continue
+
+
+def _write_dataset(
+  source: Source,
+  items: Sequence[Item],
+  splits: Sequence[str],
+  names: Sequence[str],
+  extraction: Extraction,
+  folder: str,
+  left_out: Sequence[str],
+) -> Report:
+  """Writes the data set.
+
+  Args:
+    source: of the features.
+    items: the videos.
+    splits: of each.
+    names: of the classes.
+    extraction: the settings.
+    folder: for what is written on the way.
+    left_out: videos to list in the report.
+  """
+  settings = {**extraction.to_dict(), "video_level": FLAGS.video_level}
+  folders = {}
+  if FLAGS.fit_pca:
+    train = [
+      item
+      for item, split in zip(items, splits, strict=True)
+      if split == "train"
+    ]
+    folders[PCA_FOLDER] = os.path.join(folder, PCA_FOLDER)
+    video_features.fit_pca(
+      source.frames_of(train),
+      FLAGS.fit_pca,
+      extraction.encoder,
+      folders[PCA_FOLDER],
+    )
+  settings["fit_pca"] = FLAGS.fit_pca
+  finish = video_features.Finish(settings, folders.get(PCA_FOLDER, ""))
+  options = Options(
+    store=FLAGS.store,
+    seed=FLAGS.seed,
+    max_bad_fraction=FLAGS.max_bad_fraction,
+    made_by={
+      "command": shlex.join(
+        ["python -m data_tools.extract_features", *sys.argv[1:]]
+      ),
+      "source": os.path.abspath(FLAGS.videos),
+    },
+    extraction=settings,
+    folders=folders,
+    left_out=[(os.path.basename(path), path, "no label") for path in left_out],
+  )
+  writer = DatasetWriter(
+    items,
+    splits,
+    names,
+    lambda item: finish(source.read(item).arrays),
+    options,
+  )
+  return writer.write(FLAGS.output_dir)
+
+
+def main() -> None:
+  """Extracts what the flags name."""
+  import_embeddings.check_output_dir()
+  shard = Shard.parse(FLAGS.shard) if FLAGS.shard else None
+  if shard and FLAGS.merge:
+    raise errors.UserError(
+      "Expected one of --shard and --merge, received both. Extract each part by"
+      " --shard, then combine them by --merge."
+    )
+  extraction = extraction_from_flags()
+  found, table = find_items()
+  names = import_embeddings.find_classes(table)
+  splits = import_embeddings.choose_splits(table)
+  items = list(table)
+  if FLAGS.dry_run:
+    _look(items, splits, names)
+    return
+  # The writer of the data set has a folder .partial, which it empties.
+  folder = f"{FLAGS.output_dir.rstrip('/')}.extracted"
+  videos = {
+    key: item.paths[video_items.FEATURE]
+    for item, key in zip(items, found.keys, strict=True)
+    if not item.problem
+  }
+  if shard:
+    _extract_shard(folder, videos, extraction, shard)
+    return
+  if not FLAGS.merge:
+    _extract_rest(folder, videos, extraction)
+  parts = open_parts(folder, videos, extraction.to_dict())
+  report = _write_dataset(
+    Source(items, found.keys, parts),
+    items,
+    splits,
+    names,
+    extraction,
+    folder,
+    found.left_out,
+  )
+  shutil.rmtree(folder)
+  print(import_embeddings.describe(report, names, FLAGS.output_dir))
+
+
+if __name__ == "__main__":
+  define_flags()
+  startup.run(main)
