@@ -10,6 +10,7 @@ import contextlib
 import csv
 import dataclasses
 import os
+from collections.abc import Callable
 
 import startup  # isort: skip
 import numpy as np
@@ -22,7 +23,7 @@ import eval_util
 import models
 import program_flags
 import train
-from data_tools import vocabulary
+from data_tools import video_prediction, vocabulary
 from engine import distribution, skipped
 from engine import files as files_in_place
 from engine import train_dir as train_dirs
@@ -41,6 +42,7 @@ def define_flags(flag_values: flags.FlagValues = FLAGS) -> None:
   _define_data_flags(flag_values)
   _define_output_flags(flag_values)
   program_flags.define_device_flags(flag_values)
+  video_prediction.define_video_flags(flag_values)
 
 
 def accept_flags() -> None:
@@ -204,6 +206,7 @@ def write_video_predictions(
   top_k: int,
   class_names: list[str] | None = None,
   label_subset: list[int] | None = None,
+  on_batch: Callable[[dict, np.ndarray], None] | None = None,
 ) -> None:
   """Writes the best classes of each video, highest confidence first.
 
@@ -218,6 +221,7 @@ def write_video_predictions(
       Confidence, a line for each prediction.
     label_subset: the class of each prediction; None if the model predicts all
       classes.
+    on_batch: also gets each batch and its predictions.
   """
   top_k = min(top_k, num_classes)
   with contextlib.ExitStack() as stack:
@@ -231,6 +235,8 @@ def write_video_predictions(
       )
       readable.writerow(["VideoId", "Label", "Name", "Confidence"])
     for batch, predictions in predicted_batches(forward):
+      if on_batch:
+        on_batch(batch, predictions)
       video_ids = batch["video_ids"].numpy()
       class_indexes, best = eval_util.top_k_classes(predictions, top_k)
       if label_subset:
@@ -471,6 +477,7 @@ def predict(
   placement: distribution.Placement | None = None,
   policy: skipped.Policy = skipped.STOP,
   min_frames: int = 0,
+  on_batch: Callable[[dict, np.ndarray], None] | None = None,
 ) -> None:
   """Writes the best classes of each video; see write_video_predictions.
 
@@ -485,6 +492,7 @@ def predict(
     placement: where; None for one device.
     policy: what to do about records that cannot be used.
     min_frames: shorter videos are left out; 0 for none.
+    on_batch: also gets each batch and its predictions.
 
   Raises:
     errors.UserError: for everything that the user can fix.
@@ -506,6 +514,7 @@ def predict(
     top_k,
     class_names,
     model_flags.get("label_subset"),
+    on_batch,
   )
   if class_names:
     logging.info("With names: %s", readable_path(output_file))
@@ -559,8 +568,43 @@ def predict_segments(
   logging.info("Predictions: %s", output_file)
 
 
+def _predict_videos(model_flags, checkpoint, class_names, placement) -> None:
+  """Predicts the files of --videos."""
+  given = (model_flags, checkpoint)
+
+  def write(files, on_batch):
+    predict(
+      *given,
+      files,
+      FLAGS.output_file,
+      top_k=FLAGS.top_k,
+      class_names=class_names,
+      batch_size=FLAGS.batch_size,
+      placement=placement,
+      on_batch=on_batch,
+    )
+
+  def batches(files):
+    more = (FLAGS.output_file, FLAGS.batch_size, placement, skipped.STOP, 0)
+    return predicted_batches(_open_pass(*given, files, *more))
+
+  model = video_prediction.Model(
+    folder=os.path.dirname(checkpoint),
+    is_frame_level=model_flags["frame_features"],
+    model_name=model_flags["model"],
+    classes=(
+      model_flags.get("label_subset") or range(model_flags["num_classes"])
+    ),
+    class_names=class_names,
+    predict=write,
+    batches=batches,
+  )
+  video_prediction.predict_videos(model, FLAGS.output_file)
+
+
 def main() -> None:
   """Predicts what the flags ask for."""
+  video_prediction.check_flags()
   card = program_flags.apply_dataset_dir("test", "input_data_pattern")
   program_flags.log_flags_without_effect()
   model_flags, checkpoint = find_model()
@@ -591,11 +635,13 @@ def main() -> None:
       )
   for name in ("output_file", "output_model_tgz"):
     train_dirs.check_no_own_file(getattr(FLAGS, name), name)
-  pattern = program_flags.data_or_sample(
-    "input_data_pattern", "test", model_flags["frame_features"], checkpoint
-  )
-  logging.info("Predicting %s with %s", pattern, checkpoint)
-  files = find_files(pattern, "input_data_pattern")
+  files = []
+  if not FLAGS.videos:
+    pattern = program_flags.data_or_sample(
+      "input_data_pattern", "test", model_flags["frame_features"], checkpoint
+    )
+    logging.info("Predicting %s with %s", pattern, checkpoint)
+    files = find_files(pattern, "input_data_pattern")
   placement = distribution.choose("", FLAGS.num_gpu)
   if FLAGS.output_model_tgz:
     with startup.naming_flag("output_model_tgz"):
@@ -603,6 +649,9 @@ def main() -> None:
         os.path.dirname(checkpoint), checkpoint, FLAGS.output_model_tgz
       )
     logging.info("Model: %s", FLAGS.output_model_tgz)
+  if FLAGS.videos:
+    _predict_videos(model_flags, checkpoint, class_names, placement)
+    return
   policy = skipped.Policy(FLAGS.skip_corrupt, FLAGS.max_corrupt_fraction)
   given = (model_flags, checkpoint, files, FLAGS.output_file)
   if classes is not None:

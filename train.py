@@ -30,7 +30,7 @@ from engine import (
 from engine import train_dir as train_dirs
 from engine.data import Data
 from engine.data_files import find_files
-from engine.dataset_card import VOCABULARY_FILE
+from engine.dataset_card import VOCABULARY_FILE, read_card
 from engine.loop import train_until_stopped
 from engine.run import Run
 from engine.settings import Settings
@@ -329,6 +329,7 @@ def train(
   settings: Settings,
   placement: distribution.Placement | None = None,
   vocabulary: str = "",
+  dataset_dir: str = "",
 ) -> int:
   """Trains a model, or continues a run, until the data or the steps end.
 
@@ -340,6 +341,8 @@ def train(
     placement: where; None for one device.
     vocabulary: CSV with the names of the classes, which the train_dir keeps;
       empty for none.
+    dataset_dir: folder of a data set with a card; empty for none. The train_dir
+      keeps how its features were made of videos.
 
   Returns:
     The number of steps so far.
@@ -376,6 +379,8 @@ def train(
   run.restore_or_begin(data)
   if vocabulary and placement.is_chief:
     train_dirs.keep_vocabulary(train_dir, vocabulary)
+  if dataset_dir and placement.is_chief:
+    train_dirs.keep_extraction(train_dir, dataset_dir, read_card(dataset_dir))
   if run.has_ended():
     logging.info(
       "Nothing to do: the run in %s has ended after step %d. Raise"
@@ -451,7 +456,8 @@ def main() -> None:
   if subset:
     model_flags["label_subset"] = subset
     vocabulary = vocabulary or names_file
-  train(FLAGS.train_dir, model_flags, files, settings, placement, vocabulary)
+  given = (FLAGS.train_dir, model_flags, files, settings, placement)
+  train(*given, vocabulary, FLAGS.dataset_dir)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ the range from the smallest number of a feature to the largest.
 """
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -264,3 +264,27 @@ class ByteStore(Store):
 
 # By the value of --store.
 STORES = {"float16": HalfStore, "float32": Store, "uint8": ByteStore}
+
+
+def store_as(
+  array: np.ndarray, dtype: str, of: Sequence[float] | None = None
+) -> np.ndarray:
+  """Converts numbers as those of a data set were.
+
+  Args:
+    array: float32 or uint8, see Store.convert.
+    dtype: of the data set's card.
+    of: likewise, the range of uint8; None for YouTube-8M's.
+
+  Returns:
+    The same shape, in the dtype.
+
+  Raises:
+    BadItemError: a number cannot be stored.
+  """
+  if dtype != "uint8":
+    return STORES[dtype]().convert({"": array})[""]
+  if array.dtype == np.uint8:
+    return array
+  low, high = of or quantization.YOUTUBE8M_RANGE
+  return quantization.quantize_in(array, (low, high))

@@ -6,12 +6,15 @@
   events.out.tfevents.*     TensorBoard, training
   eval/                     TensorBoard, evaluation; metrics-N.json
   export/step_N/            SavedModels
+  vocabulary.csv            the names of the classes, if they are known
+  extraction.json, pca/     how features were made of videos, if they were
 
 model_flags.json is enough to rebuild the model: eval.py, inference.py and
 export_model.py need nothing else.
 """
 
 import contextlib
+import glob
 import hashlib
 import json
 import os
@@ -25,13 +28,15 @@ from absl import logging
 import errors
 import losses
 import models
-from engine.dataset_card import VOCABULARY_FILE
+from engine.dataset_card import VOCABULARY_FILE, DatasetCard
 from engine.files import write_json, written_aside
 
 MODEL_FLAGS_FILE = "model_flags.json"
 CHECKPOINT_NAME = "model.ckpt"
 EVAL_DIR = "eval"
 EXPORT_DIR = "export"
+EXTRACTION_FILE = "extraction.json"
+PCA_DIR = "pca"
 
 # Parts that a checkpoint may lack: averages exist only with --ema_decay, the
 # others were not written by earlier versions.
@@ -51,7 +56,8 @@ _ADDED_PARTS = frozenset(
 _DTYPES = {"bytes": "uint8", "float16": "float16", "float": "float32"}
 
 _OWN_FILES = re.compile(
-  r"model_flags\.json|vocabulary\.csv|checkpoint|model\.ckpt-\d+\..*|events\.out\.tfevents\..*"
+  r"model_flags\.json|vocabulary\.csv|extraction\.json"
+  r"|checkpoint|model\.ckpt-\d+\..*|events\.out\.tfevents\..*"
   r"|(segment-)?metrics-\d+\.json|step_\d+|skipped_records(-\d+)?\.csv"
   # Left over by a process that was killed while writing.
   r"|\..+\.tmp-[0-9a-f]{8}|checkpoint\.tmp[0-9a-f]{32}|model\.ckpt-\d+_temp"
@@ -123,6 +129,69 @@ def keep_vocabulary(train_dir: str, vocabulary: str) -> None:
     tf.io.gfile.GFile(aside, "wb") as copy,
   ):
     copy.write(file.read())
+
+
+def keep_extraction(
+  train_dir: str, dataset_dir: str, card: DatasetCard
+) -> None:
+  """Keeps how the features of a data set were made of videos.
+
+  Args:
+    train_dir: where to. Nothing is changed in it if the features are of another
+      origin.
+    dataset_dir: folder of the data set.
+    card: of it.
+  """
+  if not card.extraction:
+    return
+  for path in _pca_files(dataset_dir):
+    with (
+      tf.io.gfile.GFile(path, "rb") as file,
+      written_aside(
+        os.path.join(train_dir, PCA_DIR, os.path.basename(path))
+      ) as aside,
+      tf.io.gfile.GFile(aside, "wb") as copy,
+    ):
+      copy.write(file.read())
+  content = {
+    **card.extraction,
+    "feature_names": card.feature_names,
+    "feature_dtypes": card.feature_dtypes,
+    "feature_ranges": card.feature_ranges,
+  }
+  write_json(os.path.join(train_dir, EXTRACTION_FILE), content)
+
+
+def read_extraction(train_dir: str) -> dict:
+  """Reads how the features of a model were made of videos.
+
+  Raises:
+    errors.UserError: the train_dir does not say, or was written by something
+      else.
+  """
+  path = os.path.join(train_dir, EXTRACTION_FILE)
+  if not tf.io.gfile.exists(path):
+    raise errors.UserError(
+      f"Expected a model of features that data_tools.extract_features made, to"
+      f" predict videos, received {train_dir}, which has no {EXTRACTION_FILE}:"
+      " how its features were made is not known. Predict records, or train with"
+      " the --dataset_dir of extracted videos."
+    )
+  with tf.io.gfile.GFile(path, "rb") as file:
+    content = file.read()
+  try:
+    return dict(json.loads(content))
+  except (ValueError, TypeError) as error:
+    raise errors.UserError(
+      f"Expected JSON in {path}, received something else ({error}). Train again"
+      " with the --dataset_dir of the data set."
+    ) from error
+
+
+def _pca_files(folder: str) -> list[str]:
+  """The files of a PCA that was fitted on a data set, if there is one."""
+  pattern = os.path.join(glob.escape(folder), PCA_DIR, "*")
+  return sorted(tf.io.gfile.glob(pattern))
 
 
 def find_vocabulary(train_dir: str) -> str:
@@ -258,6 +327,10 @@ def remove_run(train_dir: str) -> None:
         _remove_own_files(path)
         if not tf.io.gfile.listdir(path):
           tf.io.gfile.rmtree(path)
+    pca_dir = os.path.join(train_dir, PCA_DIR)
+    is_kept = tf.io.gfile.exists(os.path.join(train_dir, EXTRACTION_FILE))
+    if is_kept and tf.io.gfile.isdir(pca_dir):
+      tf.io.gfile.rmtree(pca_dir)
     _remove_own_files(train_dir)
 
 
@@ -455,12 +528,15 @@ def write_model_tgz(train_dir: str, checkpoint_path: str, tgz: str) -> None:
     checkpoint_path: result of latest_checkpoint.
     tgz: path of the archive to write.
   """
-  vocabulary = find_vocabulary(train_dir)
   files = [
     os.path.join(train_dir, MODEL_FLAGS_FILE),
-    *([vocabulary] if vocabulary else []),
     *tf.io.gfile.glob(f"{checkpoint_path}.*"),
+    *_pca_files(train_dir),
   ]
+  for name in (VOCABULARY_FILE, EXTRACTION_FILE):
+    path = os.path.join(train_dir, name)
+    if tf.io.gfile.exists(path):
+      files.append(path)
   with (
     written_aside(tgz) as aside,
     tf.io.gfile.GFile(aside, "wb") as file,
@@ -468,7 +544,7 @@ def write_model_tgz(train_dir: str, checkpoint_path: str, tgz: str) -> None:
   ):
     for path in files:
       with tf.io.gfile.GFile(path, "rb") as member:
-        info = tarfile.TarInfo(os.path.basename(path))
+        info = tarfile.TarInfo(os.path.relpath(path, train_dir))
         info.size = tf.io.gfile.stat(path).length
         archive.addfile(info, member)
 

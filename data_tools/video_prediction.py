@@ -1,0 +1,496 @@
+"""Predicts video files: inference.py --videos.
+
+The features are made as those that the model was trained with: the train_dir
+keeps the settings. They become records, so that prediction reads what training
+read. A timeline has the model's prediction for each window of five seconds,
+from the frames of this window alone.
+"""
+
+import concurrent.futures
+import dataclasses
+import os
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Sequence
+
+import numpy as np
+from absl import flags, logging
+
+import errors
+import eval_util
+import program_flags
+from data_tools import video_items
+from data_tools.dataset_writer import write_report
+from data_tools.extraction_runs import (
+  MOST_LISTED,
+  open_parts,
+  part_path,
+  run_part,
+)
+from data_tools.item_table import BadItemError, Item, ItemTable
+from data_tools.number_stores import store_as
+from data_tools.video_features import Finish
+from engine import train_dir as train_dirs
+from media.extraction import Extracted, Extraction
+from media.frames import BadVideoError, Sampling, read_video
+from media.images import to_jpeg
+from media.parts import Parts
+from records.writing import RecordWriter, frame_record, video_record
+from reports import results, video_pages
+from reports.results import ClassScore, VideoResult, Window
+
+FLAGS = flags.FLAGS
+
+WINDOW_SECONDS = 5
+_WINDOW_CLASSES = 5  # kept of each window
+_SHOWN_CLASSES = 3  # printed of each video
+_THUMBNAIL_SIZE = (144, 256)
+_THUMBNAILS_PER_SECOND = 0.4  # so that one is near the middle of each window
+_VIDEOS_A_TIME = 16  # whose thumbnails are in memory
+
+# The settings that name files, which may be elsewhere on another machine.
+_FILES: dict[str, str] = {
+  "encoder_weights": "the encoder's weights are",
+  "pca_dir": "YouTube-8M's PCA is",
+  "audio_weights": "the sound encoder's checkpoint is",
+  "audio_pca": "the sound encoder's PCA parameters are",
+}
+
+Batches = Iterable[tuple[dict, np.ndarray]]
+"""Batches of readers.py and the predictions (batch, classes) for them."""
+
+
+def define_video_flags(flag_values: flags.FlagValues) -> None:
+  """Defines the flags of inference.py that are for videos."""
+  features = program_flags.Subject(program_flags.FEATURES, flag_values)
+  features.string(
+    "videos",
+    "",
+    "Video files to predict instead of records: a folder, a pattern such as"
+    " 'new/*.mp4', or a CSV with the column path and, if wanted, id.",
+  )
+  for name, what in _FILES.items():
+    features.string(
+      name, "", f"Where {what} on this machine; empty: where training had it."
+    )
+  output = program_flags.Subject(program_flags.OUTPUT, flag_values)
+  output.bool(
+    "timeline",
+    False,
+    "With --videos: also the classes of each 5 s of the videos, in"
+    " timeline.csv, timeline.json and a page for each video in timeline/, which"
+    " are made beside --output_file.",
+  )
+  output.string(
+    "html",
+    "",
+    "With --videos: HTML file to make, a gallery of all videos by class; empty:"
+    " none.",
+  )
+  devices = program_flags.Subject(program_flags.DEVICES, flag_values)
+  devices.integer(
+    "num_workers",
+    None,
+    "With --videos: processes that decode them; default: one for each CPU.",
+    lower_bound=1,
+  )
+
+
+def check_flags() -> None:
+  """Checks that the flags for videos go together.
+
+  Raises:
+    errors.UserError: they do not.
+  """
+  if FLAGS.videos:
+    for name in ("input_data_pattern", "dataset_dir", "segment_labels"):
+      if FLAGS[name].present and FLAGS[name].value:
+        raise errors.UserError(
+          f"Expected one of --videos and --{name}, received both. Leave one of"
+          " them out."
+        )
+    return
+  for name in ("timeline", "html"):
+    if FLAGS[name].value:
+      raise errors.UserError(
+        f"Expected --videos=FILES with --{name}, received none. Name the video"
+        " files to predict."
+      )
+
+
+@dataclasses.dataclass(frozen=True)
+class Model:
+  """A trained model that predicts videos.
+
+  Attributes:
+    folder: with its checkpoint.
+    is_frame_level: whether it takes the frames of videos.
+    model_name: of its class.
+    classes: the class index of each prediction.
+    class_names: a name for each class of the data; None if they are not known.
+    predict: writes predictions.csv for files of records; takes the files, and a
+      function that is called with each batch and its predictions.
+    batches: the predictions for files of records.
+  """
+
+  folder: str
+  is_frame_level: bool
+  model_name: str
+  classes: Sequence[int]
+  class_names: Sequence[str] | None
+  predict: Callable[[list[str], Callable[[dict, np.ndarray], None]], None]
+  batches: Callable[[list[str]], Batches]
+
+  def scores(self, indexes, confidences) -> list[ClassScore]:
+    """The best classes, with names.
+
+    Args:
+      indexes: columns of the predictions.
+      confidences: of each.
+    """
+    found = []
+    for column, confidence in zip(indexes, confidences, strict=True):
+      index = self.classes[int(column)]
+      name = self.class_names[index] if self.class_names else ""
+      found.append(ClassScore(index, name, float(confidence)))
+    return found
+
+
+# --------------------------------------------------------------------------
+# Features as in training
+
+
+class Features:
+  """How the features of a model were made, and are made again.
+
+  Args:
+    folder: of the model.
+
+  Attributes:
+    extraction: from videos to the numbers of the encoders.
+
+  Raises:
+    errors.UserError: the model was trained on other features than those of
+      videos.
+  """
+
+  def __init__(self, folder: str):
+    settings = train_dirs.read_extraction(folder)
+    extraction = Extraction.from_dict(settings)
+    here = {
+      name: os.path.abspath(getattr(FLAGS, name))
+      for name in _FILES
+      if getattr(FLAGS, name)
+    }
+    self.extraction = dataclasses.replace(extraction, **here)
+    self._finish = Finish(settings, os.path.join(folder, train_dirs.PCA_DIR))
+    names = settings["feature_names"]
+    dtypes = settings["feature_dtypes"]
+    ranges = settings["feature_ranges"] or [None] * len(names)
+    self._stored = {
+      name: (dtype, of)
+      for name, dtype, of in zip(names, dtypes, ranges, strict=True)
+    }
+
+  def stored(self, found: Extracted) -> dict[str, np.ndarray]:
+    """The arrays of a video as the training data stored them.
+
+    Raises:
+      BadItemError: a number is too large for them.
+    """
+    arrays = self._finish(found.arrays)
+    return {
+      name: store_as(array, *self._stored[name])
+      for name, array in arrays.items()
+    }
+
+
+def windows_of(times: np.ndarray) -> list[tuple[int, np.ndarray]]:
+  """Divides frames into windows.
+
+  Args:
+    times: (frames,) seconds.
+
+  Returns:
+    For each window that has a frame, in order: its number, of the one that
+    begins at number * WINDOW_SECONDS, and the indices of its frames.
+  """
+  # A time such as 4.9999999 comes of rounding and is meant as 5.
+  numbers = np.floor(times / WINDOW_SECONDS + 1e-6).astype(int)
+  return [
+    (int(number), np.flatnonzero(numbers == number))
+    for number in np.unique(numbers)
+  ]
+
+
+# --------------------------------------------------------------------------
+# Prediction
+
+
+@dataclasses.dataclass
+class _Video:
+  """A video on its way to a VideoResult.
+
+  Attributes:
+    item: says where it is.
+    duration: seconds.
+    windows: their numbers, and the time of the middle one of their frames.
+    top: its best classes.
+    window_tops: those of each window.
+  """
+
+  item: Item
+  duration: float
+  windows: list[tuple[int, float]] = dataclasses.field(default_factory=list)
+  top: list[ClassScore] = dataclasses.field(default_factory=list)
+  window_tops: list[list[ClassScore]] = dataclasses.field(default_factory=list)
+
+
+def _write_records(
+  items: Sequence[Item],
+  keys: Sequence[str],
+  parts: Parts,
+  features: Features,
+  folder: str,
+  with_windows: bool,
+) -> tuple[list[_Video], list[tuple[str, str, str]]]:
+  """Writes videos.tfrecord and windows.tfrecord to a folder.
+
+  Returns:
+    The videos in them, in order; (id, path, reason) of the others.
+  """
+  videos, left_out = [], []
+  with (
+    RecordWriter(os.path.join(folder, "videos.tfrecord")) as of_videos,
+    RecordWriter(os.path.join(folder, "windows.tfrecord")) as of_windows,
+  ):
+    for item, key in zip(items, keys, strict=True):
+      try:
+        found, arrays = _arrays_of(item, key, parts, features)
+      except BadItemError as error:
+        path = item.paths[video_items.FEATURE]
+        left_out.append((item.video_id, path, str(error)))
+        continue
+      video = _Video(item, found.duration)
+      video_id = item.video_id.encode()
+      is_frame_level = next(iter(arrays.values())).ndim == 2
+      make_record = frame_record if is_frame_level else video_record
+      of_videos.write(make_record(video_id, None, arrays))
+      for number, rows in windows_of(found.times) if with_windows else []:
+        middle = float(found.times[rows[len(rows) // 2]])
+        video.windows.append((number, middle))
+        window = {name: array[rows] for name, array in arrays.items()}
+        of_windows.write(frame_record(video_id, None, window))
+      videos.append(video)
+  return videos, left_out
+
+
+def _arrays_of(item, key, parts, features):
+  """What was extracted of a video, and its arrays as they are stored."""
+  problem = item.problem or parts.entries[key].problem
+  if problem:
+    raise BadItemError(problem)
+  found = parts.read(key)
+  return found, features.stored(found)
+
+
+def _predict_windows(model: Model, videos: list[_Video], file: str) -> None:
+  """Adds the best classes of each window to videos."""
+  count = min(FLAGS.top_k, _WINDOW_CLASSES, len(model.classes))
+  waiting = (video for video in videos for _ in video.windows)
+  for _, predictions in model.batches([file]):
+    tops = zip(*eval_util.top_k_classes(predictions, count), strict=True)
+    # The videos first: zip takes no video for which there is no prediction.
+    for top, video in zip(tops, waiting, strict=False):
+      video.window_tops.append(model.scores(*top))
+
+
+def _thumbnails(video: _Video, sampling: Sampling) -> list[bytes]:
+  """A picture of each window of a video, or one of a video without windows.
+
+  Args:
+    video: the video.
+    sampling: of its features.
+  """
+  wanted = np.array([time for _, time in video.windows])
+  if not len(wanted):
+    sampling, wanted = Sampling(num_frames=1), np.zeros(1)
+  elif (
+    not sampling.num_frames
+    and sampling.frames_per_second > _THUMBNAILS_PER_SECOND
+  ):
+    most = int(wanted[-1] * _THUMBNAILS_PER_SECOND) + 2
+    sampling = Sampling(_THUMBNAILS_PER_SECOND, max_frames=most)
+  path = video.item.paths[video_items.FEATURE]
+  try:
+    read = read_video(path, sampling, _THUMBNAIL_SIZE, "crop")
+  except BadVideoError:  # could be read before
+    return [b""] * len(wanted)
+  nearest = np.abs(read.times - wanted[:, np.newaxis]).argmin(axis=1)
+  return [to_jpeg(read.images[row], _THUMBNAIL_SIZE[1]) for row in nearest]
+
+
+def _result(video: _Video, thumbnails: Sequence[bytes] = ()) -> VideoResult:
+  """The result of a video.
+
+  Args:
+    video: with its predictions.
+    thumbnails: see _thumbnails; empty for none.
+  """
+  windows = [
+    Window(
+      start=float(number * WINDOW_SECONDS),
+      end=min((number + 1.0) * WINDOW_SECONDS, max(video.duration, time)),
+      top=top,
+    )
+    for (number, time), top in zip(
+      video.windows, video.window_tops, strict=True
+    )
+  ]
+  for window, thumbnail in zip(windows, thumbnails, strict=False):
+    window.thumbnail = thumbnail
+  return VideoResult(
+    path=os.path.abspath(video.item.paths[video_items.FEATURE]),
+    video_id=video.item.video_id,
+    duration=video.duration,
+    top=video.top,
+    windows=windows,
+    thumbnail=thumbnails[0] if thumbnails and not windows else b"",
+  )
+
+
+def _with_pictures(
+  videos: list[_Video], sampling: Sampling
+) -> Iterator[VideoResult]:
+  """The results, with pictures, those of a few at a time in memory."""
+
+  def make(video):
+    return _result(video, _thumbnails(video, sampling))
+
+  workers = min(FLAGS.num_workers or 4, 4)
+  with concurrent.futures.ThreadPoolExecutor(workers) as threads:
+    for first in range(0, len(videos), _VIDEOS_A_TIME):
+      yield from threads.map(make, videos[first : first + _VIDEOS_A_TIME])
+
+
+def _print_best(videos: list[_Video]) -> None:
+  """Prints the best classes of each video."""
+  for video in videos[:MOST_LISTED]:
+    best = ", ".join(
+      f"{score.label} {score.confidence:.3f}"
+      for score in video.top[:_SHOWN_CLASSES]
+    )
+    print(f"{results.readable(video.item.paths[video_items.FEATURE])}: {best}")
+  if len(videos) > MOST_LISTED:
+    print(f"and {len(videos) - MOST_LISTED} more videos")
+
+
+def _write_reports(
+  videos: list[_Video], sampling: Sampling, output_folder: str
+) -> None:
+  """Writes what --timeline and --html ask for."""
+  pages = ""
+  if FLAGS.timeline:
+    plain = list(map(_result, videos))
+    path = os.path.join(output_folder, "timeline")
+    results.write_timeline_csv(f"{path}.csv", plain)
+    results.write_timeline_json(f"{path}.json", plain)
+    logging.info("Timeline: %s.csv, %s.json", path, path)
+    pages = path
+  if not FLAGS.html and not pages:
+    return
+
+  def with_pages():
+    for result in _with_pictures(videos, sampling):
+      if pages:
+        video_pages.write_timeline_page(pages, result, FLAGS.html)
+      yield result
+
+  if FLAGS.html:
+    video_pages.write_gallery(FLAGS.html, with_pages(), "Videos", pages)
+    logging.info("Gallery: %s", FLAGS.html)
+  else:
+    for _ in with_pages():
+      pass
+  if pages:
+    logging.info("Pages of the videos: %s", pages)
+
+
+def predict_videos(model: Model, output_file: str) -> None:
+  """Predicts the videos that the flags name, and writes what they ask for.
+
+  Args:
+    model: what predicts.
+    output_file: predictions.csv.
+
+  Raises:
+    errors.UserError: no video can be used; the model is not one for videos.
+  """
+  features = Features(model.folder)
+  if FLAGS.timeline and not model.is_frame_level:
+    raise errors.UserError(
+      "Expected a model of frames for --timeline, received"
+      f" {model.model_name}, which takes whole videos. Leave --timeline out, or"
+      " train a frame-level model, such as FrameLevelLogisticModel."
+    )
+  found = video_items.find_videos(FLAGS.videos)
+  for note in found.notes:
+    logging.info("%s", note)
+  items = _check_ids(found.items)
+  # Kept until the end, so that a prediction that was stopped goes on.
+  folder = f"{output_file}.extracted"
+  files = {
+    key: item.paths[video_items.FEATURE]
+    for item, key in zip(items, found.keys, strict=True)
+    if not item.problem
+  }
+  _begin_again_if_different(folder, features.extraction)
+  run_part(
+    part_path(folder), files, features.extraction, num_workers=FLAGS.num_workers
+  )
+  parts = open_parts(folder, files, features.extraction.to_dict())
+  with_windows = model.is_frame_level and bool(FLAGS.timeline or FLAGS.html)
+  videos, left_out = _write_records(
+    items, found.keys, parts, features, folder, with_windows
+  )
+  root, _ = os.path.splitext(output_file)
+  if left_out:
+    write_report(f"{root}_left_out.csv", left_out)
+  if not videos:
+    _, path, reason = left_out[0]
+    raise errors.UserError(
+      f"Expected videos that can be read as --videos={FLAGS.videos}, received"
+      f" none; the first is {path}: {reason}. {root}_left_out.csv lists all."
+    )
+  in_order = iter(videos)
+
+  def take(batch: dict, predictions: np.ndarray) -> None:
+    count = min(FLAGS.top_k, len(model.classes))
+    for top in zip(*eval_util.top_k_classes(predictions, count), strict=True):
+      next(in_order).top = model.scores(*top)
+
+  model.predict([os.path.join(folder, "videos.tfrecord")], take)
+  if with_windows:
+    _predict_windows(model, videos, os.path.join(folder, "windows.tfrecord"))
+  _print_best(videos)
+  if left_out:
+    print(f"Left out {len(left_out)} videos, see {root}_left_out.csv")
+  sampling = features.extraction.sampling
+  _write_reports(videos, sampling, os.path.dirname(output_file))
+  shutil.rmtree(folder)
+
+
+def _check_ids(items: Iterable[Item]) -> list[Item]:
+  """Notes which items cannot be used; here they need no labels."""
+  labeled = (item._replace(labels=["any"]) for item in items)
+  table = ItemTable.of([video_items.FEATURE], labeled)
+  table.check()
+  return list(table)
+
+
+def _begin_again_if_different(folder: str, extraction: Extraction) -> None:
+  """Deletes what a stopped prediction with another model has kept."""
+  try:
+    Parts(folder, extraction.to_dict())
+  except errors.UserError:
+    logging.info("Deleted features of other settings in %s.", folder)
+    shutil.rmtree(folder)

@@ -1,0 +1,313 @@
+"""Tests of inference.py --videos: as trained, so predicted."""
+
+import csv
+import json
+import shutil
+
+import in_process
+import numpy as np
+import pytest
+import small_clips
+from conftest import assert_names
+from tiny_runs import TINY_FLAGS
+
+import models
+from data_tools import extraction_runs, video_prediction
+from data_tools.embedding_items import Item
+from engine import train_dir as train_dirs
+from media.extraction import Extracted, Extraction
+from media.parts import Entry
+from records.shards import numbered_records
+from records.writing import frame_record
+
+EXTRACT = "data_tools.extract_features"
+
+
+def make_run(folder, model_flags):
+  """A folder as training leaves it, with untrained weights."""
+  model = models.build_model(model_flags, quantized=False)
+  train_dirs.write_model_flags(str(folder), model_flags)
+  train_dirs.Checkpoints(str(folder), 1, model=model).save(3)
+  return folder
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+  """A folder with clips/, data/, a model of its frames, and new/ videos."""
+  folder = tmp_path_factory.mktemp("trained")
+  small_clips.make_folder(folder / "clips")
+  colors = small_clips.COLORS
+  small_clips.make_clip(
+    folder / "new/changes.mp4", colors["blue"], 14, colors["red"]
+  )
+  small_clips.make_clip(folder / "new/green.mp4", colors["green"], 3)
+  (folder / "new/text.mp4").write_text("text")
+  in_process.run(
+    EXTRACT,
+    f"--videos={folder}/clips",
+    f"--output_dir={folder}/data",
+    "--encoder=random",
+    "--splits=train:0.8,test:0.2",
+    "--frames_per_second=2",
+    "--fit_pca=6",
+  )
+  in_process.run(
+    "train",
+    f"--dataset_dir={folder}/data",
+    f"--train_dir={folder}/model",
+    "--model=FrameLevelLogisticModel",
+    "--num_epochs=25",
+    "--base_learning_rate=0.05",
+  )
+  return folder
+
+
+def predict(train_dir, videos, folder, *more) -> str:
+  return in_process.run(
+    "inference",
+    f"--train_dir={train_dir}",
+    f"--videos={videos}",
+    f"--output_file={folder}/predictions.csv",
+    *more,
+  )
+
+
+def rows_of(path) -> list[dict]:
+  with open(path, newline="") as file:
+    return list(csv.DictReader(file))
+
+
+def lines_by_id(path) -> dict[str, str]:
+  _, *lines = path.read_text().splitlines()
+  return {line.split(",")[0]: line for line in lines}
+
+
+def test_the_train_dir_keeps_how_features_were_made(trained):
+  settings = train_dirs.read_extraction(str(trained / "model"))
+  assert settings["encoder"] == "random"
+  assert settings["frames_per_second"] == 2.0
+  assert settings["fit_pca"] == 6
+  assert settings["feature_dtypes"] == ["float16"]
+  kept, made = (
+    sorted((trained / folder / "pca").iterdir()) for folder in ("data", "model")
+  )
+  assert len(kept) == 4
+  for one, other in zip(kept, made, strict=True):
+    assert one.read_bytes() == other.read_bytes()
+
+
+def test_a_timeline_says_what_happens_when(trained, tmp_path):
+  log = predict(
+    trained / "model",
+    f"{trained}/new/*.mp4",
+    tmp_path,
+    "--timeline",
+    f"--html={tmp_path}/pages/gallery.html",
+  )
+  assert_names(
+    log,
+    "text.mp4: cannot be opened",
+    "new/green.mp4: green ",
+    f"Left out 1 videos, see {tmp_path}/predictions_left_out.csv",
+    "Gallery:",
+  )
+  best = {
+    row["VideoId"]: row["Name"]
+    for row in reversed(rows_of(tmp_path / "predictions_readable.csv"))
+  }
+  assert best.keys() == {"changes", "green"}
+  assert best["green"] == "green"
+  (left,) = rows_of(tmp_path / "predictions_left_out.csv")
+  assert left["id"] == "text"
+  found = [
+    (row["video_id"], row["start"], row["end"], row["class_name"])
+    for row in rows_of(tmp_path / "timeline.csv")
+    if row["rank"] == "1"
+  ]
+  assert found == [
+    ("changes", "0", "5", "blue"),
+    ("changes", "5", "10", found[1][3]),  # half of it is red
+    ("changes", "10", "14", "red"),
+    ("green", "0", "3", "green"),
+  ]
+  content = json.loads((tmp_path / "timeline.json").read_text())
+  changes, green = content["videos"]
+  assert changes["duration"] == pytest.approx(14)
+  assert [window["start"] for window in changes["windows"]] == [0, 5, 10]
+  assert green["top"][0]["name"] == "green"
+  assert green["path"] == str(trained / "new/green.mp4")
+  for page in ("pages/gallery.html", "timeline/changes.html"):
+    assert "data:image/jpeg" in (tmp_path / page).read_text()
+  assert not (tmp_path / "predictions.csv.extracted").exists()
+
+
+def test_training_videos_get_the_predictions_of_their_records(
+  trained, tmp_path, monkeypatch
+):
+  """By a model in one file, and though the prediction was stopped once."""
+  in_process.run(
+    "inference",
+    f"--train_dir={trained}/model",
+    f"--dataset_dir={trained}/data",
+    f"--output_file={tmp_path}/records.csv",
+    f"--output_model_tgz={tmp_path}/model.tgz",
+  )
+  given = (
+    f"--input_model_tgz={tmp_path}/model.tgz",
+    f"--untar_model_dir={tmp_path}/untarred",
+    f"--videos={trained}/clips",
+    f"--output_file={tmp_path}/videos.csv",
+  )
+  take = extraction_runs.Observer.__call__
+
+  def stopping(self, key, result):
+    take(self, key, result)
+    raise KeyboardInterrupt
+
+  with monkeypatch.context() as patch:
+    patch.setattr(extraction_runs.Observer, "__call__", stopping)
+    code, _ = in_process.call("inference", *given)
+  assert code == 130
+  assert not (tmp_path / "videos.csv").exists()
+  assert "Extracted 17 videos" in in_process.run("inference", *given)
+  of_records = lines_by_id(tmp_path / "records.csv")
+  of_videos = lines_by_id(tmp_path / "videos.csv")
+  assert len(of_videos) == 18
+  assert len(of_records) == 4
+  for video_id, line in of_records.items():
+    assert of_videos[video_id] == line
+  assert not (tmp_path / "videos.csv.extracted").exists()
+  assert not (tmp_path / "timeline.csv").exists()
+
+
+def test_features_of_another_model_are_of_no_use(tmp_path):
+  folder = str(tmp_path / "extracted")
+  path = extraction_runs.part_path(folder)
+  kept = Extraction("random")
+  extraction_runs.run_part(path, {}, kept, num_workers=1)
+  video_prediction._begin_again_if_different(folder, kept)
+  assert (tmp_path / "extracted").exists()
+  other = Extraction("random", num_frames=3)
+  video_prediction._begin_again_if_different(folder, other)
+  assert not (tmp_path / "extracted").exists()
+
+
+def test_a_window_has_its_frames_alone(tmp_path):
+  class Parts:
+    entries = {"key": Entry("", 0, 0, "", "")}
+
+    def read(self, key):
+      times = np.array([0.0, 4.0, 6.0, 14.0])
+      return Extracted({"rgb": numbers}, times, 15.5)
+
+  class Features:
+    def stored(self, found):
+      return {"rgb": found.arrays["rgb"].astype(np.float16)}
+
+  numbers = np.arange(8, dtype=np.float32).reshape(4, 2)
+  item = Item("a", {"video": "a.mp4"}, ["any"])
+  (video,), left_out = video_prediction._write_records(
+    [item], ["key"], Parts(), Features(), str(tmp_path), True
+  )
+  assert left_out == []
+  assert video.windows == [(0, 4.0), (1, 6.0), (2, 14.0)]
+  half = numbers.astype(np.float16)
+  for name, wanted in (
+    ("videos", [half]),
+    ("windows", [half[:2], half[2:3], half[3:]]),
+  ):
+    path = str(tmp_path / f"{name}.tfrecord")
+    found = [bytes(data) for _, data in numbered_records(path, print)]
+    assert found == [frame_record(b"a", None, {"rgb": one}) for one in wanted]
+  video.window_tops = [[], [], []]
+  windows = video_prediction._result(video).windows
+  assert [(one.start, one.end) for one in windows] == [
+    (0, 5),
+    (5, 10),
+    (10, 15),
+  ]
+  video.duration = 14.5
+  assert video_prediction._result(video).windows[2].end == 14.5
+
+
+def test_models_of_whole_videos(trained, tmp_path):
+  flags = {
+    **TINY_FLAGS,
+    "feature_names": "mean_rgb",
+    "feature_sizes": "128",
+    "num_classes": 3,
+  }
+  train_dir = make_run(tmp_path / "model", flags)
+  settings = {
+    **Extraction("random").to_dict(),
+    "video_level": True,
+    "fit_pca": 0,
+    "feature_names": ["mean_rgb"],
+    "feature_dtypes": ["float32"],
+  }
+  (train_dir / "extraction.json").write_text(json.dumps(settings))
+  line = in_process.run_into_error(
+    "inference",
+    f"--train_dir={train_dir}",
+    f"--videos={trained}/new",
+    f"--output_file={tmp_path}/p.csv",
+    "--timeline",
+  )
+  assert_names(line, "a model of frames", flags["model"], "--timeline")
+  gallery = tmp_path / "gallery.html"
+  log = predict(train_dir, trained / "new", tmp_path, f"--html={gallery}")
+  assert "new/green.mp4: Class " in log
+  assert gallery.read_text().count("data:image/jpeg") >= 2
+  assert len(lines_by_id(tmp_path / "predictions.csv")) == 2
+
+
+def test_a_model_of_other_features_is_an_error(tmp_path):
+  train_dir = make_run(tmp_path / "model", TINY_FLAGS)
+  line = in_process.run_into_error(
+    "inference",
+    f"--train_dir={train_dir}",
+    f"--videos={tmp_path}",
+    f"--output_file={tmp_path}/p.csv",
+  )
+  assert_names(line, f"{tmp_path}/model", "extraction.json", "extract_features")
+
+
+def test_a_new_model_removes_what_the_old_one_knew(trained, tmp_path):
+  model = tmp_path / "model"
+  shutil.copytree(trained / "model", model)
+  train_dirs.remove_run(str(model))
+  assert not any(model.iterdir())
+
+
+def test_no_video_that_can_be_read(trained, tmp_path):
+  line = in_process.run_into_error(
+    "inference",
+    f"--train_dir={trained}/model",
+    f"--videos={trained}/new/text.mp4",
+    f"--output_file={tmp_path}/p.csv",
+  )
+  assert_names(line, "text.mp4: cannot be opened", "p_left_out.csv")
+  assert not (tmp_path / "p.csv").exists()
+
+
+@pytest.mark.parametrize(
+  ("arguments", "words"),
+  [
+    (("--videos=a", "--input_data_pattern=b"), "--videos and --input_data"),
+    (("--videos=a", "--dataset_dir=b"), "--videos and --dataset_dir"),
+    (("--videos=a", "--segment_labels"), "--videos and --segment_labels"),
+    (("--timeline",), "--videos=FILES with --timeline"),
+    (("--html=a.html",), "--videos=FILES with --html"),
+  ],
+)
+def test_wrong_command_lines_end_in_one_line(arguments, words):
+  assert_names(in_process.run_into_error("inference", *arguments), words)
+
+
+def test_frames_belong_to_the_windows_of_their_times():
+  times = np.array([0, 4.9, 4.9999999, 5.0, 12.0, 14.99])
+  found = [
+    (number, rows.tolist())
+    for number, rows in video_prediction.windows_of(times)
+  ]
+  assert found == [(0, [0, 1]), (1, [2, 3]), (2, [4, 5])]
