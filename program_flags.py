@@ -140,8 +140,9 @@ def define_dataset_dir(flag_values: flags.FlagValues = FLAGS) -> None:
   Subject(DATA, flag_values).string(
     "dataset_dir",
     "",
-    "Folder made by data_tools.import_embeddings; stands for the files, the"
-    " features and the number of classes, unless their flags are typed.",
+    "Folder made by data_tools.extract_features or import_embeddings; stands"
+    " for the files, the features and the number of classes, unless their flags"
+    " are typed.",
   )
 
 

@@ -113,8 +113,9 @@ def read_card(folder: str) -> DatasetCard:
   """
   path = os.path.join(folder, CARD_FILE)
   advice = (
-    "Make a data set with python -m data_tools.import_embeddings, or name the"
-    " files of another by its pattern; see docs/your_own_data.md."
+    "Make a data set with python -m data_tools.extract_features (of videos) or"
+    " data_tools.import_embeddings, or name the files of another by its"
+    " pattern; see docs/your_own_data.md."
   )
   try:
     with open(path, encoding="utf-8") as file:

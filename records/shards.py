@@ -57,6 +57,16 @@ _EMBEDDING_FILES = {
   b"{": "JSON",
 }
 
+# How files of videos begin; those of MP4 and its relatives after four bytes.
+_VIDEO_FILES = (
+  b"\x1a\x45\xdf\xa3",
+  b"RIFF",
+  b"FLV",
+  b"OggS",
+  b"\x00\x00\x01\xba",
+)
+_MP4 = b"ftyp"
+
 _FETCH_AGAIN = "download or make the file again"
 
 
@@ -196,6 +206,11 @@ def _kind_of_file(header: bytes) -> str:
     )
   if header.lstrip().startswith(b"<"):
     return "HTML or XML, perhaps the error page of a server"
+  if header.startswith(_VIDEO_FILES) or header[4:8] == _MP4:
+    return (
+      "a video, of which python -m data_tools.extract_features makes a data set"
+      " (docs/your_own_data.md)"
+    )
   for magic, kind in _EMBEDDING_FILES.items():
     if header.startswith(magic):
       return (

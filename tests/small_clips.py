@@ -10,7 +10,9 @@ COLORS = {"blue": (20, 30, 200), "green": (20, 180, 40), "red": (200, 30, 20)}
 WIDTH, HEIGHT, RATE = 64, 48, 5
 
 
-def make_clip(path, colors, seconds=4, second_color=None) -> pathlib.Path:
+def make_clip(
+  path, colors, seconds=4, second_color=None, codec="mpeg4"
+) -> pathlib.Path:
   """Writes a clip.
 
   Args:
@@ -18,12 +20,13 @@ def make_clip(path, colors, seconds=4, second_color=None) -> pathlib.Path:
     colors: RGB.
     seconds: of the clip.
     second_color: of its second half.
+    codec: of the video.
   """
   path = pathlib.Path(path)
   path.parent.mkdir(parents=True, exist_ok=True)
   count = seconds * RATE
   with av.open(str(path), "w") as container:
-    stream = container.add_stream("mpeg4", rate=RATE)
+    stream = container.add_stream(codec, rate=RATE)
     stream.width, stream.height = WIDTH, HEIGHT
     stream.pix_fmt = "yuv420p"
     for number in range(count):

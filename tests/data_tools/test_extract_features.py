@@ -231,3 +231,15 @@ def test_sound_without_weights_is_left_out_and_said(clips, tmp_path):
   card = read_card(str(tmp_path / "data"))
   assert card.feature_names == ["rgb"]
   assert card.extraction["audio"] == ""
+
+
+@pytest.mark.parametrize("ending", ["mp4", "mkv", "avi", "webm"])
+def test_videos_as_data_name_this_tool(tmp_path, ending):
+  codec = "libvpx" if ending == "webm" else "mpeg4"
+  path = small_clips.make_clip(
+    tmp_path / f"a.{ending}", (9, 9, 9), 1, codec=codec
+  )
+  line = in_process.run_into_error(
+    "train", f"--train_data_pattern={path}", f"--train_dir={tmp_path}/model"
+  )
+  assert_names(line, "a video", "data_tools.extract_features")
