@@ -2,6 +2,7 @@
 # make yt8m-video     downloads YouTube-8M's video-level data, 22 GB, trains and
 #                     scores two models on it; SHARD=1,50 for a fiftieth, see
 #                     docs/download.md
+# make demo-videos    small video files -> features -> training -> timeline
 # make test           lint and the fast tests
 # make lint           ruff, types; .pre-commit-config.yaml runs it too
 # make docs           writes docs/flags.md from the flags of the programs
@@ -23,6 +24,7 @@ YT8M_DIR ?= $(HOME)/yt8m
 SHARD ?= 1,1
 MIRROR ?= us
 BASE_URL ?=
+VIDEO_DEMO_DIR ?= /tmp/yt8m_video_demo
 PIP_INSTALL := $(VENV)/bin/pip install --quiet --disable-pip-version-check
 
 # Extra options for pytest: `make test PYTEST_FLAGS="-k export"`.
@@ -30,8 +32,8 @@ PYTEST_FLAGS ?=
 FAST_TESTS = $(RUN) -m pytest --numprocesses=2 --dist=worksteal --durations=25 \
   $(PYTEST_FLAGS)
 
-.PHONY: demo yt8m-video test test-pythons fast-tests test-slow test-backends \
-  learn lint docs two-workers bench clean
+.PHONY: demo demo-videos yt8m-video test test-pythons fast-tests test-slow \
+  test-backends learn lint docs two-workers bench clean
 
 $(VENV)/bin/activate:
 	@echo "== Creating $(VENV)"
@@ -69,6 +71,14 @@ demo: $(VENV)/.installed
 yt8m-video: $(VENV)/.installed
 	@PYTHON=$(RUN) YT8M_DIR="$(YT8M_DIR)" SHARD="$(SHARD)" \
 	  MIRROR="$(MIRROR)" BASE_URL="$(BASE_URL)" bash data_tools/yt8m_video.sh
+
+$(VENV)/.installed-videos: $(VENV)/.installed requirements/videos.txt
+	@echo "== Installing requirements/videos.txt into $(VENV)"
+	@$(PIP_INSTALL) -r requirements/videos.txt
+	@touch $@
+
+demo-videos: $(VENV)/.installed-videos
+	@PYTHON=$(RUN) DEMO_DIR=$(VIDEO_DEMO_DIR) bash data_tools/demo_videos.sh
 
 lint: $(VENV)/.installed-dev
 	@$(VENV)/bin/ruff check .

@@ -72,7 +72,8 @@ def define_flags() -> None:
   data.string(
     "dataset_dir",
     "",
-    "Folder made by data_tools.extract_features or import_embeddings, to look at all its splits.",
+    "Folder made by data_tools.extract_features or import_embeddings, to look"
+    " at all its splits.",
   )
   data.string(
     "data_pattern",
