@@ -19,7 +19,7 @@ import losses
 import models
 import program_flags
 import train
-from engine import distribution, skipped
+from engine import distribution, skipped, unlikely_flags
 from engine import files as files_in_place
 from engine import train_dir as train_dirs
 from engine.data import Data
@@ -303,9 +303,12 @@ def main() -> None:
     train_dirs.require_checkpoint(FLAGS.train_dir),
   )
   logging.info("Scoring the model in %s on %s", FLAGS.train_dir, pattern)
+  files = find_files(pattern, "eval_data_pattern")
+  ranges = program_flags.ranges_of_data(model_flags, card)
+  unlikely_flags.warn_of_other_ranges(files, model_flags, ranges)
   evaluate(
     FLAGS.train_dir,
-    find_files(pattern, "eval_data_pattern"),
+    files,
     run_once=FLAGS.run_once,
     segment_labels=FLAGS.segment_labels,
     batch_size=FLAGS.batch_size,
@@ -314,7 +317,7 @@ def main() -> None:
     top_k=FLAGS.top_k,
     min_frames=FLAGS.min_frames,
     placement=distribution.choose("", FLAGS.num_gpu),
-    feature_ranges=program_flags.ranges_of_data(model_flags, card),
+    feature_ranges=ranges,
   )
 
 

@@ -24,7 +24,7 @@ import models
 import program_flags
 import train
 from data_tools import video_prediction, vocabulary
-from engine import distribution, skipped
+from engine import distribution, skipped, unlikely_flags
 from engine import files as files_in_place
 from engine import train_dir as train_dirs
 from engine.data import Data
@@ -642,6 +642,7 @@ def main() -> None:
     )
     logging.info("Predicting %s with %s", pattern, checkpoint)
     files = find_files(pattern, "input_data_pattern")
+    unlikely_flags.warn_of_other_ranges(files, model_flags)
   placement = distribution.choose("", FLAGS.num_gpu)
   if FLAGS.output_model_tgz:
     with startup.naming_flag("output_model_tgz"):

@@ -449,6 +449,7 @@ def main() -> None:
     pattern,
   )
   files = find_files(pattern, "train_data_pattern")
+  unlikely_flags.warn_of_other_ranges(files, model_flags)
   subset, names_file = program_flags.label_subset_from_flag(
     FLAGS.num_classes,
     lambda: vocabulary or find_vocabulary(files, FLAGS.num_classes),

@@ -1,10 +1,14 @@
 """Warnings about flags that do not fit the data and are probably wrong."""
 
 import math
+import os
 
 from absl import logging
 
+import errors
+import quantization
 from engine.data import Data
+from engine.dataset_card import CARD_FILE, read_card
 from engine.settings import Settings
 
 # A run with so few steps learns nothing.
@@ -59,4 +63,44 @@ def warn_of_few_classes(data: Data, num_classes: int) -> None:
       data.num_sampled,
       largest + 1,
       num_classes,
+    )
+
+
+def warn_of_other_ranges(
+  files: list[str], model_flags: dict, ranges: str | None = None
+) -> None:
+  """Warns of bytes that the card beside the files gives another range.
+
+  Args:
+    files: that are read.
+    model_flags: see train_dir.py.
+    ranges: in the place of those in model_flags; None for these.
+  """
+  folder = os.path.dirname(files[0])
+  if not os.path.exists(os.path.join(folder, CARD_FILE)):
+    return
+  try:
+    card = read_card(folder)
+  except errors.UserError:  # of something else
+    return
+  if ranges is None:
+    ranges = str(model_flags.get("feature_ranges", ""))
+  names = model_flags["feature_names"].split(",")
+  dtypes = dict(zip(card.feature_names, card.feature_dtypes, strict=True))
+  of_card = card.ranges_of(names)
+  read = quantization.parse_ranges(ranges, len(names))
+  meant = quantization.parse_ranges(of_card, len(names))
+  if any(
+    dtypes.get(name) == "uint8" and read[index] != meant[index]
+    for index, name in enumerate(names)
+  ):
+    logging.warning(
+      "Reading bytes in %s as numbers in %s, but %s says %s. Name the data by"
+      " --dataset_dir=%s, or set --feature_ranges=%s.",
+      folder,
+      ranges or "YouTube-8M's range",
+      CARD_FILE,
+      of_card or "YouTube-8M's range",
+      folder,
+      of_card,
     )

@@ -187,12 +187,13 @@ def test_bytes_are_read_in_the_ranges_of_their_own_data(tmp_path):
   for key, value in found["float32"].items():
     assert abs(found["uint8"][key] - value) < 0.02
   # The model's own range would be wrong here.
-  in_process.run(
+  log = in_process.run(
     "inference",
     f"--input_data_pattern={tmp_path}/uint8/test*",
     train_dir,
     f"--output_file={tmp_path}/wrong.csv",
   )
+  assert f"Reading bytes in {tmp_path}/uint8 as numbers in" in log
   wrong = confidences(tmp_path / "wrong.csv")
   assert max(abs(wrong[key] - found["uint8"][key]) for key in wrong) > 0.1
   scores = [

@@ -18,6 +18,7 @@ from make_records import (
 from data_tools import sample_data
 from engine import unlikely_flags
 from engine.data import Data
+from engine.dataset_card import DatasetCard
 from engine.settings import Settings
 
 
@@ -162,3 +163,52 @@ def test_segments_are_counted_where_they_are_the_examples(tmp_path):
 def test_records_without_labels(tmp_path):
   file = write_records(tmp_path / "test", [small_video("v", labels=None)])
   assert Data(SMALL_VIDEO_FLAGS, [file], False).largest_label is None
+
+
+# --------------------------------------------------------------------------
+# Ranges of bytes
+
+
+@pytest.mark.parametrize(
+  ("names", "kept", "typed", "expected"),
+  [
+    ("a,b", "0:2,", None, None),
+    ("a,b", "0:2.0,7:9", None, None),  # of b's floats, which have no range
+    ("b,c", "", None, None),
+    ("b", "1:3", None, None),
+    ("a,b", "", None, "YouTube-8M's range, but dataset.json says 0.0:2.0,."),
+    ("b,a", "", None, "--feature_ranges=,0.0:2.0."),
+    ("a", "0:2", "0:1", "as numbers in 0:1, but dataset.json says 0.0:2.0."),
+    ("a", "0:1", "0:2", None),
+    ("c", "0:1", None, "in 0:1, but dataset.json says YouTube-8M's range."),
+  ],
+)
+def test_bytes_in_other_ranges_than_the_card_says(
+  shown, tmp_path, names, kept, typed, expected
+):
+  DatasetCard(
+    frame_features=True,
+    feature_names=["a", "b", "c"],
+    feature_sizes=[1, 1, 1],
+    feature_dtypes=["uint8", "float16", "uint8"],
+    num_classes=1,
+    splits={},
+    made_by={},
+    feature_ranges=[[0.0, 2.0], None, None],
+  ).write(str(tmp_path))
+  files = [str(tmp_path / "train0000.tfrecord")]
+  model_flags = {"feature_names": names, "feature_ranges": kept}
+  unlikely_flags.warn_of_other_ranges(files, model_flags, typed)
+  if expected is None:
+    assert not shown
+  else:
+    (text,) = shown
+    assert_names(text, expected, f"--dataset_dir={tmp_path}")
+
+
+def test_files_without_a_card_have_the_ranges_of_the_flags(shown, tmp_path):
+  files = [str(tmp_path / "train0000.tfrecord")]
+  unlikely_flags.warn_of_other_ranges(files, {"feature_names": "a"})
+  (tmp_path / "dataset.json").write_text("{}")
+  unlikely_flags.warn_of_other_ranges(files, {"feature_names": "a"})
+  assert not shown
