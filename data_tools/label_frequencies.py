@@ -11,22 +11,30 @@ from absl import flags
 
 import errors
 import eval_util
-from data_tools import sample_data
+from data_tools import sample_data, vocabulary
+from data_tools.label_subset import read_label_subset
 from engine.data import records_of
 from engine.data_files import find_files
 from records import contents, messages
 
 
-def read_labels(files: list[str], num_classes: int, batch_size=1024):
+def read_labels(
+  files: list[str],
+  num_classes: int,
+  batch_size: int = 1024,
+  label_subset: list[int] | None = None,
+):
   """Reads the labels of records of either level, without features.
 
   Args:
     files: TFRecord files.
     num_classes: classes of the data.
     batch_size: videos read at a time.
+    label_subset: the classes to take, ascending; videos without any of them are
+      left out. None for all classes and videos.
 
   Yields:
-    (videos, num_classes) bool arrays, up to batch_size videos each.
+    (videos, classes) bool arrays, up to batch_size videos each.
 
   Raises:
     errors.UserError: a record has no labels, or a class out of range.
@@ -41,6 +49,10 @@ def read_labels(files: list[str], num_classes: int, batch_size=1024):
       raise errors.UserError(f"{file}, record {number}: {error}.") from error
     row = np.zeros(num_classes, bool)
     row[classes] = True
+    if label_subset:
+      row = row[label_subset]
+      if not row.any():
+        continue
     labels.append(row)
     if len(labels) == batch_size:
       yield np.array(labels)
@@ -50,7 +62,10 @@ def read_labels(files: list[str], num_classes: int, batch_size=1024):
 
 
 def score_label_frequencies(
-  train_files: list[str], eval_files: list[str], num_classes: int
+  train_files: list[str],
+  eval_files: list[str],
+  num_classes: int,
+  label_subset: list[int] | None = None,
 ) -> dict:
   """Scores class frequencies as predictions, the same for all videos.
 
@@ -58,6 +73,7 @@ def score_label_frequencies(
     train_files: TFRecord files to count labels in.
     eval_files: TFRecord files to score on.
     num_classes: classes of the data.
+    label_subset: see read_labels.
 
   Returns:
     gap, map, avg_hit_at_one and avg_perr.
@@ -65,14 +81,16 @@ def score_label_frequencies(
   Raises:
     errors.UserError: see read_labels.
   """
-  counts = np.zeros(num_classes)
+  given = {"num_classes": num_classes, "label_subset": label_subset}
+  num_outputs = len(label_subset or range(num_classes))
+  counts = np.zeros(num_outputs)
   num_videos = 0
-  for labels in read_labels(train_files, num_classes):
+  for labels in read_labels(train_files, **given):
     counts += labels.sum(axis=0)
     num_videos += len(labels)
   frequencies = (counts / max(num_videos, 1)).astype(np.float32)
-  metrics = eval_util.EvaluationMetrics(num_classes, top_k=20)
-  for labels in read_labels(eval_files, num_classes):
+  metrics = eval_util.EvaluationMetrics(num_outputs, top_k=20)
+  for labels in read_labels(eval_files, **given):
     predictions = np.tile(frequencies, (len(labels), 1))
     metrics.accumulate(predictions, labels, loss=np.zeros(len(labels)))
   scores = metrics.get()
@@ -97,6 +115,12 @@ def define_flags() -> None:
     "Glob pattern of the files to score on; empty: the sample data.",
   )
   flags.DEFINE_integer("num_classes", 3862, "Classes of the data.")
+  flags.DEFINE_string(
+    "label_subset",
+    "",
+    "Score these classes alone, on videos that have one of them, as train.py"
+    " and eval.py do with this flag; empty: all classes.",
+  )
 
 
 def main() -> None:
@@ -110,10 +134,22 @@ def main() -> None:
     patterns[name] = sample_data.pattern_or_sample_data(
       values[name], split, False
     )
+  files = {name: find_files(text, name) for name, text in patterns.items()}
+  num_classes, subset = values["num_classes"], None
+  if values["label_subset"]:
+
+    def find_names():
+      path = vocabulary.find_vocabulary(
+        files["train_data_pattern"], num_classes
+      )
+      return vocabulary.read_names(path) if path else {}, path
+
+    subset = read_label_subset(values["label_subset"], num_classes, find_names)
   scores = score_label_frequencies(
-    find_files(patterns["train_data_pattern"], "train_data_pattern"),
-    find_files(patterns["eval_data_pattern"], "eval_data_pattern"),
-    values["num_classes"],
+    files["train_data_pattern"],
+    files["eval_data_pattern"],
+    num_classes,
+    subset,
   )
   print(
     f"only label frequencies | Avg_Hit@1: {scores['avg_hit_at_one']:.3f} |"

@@ -192,8 +192,8 @@ class SelectedRecords:
       more = f" and {len(others)} more files" if others else ""
       raise errors.UserError(
         f"Expected videos with {self._conditions}, found none among the"
-        f" {count.records:,} of {first}{more}. Name other files, or ask for"
-        " less."
+        f" {count.records:,} of {first}{more}. Name other files,"
+        " or change the flags."
       )
 
 

@@ -35,6 +35,23 @@ def test_scores_by_hand(tmp_path):
   assert scores["map"] == pytest.approx(1 / 2)
 
 
+def test_some_classes_on_the_videos_that_have_one(tmp_path):
+  # Of the classes 1 and 2 among the last three videos: 2/3, 1/3.
+  train = files_of(tmp_path, "train", [[0], [0, 1], [0, 1], [2]])
+  evaluation = files_of(tmp_path, "validate", [[0], [2]])
+
+  log = in_process.run(
+    "data_tools.label_frequencies",
+    f"--train_data_pattern={train[0]}",
+    f"--eval_data_pattern={evaluation[0]}",
+    "--num_classes=3",
+    "--label_subset=1,2",
+  )
+
+  # Class 2, the only right one, is second for the only video.
+  assert "Avg_Hit@1: 0.000 | Avg_PERR: 0.000 | MAP: 1.000 | GAP: 0.500" in log
+
+
 def test_labels_come_in_batches_without_loss(tmp_path):
   files = files_of(tmp_path, "train", [[0], [1], [2], [0, 2], []])
 
