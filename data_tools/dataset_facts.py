@@ -14,8 +14,9 @@ import numpy as np
 
 from data_tools.local_shards import not_readable
 from records import shards
-from records.apart import Apart, take_apart
+from records.apart import Apart, is_example, take_apart
 from records.messages import BadRecordError
+from records.vectors import Alike, take_apart_alike
 
 # Frames of a video that means, spreads and hashes are of; neighbors are alike.
 MOST_SAMPLED = 32
@@ -24,8 +25,9 @@ _MOST_KINDS = 16
 _MOST_LISTED = 5
 # Rows whose sums are computed together, in float32.
 _BLOCK_ROWS = 1024
-# Video-level vectors that become one matrix.
-_VECTOR_ROWS = 256
+# Bytes and records that are read at once.
+_ROW_BYTES = 4 << 20
+_ROW_RECORDS = 512
 
 NO_LABELS = -1
 """In `Facts.num_labels`: the record has no feature labels."""
@@ -80,7 +82,7 @@ def hash_of_features(features: dict[str, np.ndarray]) -> int:
   """
   digest = hashlib.blake2b(digest_size=8)
   for name, values in sorted(features.items()):
-    digest.update(f"{name} {values.dtype} {values.shape} ".encode())
+    digest.update(f"{name} {values.dtype.str} {values.shape} ".encode())
     digest.update(np.ascontiguousarray(sample_of(values)).data)
   return int.from_bytes(digest.digest(), "little") or 1
 
@@ -331,7 +333,8 @@ class Facts:
     is_known = kind in self.kinds or len(self.kinds) < _MOST_KINDS
     self.kinds[kind if is_known else ()] += count
     if is_known:
-      self.first_of_kind.setdefault(kind, place)
+      first = self.first_of_kind.get(kind, place)
+      self.first_of_kind[kind] = min(first, place)
     return is_known
 
   def merge(self, other: "Facts") -> None:
@@ -376,14 +379,10 @@ class PartReader:
     self._facts = Facts()
     self._file = FileFacts()
     self._facts.files[part.file] = self._file
-    self._numbers: list[int] = []
-    self._ids: list[int] = []
-    self._hashes: list[int] = []
-    self._num_labels: list[int] = []
-    self._labels: list[int] = []
-    # Vectors of videos, which wait to become a matrix.
-    self._vectors: dict[FeatureForm, list[np.ndarray]] = {}
-    self._vector_numbers: dict[FeatureForm, list[int]] = {}
+    # (number, hash of the id, hash of the features, labels) of each record; and
+    # (number, class) of each label. Not in the order of the numbers.
+    self._rows: list[tuple[int, int, int, int]] = []
+    self._labels: list[np.ndarray] = []
     self._not_finite: set[int] = set()
 
   def read(self) -> Facts:
@@ -391,20 +390,73 @@ class PartReader:
     part = self._part
     reader = shards.RecordReader([part.path])
     offsets = part.walk.offsets[part.first : part.end + 1]
-    lengths = part.walk.lengths[part.first : part.end].tolist()
     reader.read_ahead(0, int(offsets[0]), int(offsets[-1] - offsets[0]))
-    for index, length in enumerate(lengths):
-      number = part.first + index
-      try:
-        data = reader.read(0, int(offsets[index]), length)
-        self._add(number, take_apart(data))
-      except BadRecordError as error:
-        self._facts.add_damage(part.file, number, error)
-      except OSError as error:
-        self._facts.add_damage(part.file, number, not_readable(error))
+    begin, end, last = 0, 0, len(offsets) - 1
+    while begin < last:
+      limit = int(offsets[begin]) + _ROW_BYTES
+      end = int(np.searchsorted(offsets, limit, "right")) - 1
+      end = max(begin + 1, min(end, begin + _ROW_RECORDS, last))
+      row = offsets[begin : end + 1].tolist()
+      damaged = self._add_row(reader, part.first + begin, row)
+      for number in damaged:
+        self._add_single(reader, number)
+      begin = end
     if part.end == len(part.walk):
       self._add_lost()
     return self._finish()
+
+  def _add_row(
+    self, reader: shards.RecordReader, first: int, offsets: list[int]
+  ) -> list[int]:
+    """Adds records that follow each other.
+
+    Args:
+      reader: of the file.
+      first: number of the first record.
+      offsets: where each begins, and the last one ends.
+
+    Returns:
+      The numbers of those that cannot be read so.
+    """
+    numbers = range(first, first + len(offsets) - 1)
+    if offsets[-1] - offsets[0] > 2 * _ROW_BYTES:  # a single one
+      return list(numbers)
+    try:
+      row = reader.read_row(0, offsets)
+    except OSError:
+      return list(numbers)
+    whole = [
+      (number, data)
+      for number, data in zip(numbers, row, strict=True)
+      if data is not None
+    ]
+    damaged = [
+      number for number, data in zip(numbers, row, strict=True) if data is None
+    ]
+    single = range(len(whole))
+    if whole and is_example(whole[0][1]):
+      alike, single = take_apart_alike([data for _, data in whole])
+      for group in alike:
+        self._add_alike(np.array([whole[row][0] for row in group.rows]), group)
+    for place in single:
+      number, data = whole[place]
+      try:
+        self._add(number, take_apart(data))
+      except BadRecordError as error:
+        self._facts.add_damage(self._part.file, number, error)
+    return damaged
+
+  def _add_single(self, reader: shards.RecordReader, number: int) -> None:
+    """Adds a record that could not be read among others."""
+    part = self._part
+    offset, length = part.walk.offsets[number], part.walk.lengths[number]
+    try:
+      data = reader.read(0, int(offset), int(length))
+      self._add(number, take_apart(data))
+    except BadRecordError as error:
+      self._facts.add_damage(part.file, number, error)
+    except OSError as error:
+      self._facts.add_damage(part.file, number, not_readable(error))
 
   def _add_lost(self) -> None:
     """Counts what is after the last record of the file."""
@@ -422,66 +474,97 @@ class PartReader:
     if record.is_frame_level:
       self._facts.frames[record.num_frames] += 1
       self._file.num_frames += record.num_frames
+    hashed = 0
     if record.has_numbers:
-      self._add_features(number, record)
-    self._numbers.append(number)
-    self._ids.append(hash_of(record.video_id))
-    self._hashes.append(
-      hash_of_features(record.features) if record.has_numbers else 0
+      hashed = hash_of_features(record.features)
+      self._add_features(
+        kind_of(record),
+        [number],
+        {
+          name: values if values.ndim == 2 else values[np.newaxis]
+          for name, values in record.features.items()
+        },
+      )
+    labels = np.unique(np.array(record.labels or [], np.int64))
+    self._labels.append(
+      np.stack([np.full(len(labels), number), labels], axis=1)
     )
-    labels = None if record.labels is None else sorted(set(record.labels))
-    self._num_labels.append(NO_LABELS if labels is None else len(labels))
-    self._labels += labels or []
-    self._file.num_videos += 1
-    self._file.num_labels += len(labels or [])
-    self._file.num_empty += not labels
+    count = NO_LABELS if record.labels is None else len(labels)
+    self._rows.append((number, hash_of(record.video_id), hashed, count))
     self._facts.num_segments += len({start for start, _, _ in record.ratings})
     for _, index, score in record.ratings:
       counts = self._facts.ratings.setdefault(index, [0, 0])
       counts[score > 0] += 1
 
-  def _add_features(self, number: int, record: Apart) -> None:
-    """Adds the numbers of a record that has some."""
-    kind = kind_of(record)
-    if not self._facts.known_kind(kind, (self._part.file, number), 1):
+  def _add_alike(self, numbers: np.ndarray, group: Alike) -> None:
+    """Adds video-level records of one layout."""
+    counts = [NO_LABELS] * len(numbers)
+    if group.labels is not None:
+      pairs = np.unique(np.stack(group.labels, axis=1), axis=0)
+      rows = np.bincount(pairs[:, 0], minlength=len(numbers))
+      counts = rows.tolist()
+      pairs[:, 0] = numbers[pairs[:, 0]]
+      self._labels.append(pairs)
+    has_numbers = any(of.size for of in group.features.values())
+    hashes = [0] * len(numbers)
+    if has_numbers:
+      hashes = [
+        hash_of_features({name: of[row] for name, of in group.features.items()})
+        for row in range(len(numbers))
+      ]
+      kind = tuple(
+        FeatureForm(name, of.dtype.name, of.shape[1], False)
+        for name, of in sorted(group.features.items())
+      )
+      self._add_features(kind, numbers.tolist(), group.features)
+    ids = map(hash_of, group.video_ids)
+    self._rows += zip(numbers.tolist(), ids, hashes, counts, strict=True)
+
+  def _add_features(
+    self, kind: Kind, numbers: list[int], features: dict[str, np.ndarray]
+  ) -> None:
+    """Adds the numbers of a record's frames, or of several video-level ones.
+
+    Args:
+      kind: of the records.
+      numbers: of the records; one at frame level.
+      features: (frames or records, size) array by name.
+    """
+    place = (self._part.file, min(numbers, default=0))
+    if not numbers or not self._facts.known_kind(kind, place, len(numbers)):
       return
     for form in kind:
-      values = record.features[form.name]
-      if not form.is_frame_level:
-        waiting = self._vectors.setdefault(form, [])
-        waiting.append(values.copy())
-        self._vector_numbers.setdefault(form, []).append(number)
-        if len(waiting) == _VECTOR_ROWS:
-          self._add_vectors(form)
-        continue
+      values = features[form.name]
       moments = self._facts.moments.setdefault(form, Moments(form.size))
-      if not moments.add(values, sample_of(values), 1):
-        self._not_finite.add(number)
-
-  def _add_vectors(self, form: FeatureForm) -> None:
-    """Adds the vectors that wait."""
-    matrix = np.stack(self._vectors.pop(form))
-    numbers = self._vector_numbers.pop(form)
-    moments = self._facts.moments.setdefault(form, Moments(form.size))
-    if not moments.add(matrix, matrix, len(matrix)):
-      rows = np.flatnonzero(~np.isfinite(matrix).all(axis=1))
-      self._not_finite.update(numbers[row] for row in rows.tolist())
+      sample = sample_of(values) if form.is_frame_level else values
+      if moments.add(values, sample, len(numbers)):
+        continue
+      if form.is_frame_level:
+        self._not_finite.update(numbers)
+      else:
+        rows = np.flatnonzero(~np.isfinite(values).all(axis=1))
+        self._not_finite.update(numbers[row] for row in rows.tolist())
 
   def _finish(self) -> Facts:
-    facts = self._facts
-    for form in list(self._vectors):
-      self._add_vectors(form)
+    facts, file = self._facts, self._part.file
     for moments in facts.moments.values():
       moments.flush()
-    file = self._part.file
-    places = np.empty((len(self._numbers), 2), np.int32)
+    rows = sorted(self._rows)
+    numbers, ids, hashes, counts = zip(*rows, strict=True) if rows else [()] * 4
+    places = np.empty((len(rows), 2), np.int32)
     places[:, 0] = file
-    places[:, 1] = self._numbers
+    places[:, 1] = numbers
+    num_labels = np.array(counts, np.int32)
     facts.places.append(places)
-    facts.ids.append(np.array(self._ids, np.uint64))
-    facts.features.append(np.array(self._hashes, np.uint64))
-    facts.num_labels.append(np.array(self._num_labels, np.int32))
-    facts.labels.append(np.array(self._labels, np.int32))
+    facts.ids.append(np.array(ids, np.uint64))
+    facts.features.append(np.array(hashes, np.uint64))
+    facts.num_labels.append(num_labels)
+    pairs = np.concatenate([np.empty((0, 2), np.int64), *self._labels])
+    order = np.lexsort((pairs[:, 1], pairs[:, 0]))
+    facts.labels.append(pairs[order, 1].astype(np.int32))
+    self._file.num_videos = len(rows)
+    self._file.num_labels = len(pairs)
+    self._file.num_empty = int((num_labels <= 0).sum())
     found = sorted(self._not_finite)
     facts.num_not_finite = len(found)
     facts.not_finite = [(file, number) for number in found[:_MOST_LISTED]]

@@ -323,7 +323,7 @@ def _of_labels(inspection: Inspection) -> list[Finding]:
       only = sorted(of_group.keys() - trained.keys())
       if only:
         names = ", ".join(inspection.name_of(index) for index in only[:3])
-        names += ", ..." if len(only) > 3 else ""
+        names += " and others" if len(only) > 3 else ""
         found.append(
           Finding(
             WARNING,

@@ -103,6 +103,19 @@ def _vectors(context: dict[str, Feature]) -> dict[str, np.ndarray]:
   return found
 
 
+def is_example(record: memoryview) -> bool:
+  """Whether a record looks like a tf.train.Example, a video-level record.
+
+  All of it is then its features; a tf.train.SequenceExample has lists too.
+  """
+  try:
+    return messages.usual_length(record, 0, _CONTEXT, len(record))[1] == len(
+      record
+    )
+  except messages.PARSE_ERRORS:
+    return False
+
+
 def take_apart(record: memoryview) -> Apart:
   """Takes a record of either level apart.
 
@@ -117,13 +130,10 @@ def take_apart(record: memoryview) -> Apart:
       or have unequally many frames, or its labels are no class indices.
   """
   lists = None
-  try:
+  if is_example(record):
     begin, end = messages.usual_length(record, 0, _CONTEXT, len(record))
-    if end < len(record):
-      raise messages.MalformedError
-    # All that is in it: a tf.train.Example, whose features are its context.
     context = messages.parse_context(record[begin:end])
-  except messages.PARSE_ERRORS:
+  else:
     context, lists = frames.frames_by_name(record)
   if lists and len(set(map(len, lists.values()))) > 1:
     found = ", ".join(f"{name} ({len(of)})" for name, of in lists.items())

@@ -17,6 +17,7 @@ import dataclasses
 import errno
 import hashlib
 import io
+import itertools
 import os
 import resource
 import struct
@@ -404,6 +405,44 @@ class RecordReader:
     self._files.pop(file).close()
     return self._read(file, offset, length)
 
+  def read_row(self, file: int, offsets: list[int]) -> list[memoryview | None]:
+    """Reads records that follow each other, at once.
+
+    Args:
+      file: index of the path.
+      offsets: where each record begins and the last one ends, as the walk has
+        found; together at most 2 GB.
+
+    Returns:
+      The data of each record, valid until the next call; None for one that is
+      damaged, of which `read` says what is wrong.
+
+    Raises:
+      OSError: they cannot be read.
+    """
+    whole = self._memory(offsets[-1] - offsets[0])
+    received = self._fill(whole, self._descriptor(file), offsets[0])
+    found = []
+    for begin, end in itertools.pairwise(offsets):
+      begin, end = begin - offsets[0], end - offsets[0]
+      length = end - begin - HEADER_BYTES - FOOTER_BYTES
+      data = whole[begin + HEADER_BYTES : end - FOOTER_BYTES]
+      is_good = (
+        end <= received
+        and _HEADER.unpack_from(whole, begin)[0] == length
+        and checksum(data) == _FOOTER.unpack_from(whole, end - FOOTER_BYTES)[0]
+      )
+      found.append(data if is_good else None)
+    return found
+
+  def _memory(self, size: int) -> memoryview:
+    """Memory of some bytes, which is used again."""
+    if size > len(self._buffer):
+      # Views of the old one may still be in use.
+      self._buffer = bytearray(size * 5 // 4)
+      self._view = memoryview(self._buffer)
+    return self._view[:size]
+
   def _read(self, file: int, offset: int, length: int) -> memoryview:
     """As `read`, of the file that is open or is opened now."""
     if length > _MOST_BYTES:
@@ -414,11 +453,7 @@ class RecordReader:
       )
     end = HEADER_BYTES + length
     wanted = end + FOOTER_BYTES
-    if wanted > len(self._buffer):
-      self._view.release()
-      self._buffer = bytearray(wanted * 5 // 4)
-      self._view = memoryview(self._buffer)
-    whole = self._view[:wanted]
+    whole = self._memory(wanted)
     received = self._fill(whole, self._descriptor(file), offset)
     if received < wanted:
       raise BadRecordError(

@@ -8,6 +8,7 @@ and takes them apart all at once. A record with another layout is parsed by
 records/messages.py, and records/contents.py says what is wrong with a bad one.
 """
 
+import dataclasses
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -23,6 +24,8 @@ _MOST_LABEL_BYTES = 4
 _MOST_LAYOUTS = 8
 # All other numbers are protobuf's floats.
 _STORED_IN_BYTES = {b"float16": np.dtype("<f2"), b"uint8": np.dtype(np.uint8)}
+# Fewer records are taken apart faster one by one.
+_FEWEST_ALIKE = 4
 
 
 class _Layout:
@@ -287,3 +290,125 @@ class VectorBatch:
       for name, of in zip(self._names, self._ranges, strict=True)
     ]
     self._vectors[row] = np.concatenate(parts)
+
+
+# --------------------------------------------------------------------------
+# Without being told what records hold
+
+
+@dataclasses.dataclass
+class Alike:
+  """Records of one layout, taken apart together; see records.apart.
+
+  Attributes:
+    rows: (records,) int, which of the records that were given.
+    video_ids: their ids.
+    labels: index into `rows` and class of each label; None without the feature.
+    features: (records, numbers) float32, float16 or uint8 by name, as stored.
+  """
+
+  rows: np.ndarray
+  video_ids: list[bytes]
+  labels: tuple[np.ndarray, np.ndarray] | None
+  features: dict[str, np.ndarray]
+
+
+def take_apart_alike(
+  records: Sequence[bytes | memoryview],
+) -> tuple[list[Alike], list[int]]:
+  """Takes video-level records apart, those of one layout at once.
+
+  Args:
+    records: the data of each.
+
+  Returns:
+    What they hold; and which records have to be taken apart one by one: those
+    of other levels, of unusual layouts, of few of a kind, and bad ones.
+  """
+  of_length: dict[int, list[int]] = {}
+  for row, record in enumerate(records):
+    of_length.setdefault(len(record), []).append(row)
+  found, single = [], []
+  for rows in of_length.values():
+    for _ in range(_MOST_LAYOUTS):
+      if len(rows) < _FEWEST_ALIKE:
+        break
+      alike, other, rows = _take_apart_like_first(records, rows)
+      single += other
+      if alike:
+        found.append(alike)
+    single += rows
+  return found, sorted(single)
+
+
+def _features_of(record: bytes) -> tuple[list[str], list[int]]:
+  """The names and sizes of the features of a record of the usual layout.
+
+  Raises:
+    One of messages.PARSE_ERRORS: there are others than vectors of floats, or
+      ratings of segments.
+  """
+  spans = messages.usual_spans(record)
+  names, sizes = [], []
+  for name, (kind, begin, end) in spans.items():
+    _, *dtype = spans.get(contents.dtype_key(name), ("", 0, 0))
+    stored = _STORED_IN_BYTES.get(record[slice(*dtype)])
+    if name.startswith("segment_"):
+      raise messages.MalformedError
+    if kind == "bytes" and stored:
+      # _Layout refuses a part of a number.
+      names.append(name)
+      sizes.append((end - begin) // stored.itemsize)
+    elif kind == "float" and name not in contents.WITH_FRAMES:
+      names.append(name)
+      sizes.append((end - begin) // 4)
+  return names, sizes
+
+
+def _take_apart_like_first(
+  records: Sequence[bytes | memoryview], rows: list[int]
+) -> tuple[Alike | None, list[int], list[int]]:
+  """Takes records of one length apart that have the layout of the first one.
+
+  Returns:
+    What they hold, if anything could be taken apart; the rows of those of this
+    layout that could not; and of those of others.
+  """
+  try:
+    example = bytes(records[rows[0]])
+    names, sizes = _features_of(example)
+    layout = _Layout(example, names, sizes)
+  except messages.PARSE_ERRORS:
+    return None, rows[:1], rows[1:]
+  joined = b"".join(records[row] for row in rows)
+  matrix = np.frombuffer(joined, np.uint8).reshape(len(rows), -1)
+  is_like = (matrix[:, layout.fixed] == layout.example).all(axis=1)
+  all_rows = np.array(rows)
+  others = all_rows[~is_like].tolist()
+  is_good = is_like.copy()
+  of = classes = None
+  if layout.labels is not None:
+    begin, end = layout.labels
+    like = np.flatnonzero(is_like)
+    of, classes, is_usual = _unpack_labels(matrix[like, begin:end])
+    is_good[like[~is_usual]] = False
+    known = is_usual[of]
+    # Places among the good ones.
+    of = (np.cumsum(is_usual) - 1)[of[known]]
+    classes = classes[known]
+  odd = all_rows[is_like & ~is_good].tolist()
+  good = np.flatnonzero(is_good)
+  matrix = matrix[good]
+  begin, end = layout.video_id
+  alike = Alike(
+    rows=all_rows[good],
+    video_ids=[bytes(records[row][begin:end]) for row in all_rows[good]],
+    labels=None if of is None or classes is None else (of, classes),
+    features={
+      name: np.ascontiguousarray(matrix[:, begin:end]).view(dtype)
+      for name, dtype, (begin, end) in zip(
+        names, layout.dtypes, layout.vectors, strict=True
+      )
+    },
+  )
+  return alike, odd, others

@@ -21,7 +21,7 @@ from data_tools.dataset_facts import (
   hash_of_features,
   sample_of,
 )
-from records import shards
+from records import shards, writing
 
 
 @pytest.fixture(autouse=True)
@@ -212,6 +212,46 @@ def test_parts_together_are_the_whole(tmp_path):
     np.testing.assert_allclose(moments.spread, other.spread, rtol=1e-5)
 
 
+def test_records_of_one_layout_give_what_single_ones_do(tmp_path, monkeypatch):
+  """Also those that only look alike."""
+  random = np.random.default_rng(0)
+  records = []
+  for number in range(60):
+    numbers = random.normal(size=(3,)).astype(
+      (np.float32, np.float16)[number % 2]
+    )
+    if number % 11 == 0:
+      numbers[1] = np.nan
+    labels = random.integers(0, 200, random.integers(0, 4)).tolist()
+    # Of two features of one size the order differs.
+    names = ("a", "b") if number % 3 else ("b", "a")
+    vectors = {name: numbers + place for place, name in enumerate(names)}
+    labels = None if number % 7 == 0 else [*labels, *labels[:1]]
+    records.append(
+      writing.video_record(f"v{number:02}".encode(), labels, vectors)
+    )
+  records[40] = records[40].replace(b"labels", b"Labels")
+  path = write_records(tmp_path / "a", records)
+  alike = facts_of(path)
+  monkeypatch.setattr(
+    dataset_facts, "take_apart_alike", lambda records: ([], range(len(records)))
+  )
+  single = facts_of(path)
+  for name in ("places", "ids", "features", "num_labels", "labels"):
+    (one,), (other,) = (getattr(facts, name) for facts in (alike, single))
+    np.testing.assert_array_equal(one, other)
+  for name in ("files", "kinds", "first_of_kind", "not_finite"):
+    assert getattr(alike, name) == getattr(single, name)
+  assert alike.num_not_finite == single.num_not_finite == 6
+  assert len(alike.moments) == 4
+  for form, moments in single.moments.items():
+    other = alike.moments[form]
+    np.testing.assert_array_equal(other.least, moments.least)
+    np.testing.assert_allclose(other.mean, moments.mean, rtol=1e-5, atol=1e-6)
+    assert other.num_videos == moments.num_videos == 30
+    assert other.num_nan == moments.num_nan
+
+
 def test_videos_that_are_not_finite_are_named(tmp_path):
   good = np.ones((2, 3))
   path = write_records(
@@ -280,7 +320,11 @@ def test_a_disk_that_fails_is_damage(tmp_path, monkeypatch):
       raise OSError(5, "Input/output error")
     return read(self, file, offset, length)
 
+  def fail_row(self, file, offsets):
+    raise OSError(5, "Input/output error")
+
   monkeypatch.setattr(shards.RecordReader, "read", fail)
+  monkeypatch.setattr(shards.RecordReader, "read_row", fail_row)
   facts = facts_of(path)
   assert facts.files[0].num_videos == 1
   assert facts.files[0].damage == {"cannot be read": 2}

@@ -393,3 +393,25 @@ def test_several_processes_may_keep_the_same(file, cache):
     assert len(shards.kept_walk(file)) == 5
   assert [process.returncode for process in processes] == [0, 0]
   assert len(list(cache.iterdir())) == 1
+
+
+def test_records_are_read_in_a_row(tmp_path):
+  contents = [b"a" * 5, b"", b"b" * 700_000, b"c" * 9]
+  path = write_records(tmp_path / "a", contents)
+  offsets = shards.walk(path).offsets.tolist()
+  reader = shards.RecordReader([path])
+  assert [bytes(of) for of in reader.read_row(0, offsets)] == contents
+  assert [bytes(of) for of in reader.read_row(0, offsets[1:3])] == [b""]
+  # Those that are damaged are left to `read`.
+  data = bytearray((tmp_path / "a").read_bytes())
+  data[offsets[2] + 500] ^= 1
+  data[offsets[0]] ^= 1  # a length
+  (tmp_path / "b").write_bytes(data[:-3])
+  reader = shards.RecordReader([str(tmp_path / "b")])
+  row = reader.read_row(0, offsets)
+  assert [None if of is None else bytes(of) for of in row] == [
+    None,
+    b"",
+    None,
+    None,
+  ]

@@ -6,9 +6,9 @@ import pytest
 import tensorflow as tf
 from changed_records import changed_record, varint
 from hypothesis import strategies
-from make_records import video_record
+from make_records import segment_record, video_record
 
-from records import contents, messages, vectors
+from records import contents, messages, vectors, writing
 
 NAMES, SIZES = ["mean_rgb", "mean_audio"], [3, 40]
 NUM_CLASSES = 3862
@@ -184,3 +184,68 @@ def test_numbers_that_no_model_can_use_are_refused(wrong):
   assert len(batch["video_ids"]) == 2
   assert list(errors) == [1]
   assert errors[1].kind == "not finite"
+
+
+# --------------------------------------------------------------------------
+# Without being told what records hold
+
+
+def own_record(video_id, labels, **vectors):
+  return writing.video_record(video_id.encode(), labels, vectors)
+
+
+def test_records_of_one_layout_are_taken_apart_at_once():
+  random = np.random.default_rng(0)
+  label_sets = [[300, 5], [5, 300], [127, 128], [1, 400], [2, 130]]
+  arrays = random.normal(size=(5, 3)).astype(np.float32)
+  halves = arrays.astype(np.float16)
+  records = [
+    own_record(f"v{row}", labels, x=arrays[row], y=halves[row])
+    for row, labels in enumerate(label_sets)
+  ]
+  other = own_record("frames", [1], z=arrays[0])
+  ((found,), single) = vectors.take_apart_alike(
+    [*records[:2], other, *map(memoryview, records[2:])]
+  )
+  assert single == [2]
+  assert found.rows.tolist() == [0, 1, 3, 4, 5]
+  assert found.video_ids == [b"v0", b"v1", b"v2", b"v3", b"v4"]
+  assert found.features.keys() == {"x", "y"}
+  np.testing.assert_array_equal(found.features["x"], arrays)
+  half = found.features["y"]
+  assert half.dtype == np.float16
+  np.testing.assert_array_equal(half, halves)
+  of, classes = found.labels
+  for row, labels in enumerate(label_sets):
+    assert sorted(classes[of == row].tolist()) == sorted(labels)
+
+
+def test_records_without_labels_have_none():
+  zeros = np.zeros(3, np.float32)
+  records = [own_record(f"v{row}", None, x=zeros) for row in range(4)]
+  ((found,), single) = vectors.take_apart_alike(records)
+  assert (found.labels, single) == (None, [])
+  records = [own_record(f"v{row}", [], x=zeros) for row in range(4)]
+  ((found,), _) = vectors.take_apart_alike(records)
+  assert found.labels is not None
+  assert len(found.labels[0]) == 0
+
+
+@pytest.mark.parametrize(
+  "record",
+  [
+    video_record("v", [-1], x=[1.0]),
+    video_record("v", [1], id_name="name", x=[1.0]),
+    video_record("v", [1], x=[1.0], labels_are=[2]),
+    segment_record("v", [(0, 1, 1.0)], x=[[1.0]]),
+    own_record("v", [1], x=np.zeros(3, np.uint8)),
+    b"no record",
+  ],
+)
+def test_what_has_to_be_taken_apart_one_by_one(record):
+  found, single = vectors.take_apart_alike([record] * 5)
+  rows = [row for group in found for row in group.rows.tolist()]
+  # An integer feature is part of the layout.
+  expected = [] if b"labels_are" in record else list(range(5))
+  assert single == expected
+  assert sorted([*rows, *single]) == list(range(5))
