@@ -371,7 +371,7 @@ def choose_classes(
 
 def _ranges(card: DatasetCard | None) -> dict[str, tuple[float, float]]:
   """What bytes of each feature stand for, where the card says it."""
-  ranges = getattr(card, "feature_ranges", None) or []
+  ranges = card.feature_ranges
   if card is None or not ranges:
     return {}
   return {
