@@ -371,12 +371,11 @@ def choose_classes(
 
 def _ranges(card: DatasetCard | None) -> dict[str, tuple[float, float]]:
   """What bytes of each feature stand for, where the card says it."""
-  ranges = card.feature_ranges
-  if card is None or not ranges:
+  if card is None or not card.feature_ranges:
     return {}
   return {
     name: (float(pair[0]), float(pair[1]))
-    for name, pair in zip(card.feature_names, ranges, strict=True)
+    for name, pair in zip(card.feature_names, card.feature_ranges, strict=True)
     if pair
   }
 
