@@ -8,7 +8,7 @@ Source: the ustar and pax formats of POSIX.1-2001 (pax), and GNU tar's manual
 for long names and large sizes.
 """
 
-import mmap
+import os
 from collections.abc import Iterator
 
 from data_tools.item_table import Span
@@ -33,24 +33,21 @@ def find_members(path: str) -> Iterator[tuple[str, Span]]:
     DamagedTarError: it is damaged, cut short or no tar, from some place on.
     OSError: it cannot be read.
   """
-  with open(path, "rb") as file:
-    try:
-      data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-    except ValueError as error:
-      raise DamagedTarError("no tar, but empty") from error
-    with data:
-      yield from _members_in(data)
+  with open(path, "rb", buffering=0) as file:
+    yield from _members_in(file.fileno())
 
 
-def _members_in(data: mmap.mmap) -> Iterator[tuple[str, Span]]:
-  """Does the work of find_members on the bytes of the tar."""
-  at = 0
+def _members_in(file: int) -> Iterator[tuple[str, Span]]:
+  """Does the work of find_members on an open file."""
+  at, total = 0, os.fstat(file).st_size
+  if not total:
+    raise DamagedTarError("no tar, but empty")
   # What the headers before that of a file say about it.
   long_name: str | None = None
   long_size: int | None = None
   has_ended = False
   while True:
-    head = data[at : at + BLOCK]
+    head = os.pread(file, BLOCK, at)
     if head == _ZEROS:  # the end, unless another tar was appended
       at, has_ended = at + BLOCK, True
       continue
@@ -69,16 +66,16 @@ def _members_in(data: mmap.mmap) -> Iterator[tuple[str, Span]]:
       size = long_size
     begin = at + BLOCK
     end = begin + size
-    if end > len(data):
+    if end > total:
       raise DamagedTarError(f"cut short in the member at {at} bytes")
     if kind == b"x":
-      fields = _pax_fields(data[begin:end])
+      fields = _pax_fields(os.pread(file, size, begin))
       if b"path" in fields:
         long_name = _text(fields[b"path"])
       if b"size" in fields:
         long_size = int(fields[b"size"])
     elif kind == b"L":
-      long_name = _text(data[begin:end].rstrip(b"\0"))
+      long_name = _text(os.pread(file, size, begin).rstrip(b"\0"))
     elif kind not in b"Kg":  # long link targets; defaults for all files
       if is_file:
         yield _name_of(head) if long_name is None else long_name, (begin, size)
