@@ -25,7 +25,6 @@ import io
 import json
 import os
 import platform
-import resource
 import shutil
 import statistics
 import subprocess
@@ -184,6 +183,16 @@ def _make(source: str) -> None:
 # Measurements, each in a process of its own
 
 
+def _peak_mb() -> float:
+  """The peak memory of this process.
+
+  That of getrusage would include the process that started this one.
+  """
+  with open("/proc/self/status") as file:
+    (line,) = (line for line in file if line.startswith("VmHWM"))
+  return int(line.split()[1]) / 1024
+
+
 def _import_once(source: str) -> dict:
   """Imports a source; returns seconds, memory and the bytes of a record."""
   output = os.path.join(FLAGS.data_dir, "imported")
@@ -194,8 +203,7 @@ def _import_once(source: str) -> dict:
   began = time.perf_counter()
   import_embeddings.main()
   seconds = time.perf_counter() - began
-  # ru_maxrss is in KiB on Linux.
-  peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+  peak_mb = _peak_mb()
   splits = read_card(output).splits
   written = sum(
     entry.stat().st_size
