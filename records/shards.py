@@ -54,6 +54,8 @@ _FOOTER = struct.Struct("<I")
 _EMBEDDING_FILES = {
   b"\x93NUMPY": "a NumPy array (.npy)",
   b"PK\x03\x04": "an archive of NumPy arrays (.npz) or another zip file",
+  b"PAR1": "a parquet file",
+  b"././@PaxHead": "a tar, perhaps of WebDataset",
   b"[": "JSON",
   b"{": "JSON",
 }

@@ -377,14 +377,27 @@ def test_wrong_command_lines_end_in_one_line(arguments, words):
   assert_names(line, words)
 
 
-def test_a_file_of_embeddings_as_data_names_this_tool(tmp_path):
+@pytest.mark.parametrize(
+  ("ending", "words"),
+  [("npy", "NumPy array"), ("parquet", "a parquet file"), ("tar", "a tar")],
+)
+def test_a_file_of_embeddings_as_data_names_this_tool(tmp_path, ending, words):
   make_embeddings(tmp_path / "in", 2)
+  path = tmp_path / "in" / "video0.npy"
+  if ending == "parquet":
+    (tmp_path / "in" / "a.parquet").write_bytes(b"PAR1" + bytes(100))
+  elif ending == "tar":
+    with tarfile.open(tmp_path / "in" / "a.tar", "w") as tar:
+      info = tarfile.TarInfo("a.npy")
+      info.mtime = 12.5  # as the library of WebDataset gives it
+      info.size = path.stat().st_size
+      tar.addfile(info, io.BytesIO(path.read_bytes()))
   line = in_process.run_into_error(
     "train",
-    f"--train_data_pattern={tmp_path}/in/*.npy",
+    f"--train_data_pattern={tmp_path}/in/*.{ending}",
     f"--train_dir={tmp_path}/model",
   )
-  assert_names(line, "NumPy array", "import_embeddings")
+  assert_names(line, words, "import_embeddings")
 
 
 # --------------------------------------------------------------------------
