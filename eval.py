@@ -203,6 +203,14 @@ def _loss_of(model_flags: dict) -> losses.BaseLoss:
     raise errors.UserError(str(error)) from error
 
 
+def _say_that_it_waits(train_dir: str) -> None:
+  logging.info(
+    "Waiting for train.py to save the next checkpoint in %s. Ctrl-C ends this"
+    " program; --run_once scores one checkpoint.",
+    train_dir,
+  )
+
+
 def evaluate(
   train_dir: str,
   files: list[str],
@@ -279,11 +287,7 @@ def evaluate(
       writer.close()
       return scores
     if scored is None:
-      logging.info(
-        "Waiting for train.py to save the next checkpoint in %s. Ctrl-C ends"
-        " this program; --run_once scores one checkpoint.",
-        train_dir,
-      )
+      _say_that_it_waits(train_dir)
     scored = checkpoint
 
 

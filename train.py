@@ -322,6 +322,14 @@ def settings_from_flags(
 # A run
 
 
+def _keep_facts_of_data(train_dir, vocabulary: str, dataset_dir: str) -> None:
+  """Copies to the train_dir what predictions need to know; see train."""
+  if vocabulary:
+    train_dirs.keep_vocabulary(train_dir, vocabulary)
+  if dataset_dir:
+    train_dirs.keep_extraction(train_dir, dataset_dir, read_card(dataset_dir))
+
+
 def train(
   train_dir: str,
   model_flags: dict,
@@ -339,10 +347,8 @@ def train(
     files: TFRecord files.
     settings: how to train.
     placement: where; None for one device.
-    vocabulary: CSV with the names of the classes, which the train_dir keeps;
-      empty for none.
-    dataset_dir: folder of a data set with a card; empty for none. The train_dir
-      keeps how its features were made of videos.
+    vocabulary: CSV with the names of the classes, which the train_dir keeps.
+    dataset_dir: with a card; the train_dir keeps how features were extracted.
 
   Returns:
     The number of steps so far.
@@ -377,10 +383,8 @@ def train(
     train_dirs.remove_run(train_dir)
   placement.wait_for_all()
   run.restore_or_begin(data)
-  if vocabulary and placement.is_chief:
-    train_dirs.keep_vocabulary(train_dir, vocabulary)
-  if dataset_dir and placement.is_chief:
-    train_dirs.keep_extraction(train_dir, dataset_dir, read_card(dataset_dir))
+  if placement.is_chief:
+    _keep_facts_of_data(train_dir, vocabulary, dataset_dir)
   if run.has_ended():
     logging.info(
       "Nothing to do: the run in %s has ended after step %d. Raise"

@@ -8,6 +8,7 @@ import subprocess
 
 import in_process
 import keras
+import numpy as np
 import pytest
 from absl import flags
 from absl.testing import flagsaver
@@ -45,8 +46,13 @@ def python_commands() -> list[list[str]]:
 
 def run_command(arguments, *more) -> str:
   """Runs train.py or another program of a command; returns its log."""
-  program, *flags = arguments
+  program, *flags = arguments[arguments[0] == "-m" :]
   return in_process.run(program.removesuffix(".py"), *flags, *more)
+
+
+def is_on_own_data(arguments) -> bool:
+  """Whether a command is one on videos or embeddings of the user's own."""
+  return any("=my_" in argument for argument in arguments)
 
 
 def test_every_command_is_covered():
@@ -54,6 +60,7 @@ def test_every_command_is_covered():
 
   assert names == {"make", "pip", "python", "tensorboard"}
   assert {arguments[0] for arguments in python_commands()} == {
+    "-m",
     "train.py",
     "eval.py",
     "inference.py",
@@ -66,7 +73,9 @@ def test_every_command_is_covered():
 
 def test_commands_without_data_use_the_sample_data(tmp_path):
   for arguments in python_commands():
-    if any("yt8m/2/" in argument for argument in arguments):
+    if is_on_own_data(arguments) or any(
+      "yt8m/2/" in argument for argument in arguments
+    ):
       continue
     more = [f"--train_dir={tmp_path}/model"]
     if arguments[0] == "train.py":
@@ -84,6 +93,39 @@ def test_commands_without_data_use_the_sample_data(tmp_path):
   with (tmp_path / "predictions_readable.csv").open() as file:
     for row in csv.DictReader(file):
       assert row["Name"] == sample_videos.class_name(int(row["Label"]))
+
+
+def test_commands_on_videos_are_those_that_run_elsewhere():
+  """tests/data_tools/test_demo_videos.py runs them; they need an encoder."""
+  page = (REPOSITORY / "docs" / "your_own_data.md").read_text()
+  lines = [line for line in commands() if "--videos" in line]
+  assert len(lines) == 2
+  for line in lines:
+    assert f"\n{line}\n" in page
+
+
+def test_commands_on_embeddings_run(tmp_path, monkeypatch):
+  monkeypatch.chdir(tmp_path)
+  random = np.random.default_rng(0)
+  rows = [("path", "labels")]
+  for number in range(40):
+    frames = random.normal(number % 2, 1, (5, 8)).astype(np.float32)
+    np.save(f"{number}.npy", frames)
+    rows.append((f"{number}.npy", ("cat", "dog")[number % 2]))
+  with open("videos.csv", "w", newline="") as file:
+    csv.writer(file).writerows(rows)
+  own = list(filter(is_on_own_data, python_commands()))
+  (first,) = (
+    number
+    for number, arguments in enumerate(own)
+    if "data_tools.import_embeddings" in arguments
+  )
+  assert len(own[first:]) == 3
+  for arguments in own[first:]:
+    more = ["--num_epochs=1"] if arguments[0] == "train.py" else []
+    run_command(arguments, *more)
+  lines = (tmp_path / "predictions_readable.csv").read_text().splitlines()
+  assert {line.split(",")[2] for line in lines[1:]} == {"cat", "dog"}
 
 
 def test_commands_on_real_data_run(tmp_path, monkeypatch, data_dir):

@@ -244,6 +244,7 @@ def test_models_of_whole_videos(trained, tmp_path):
     "fit_pca": 0,
     "feature_names": ["mean_rgb"],
     "feature_dtypes": ["float32"],
+    "feature_ranges": [],
   }
   (train_dir / "extraction.json").write_text(json.dumps(settings))
   line = in_process.run_into_error(

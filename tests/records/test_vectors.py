@@ -238,7 +238,6 @@ def test_records_without_labels_have_none():
     video_record("v", [1], id_name="name", x=[1.0]),
     video_record("v", [1], x=[1.0], labels_are=[2]),
     segment_record("v", [(0, 1, 1.0)], x=[[1.0]]),
-    own_record("v", [1], x=np.zeros(3, np.uint8)),
     b"no record",
   ],
 )
@@ -249,3 +248,16 @@ def test_what_has_to_be_taken_apart_one_by_one(record):
   expected = [] if b"labels_are" in record else list(range(5))
   assert single == expected
   assert sorted([*rows, *single]) == list(range(5))
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.float16, np.float32])
+def test_numbers_are_taken_apart_as_they_are_stored(dtype):
+  records = [
+    own_record("v", [1], x=np.arange(seed, seed + 6, dtype=dtype))
+    for seed in range(5)
+  ]
+  ((found,), single) = vectors.take_apart_alike(records)
+  assert not single
+  assert found.features["x"].dtype == dtype
+  expected = np.arange(5)[:, np.newaxis] + np.arange(6)
+  np.testing.assert_array_equal(found.features["x"], expected)
