@@ -48,7 +48,7 @@ TESTS = (
   "tests/test_readme.py",
   "tests/test_rooms.py",
 )
-START_PROGRAMS = "test_commands"
+START_PROGRAMS = "commands"  # in the names of tests
 
 
 @pytest.fixture(scope="module")

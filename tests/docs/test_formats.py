@@ -16,7 +16,7 @@ def blocks(language) -> str:
   return "".join(texts).replace("\\\n", " ")
 
 
-def test_own_data_can_be_written_trained_on_and_scored(tmp_path, monkeypatch):
+def test_own_data_the_commands_write_train_and_score(tmp_path, monkeypatch):
   monkeypatch.chdir(tmp_path)
   exec(blocks("python"), {})
   programs = []

@@ -35,7 +35,7 @@ def test_commands_train(command, tmp_path):
   assert "Done at step 2" in log
 
 
-def test_the_command_for_long_videos(tmp_path, monkeypatch):
+def test_the_commands_for_long_videos(tmp_path, monkeypatch):
   (text,) = re.findall(r"^```text\n(python .*?)^```", PAGE, re.DOTALL | re.M)
   settings = Settings(
     num_videos=12,
