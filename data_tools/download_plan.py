@@ -57,8 +57,14 @@ class Shard:
 
   def keeps(self, remote_name: str) -> bool:
     """Whether a file is in this part; each file is in one of the parts."""
-    digest = hashlib.md5(remote_name.encode(), usedforsecurity=False)
-    return int(digest.hexdigest(), 16) % self.count == self.number - 1
+    return part_of(remote_name, self.count) == self.number
+
+
+def part_of(name: str, count: int) -> int:
+  """Which of `count` parts a file is in, from 1; by its name alone."""
+  data = name.encode(errors="surrogateescape")  # names need not be Unicode
+  digest = hashlib.md5(data, usedforsecurity=False)
+  return int(digest.hexdigest(), 16) % count + 1
 
 
 @dataclasses.dataclass(frozen=True)

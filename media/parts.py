@@ -17,6 +17,7 @@ import glob
 import json
 import os
 import struct
+import time
 from collections.abc import Callable, Iterable, Mapping
 
 import numpy as np
@@ -36,7 +37,7 @@ _HEAD_BYTES = 4096
 _VERSION = 1
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, slots=True)
 class Entry:
   """Where a video is in part files.
 
@@ -180,6 +181,7 @@ def extract_part(
   settings: Mapping,
   make_extractor: Callable[[], Extractor],
   on_done: Callable[[str, Extracted | BadVideoError], None] | None = None,
+  patience: float = 0,
 ) -> Extractor | None:
   """Extracts videos to a part; goes on with one that was begun.
 
@@ -193,6 +195,7 @@ def extract_part(
     settings: all that decides what is in the records; JSON.
     make_extractor: called if there is something to do.
     on_done: called with the key and the result of each video.
+    patience: seconds to wait while another process writes to the part.
 
   Returns:
     What made the features; None if there was nothing to do.
@@ -205,7 +208,7 @@ def extract_part(
   os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
   wanted = _with_version(settings)
   with open(path, "ab") as file:
-    _lock(file, path)
+    _lock(file, path, patience)
     begun, entries, end = _index(path, verify=True)
     if begun:
       _check_settings(path, begun, wanted)
@@ -242,21 +245,34 @@ def _is_to_repeat(entry: Entry, video: str) -> bool:
   return bool(entry.problem) or (stamp != "" and stamp != entry.stamp)
 
 
-def _lock(file, path: str) -> None:
+def _lock(file, path: str, patience: float = 0) -> None:
   """Makes sure that no other process writes to a part.
 
+  Where a file system has no locks, nothing is sure: the records of two writers
+  may then be mixed, which their checksums show.
+
+  Args:
+    file: the open part.
+    path: of it.
+    patience: seconds to wait for another process.
+
   Raises:
-    errors.UserError: one does.
+    errors.UserError: one writes to it.
   """
-  try:
-    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-  except OSError as error:
-    if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
-      return  # some file systems have no locks
-    raise errors.UserError(
-      f"Expected to be the only process that writes {path}, received a file"
-      " that another one is writing. Wait for it, or stop it."
-    ) from error
+  until = time.monotonic() + patience
+  while True:
+    try:
+      fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+      return
+    except OSError as error:
+      if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
+        return  # some file systems have no locks
+      if time.monotonic() >= until:
+        raise errors.UserError(
+          f"Expected to be the only process that writes {path}, received a file"
+          " that another one is writing. Wait for it, or stop it."
+        ) from error
+    time.sleep(min(1, max(0, until - time.monotonic())))
 
 
 # --------------------------------------------------------------------------
@@ -319,5 +335,6 @@ class Parts:
     except BadRecordError as error:
       raise errors.UserError(
         f"Expected {entry.path} as it was written, received a damaged file"
-        f" ({error}). Start the extraction again: it repeats what is damaged."
+        f" ({error}). Start again what wrote it, with its --shard if it had"
+        " one: it repeats what is damaged."
       ) from error

@@ -5,7 +5,13 @@ import json
 import pytest
 from conftest import assert_names, error_of
 
-from data_tools.download_plan import Shard, Source, local_name, parse_plan
+from data_tools.download_plan import (
+  Shard,
+  Source,
+  local_name,
+  parse_plan,
+  part_of,
+)
 
 CHARACTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
 SUFFIXES = [first + second for first in CHARACTERS for second in CHARACTERS]
@@ -124,3 +130,8 @@ def test_a_plan_is_sorted_by_local_name():
 def test_wrong_plans(content, shown):
   text = error_of(parse_plan, content, Source("2/frame/train"))
   assert_names(text, "2/frame/train", "frame_train.json", shown)
+
+
+def test_names_need_not_be_unicode_to_be_in_a_part():
+  numbers = {part_of(f"{n}\udcff.mp4", 3) for n in range(30)}
+  assert numbers == {1, 2, 3}

@@ -1,9 +1,11 @@
 """Tests of parts: what is extracted survives a kill, once and whole."""
 
+import fcntl
 import os
 import pathlib
 import subprocess
 import sys
+import threading
 
 import numpy as np
 import pytest
@@ -163,6 +165,17 @@ def test_one_process_writes_a_part(tmp_path):
 
   path = str(tmp_path / f"1{PART_ENDING}")
   extract_part(path, {"a": "a"}, SETTINGS, Meanwhile)
+  assert list(Parts(str(tmp_path), SETTINGS).entries) == ["a"]
+
+
+def test_a_patient_process_waits_for_the_other(tmp_path):
+  path = tmp_path / f"1{PART_ENDING}"
+  with open(path, "ab") as file:
+    fcntl.flock(file, fcntl.LOCK_EX)
+    unlock = threading.Timer(0.3, fcntl.flock, (file, fcntl.LOCK_UN))
+    unlock.start()
+    extract_part(str(path), {"a": "a"}, SETTINGS, FakeExtractor, patience=60)
+    unlock.join()
   assert list(Parts(str(tmp_path), SETTINGS).entries) == ["a"]
 
 
