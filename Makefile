@@ -65,6 +65,14 @@ $(VENV)/clip/.installed-tests: $(VENV)/clip/.installed requirements/dev.txt
 	  $$(grep ^pytest== requirements/dev.txt)
 	@touch $@
 
+# tests/data_tools/test_ray_engine.py runs itself there, and whole programs.
+$(VENV)/ray/.installed-tests: $(VENV)/ray/.installed requirements.txt \
+    requirements/videos.txt requirements/dev.txt
+	@$(VENV)/ray/bin/pip install --quiet --disable-pip-version-check \
+	  -r requirements.txt -r requirements/videos.txt \
+	  $$(grep ^pytest== requirements/dev.txt)
+	@touch $@
+
 demo: $(VENV)/.installed
 	@PYTHON=$(RUN) DEMO_DIR=$(DEMO_DIR) bash data_tools/demo.sh
 
@@ -114,7 +122,7 @@ fast-tests: $(VENV)/.installed-dev
 	@$(FAST_TESTS)
 
 test-slow: $(VENV)/.installed-dev $(VENV)/torch/.installed \
-    $(VENV)/clip/.installed-tests
+    $(VENV)/clip/.installed-tests $(VENV)/ray/.installed-tests
 	@YT8M_BACKENDS=torch $(RUN) -m pytest -m "slow and not learn"
 
 test-backends: $(VENV)/.installed-dev $(VENV)/jax/.installed \

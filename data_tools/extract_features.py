@@ -20,15 +20,14 @@ from absl import flags, logging
 
 import errors
 import program_flags
-from data_tools import import_embeddings, video_features, video_items
-from data_tools.dataset_writer import DatasetWriter, Options, Report
-from data_tools.download_plan import Shard
-from data_tools.extraction_runs import (
-  MOST_LISTED,
-  open_parts,
-  part_path,
-  run_part,
+from data_tools import (
+  extraction_runs,
+  import_embeddings,
+  video_features,
+  video_items,
 )
+from data_tools.dataset_writer import DatasetWriter, Options, Report
+from data_tools.extraction_runs import MOST_LISTED, Processes
 from data_tools.item_table import BadItemError, Item, ItemTable
 from engine.dataset_card import SPLITS
 from engine.progress_bar import Progress
@@ -62,24 +61,7 @@ def define_flags() -> None:
   devices.integer(
     "batch_size", 32, "Frames that the encoder takes at once.", lower_bound=1
   )
-  devices.integer(
-    "num_workers",
-    None,
-    "Processes that decode videos; default: one for each CPU.",
-    lower_bound=1,
-  )
-  devices.string(
-    "shard",
-    "",
-    "i,n: extract only the i-th of n parts of the videos, for many machines;"
-    " --merge combines them.",
-  )
-  devices.bool(
-    "merge",
-    False,
-    "Extract nothing; combine what all parts have extracted, after checking"
-    " that no video is missing.",
-  )
+  extraction_runs.define_run_flags(devices)
 
 
 def _define_feature_flags() -> None:
@@ -259,48 +241,6 @@ def _look(items: Sequence[Item], splits: Sequence[str], names) -> None:
 
 
 # --------------------------------------------------------------------------
-# Extraction
-
-
-def _extract_shard(folder, videos, extraction, shard: Shard) -> None:
-  """Extracts the videos of --shard."""
-  own = {key: path for key, path in videos.items() if shard.keeps(key)}
-  run_part(
-    part_path(folder, shard.number, shard.count),
-    own,
-    extraction,
-    num_workers=FLAGS.num_workers,
-    batch_size=FLAGS.batch_size,
-  )
-  print(
-    f"Part {shard.number} of {shard.count} is complete: {len(own)} of"
-    f" {len(videos)} videos, in {folder}. When all parts are, combine them with"
-    " the same command with --merge instead of --shard."
-  )
-
-
-def _extract_rest(folder, videos, extraction) -> None:
-  """Extracts the videos that are in no part."""
-  own = part_path(folder)
-  entries = Parts(folder, extraction.to_dict()).entries
-  left = {
-    key: path
-    for key, path in videos.items()
-    if key not in entries or entries[key].problem or entries[key].path == own
-  }
-  before = sum(not entry.problem for entry in entries.values())
-  if before:
-    logging.info("Going on: %d videos are in %s already.", before, folder)
-  run_part(
-    own,
-    left,
-    extraction,
-    num_workers=FLAGS.num_workers,
-    batch_size=FLAGS.batch_size,
-  )
-
-
-# --------------------------------------------------------------------------
 # The data set
 
 
@@ -405,12 +345,7 @@ def _write_dataset(
 def main() -> None:
   """Extracts what the flags name."""
   import_embeddings.check_output_dir()
-  shard = Shard.parse(FLAGS.shard) if FLAGS.shard else None
-  if shard and FLAGS.merge:
-    raise errors.UserError(
-      "Expected one of --shard and --merge, received both. Extract each part by"
-      " --shard, then combine them by --merge."
-    )
+  processes = Processes.from_flags()
   extraction = extraction_from_flags()
   found, table = find_items()
   names = import_embeddings.find_classes(table)
@@ -426,12 +361,11 @@ def main() -> None:
     for item, key in zip(items, found.keys, strict=True)
     if not item.problem
   }
-  if shard:
-    _extract_shard(folder, videos, extraction, shard)
+  parts = extraction_runs.extract(
+    folder, videos, extraction, processes, batch_size=FLAGS.batch_size
+  )
+  if parts is None:
     return
-  if not FLAGS.merge:
-    _extract_rest(folder, videos, extraction)
-  parts = open_parts(folder, videos, extraction.to_dict())
   report = _write_dataset(
     Source(items, found.keys, parts),
     items,

@@ -18,14 +18,9 @@ from absl import flags, logging
 import errors
 import eval_util
 import program_flags
-from data_tools import video_items
+from data_tools import extraction_runs, video_items
 from data_tools.dataset_writer import write_report
-from data_tools.extraction_runs import (
-  MOST_LISTED,
-  open_parts,
-  part_path,
-  run_part,
-)
+from data_tools.extraction_runs import MOST_LISTED, Processes
 from data_tools.item_table import BadItemError, Item, ItemTable
 from data_tools.number_stores import store_as
 from data_tools.video_features import Finish
@@ -87,12 +82,7 @@ def define_video_flags(flag_values: flags.FlagValues) -> None:
     " none.",
   )
   devices = program_flags.Subject(program_flags.DEVICES, flag_values)
-  devices.integer(
-    "num_workers",
-    None,
-    "With --videos: processes that decode them; default: one for each CPU.",
-    lower_bound=1,
-  )
+  extraction_runs.define_run_flags(devices, "With --videos: ")
 
 
 def check_flags() -> None:
@@ -109,8 +99,8 @@ def check_flags() -> None:
           " them out."
         )
     return
-  for name in ("timeline", "html"):
-    if FLAGS[name].value:
+  for name in ("timeline", "html", "shard", "merge", "engine"):
+    if FLAGS[name].value != FLAGS[name].default:
       raise errors.UserError(
         f"Expected --videos=FILES with --{name}, received none. Name the video"
         " files to predict."
@@ -418,6 +408,8 @@ def _write_reports(
 def predict_videos(model: Model, output_file: str) -> None:
   """Predicts the videos that the flags name, and writes what they ask for.
 
+  With --shard, only the features of a part of the videos are made.
+
   Args:
     model: what predicts.
     output_file: predictions.csv.
@@ -425,6 +417,7 @@ def predict_videos(model: Model, output_file: str) -> None:
   Raises:
     errors.UserError: no video can be used; the model is not one for videos.
   """
+  processes = Processes.from_flags()
   features = Features(model.folder)
   if FLAGS.timeline and not model.is_frame_level:
     raise errors.UserError(
@@ -443,11 +436,11 @@ def predict_videos(model: Model, output_file: str) -> None:
     for item, key in zip(items, found.keys, strict=True)
     if not item.problem
   }
-  _begin_again_if_different(folder, features.extraction)
-  run_part(
-    part_path(folder), files, features.extraction, num_workers=FLAGS.num_workers
-  )
-  parts = open_parts(folder, files, features.extraction.to_dict())
+  if not processes.shard and not processes.merge:
+    _begin_again_if_different(folder, features.extraction)
+  parts = extraction_runs.extract(folder, files, features.extraction, processes)
+  if parts is None:
+    return
   with_windows = model.is_frame_level and bool(FLAGS.timeline or FLAGS.html)
   videos, left_out = _write_records(
     items, found.keys, parts, features, folder, with_windows

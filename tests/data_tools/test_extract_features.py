@@ -216,6 +216,11 @@ def test_means_of_frames_for_models_of_whole_videos(clips, tmp_path):
     (("--output_dir=x", "--videos=none"), "--videos=none"),
     (("--output_dir=x", "--shard=4,3", "--videos=a"), "--shard=4,3"),
     (("--output_dir=x", "--shard=1,3", "--merge"), "--shard and --merge"),
+    (
+      ("--output_dir=x", "--shard=1,3", "--engine=ray"),
+      "--shard and --engine=ray",
+    ),
+    (("--output_dir=x", "--ray_address=a:1"), "received --engine=local"),
     (("--output_dir=x", "--num_frames=3", "--frames_per_second=2"), "both"),
     (("--output_dir=x", "--frames_per_second=0"), "above 0"),
   ],

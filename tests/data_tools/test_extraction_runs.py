@@ -11,6 +11,7 @@ import errors
 from data_tools import extraction_runs
 from media.extraction import Extracted, Extraction
 from media.frames import BadVideoError
+from media.parts import Entry
 
 
 class FakeExtractor:
@@ -73,3 +74,31 @@ def test_parts_that_lack_videos_are_an_error(tmp_path):
   with pytest.raises(errors.UserError) as error:
     extraction_runs.open_parts(folder, ["a", "b"], settings)
   assert_names(str(error.value), "all 2 videos", "none for 2", "such as a")
+
+
+def test_videos_are_divided_among_rays_parts(tmp_path):
+  folder = str(tmp_path)
+  videos = {f"{number}.mp4": f"/v/{number}.mp4" for number in range(300)}
+  parts = extraction_runs.divided(folder, videos, {})
+  assert 50 < len(parts) <= 64
+  assert len({path for path, _ in parts}) == len(parts)
+  assert all(path.endswith("-of-00064.part") for path, _ in parts)
+  everything = [pair for _, group in parts for pair in group.items()]
+  assert sorted(everything) == sorted(videos.items())
+
+  path, group = parts[0]
+  own, *_ = group
+  elsewhere, failed, *_ = parts[1][1]
+  entries = {
+    own: Entry(path, 0, 1, "", "stamp"),
+    elsewhere: Entry("shard.part", 0, 1, "", "stamp"),
+    failed: Entry("shard.part", 0, 1, "is text", "stamp"),
+  }
+  again = dict(extraction_runs.divided(folder, videos, entries))
+  assert again[path] == group  # a part verifies what it has
+  assert again[parts[1][0]].keys() == parts[1][1].keys() - {elsewhere}
+
+
+def test_a_part_with_nothing_to_do_is_left_out(tmp_path):
+  entries = {"a": Entry("shard.part", 0, 1, "", "stamp")}
+  assert extraction_runs.divided(str(tmp_path), {"a": "a"}, entries) == []

@@ -312,3 +312,42 @@ def test_frames_belong_to_the_windows_of_their_times():
     for number, rows in video_prediction.windows_of(times)
   ]
   assert found == [(0, [0, 1]), (1, [2, 3]), (2, [4, 5])]
+
+
+def test_features_are_made_in_shards_and_predicted_at_the_merge(
+  trained, tmp_path
+):
+  given = (trained / "model", f"{trained}/clips/**/*.mp4")
+  predict(*given, tmp_path)
+  folder = tmp_path / "shards"
+  for number in (2, 1):
+    log = predict(*given, folder, f"--shard={number},2")
+    assert_names(log, f"Part {number} of 2 is complete", "--merge")
+    assert not (folder / "predictions.csv").exists()
+  log = predict(*given, folder, "--merge")
+  assert "Extracted" not in log
+  wanted = (tmp_path / "predictions.csv").read_bytes()
+  assert (folder / "predictions.csv").read_bytes() == wanted
+  assert not (folder / "predictions.csv.extracted").exists()
+
+
+def test_a_merge_deletes_nothing(trained, tmp_path):
+  given = (trained / "model", f"{trained}/new/*.mp4")
+  predict(*given, tmp_path, "--shard=1,1")
+  (part,) = (tmp_path / "predictions.csv.extracted").iterdir()
+  part.write_bytes(part.read_bytes().replace(b'"random"', b'"rendom"'))
+  line = in_process.run_into_error(
+    "inference",
+    f"--train_dir={given[0]}",
+    f"--videos={given[1]}",
+    f"--output_file={tmp_path}/predictions.csv",
+    "--merge",
+  )
+  assert "rendom" in line or "received none for" in line
+  assert part.exists()
+
+
+@pytest.mark.parametrize("flag", ["--shard=1,2", "--merge", "--engine=ray"])
+def test_flags_of_videos_need_videos(flag):
+  line = in_process.run_into_error("inference", flag)
+  assert_names(line, "--videos=FILES", flag.partition("=")[0])
