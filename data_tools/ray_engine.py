@@ -281,7 +281,8 @@ def _connect(ray, address: str) -> None:
     raise errors.UserError(
       "Expected the HOST:PORT of a cluster of Ray as"
       f" --ray_address={address}, received: {last_line(error)} Start one with"
-      " `ray start --head`, or leave --ray_address out to use this machine."
+      " `ray start --head`; set RAY_AUTH_MODE=token if it has a token; or leave"
+      " --ray_address out to use this machine."
     ) from error
 
 
