@@ -1,31 +1,47 @@
 """The items of data_tools.import_embeddings: what they are and their arrays."""
 
-import csv
 import functools
 import io
 import json
 import math
 import os
+import tokenize
 import zipfile
-from collections.abc import Callable, Iterable, Sequence
+import zlib
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 import errors
+from data_tools.item_lists import (
+  categories_of,
+  read_labels,
+  read_rows,
+  split_labels,
+)
 from data_tools.item_table import BadItemError, Item, ItemTable
 from engine.dataset_card import SPLITS
 
 FILE_ENDINGS = (".npy", ".npz", ".json")
 PARQUET_ENDING = ".parquet"
 
+# What NumPy, its parser of headers, json and zipfile raise for damaged files,
+# encrypted ones and absurd numbers.
+_READ_ERRORS = (
+  ValueError,
+  TypeError,
+  EOFError,
+  OverflowError,
+  RuntimeError,  # also NotImplementedError and RecursionError
+  SyntaxError,
+  tokenize.TokenError,
+  zipfile.BadZipFile,
+  zlib.error,
+)
+
 
 # --------------------------------------------------------------------------
 # Lists of items
-
-
-def split_labels(text: str) -> list[str]:
-  """The labels in a text, which semicolons separate."""
-  return [label.strip() for label in text.split(";") if label.strip()]
 
 
 def read_manifest(path: str, feature_names: Sequence[str]) -> ItemTable:
@@ -46,34 +62,8 @@ def read_manifest(path: str, feature_names: Sequence[str]) -> ItemTable:
   if len(feature_names) == 1:
     columns = {feature_names[0]: "path"}
   table = ItemTable(feature_names)
-  try:
-    with open(path, encoding="utf-8-sig", newline="") as file:
-      rows = csv.DictReader(file)
-      found = rows.fieldnames or []
-      missing = [
-        name for name in (*columns.values(), "labels") if name not in found
-      ]
-      if missing:
-        raise errors.UserError(
-          f"Expected the column {missing[0]} in --manifest={path}, found"
-          f" {', '.join(found) or 'nothing'}. Its first line names the columns:"
-          f" {','.join(columns.values())},labels and, if wanted, split, id and"
-          " group."
-        )
-      for row in rows:
-        values = {
-          key: (value or "").strip() for key, value in row.items() if key
-        }
-        _add_row(table, values, columns, os.path.dirname(path))
-  except OSError as error:
-    raise errors.UserError(
-      f"Expected a file that can be read, received --manifest={path}"
-      f" ({error.strerror})."
-    ) from error
-  except (UnicodeDecodeError, csv.Error) as error:
-    raise errors.UserError(
-      f"Expected a CSV in UTF-8, received --manifest={path} ({error})."
-    ) from error
+  for row in read_rows(path, "manifest", (*columns.values(), "labels")):
+    _add_row(table, row, columns, os.path.dirname(path))
   return table
 
 
@@ -98,60 +88,12 @@ def _add_row(table: ItemTable, row, columns, folder: str) -> None:
   )
 
 
-def read_labels(path: str) -> Iterable[tuple[str, object]]:
-  """Reads categories by id.
-
-  Args:
-    path: JSON that maps each id to a category or a list of categories, or
-      lists [id, category] pairs.
-
-  Returns:
-    (id, category or categories) pairs, in the order of the file; see
-    categories_of.
-
-  Raises:
-    errors.UserError: it cannot be read or is something else.
-  """
-  try:
-    with open(path, encoding="utf-8") as file:
-      content = json.load(file)
-  except OSError as error:
-    raise errors.UserError(
-      f"Expected a file that can be read, received --labels={path}"
-      f" ({error.strerror})."
-    ) from error
-  except ValueError as error:
-    raise errors.UserError(
-      f"Expected JSON in --labels={path}, received something else ({error})."
-    ) from error
-  if isinstance(content, dict):
-    return content.items()
-  try:
-    return [(str(name), category) for name, category in content]
-  except (TypeError, ValueError) as error:
-    raise errors.UserError(
-      f"Expected a JSON object of id: category, or a list of [id, category]"
-      f" pairs in --labels={path}, received something else."
-    ) from error
-
-
-def categories_of(value: object) -> list[str]:
-  """The labels that a value of JSON or of a table stands for.
-
-  Args:
-    value: a name, a number, a list of them, or None.
-  """
-  values = value if isinstance(value, list) else [value]
-  labels = [str(one).strip() for one in values if one is not None]
-  return [label for label in labels if label]
-
-
 def read_folder(folder: str, labels: str, feature_name: str) -> ItemTable:
   """Finds the files of a folder and their labels in a JSON file.
 
   Args:
-    folder: holds ID.json, ID.npy or ID.npz.
-    labels: see read_labels.
+    folder: holds ID.json, ID.npy, ID.npz or ID.parquet.
+    labels: see item_lists.read_labels.
     feature_name: what the files hold.
 
   Returns:
@@ -170,11 +112,17 @@ def read_folder(folder: str, labels: str, feature_name: str) -> ItemTable:
       f" --embeddings_dir={folder} ({error.strerror})."
     ) from error
   roots = map(os.path.splitext, names)
-  endings = {root: ending for root, ending in roots if ending in FILE_ENDINGS}
+  known = (*FILE_ENDINGS, PARQUET_ENDING)
+  endings = {root: ending for root, ending in roots if ending in known}
   table = ItemTable([feature_name], os.path.join(folder, ""))
   for name, category in listed:
-    table.add(name, [name + endings.get(name, "")], categories_of(category))
-  for name in endings.keys() - set(table.ids):
+    path, found, problem = name + endings.get(name, ""), [], ""
+    try:
+      found = categories_of(category)
+    except BadItemError as error:
+      problem = str(error)
+    table.add(name, [path], found, problem=problem)
+  for name in sorted(endings.keys() - set(table.ids)):
     table.add(name, [name + endings[name]], [])
   return table
 
@@ -206,6 +154,8 @@ def read_array(path: str) -> np.ndarray:
       content = file.read()
   except OSError as error:
     raise BadItemError(f"cannot be read: {error.strerror or error}") from error
+  except ValueError as error:  # of a name that no file can have
+    raise BadItemError(f"cannot be read: {error}") from error
   if ending == ".npy":
     return parse_npy(content)
   try:
@@ -213,7 +163,7 @@ def read_array(path: str) -> np.ndarray:
       array = np.array(json.loads(content), np.float32)
     else:
       array = _only_array(np.load(io.BytesIO(content), allow_pickle=False))
-  except (ValueError, TypeError, EOFError, zipfile.BadZipFile) as error:
+  except _READ_ERRORS as error:
     raise BadItemError(f"cannot be read: {error}") from error
   return check_array(array)
 
@@ -249,7 +199,7 @@ def parse_npy(content: bytes) -> np.ndarray:
     if dtype.hasobject:
       raise BadItemError("expected numbers, found objects")
     array = np.frombuffer(content, dtype, math.prod(shape), begin)
-  except ValueError as error:
+  except _READ_ERRORS as error:
     raise BadItemError(f"cannot be read: {error}") from error
   return check_array(array.reshape(shape, order="F" if columns_first else "C"))
 
@@ -286,6 +236,8 @@ def check_array(array: np.ndarray) -> np.ndarray:
 
 def _only_array(archive) -> np.ndarray:
   """The embedding in an .npz file."""
+  if not isinstance(archive, np.lib.npyio.NpzFile):
+    raise BadItemError("expected an archive of arrays, found something else")
   names = archive.files
   named = [name for name in ("embedding", "embeddings") if name in names]
   chosen = named or names

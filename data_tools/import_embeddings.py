@@ -26,6 +26,7 @@ from data_tools import (
 )
 from data_tools.dataset_writer import DatasetWriter, Options, Report, check_free
 from data_tools.embedding_items import ArrayReader
+from data_tools.item_lists import read_labels_once
 from data_tools.item_table import BadItemError, ItemTable
 from data_tools.number_stores import STORES
 from engine.data_files import find_files
@@ -175,7 +176,7 @@ def _find_in_containers(source, files: list[str], names) -> ItemTable:
   """The items in parquet files or tars."""
   labels = None
   if FLAGS.labels:
-    labels = dict(embedding_items.read_labels(FLAGS.labels))
+    labels = read_labels_once(FLAGS.labels)
   progress = Progress("Looked through")
 
   def tell(done: float, found: int) -> None:

@@ -43,6 +43,14 @@ class Item(NamedTuple):
   spans: Mapping[str, Span] = MappingProxyType({})
 
 
+def _is_utf8(text: str) -> bool:
+  try:
+    text.encode()
+  except UnicodeEncodeError:
+    return False
+  return True
+
+
 class Texts(Sequence[str]):
   """Many texts in one piece of memory, 12 bytes each besides their characters.
 
@@ -61,8 +69,8 @@ class Texts(Sequence[str]):
       self._starts.append(self._starts[-1])
       self._sizes.append(self._sizes[-1])
       return
-    # A file name may hold bytes that are no text.
-    content = text.encode("utf-8", "surrogateescape")
+    # A file name may hold bytes that are no text, and JSON halves of letters.
+    content = text.encode("utf-8", "surrogatepass")
     self._starts.append(len(self._bytes))
     self._sizes.append(len(content))
     self._bytes += content
@@ -74,7 +82,7 @@ class Texts(Sequence[str]):
   def __getitem__(self, index):
     start = self._starts[index]
     content = self._bytes[start : start + self._sizes[index]]
-    return content.decode("utf-8", "surrogateescape")
+    return content.decode("utf-8", "surrogatepass")
 
 
 class ItemTable(Sequence[Item]):
@@ -261,13 +269,17 @@ class ItemTable(Sequence[Item]):
   def check(self) -> None:
     """Notes the problems that show without reading an array.
 
-    An item without labels has one, and one with the id of an earlier item.
+    An item without labels has one, one with the id of an earlier item, and one
+    whose id no record can hold.
     """
     begin = 0
     for index, end in enumerate(self._label_ends):
       if begin == end:
         self.set_problem(index, "no label")
       begin = end
+    for index, video_id in enumerate(self.ids):
+      if not video_id.isascii() and not _is_utf8(video_id):
+        self.set_problem(index, "its id is no text in UTF-8")
     for index in self._repeated():
       self.set_problem(index, "the id of an earlier item")
 

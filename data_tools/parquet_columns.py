@@ -10,7 +10,12 @@ import numpy as np
 
 from data_tools.embedding_items import check_array
 from data_tools.item_table import BadItemError, Span
-from data_tools.parquet_rows import RowTable, arrays_of, import_pyarrow
+from data_tools.parquet_rows import (
+  RowTable,
+  arrays_of,
+  first_line,
+  import_pyarrow,
+)
 
 ID, FRAME = "id", "frame"
 _MOST_REWINDS = 4
@@ -74,8 +79,19 @@ class Index:
 
 
 def ids_of(batch) -> list[str]:
-  """The ids in a batch; an empty text for none."""
-  ids = batch.column(ID).cast(import_pyarrow().string())
+  """The ids in a batch; an empty text for none.
+
+  Raises:
+    BadItemError: they are no texts or numbers.
+  """
+  arrow = import_pyarrow()
+  try:
+    ids = batch.column(ID).cast(arrow.string())
+  except arrow.ArrowException as error:
+    raise BadItemError(
+      f"expected texts or numbers in the column {ID}, found others:"
+      f" {first_line(error)}"
+    ) from error
   return [name or "" for name in ids.to_pylist()]
 
 

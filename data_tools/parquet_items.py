@@ -12,11 +12,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import numpy as np
 
 import errors
-from data_tools.embedding_items import (
-  PARQUET_ENDING,
-  categories_of,
-  split_labels,
-)
+from data_tools.embedding_items import PARQUET_ENDING
+from data_tools.item_lists import categories_of, labels_of, text_of
 from data_tools.item_table import BadItemError, Item, ItemTable, Span
 from data_tools.parquet_columns import FRAME, ID, ColumnReader, Index, ids_of
 from data_tools.parquet_rows import RowTable, import_pyarrow, is_array
@@ -117,6 +114,9 @@ def _find_items(
         paths = [rows.path_of(start)] * number
         table.add(video_id, paths, *_values(video_id, facts, labels, start))
     except BadItemError as error:
+      if has_frames and len(table):
+        # Its last frames may be among the lost rows.
+        table.set_problem(len(table) - 1, f"it may go on where {error}")
       _add_damaged(table, rows.path_of(rows.first_row(group)), str(error))
       index.append(0, 0)
     tell(rows.first_row(group) / rows.num_rows, len(table))
@@ -172,15 +172,15 @@ def _values(
   video_id: str, facts: dict, labels: Mapping[str, object] | None, row: int
 ) -> tuple[list[str], str, str, str]:
   """(labels, split, group, problem) of an item."""
-  value = facts.get("labels")
-  if labels is not None:
-    value = labels.get(video_id, value)
-  if isinstance(value, str):
-    found = split_labels(value)
-  else:
-    found = categories_of(value)
-  split, group = (str(facts.get(name) or "") for name in ("split", "group"))
-  problem = ""
+  found, split, group, problem = [], "", "", ""
+  try:
+    if labels is not None and video_id in labels:
+      found = categories_of(labels[video_id])
+    else:
+      found = labels_of(facts.get("labels"))
+    split, group = (text_of(facts.get(name)) for name in ("split", "group"))
+  except BadItemError as error:
+    problem = str(error)
   if not video_id:
     problem = f"no id in row {row}"
   elif split not in ("", *SPLITS):

@@ -69,13 +69,20 @@ class RowTable:
           for number in range(file.num_row_groups)
         ]
     except (OSError, self._arrow.ArrowException) as error:
-      self.damaged[path] = f"cannot be read: {_first_line(error)}"
+      self.damaged[path] = f"cannot be read: {first_line(error)}"
       return
     self.columns = self.columns or schema
     lacking = [name for name in self.columns if name not in schema]
     if lacking:
       self.damaged[path] = f"no column {lacking[0]}, as the first file has"
       return
+    for name, of in self.columns.items():
+      if is_array(of) and not is_array(schema[name]):
+        self.damaged[path] = (
+          f"the column {name} has {schema[name]}, expected {of} as in the first"
+          " file"
+        )
+        return
     for number, count in enumerate(counts):
       if count:
         self._first_rows.append(self.num_rows)
@@ -126,13 +133,14 @@ class RowTable:
           size, row_groups=[number], columns=list(columns), use_threads=False
         )
     except (OSError, self._arrow.ArrowException) as error:
-      text = f"row group {number} cannot be read: {_first_line(error)}"
+      text = f"row group {number} cannot be read: {first_line(error)}"
       # Else each of its rows would be tried.
       self._bad_groups[group] = text
       raise BadItemError(text) from error
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+  """The first line of an error's text; its name if it has none."""
   return (str(error).splitlines() or [type(error).__name__])[0]
 
 

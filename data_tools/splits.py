@@ -38,7 +38,8 @@ def parse_splits(text: list[str]) -> dict[str, float]:
 
 def hash_of(seed: int, name: str) -> int:
   """A number that looks random but depends on the seed and the name alone."""
-  digest = hashlib.blake2b(f"{seed}:{name}".encode(), digest_size=8)
+  content = f"{seed}:{name}".encode("utf-8", "surrogatepass")
+  digest = hashlib.blake2b(content, digest_size=8)
   return int.from_bytes(digest.digest())
 
 

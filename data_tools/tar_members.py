@@ -73,7 +73,7 @@ def _members_in(file: int) -> Iterator[tuple[str, Span]]:
       if b"path" in fields:
         long_name = _text(fields[b"path"])
       if b"size" in fields:
-        long_size = int(fields[b"size"])
+        long_size = _decimal(fields[b"size"])
     elif kind == b"L":
       long_name = _text(os.pread(file, size, begin).rstrip(b"\0"))
     elif kind not in b"Kg":  # long link targets; defaults for all files
@@ -91,9 +91,17 @@ def _size_of(head: bytes) -> int | None:
       return None
     if head[124] == 0x80:  # GNU tar's form of sizes above 8 GiB
       return int.from_bytes(head[125:136])
-    return int(head[124:136].strip(b" \0") or b"0", 8)
+    size = int(head[124:136].strip(b" \0") or b"0", 8)
   except ValueError:
     return None
+  return size if size >= 0 else None
+
+
+def _decimal(digits: bytes) -> int:
+  """A size in an extended header."""
+  if not digits.isdigit():
+    raise DamagedTarError("its extended header is damaged")
+  return int(digits)
 
 
 def _name_of(head: bytes) -> str:

@@ -1,16 +1,19 @@
 """The video files that a flag names, with their ids and labels."""
 
 import collections
-import csv
 import dataclasses
 import glob
-import json
 import os
 from collections.abc import Sequence
 
 import errors
-from data_tools.embedding_items import split_labels
-from data_tools.item_table import Item
+from data_tools.item_lists import (
+  categories_of,
+  read_labels,
+  read_rows,
+  split_labels,
+)
+from data_tools.item_table import BadItemError, Item
 from engine.dataset_card import SPLITS
 from reports.results import readable
 
@@ -122,74 +125,20 @@ def name_videos(keys: Sequence[str]) -> tuple[list[str], str]:
 # Tables
 
 
-def _read_table(path: str, flag: str, columns: Sequence[str]) -> list[dict]:
-  """Reads the lines of a CSV.
-
-  Args:
-    path: of it.
-    flag: that names it.
-    columns: that it must have.
-
-  Raises:
-    errors.UserError: it cannot be read or a column is missing.
-  """
-  try:
-    with open(path, encoding="utf-8-sig", newline="") as file:
-      rows = csv.DictReader(file)
-      found = rows.fieldnames or []
-      missing = [name for name in columns if name not in found]
-      if missing:
-        raise errors.UserError(
-          f"Expected the column {missing[0]} in --{flag}={path}, found"
-          f" {', '.join(found) or 'nothing'}. Its first line names the columns:"
-          f" {','.join(columns)} and, if wanted, split, id and group."
-        )
-      return [
-        {key: (value or "").strip() for key, value in row.items() if key}
-        for row in rows
-      ]
-  except OSError as error:
-    raise errors.UserError(
-      f"Expected a file that can be read, received --{flag}={path}"
-      f" ({error.strerror})."
-    ) from error
-  except (UnicodeDecodeError, csv.Error) as error:
-    raise errors.UserError(
-      f"Expected a CSV in UTF-8, received --{flag}={path} ({error})."
-    ) from error
-
-
 def _read_label_json(path: str) -> list[dict]:
-  """Lines of {id: category}, or of [id, category] pairs.
-
-  Raises:
-    errors.UserError: it cannot be read or is something else.
-  """
-  try:
-    with open(path, encoding="utf-8") as file:
-      content = json.load(file)
-    pairs = list(content.items() if isinstance(content, dict) else content)
-    rows = []
-    for name, category in pairs:
-      categories = category if isinstance(category, list) else [category]
-      labels = [str(one).strip() for one in categories if one is not None]
-      rows.append({"path": str(name), "labels": labels})
-    return rows
-  except OSError as error:
-    raise errors.UserError(
-      f"Expected a file that can be read, received --labels={path}"
-      f" ({error.strerror})."
-    ) from error
-  except (ValueError, TypeError) as error:
-    raise errors.UserError(
-      "Expected a CSV that ends in .csv, or JSON of {id: category} or of [id,"
-      f" category] pairs, as --labels={path}, received something else"
-      f" ({error})."
-    ) from error
+  """Lines of the JSON that item_lists.read_labels reads."""
+  rows = []
+  for name, category in read_labels(path, "a CSV that ends in .csv, or "):
+    try:
+      rows.append({"path": name, "labels": categories_of(category)})
+    except BadItemError as error:
+      rows.append({"path": name, "labels": [], "problem": str(error)})
+  return rows
 
 
 def _item(row: dict, video_id: str, path: str, problem: str = "") -> Item:
   """The item of a line of a table."""
+  problem = problem or row.get("problem", "")
   labels = row.get("labels", "")
   split = row.get("split", "")
   if split and split not in SPLITS:
@@ -250,7 +199,7 @@ def find_labeled_videos(videos: str, labels: str) -> Videos:
   if not labels:
     return _labeled_by_folder(found, videos)
   if labels.lower().endswith(".csv"):
-    rows = _read_table(labels, "labels", ("path", "labels"))
+    rows = list(read_rows(labels, "labels", ("path", "labels")))
   else:
     rows = _read_label_json(labels)
   return _labeled_by_rows(found, rows, os.path.dirname(labels))
@@ -258,9 +207,7 @@ def find_labeled_videos(videos: str, labels: str) -> Videos:
 
 def _listed_videos(table: str, columns: Sequence[str]) -> Videos:
   """The videos of a CSV, in its order."""
-  rows = [
-    row for row in _read_table(table, "videos", columns) if any(row.values())
-  ]
+  rows = list(read_rows(table, "videos", columns))
   if not rows:
     raise errors.UserError(
       f"Expected lines with videos in --videos={table}, found none."

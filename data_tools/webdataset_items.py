@@ -14,9 +14,16 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 
-from data_tools.embedding_items import categories_of, parse_npy, split_labels
+from data_tools.embedding_items import parse_npy
+from data_tools.item_lists import (
+  categories_of,
+  labels_of,
+  split_labels,
+  text_of,
+)
 from data_tools.item_table import BadItemError, Item, ItemTable, Span
 from data_tools.tar_members import DamagedTarError, find_members
+from engine.dataset_card import SPLITS
 
 LABEL_KEYS = ("labels", "label", "cls", "category")
 """Keys of a .json that may hold labels; the first that is there counts."""
@@ -112,41 +119,62 @@ def _add(table, path, file, key, parts, feature_names, labels) -> None:
       there = ", ".join(f".{ending}" for ending in parts)
       problem = problem or f"no {key}.{wanted} in the tar, found {there}"
     spans.append(parts.get(wanted))
+  split = group = ""
   try:
+    values = _json_of(file, parts)
+    split, group = (text_of(values.get(name)) for name in ("split", "group"))
     if labels is not None and key in labels:
       found = categories_of(labels[key])
     else:
-      found = _labels_in(file, parts)
-  except (ValueError, AttributeError) as error:
+      found = _labels_in(file, parts, values)
+  except BadItemError as error:
+    problem = problem or str(error)
+  except (ValueError, RecursionError) as error:
     problem = problem or f"its labels cannot be read: {error}"
-  table.add(
-    key, [path] * len(feature_names), found, problem=problem, spans=spans
-  )
+  if split not in ("", *SPLITS):
+    problem = problem or f"the split {split}, expected {', '.join(SPLITS)}"
+    split = ""
+  paths = [path] * len(feature_names)
+  table.add(key, paths, found, split, group, problem, spans)
 
 
-def _labels_in(file, parts: Parts) -> list[str]:
+def _text_in(file, parts: Parts, ending: str) -> str:
+  """The text of a member.
+
+  Raises:
+    ValueError: it is no UTF-8.
+  """
+  start, size = parts[ending]
+  return os.pread(file.fileno(), size, start).decode()
+
+
+def _json_of(file, parts: Parts) -> dict:
+  """The content of KEY.json; nothing without it.
+
+  Raises:
+    ValueError: it is no JSON object.
+  """
+  if "json" not in parts:
+    return {}
+  values = json.loads(_text_in(file, parts, "json"))
+  if not isinstance(values, dict):
+    raise ValueError("expected a JSON object in the .json")
+  return values
+
+
+def _labels_in(file, parts: Parts, values: dict) -> list[str]:
   """The labels in KEY.cls, else in KEY.json, else in KEY.txt.
 
   Raises:
-    ValueError: the member holds something else.
-    AttributeError: the JSON is no object.
+    BadItemError: the JSON's are no labels.
+    ValueError: a text is no UTF-8.
   """
-
-  def content(ending: str) -> str:
-    start, size = parts[ending]
-    return os.pread(file.fileno(), size, start).decode()
-
   if "cls" in parts:
-    return split_labels(content("cls"))
-  if "json" in parts:
-    values = json.loads(content("json"))
-    for key in LABEL_KEYS:
-      value = values.get(key)
-      if isinstance(value, str):
-        return split_labels(value)
-      if value is not None:
-        return categories_of(value)
-  return split_labels(content("txt")) if "txt" in parts else []
+    return split_labels(_text_in(file, parts, "cls"))
+  for key in LABEL_KEYS:
+    if values.get(key) is not None:
+      return labels_of(values[key])
+  return split_labels(_text_in(file, parts, "txt")) if "txt" in parts else []
 
 
 class _Reader:

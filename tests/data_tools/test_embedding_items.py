@@ -1,5 +1,6 @@
 """Tests of data_tools.embedding_items."""
 
+import io
 import json
 
 import numpy as np
@@ -183,3 +184,55 @@ def test_unequal_numbers_of_frames_are_cut_only_if_asked(tmp_path):
   assert reader_of(tmp_path, shapes) == ["unequal numbers of frames: a 5, b 4"]
   assert reader_of(tmp_path, shapes, align=True) == [{"a": (4, 3), "b": (4, 2)}]
   assert "another has none" in reader_of(tmp_path, {"a": (5, 3), "b": (2,)})[0]
+
+
+def npy_head(text):
+  return b"\x93NUMPY\1\0" + len(text).to_bytes(2, "little") + text.encode()
+
+
+def zipped(first_bytes):
+  """An .npz whose zip headers begin with other bytes from version on."""
+  file = io.BytesIO()
+  np.savez(file, x=np.ones(4, np.float32))
+  content = bytearray(file.getvalue())
+  for magic, skip in ((b"PK\3\4", 6), (b"PK\1\2", 8)):
+    at = content.index(magic) + skip
+    content[at : at + len(first_bytes)] = first_bytes
+  return bytes(content)
+
+
+@pytest.mark.parametrize(
+  ("name", "content"),
+  [
+    ("huge.json", b"[" + b"9" * 400 + b"]"),
+    ("deep.json", b"[" * 100_000),
+    ("is_npy.npz", npy_head("{}")),
+    ("encrypted.npz", zipped(b"\1\0")),
+    ("method.npz", zipped(b"\0\0\x63\0")),
+    (
+      "large.npy",
+      npy_head(
+        "{'descr':'<f4','fortran_order':False,'shape':(" + "9" * 30 + ",)}"
+      ),
+    ),
+    ("keys.npy", npy_head("{1: 2, 'a': 3}")),
+    ("open.npy", npy_head("(")),
+  ],
+)
+def test_absurd_files_are_bad_items(tmp_path, name, content):
+  path = tmp_path / name
+  path.write_bytes(content)
+  with pytest.raises(BadItemError, match=r"cannot be read|something else"):
+    embedding_items.read_array(str(path))
+
+
+def test_a_name_that_no_file_can_have():
+  with pytest.raises(BadItemError, match="null byte"):
+    embedding_items.read_array("a\0.npy")
+
+
+def test_categories_that_are_none(tmp_path):
+  labels = write(tmp_path, "labels.json", '{"a": {"x": 1}, "b": 7.0}')
+  items = embedding_items.read_folder(str(tmp_path), labels, "e")
+  assert [item.labels for item in items] == [[], ["7"], []]
+  assert "found ('x', 1)" in items[0].problem

@@ -97,3 +97,15 @@ def test_an_item_takes_little_memory():
   tracemalloc.stop()
   assert len(table) == number
   assert size / number < 150
+
+
+def test_names_that_are_no_text_stay_and_are_bad_items():
+  names = ["é", "\udcff", "\ud800"]
+  items = ItemTable(["e"])
+  for name in names:
+    items.add(name, [name], ["x"])
+  assert list(items.ids) == names
+  assert [item.paths["e"] for item in items] == names
+  items.check()
+  problem = "its id is no text in UTF-8"
+  assert [item.problem for item in items] == ["", problem, problem]

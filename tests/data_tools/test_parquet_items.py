@@ -265,3 +265,55 @@ def test_a_manifest_may_not_leave_open_which_rows(tmp_path):
   assert "no column id" in found["p"]
   assert found["x"] == "several rows have the id x"
   np.testing.assert_array_equal(found["y"], [1])
+
+
+def test_ids_and_columns_of_other_types_are_reported(tmp_path):
+  vectors = pa.array([[1.0, 2.0]], VECTORS)
+  good = {"id": ["a"], "labels": ["x"], "embedding": vectors}
+  paths = [
+    write(tmp_path / "0.parquet", **good),
+    write(tmp_path / "1.parquet", **{**good, "embedding": ["text"]}),
+    write(tmp_path / "2.parquet", **{**good, "id": pa.array([{"a": 1}])}),
+    write(tmp_path / "3.parquet", **{**good, "labels": pa.array([{"a": 1}])}),
+  ]
+  found = [
+    parquet_items.read_tables([path], ["embedding"]) for path in paths[2:]
+  ]
+  assert "texts or numbers in the column id" in found[0][0].problem
+  assert "expected a name, a number" in found[1][0].problem
+  table = parquet_items.read_tables(paths[:2], ["embedding"])
+  assert [item.problem for item in table] == [
+    "",
+    "the column embedding has string, expected list<element: float> as in the"
+    " first file",
+  ]
+
+
+def test_groups_may_be_numbers(tmp_path):
+  columns = {
+    "id": ["a", "b", "c"],
+    "labels": pa.array([1.0, 0.0, None]),
+    "embedding": pa.array([[1.0]] * 3, VECTORS),
+    "group": pa.array([0, 0, None]),
+  }
+  path = write(tmp_path / "a.parquet", **columns)
+  table = parquet_items.read_tables([path], ["embedding"])
+  assert list(table.groups) == ["0", "0", ""]
+  assert [item.labels for item in table] == [["1"], ["0"], []]
+
+
+def test_a_video_that_goes_on_in_lost_rows_is_no_shorter_video(tmp_path):
+  columns, _ = frame_columns(range, lengths=(3, 4, 4))
+  path = write(tmp_path / "a.parquet", row_group_size=5, **columns)
+  metadata = pq.ParquetFile(path).metadata.row_group(1).column(0)
+  assert metadata.path_in_schema == "id"
+  begin = metadata.dictionary_page_offset
+  with open(path, "r+b") as file:
+    file.seek(begin)
+    file.write(b"\xff" * metadata.total_compressed_size)
+  table = parquet_items.read_tables([path], ["embedding"])
+  found = read_all(table)
+  np.testing.assert_array_equal(found["a"][:, 1], [0, 1, 2])
+  assert "it may go on where row group 1 cannot be read" in found["b"]
+  assert "row group 1 cannot be read" in found["a.parquet"]
+  assert "its first frame is 3" in found["c"]

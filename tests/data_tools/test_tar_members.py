@@ -113,3 +113,32 @@ def test_a_changed_header_is_damage(tmp_path):
   found = []
   with pytest.raises(DamagedTarError, match=f"damaged at {at} bytes"):
     found += find_members(str(path))
+
+
+def header(name, size, kind=b"0"):
+  """A header with any text as its size."""
+  head = bytearray(512)
+  head[: len(name)] = name
+  head[124:136] = size
+  head[156:157] = kind
+  head[148:156] = b" " * 8
+  head[148:155] = b"%06o\0" % sum(head)
+  return bytes(head)
+
+
+@pytest.mark.parametrize("value", [b"-9", b"x1", b""])
+def test_sizes_that_are_none(tmp_path, value):
+  path = tmp_path / "a.tar"
+  path.write_bytes(header(b"a", b"-00000001000") + bytes(1024))
+  with pytest.raises(DamagedTarError):
+    list(find_members(str(path)))
+  record = b"%d size=%s\n" % (len(value) + 8, value)
+  record = record.replace(b"%d" % (len(value) + 8), b"%d" % len(record), 1)
+  path.write_bytes(
+    header(b"h", b"%011o\0" % len(record), b"x")
+    + record.ljust(512, b"\0")
+    + header(b"a", b"00000000000\0")
+    + bytes(1024)
+  )
+  with pytest.raises(DamagedTarError, match="extended header"):
+    list(find_members(str(path)))

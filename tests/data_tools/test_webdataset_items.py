@@ -190,3 +190,26 @@ def test_what_the_library_writes_is_read(tmp_path):
     assert labels == ["3"]
     np.testing.assert_array_equal(array, frames)
   assert json.dumps(list(table.label_names)) == '["3"]'
+
+
+def test_splits_and_groups_in_json(tmp_path):
+  given = [
+    {"label": "x", "split": "test", "group": 0},
+    {"label": "x"},
+    {"label": "x", "split": "dev"},
+    {"label": {"a": 1}},
+    ["x"],
+  ]
+  members = {}
+  for number, values in enumerate(given):
+    members[f"{number}.npy"] = vector(1, 2)
+    members[f"{number}.json"] = json.dumps(values).encode()
+  path = write_tar(tmp_path / "0.tar", members)
+  table = webdataset_items.read_tars([path], ["e"])
+  assert [(item.split, item.group) for item in table][:2] == [
+    ("test", "0"),
+    ("", ""),
+  ]
+  words = ["", "", "the split dev, expected train", "found {'a': 1}", "a JSON"]
+  for item, part in zip(table, words, strict=True):
+    assert (part in item.problem) if part else not item.problem
