@@ -11,6 +11,7 @@ import hashlib
 import os
 from collections.abc import Mapping
 
+import quantization
 from engine.dataset_card import VOCABULARY_FILE, DatasetCard
 from engine.files import write_json
 
@@ -244,6 +245,14 @@ def _video_set(card: DatasetCard, split: str) -> dict:
     }
     return _field(records, name, data_type, source, **more)
 
+  def meaning(name: str, dtype: str) -> dict:
+    """What bytes stand for: the format has no place for it but a text."""
+    if dtype != "uint8":
+      return {}
+    (of,) = quantization.parse_ranges(card.ranges_of([name]), 1)
+    scale, bias = quantization.scale_and_bias(of)
+    return {"description": f"The byte q stands for {bias!r} + q * {scale!r}."}
+
   frames = "-1," if card.frame_features else ""
   kind = "SequenceExample" if card.frame_features else "Example"
   features = zip(
@@ -273,6 +282,7 @@ def _video_set(card: DatasetCard, split: str) -> dict:
           _DATA_TYPES[dtype],
           isArray=True,
           arrayShape=f"{frames}{size}",
+          **meaning(name, dtype),
           # A name may hold spaces, which the library allows in no id.
           **{"@id": f"{records}/feature-{number}"},
         )

@@ -10,11 +10,12 @@ import pytest
 from data_tools import croissant
 from data_tools.dataset_writer import DatasetWriter, Options
 from data_tools.item_table import Item
+from engine.dataset_card import DatasetCard
 
 mlcroissant = pytest.importorskip("mlcroissant")
 
 
-def write_dataset(folder, is_frame_level=True):
+def write_dataset(folder, is_frame_level=True, store="float16"):
   """A data set of six videos with two features in two splits."""
   shape = (3, 8) if is_frame_level else (8,)
   arrays = {
@@ -24,19 +25,22 @@ def write_dataset(folder, is_frame_level=True):
   paths = dict.fromkeys(arrays, "x")
   items = [Item(f"v{number}", paths, ["cat"]) for number in range(6)]
   splits = ["train", "train", "train", "train", "test", "test"]
-  options = Options("float16", 0, 0.0, {"command": "import --x"})
+  options = Options(store, 0, 0.0, {"command": "import --x"})
   writer = DatasetWriter(
     items, splits, ["cat", "a, \u65e5"], lambda item: arrays, options
   )
   writer.write(str(folder))
 
 
-@pytest.mark.parametrize("is_frame_level", [True, False])
+@pytest.mark.parametrize(
+  ("is_frame_level", "store"),
+  [(True, "float16"), (False, "float16"), (True, "uint8")],
+)
 def test_the_library_has_nothing_to_complain_of(
-  tmp_path, is_frame_level, caplog
+  tmp_path, is_frame_level, store, caplog
 ):
   folder = tmp_path / "my, [data]"
-  write_dataset(folder, is_frame_level)
+  write_dataset(folder, is_frame_level, store)
   with caplog.at_level(logging.WARNING):
     dataset = mlcroissant.Dataset(jsonld=str(folder / "croissant.json"))
   issues = dataset.metadata.ctx.issues
@@ -79,6 +83,26 @@ def test_it_says_what_the_files_are(tmp_path):
   assert fields["clip"]["dataType"] == "cr:Float16"
   assert fields["clip"]["arrayShape"] == "-1,8"
   assert "videos-of-validate" not in sets
+
+
+def test_it_says_what_bytes_stand_for():
+  card = DatasetCard(
+    frame_features=True,
+    feature_names=["a", "b", "c"],
+    feature_sizes=[4, 2, 1],
+    feature_dtypes=["uint8", "uint8", "float32"],
+    num_classes=1,
+    splits={"train": {"videos": 1, "files": 1}},
+    made_by={},
+    feature_ranges=[[-1.0, 126.5], None, None],
+  )
+  (records,) = croissant.describe("x", card, {})["recordSet"][2:]
+  fields = {of["name"]: of for of in records["field"]}
+  words = fields["a"]["description"]
+  assert words == "The byte q stands for -1.0 + q * 0.5."
+  words = fields["b"]["description"]  # YouTube-8M's
+  assert words == "The byte q stands for -1.9921875 + q * 0.01568627450980392."
+  assert "description" not in fields["c"]
 
 
 def test_a_file_that_was_changed_is_noticed(tmp_path):
