@@ -29,15 +29,20 @@ from data_tools.embedding_items import ArrayReader
 from data_tools.item_lists import read_labels_once
 from data_tools.item_table import BadItemError, ItemTable
 from data_tools.number_stores import STORES
-from engine.data_files import find_files
+from data_tools.text_table import aligned, cut, printable
+from engine.data_files import expand_ranges, find_files
 from engine.dataset_card import SPLITS
 from engine.progress_bar import Progress
+from records.contents import WITH_FRAMES, dtype_key
 
 FLAGS = flags.FLAGS
 
 SOURCES = ("manifest", "embeddings_dir", "parquet", "webdataset")
 
 _MOST_LISTED = 12
+_NAME_COLUMNS = 40
+# Of class indices: more would be more classes than any data has.
+_MOST_DIGITS = 6
 
 
 def define_flags() -> None:
@@ -53,8 +58,8 @@ def define_flags() -> None:
   data.string(
     "embeddings_dir",
     "",
-    "Instead of a manifest: folder of ID.npy, ID.npz or ID.json; needs"
-    " --labels.",
+    "Instead of a manifest: folder of ID.npy, ID.npz, ID.json or ID.parquet;"
+    " needs --labels.",
   )
   data.string(
     "labels",
@@ -72,8 +77,8 @@ def define_flags() -> None:
   data.string(
     "webdataset",
     "",
-    "Instead of a manifest: pattern of tars with KEY.npy and, for the labels,"
-    " KEY.cls, KEY.json or KEY.txt.",
+    "Instead of a manifest: pattern of tars, such as x/{000..099}.tar, with"
+    " KEY.npy and, for the labels, KEY.cls, KEY.json or KEY.txt.",
   )
   data.list(
     "feature_names",
@@ -144,6 +149,27 @@ def _source() -> tuple[str, str]:
   return given[0]
 
 
+def _check_feature_names(names: list[str]) -> None:
+  """Checks that records can have features of these names.
+
+  Raises:
+    errors.UserError: they cannot.
+  """
+  for name in names:
+    reason = ""
+    if not name:
+      reason = "an empty one"
+    elif names.count(name) > 1:
+      reason = f"{name} twice"
+    elif name in WITH_FRAMES or name.endswith(dtype_key("")):
+      reason = f"{name}, which records use for something else"
+    if reason:
+      raise errors.UserError(
+        f"Expected different names of features as --feature_names, received"
+        f" {reason}. Choose others."
+      )
+
+
 def find_items() -> ItemTable:
   """The items that the flags name.
 
@@ -152,7 +178,13 @@ def find_items() -> ItemTable:
   """
   names = FLAGS.feature_names
   source, value = _source()
+  _check_feature_names(names)
   if source == "manifest":
+    if FLAGS.labels:
+      raise errors.UserError(
+        "Expected the labels in the column labels of --manifest, received"
+        f" --labels={FLAGS.labels} too. Leave it out."
+      )
     items = embedding_items.read_manifest(value, names)
     items = parquet_items.find_in_manifest(items, names)
   elif source == "embeddings_dir":
@@ -164,8 +196,10 @@ def find_items() -> ItemTable:
         " --manifest."
       )
     items = embedding_items.read_folder(value, FLAGS.labels, names[0])
+    items = parquet_items.find_in_manifest(items, names)
   else:
-    items = _find_in_containers(source, find_files(value, source), names)
+    pattern = ",".join(expand_ranges(value, source))
+    items = _find_in_containers(source, find_files(pattern, source), names)
   if not items:
     raise errors.UserError(f"Expected items in {value}, found none.")
   items.check()
@@ -200,10 +234,20 @@ def find_classes(items: ItemTable) -> list[str]:
 
   Args:
     items: whose labels become as the classes are called.
+
+  Raises:
+    errors.UserError: the numbers are too large for indices.
   """
   names = items.label_names
   if not all(name.isdecimal() and name.isascii() for name in names):
     return sorted(names)
+  too_large = [name for name in names if len(name.lstrip("0")) > _MOST_DIGITS]
+  if too_large:
+    raise errors.UserError(
+      "Expected names, or class indices from 0 on, as labels, received numbers"
+      f" only, such as {too_large[0]}. A model has an output for each index."
+      " Number the classes from 0, or give them names."
+    )
   items.rename_labels([str(int(name)) for name in names])
   return [str(index) for index in range(max(map(int, names), default=-1) + 1)]
 
@@ -300,20 +344,13 @@ def _class_table(report: Report, names: list[str]) -> list[str]:
   rows = [["class", *present]]
   for index, _ in total.most_common(_MOST_LISTED):
     counts = [str(report.class_counts[split][index]) for split in present]
-    rows.append([names[index][:40], *counts])
+    rows.append([cut(printable(names[index]), _NAME_COLUMNS), *counts])
   if len(total) > _MOST_LISTED:
     rows.append([f"and {len(total) - _MOST_LISTED} more", *[""] * len(present)])
   rows.append(
     ["videos", *[str(report.card.splits[split]["videos"]) for split in present]]
   )
-  widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-  lines = []
-  for row in rows:
-    cells = [row[0].ljust(widths[0])]
-    for cell, width in zip(row[1:], widths[1:], strict=True):
-      cells.append(cell.rjust(width))
-    lines.append("  ".join(cells).rstrip())
-  return lines
+  return aligned(rows)
 
 
 def _look(items: ItemTable, chosen: list[str], names: list[str]) -> None:

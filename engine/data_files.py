@@ -1,14 +1,21 @@
 """Finds the files that a flag names, and decides how they are read."""
 
 import glob
+import itertools
+import math
 import os
+import re
 import stat
+from collections.abc import Sequence
 
 import tensorflow as tf
 from absl import logging
 
 import errors
 from records import shards
+
+_RANGE = re.compile(r"\{([0-9]{1,12})\.\.([0-9]{1,12})\}")
+_MOST_PATTERNS = 1_000_000
 
 
 def is_local(path: str) -> bool:
@@ -20,6 +27,55 @@ def _split_patterns(data_pattern: str) -> list[str]:
   r"""Splits a flag's patterns at its commas, but not at r"\,"."""
   parts = data_pattern.replace("\\,", "\0").split(",")
   return [part.strip().replace("\0", ",") for part in parts]
+
+
+def expand_ranges(data_pattern: str, flag_name: str) -> list[str]:
+  r"""Expands ranges of numbers, such as x/{000..099}.tar, as a shell does.
+
+  Args:
+    data_pattern: see find_files.
+    flag_name: the flag to name in the error.
+
+  Returns:
+    Patterns without ranges, in order; commas in names are still written r"\,".
+
+  Raises:
+    errors.UserError: they are too many.
+  """
+  patterns, total = [], 0
+  for part in re.split(r"(?<!\\),", data_pattern):
+    # Text and the two ends of a range in turn.
+    pieces = _RANGE.split(part)
+    choices: list[Sequence[str]] = [[pieces[0]]]
+    for first, last, text in zip(
+      *(pieces[n::3] for n in (1, 2, 3)), strict=True
+    ):
+      choices += [_Numbers(first, last), [text]]
+    total += math.prod(map(len, choices))
+    if total > _MOST_PATTERNS:
+      raise errors.UserError(
+        f"Expected at most {_MOST_PATTERNS} files as --{flag_name}, received"
+        f" the ranges {data_pattern}. Use a pattern such as *."
+      )
+    patterns += map("".join, itertools.product(*choices))
+  return patterns
+
+
+class _Numbers(Sequence[str]):
+  """The numbers of a range, with zeros in front if one of its ends has them."""
+
+  def __init__(self, first: str, last: str):
+    ends = first, last
+    has_zeros = any(end != str(int(end)) for end in ends)
+    self._width = max(map(len, ends)) if has_zeros else 0
+    step = 1 if int(first) <= int(last) else -1
+    self._numbers = range(int(first), int(last) + step, step)
+
+  def __len__(self) -> int:
+    return len(self._numbers)
+
+  def __getitem__(self, index):
+    return f"{self._numbers[index]:0{self._width}}"
 
 
 def find_files(data_pattern: str, flag_name: str) -> list[str]:
@@ -131,8 +187,8 @@ def _check_files(files: list[str], flag_name: str) -> None:
     if not stat.S_ISREG(found.st_mode):
       kind = "a folder" if stat.S_ISDIR(found.st_mode) else "no regular file"
       raise errors.UserError(
-        f"Expected TFRecord files, received {file}, which is {kind}. Let"
-        f" --{flag_name} match files only, such as FOLDER/*.tfrecord."
+        f"Expected files, received {file}, which is {kind}. Let --{flag_name}"
+        " match files only, such as FOLDER/*."
       )
     same = seen.setdefault((found.st_dev, found.st_ino), file)
     if same != file:

@@ -242,6 +242,26 @@ def test_a_folder_with_labels_in_json(tmp_path):
   assert_names(line, "the split validate", "found train, test")
 
 
+def test_numbers_that_are_no_indices_are_refused(tmp_path):
+  (tmp_path / "a.csv").write_text("path,labels\na.npy,7\nb.npy,20231105\n")
+  line = in_process.run_into_error(
+    IMPORT, f"--manifest={tmp_path}/a.csv", f"--output_dir={tmp_path}/data"
+  )
+  assert_names(line, "such as 20231105", "Number the classes from 0")
+
+
+def test_names_of_classes_cannot_change_the_terminal(tmp_path):
+  labels = make_embeddings(tmp_path / "in", 8)
+  renamed = {"cat": "\x1b[31mcat", "dog": "狗" * 30}
+  labels = {name: renamed.get(of, of) for name, of in labels.items()}
+  manifest = write_manifest(tmp_path / "in", labels)
+  log = in_process.run(
+    IMPORT, f"--manifest={manifest}", f"--output_dir={tmp_path}/data"
+  )
+  assert "\x1b" not in log
+  assert_names(log, "\ufffd[31mcat", "狗" * 19 + "…")
+
+
 def test_parquet_files_and_tars_give_what_files_give(tmp_path):
   """The same records, though in other shards."""
   pyarrow = pytest.importorskip("pyarrow")
@@ -257,20 +277,30 @@ def test_parquet_files_and_tars_give_what_files_give(tmp_path):
     "labels": [labels[name] for name, _ in rows],
   }
   parquet.write_table(pyarrow.table(table), tmp_path / "a.parquet")
-  with tarfile.open(tmp_path / "a.tar", "w") as tar:
+  (tmp_path / "folder").mkdir()
+  (tmp_path / "labels.json").write_text(json.dumps(labels))
+  for name, array in arrays.items():
+    table = pyarrow.table({"embedding": list(array), "frame": range(LENGTH)})
+    parquet.write_table(table, tmp_path / "folder" / f"{name}.parquet")
+  with tarfile.open(tmp_path / "00.tar", "w") as tar:
     for name, label in labels.items():
       tar.add(tmp_path / "in" / f"{name}.npy", f"{name}.npy")
       info = tarfile.TarInfo(f"{name}.cls")
       info.size = len(label)
       tar.addfile(info, io.BytesIO(label.encode()))
   found = {}
-  for name, source in {
-    "files": f"--manifest={manifest}",
-    "parquet": f"--parquet={tmp_path}/*.parquet",
-    "tars": f"--webdataset={tmp_path}/*.tar",
-  }.items():
+  for name, *source in (
+    ("files", f"--manifest={manifest}"),
+    (
+      "folder of parquet",
+      f"--embeddings_dir={tmp_path}/folder",
+      f"--labels={tmp_path}/labels.json",
+    ),
+    ("parquet", f"--parquet={tmp_path}/*.parquet"),
+    ("tars", f"--webdataset={tmp_path}/{{00..00}}.tar"),
+  ):
     data = tmp_path / name
-    in_process.run(IMPORT, source, f"--output_dir={data}")
+    in_process.run(IMPORT, *source, f"--output_dir={data}")
     card = read_card(str(data))
     assert set(card.made_by) == {"command", "source", "storage_errors"}
     card.made_by.clear()
@@ -281,8 +311,8 @@ def test_parquet_files_and_tars_give_what_files_give(tmp_path):
         tf.data.TFRecordDataset(files).as_numpy_iterator()
       )
     found[name] = content
-  assert found["parquet"] == found["files"]
-  assert found["tars"] == found["files"]
+  for content in found.values():
+    assert content == found["files"]
 
 
 def test_a_damaged_tar_is_one_bad_item(tmp_path):
@@ -370,6 +400,11 @@ def test_bad_items_are_counted_and_too_many_are_an_error(tmp_path):
     ),
     (("--output_dir=x", "--embeddings_dir=b"), "--labels=FILE.json"),
     (("--output_dir=x", "--manifest=none.csv"), "--manifest=none.csv"),
+    (("--output_dir=x", "--manifest=a", "--labels=b.json"), "--labels=b.json"),
+    (("--output_dir=x", "--manifest=a", "--feature_names=b,b"), "b twice"),
+    (("--output_dir=x", "--manifest=a", "--feature_names=labels"), "labels,"),
+    (("--output_dir=x", "--manifest=a", "--feature_names=b,"), "an empty one"),
+    (("--output_dir=x", "--parquet=."), "--parquet match files only"),
   ],
 )
 def test_wrong_command_lines_end_in_one_line(arguments, words):

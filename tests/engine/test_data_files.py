@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 from conftest import assert_names, error_of
 
-from engine.data_files import find_files
+from engine.data_files import expand_ranges, find_files
 
 
 def test_find_files_sorts_and_joins_patterns(tmp_path):
@@ -54,7 +54,7 @@ def test_a_folder_among_the_files(tmp_path):
   (tmp_path / "train1").touch()
   (tmp_path / "train2").mkdir()
   text = error_of(find_files, f"{tmp_path}/train*", "train_data_pattern")
-  assert_names(text, f"{tmp_path}/train2, which is a folder", "*.tfrecord")
+  assert_names(text, f"{tmp_path}/train2, which is a folder", "FOLDER/*")
 
 
 def test_a_pipe_among_the_files(tmp_path):
@@ -115,3 +115,23 @@ def test_a_file_system_that_does_not_answer(monkeypatch):
   monkeypatch.setattr(tf.io.gfile, "glob", glob)
   text = error_of(find_files, "gs://bucket/train*", "x")
   assert_names(text, "gs://bucket/train* (no luck with gs://bucket/train*)")
+
+
+@pytest.mark.parametrize(
+  ("pattern", "wanted"),
+  [
+    ("x/{098..101}.tar", ["x/098.tar", "x/099.tar", "x/100.tar", "x/101.tar"]),
+    ("{9..11}", ["9", "10", "11"]),
+    ("{2..1}{0..1}", ["20", "21", "10", "11"]),
+    ("a{0..1},b*", ["a0", "a1", "b*"]),
+    (r"a\,b{00..01},{a,b}", [r"a\,b00", r"a\,b01", "{a", "b}"]),
+    ("{..2}{1..}{a..b}", ["{..2}{1..}{a..b}"]),
+  ],
+)
+def test_ranges_of_numbers_are_expanded(pattern, wanted):
+  assert expand_ranges(pattern, "webdataset") == wanted
+
+
+def test_a_range_of_absurd_size_is_refused():
+  text = error_of(expand_ranges, "a{0..1000},{0..9999999999}", "webdataset")
+  assert_names(text, "at most 1000000 files as --webdataset", "9999999999")
