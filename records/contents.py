@@ -245,10 +245,11 @@ def check_video_features(
       raise _missing(name, record.context, advice)
     found = record.context[name]
     kind = vector_kind(record.context, name)
-    if found.kind != ("float" if kind == "float" else "bytes"):
+    stored = "float" if kind == "float" else "bytes"
+    if found.kind != stored:
       raise BadRecordError(
         "wrong type",
-        f"expected float in the feature {name}, found"
+        f"expected {stored} in the feature {name}, found"
         f" {listing(record.context)}; {advice}",
       )
     is_one = found.kind == "float" or len(found.values) == 1

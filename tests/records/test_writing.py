@@ -193,6 +193,19 @@ def test_bytes_of_a_video_have_one_for_each_number(size):
   assert "expected 4 numbers in the feature a" in errors[0]
 
 
+def test_floats_of_a_video_whose_dtype_says_bytes():
+  example = tf.train.Example()
+  features = example.features.feature
+  features["id"].bytes_list.value.append(b"x")
+  features["a"].float_list.value.extend([1.0, 2.0])
+  features["a/dtype"].bytes_list.value.append(b"float16")
+  batch = VectorBatch(1, ["a"], [2])
+  batch.add(0, memoryview(example.SerializeToString()))
+  errors = []
+  batch.finish(lambda row, error: errors.append(str(error)))
+  assert "expected bytes in the feature a" in errors[0]
+
+
 def test_bytes_of_a_video_without_a_dtype_are_no_numbers():
   example = tf.train.Example()
   example.features.feature["id"].bytes_list.value.append(b"x")
