@@ -436,6 +436,41 @@ def test_the_mean_of_mixed_frames_is_over_the_longer_video():
   )
 
 
+def test_bytes_with_ranges_are_mixed_as_what_they_stand_for():
+  """Their means wait for the dequantization, of two features with a range."""
+  model_class = frame_level_models.FrameLevelLogisticModel
+  model_flags = make_model_flags(
+    model_class, feature_sizes="2,1", feature_ranges="0:127.5,-100:155"
+  )
+  of_bytes, of_floats = (
+    models.build_model(model_flags, quantized=quantized)
+    for quantized in (True, False)
+  )
+  of_floats.set_weights(of_bytes.get_weights())
+  stored = np.array(
+    [
+      [[6, 8, 90], [0, 255, 0], [7, 7, 7]],
+      [[1, 0, 101], [9, 200, 255], [30, 4, 5]],
+    ],
+    np.uint8,
+  )
+  batch = {
+    "num_frames": np.array([2, 3], np.int32),
+    "mixup_weight": np.array([0.7, 0.7], np.float32),
+  }
+  floats = stored * np.float32([0.5, 0.5, 1]) - np.float32([0, 0, 100])
+  found, wanted = (
+    predict(models.add_mixup(model), {**batch, "video_matrix": matrix})
+    for model, matrix in ((of_bytes, stored), (of_floats, floats))
+  )
+  np.testing.assert_allclose(found, wanted, atol=1e-6)
+  # The ranges matter: YouTube-8M's gives something else.
+  other = models.build_model({**model_flags, "feature_ranges": ""})
+  other.set_weights(of_bytes.get_weights())
+  found = predict(models.add_mixup(other), {**batch, "video_matrix": stored})
+  assert np.abs(found - wanted).max() > 1e-3
+
+
 def test_regularization_loss_is_half_the_sum_of_squares_times_the_penalty():
   model = models.build_model(make_model_flags(video_level_models.LogisticModel))
   kernel, bias = model.trainable_variables

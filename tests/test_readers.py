@@ -446,6 +446,28 @@ def test_ratings_of_one_start_time_are_one_segment(tmp_path):
   )
 
 
+@pytest.mark.parametrize("audio_in_bytes", [True, False])
+def test_segments_of_bytes_with_ranges(tmp_path, audio_in_bytes):
+  """Beside floats, bytes become what they stand for, and padding stays 0."""
+  rgb = bytes_of(12, 3, 1)
+  audio = bytes_of(12, 2, 9)
+  if not audio_in_bytes:
+    audio = audio.astype(np.float32) + 0.5
+  record = segment_record("one", [(10, 0, 1.0)], rgb=rgb, audio=audio)
+  file = write_records(tmp_path / "a", [record])
+  model_flags = {**SMALL_FRAME_FLAGS, "feature_ranges": "-100:155,0:127.5"}
+  reader, batch = read_one(model_flags, [file], segment_labels=True)
+  assert reader.ranges == [(-100.0, 155.0), (0.0, 127.5)]
+  assert reader.quantized == audio_in_bytes
+  assert batch["num_frames"].tolist() == [2]
+  matrix = batch["video_matrix"][0]
+  shown = rgb[10:] if audio_in_bytes else rgb[10:].astype(np.float32) - 100
+  np.testing.assert_array_equal(
+    matrix[:2], np.concatenate([shown, audio[10:]], axis=1)
+  )
+  assert not matrix[2:].any()
+
+
 def test_a_segment_past_the_end_is_padded(tmp_path):
   rgb, audio = bytes_of(12, 3, 1), bytes_of(12, 2, 1)
   file = write_records(
