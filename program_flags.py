@@ -168,8 +168,12 @@ def apply_dataset_dir(split: str, pattern_flag: str) -> DatasetCard | None:
   for name, value in card.flags().items():
     if not FLAGS[name].present:
       FLAGS.set_default(name, value)
+  names = [name.strip() for name in FLAGS.feature_names.split(",")]
+  size_of = dict(zip(card.feature_names, card.feature_sizes, strict=True))
+  if not FLAGS["feature_sizes"].present and size_of.keys() >= set(names):
+    sizes = ",".join(str(size_of[name]) for name in names)
+    FLAGS.set_default("feature_sizes", sizes)
   if not FLAGS["feature_ranges"].present:
-    names = [name.strip() for name in FLAGS.feature_names.split(",")]
     FLAGS.set_default("feature_ranges", card.ranges_of(names))
   return card
 

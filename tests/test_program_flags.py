@@ -484,6 +484,7 @@ def parse(*typed):
       ["--feature_names=audio, x", "--feature_sizes=3,4"],
       {"feature_ranges": "0.0:5.0,"},
     ),
+    (["--feature_names=audio"], {"feature_ranges": "0.0:5.0"}),
     (["--feature_ranges=0:1,"], {"feature_ranges": "0.0:1.0,"}),
     (["--feature_ranges="], {}),
   ],
@@ -494,6 +495,8 @@ def test_training_takes_the_ranges_of_the_card(tmp_path, typed, ranges):
     parse(f"--dataset_dir={tmp_path}", *typed)
     program_flags.apply_dataset_dir("train", "train_data_pattern")
     found = train.model_flags_from_flags()
+  if typed == ["--feature_names=audio"]:
+    assert found["feature_sizes"] == "3"
   assert {k: v for k, v in found.items() if k == "feature_ranges"} == ranges
 
 
