@@ -104,6 +104,26 @@ class DatasetCard:
     return os.path.join(literal, f"{split}*.tfrecord")
 
 
+def _check_types(card: DatasetCard) -> None:
+  """Checks what else would fail later, and less clearly.
+
+  Raises:
+    ValueError: says what is wrong.
+    TypeError, AttributeError: a value is of another type.
+  """
+  number = len(card.feature_names)
+  if number != len(card.feature_sizes) or number != len(card.feature_dtypes):
+    raise ValueError("a name, a size and a dtype for each feature")
+  for value in (*card.feature_sizes, card.num_classes):
+    if not isinstance(value, int) or value < 1:
+      raise ValueError(f"{value!r} in the place of a number from 1 on")
+  unknown = set(card.feature_dtypes) - {"float32", "float16", "uint8"}
+  if unknown:
+    raise ValueError(f"the dtype {unknown.pop()}")
+  for of in card.splits.values():
+    of.get("videos")
+
+
 def read_card(folder: str) -> DatasetCard:
   """Reads dataset.json.
 
@@ -124,6 +144,7 @@ def read_card(folder: str) -> DatasetCard:
     if version != _VERSION:
       raise ValueError(f"format_version {version}")
     card = DatasetCard(**content)
+    _check_types(card)
     ranges = card.ranges_of(card.feature_names)
     quantization.parse_ranges(ranges, len(card.feature_names))
     return card

@@ -78,3 +78,21 @@ def test_what_is_no_card_is_named(tmp_path, content):
     (tmp_path / "dataset.json").write_text(content)
   text = error_of(read_card, str(tmp_path))
   assert_names(text, "dataset.json", str(tmp_path), "import_embeddings")
+
+
+@pytest.mark.parametrize(
+  ("name", "value", "words"),
+  [
+    ("feature_names", ["rgb"], "a size and a dtype for each feature"),
+    ("feature_sizes", ["8", 2], "'8' in the place of a number"),
+    ("feature_sizes", 8, "int"),
+    ("feature_dtypes", ["float32", "int8"], "the dtype int8"),
+    ("num_classes", 0, "0 in the place of a number"),
+    ("splits", [], "no attribute"),
+    ("splits", {"train": 5}, "no attribute"),
+  ],
+)
+def test_a_card_with_something_else_in_it(tmp_path, name, value, words):
+  dataclasses.replace(CARD, **{name: value}).write(str(tmp_path))
+  text = error_of(read_card, str(tmp_path))
+  assert_names(text, "as this project writes it", words)
