@@ -116,9 +116,10 @@ class HalfStore(Store):
     difference -= array
     np.abs(difference, out=difference)
     difference /= np.maximum(np.abs(array), np.float32(_LEAST_NORMAL_HALF))
-    # Rounded up: the division rounded to float32.
-    above = np.nextafter(difference.max(), np.float32(1))
-    error = min(float(above), _LARGEST_HALF_ERROR)
+    error = difference.max()
+    if error:  # rounded up: the division rounded to float32
+      error = np.nextafter(error, np.float32(1))
+    error = min(float(error), _LARGEST_HALF_ERROR)
     self._largest[name] = max(self._largest.get(name, 0.0), error)
     return half
 

@@ -131,3 +131,9 @@ def test_youtube8ms_bytes_stay_as_they_are(store):
   assert "own" not in store.errors()
   ranges = store.ranges(["own", "a"])
   assert ranges in ([], [None, [0.0, 51.0]])
+
+
+def test_numbers_that_float16_has_are_stored_without_error():
+  store = STORES["float16"]()
+  store.convert({"a": np.array([0.0, 1.0, -0.5], np.float32)})
+  assert store.errors() == {"a": {"largest_relative_error": 0.0}}
