@@ -76,10 +76,11 @@ def read_tables(
       lacking.append(feature_names[-1])
     if lacking:
       found = ", ".join(f"{name} ({of})" for name, of in rows.columns.items())
+      known = dict.fromkeys((", ".join(feature_names), DEFAULT_COLUMN))
       raise errors.UserError(
         f"Expected the column {lacking[0]} in {paths[0]}, found {found}. A"
         " parquet file has the columns id, labels and, with a list of numbers"
-        f" in each row, {', '.join(feature_names)} or {DEFAULT_COLUMN}. Labels"
+        f" in each row, {' or '.join(known)}. Labels"
         " may come from --labels=FILE.json, or from a --manifest that names the"
         " file."
       )
