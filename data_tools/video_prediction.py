@@ -26,20 +26,21 @@ from data_tools.number_stores import store_as
 from data_tools.video_features import Finish
 from engine import train_dir as train_dirs
 from media.extraction import Extracted, Extraction
-from media.frames import BadVideoError, Sampling, read_video
+from media.frames import BadVideoError, Moments, Sampling, read_video
 from media.images import to_jpeg
 from media.parts import Parts
 from records.writing import RecordWriter, frame_record, video_record
 from reports import results, video_pages
 from reports.results import ClassScore, VideoResult, Window
+from reports.templating import require_jinja2
 
 FLAGS = flags.FLAGS
 
 WINDOW_SECONDS = 5
 _WINDOW_CLASSES = 5  # kept of each window
 _SHOWN_CLASSES = 3  # printed of each video
-_THUMBNAIL_SIZE = (144, 256)
-_THUMBNAILS_PER_SECOND = 0.4  # so that one is near the middle of each window
+_THUMBNAIL_SIZE = (144, 256)  # the box that they fit into
+_MOST_THUMBNAILS = 800  # of a video: 90 MB of images until they are JPEGs
 _VIDEOS_A_TIME = 16  # whose thumbnails are in memory
 
 # The settings that name files, which may be elsewhere on another machine.
@@ -92,7 +93,10 @@ def check_flags() -> None:
     errors.UserError: they do not.
   """
   if FLAGS.videos:
-    for name in ("input_data_pattern", "dataset_dir", "segment_labels"):
+    for name in (
+      *("input_data_pattern", "dataset_dir", "segment_labels"),
+      *("min_frames", "skip_corrupt"),
+    ):
       if FLAGS[name].present and FLAGS[name].value:
         raise errors.UserError(
           f"Expected one of --videos and --{name}, received both. Leave one of"
@@ -115,6 +119,7 @@ class Model:
     folder: with its checkpoint.
     is_frame_level: whether it takes the frames of videos.
     model_name: of its class.
+    max_frames: that it reads of a video.
     classes: the class index of each prediction.
     class_names: a name for each class of the data; None if they are not known.
     predict: writes predictions.csv for files of records; takes the files, and a
@@ -125,6 +130,7 @@ class Model:
   folder: str
   is_frame_level: bool
   model_name: str
+  max_frames: int
   classes: Sequence[int]
   class_names: Sequence[str] | None
   predict: Callable[[list[str], Callable[[dict, np.ndarray], None]], None]
@@ -223,6 +229,7 @@ class _Video:
   Attributes:
     item: says where it is.
     duration: seconds.
+    num_frames: of its features.
     windows: their numbers, and the time of the middle one of their frames.
     top: its best classes.
     window_tops: those of each window.
@@ -230,6 +237,7 @@ class _Video:
 
   item: Item
   duration: float
+  num_frames: int
   windows: list[tuple[int, float]] = dataclasses.field(default_factory=list)
   top: list[ClassScore] = dataclasses.field(default_factory=list)
   window_tops: list[list[ClassScore]] = dataclasses.field(default_factory=list)
@@ -260,7 +268,7 @@ def _write_records(
         path = item.paths[video_items.FEATURE]
         left_out.append((item.video_id, path, str(error)))
         continue
-      video = _Video(item, found.duration)
+      video = _Video(item, found.duration, len(found.times))
       video_id = item.video_id.encode()
       is_frame_level = next(iter(arrays.values())).ndim == 2
       make_record = frame_record if is_frame_level else video_record
@@ -283,6 +291,22 @@ def _arrays_of(item, key, parts, features):
   return found, features.stored(found)
 
 
+def _warn_of_long_videos(model: Model, videos: list[_Video]) -> None:
+  """Says whose prediction as a whole is one of their beginning."""
+  long = [video for video in videos if video.num_frames > model.max_frames]
+  if model.is_frame_level and long:
+    logging.warning(
+      "Of %d videos the model reads the first %d frames only, as in training;"
+      " the first is %s with %d. --num_frames=%d of extract_features spreads"
+      " them over all of a video.",
+      len(long),
+      model.max_frames,
+      long[0].item.paths[video_items.FEATURE],
+      long[0].num_frames,
+      model.max_frames,
+    )
+
+
 def _predict_windows(model: Model, videos: list[_Video], file: str) -> None:
   """Adds the best classes of each window to videos."""
   count = min(FLAGS.top_k, _WINDOW_CLASSES, len(model.classes))
@@ -294,29 +318,23 @@ def _predict_windows(model: Model, videos: list[_Video], file: str) -> None:
       video.window_tops.append(model.scores(*top))
 
 
-def _thumbnails(video: _Video, sampling: Sampling) -> list[bytes]:
+def _thumbnails(video: _Video) -> list[bytes]:
   """A picture of each window of a video, or one of a video without windows.
 
-  Args:
-    video: the video.
-    sampling: of its features.
+  A window's is the middle one of the frames that were predicted. Of very long
+  videos only some windows have one; the others have b"".
   """
-  wanted = np.array([time for _, time in video.windows])
-  if not len(wanted):
-    sampling, wanted = Sampling(num_frames=1), np.zeros(1)
-  elif (
-    not sampling.num_frames
-    and sampling.frames_per_second > _THUMBNAILS_PER_SECOND
-  ):
-    most = int(wanted[-1] * _THUMBNAILS_PER_SECOND) + 2
-    sampling = Sampling(_THUMBNAILS_PER_SECOND, max_frames=most)
+  moments = [time for _, time in video.windows]
+  stride = -(-len(moments) // _MOST_THUMBNAILS) or 1
+  sampling = Moments(moments[::stride]) if moments else Sampling(num_frames=1)
   path = video.item.paths[video_items.FEATURE]
+  made = [b""] * max(1, len(moments))
   try:
-    read = read_video(path, sampling, _THUMBNAIL_SIZE, "crop")
+    images = read_video(path, sampling, _THUMBNAIL_SIZE, "inside").images
   except BadVideoError:  # could be read before
-    return [b""] * len(wanted)
-  nearest = np.abs(read.times - wanted[:, np.newaxis]).argmin(axis=1)
-  return [to_jpeg(read.images[row], _THUMBNAIL_SIZE[1]) for row in nearest]
+    return made
+  made[::stride] = [to_jpeg(image, image.shape[1]) for image in images]
+  return made
 
 
 def _result(video: _Video, thumbnails: Sequence[bytes] = ()) -> VideoResult:
@@ -348,13 +366,11 @@ def _result(video: _Video, thumbnails: Sequence[bytes] = ()) -> VideoResult:
   )
 
 
-def _with_pictures(
-  videos: list[_Video], sampling: Sampling
-) -> Iterator[VideoResult]:
+def _with_pictures(videos: list[_Video]) -> Iterator[VideoResult]:
   """The results, with pictures, those of a few at a time in memory."""
 
   def make(video):
-    return _result(video, _thumbnails(video, sampling))
+    return _result(video, _thumbnails(video))
 
   workers = min(FLAGS.num_workers or 4, 4)
   with concurrent.futures.ThreadPoolExecutor(workers) as threads:
@@ -374,9 +390,7 @@ def _print_best(videos: list[_Video]) -> None:
     print(f"and {len(videos) - MOST_LISTED} more videos")
 
 
-def _write_reports(
-  videos: list[_Video], sampling: Sampling, output_folder: str
-) -> None:
+def _write_reports(videos: list[_Video], output_folder: str) -> None:
   """Writes what --timeline and --html ask for."""
   pages = ""
   if FLAGS.timeline:
@@ -390,7 +404,7 @@ def _write_reports(
     return
 
   def with_pages():
-    for result in _with_pictures(videos, sampling):
+    for result in _with_pictures(videos):
       if pages:
         video_pages.write_timeline_page(pages, result, FLAGS.html)
       yield result
@@ -425,6 +439,8 @@ def predict_videos(model: Model, output_file: str) -> None:
       f" {model.model_name}, which takes whole videos. Leave --timeline out, or"
       " train a frame-level model, such as FrameLevelLogisticModel."
     )
+  if FLAGS.timeline or FLAGS.html:
+    require_jinja2()
   found = video_items.find_videos(FLAGS.videos)
   for note in found.notes:
     logging.info("%s", note)
@@ -454,6 +470,7 @@ def predict_videos(model: Model, output_file: str) -> None:
       f"Expected videos that can be read as --videos={FLAGS.videos}, received"
       f" none; the first is {path}: {reason}. {root}_left_out.csv lists all."
     )
+  _warn_of_long_videos(model, videos)
   in_order = iter(videos)
 
   def take(batch: dict, predictions: np.ndarray) -> None:
@@ -467,8 +484,7 @@ def predict_videos(model: Model, output_file: str) -> None:
   _print_best(videos)
   if left_out:
     print(f"Left out {len(left_out)} videos, see {root}_left_out.csv")
-  sampling = features.extraction.sampling
-  _write_reports(videos, sampling, os.path.dirname(output_file))
+  _write_reports(videos, os.path.dirname(output_file))
   shutil.rmtree(folder)
 
 

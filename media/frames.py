@@ -18,13 +18,13 @@ import bisect
 import dataclasses
 import fractions
 import math
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
 import errors
-from media.images import Converter, to_jpeg
+from media.images import Converter, size_inside, to_jpeg
 from media.opening import (
   BadVideoError,
   ffmpeg_errors,
@@ -38,6 +38,7 @@ from media.timeline import Timeline, frame_length, has_no_presentation_times
 __all__ = [
   "BadVideoError",
   "DecodedVideo",
+  "Moments",
   "Sampling",
   "read_audio",
   "read_every_frame_of",
@@ -108,6 +109,27 @@ class Sampling:
     return np.arange(count) / self.frames_per_second
 
 
+@dataclasses.dataclass(frozen=True)
+class Moments:
+  """Moments that are known, in the place of a Sampling.
+
+  Attributes:
+    seconds: at least one, ascending.
+  """
+
+  seconds: Sequence[float]
+
+  def count(self, duration: float) -> int:
+    """How many they are."""
+    del duration
+    return len(self.seconds)
+
+  def times(self, duration: float) -> np.ndarray:
+    """The moments, (n,) float64."""
+    del duration
+    return np.array(self.seconds, np.float64)
+
+
 @dataclasses.dataclass
 class DecodedVideo:
   """Frames of a video.
@@ -128,7 +150,10 @@ class DecodedVideo:
 
 
 def read_video(
-  path: str, sampling: Sampling, size: tuple[int, int], fit: str = "stretch"
+  path: str,
+  sampling: Sampling | Moments,
+  size: tuple[int, int],
+  fit: str = "stretch",
 ) -> DecodedVideo:
   """Reads frames of a video.
 
@@ -143,6 +168,8 @@ def read_video(
     fit: "stretch": the whole frame, whatever its shape. "crop": the frame at
       its true shape, pixels of other shapes than squares included, its
       short side fitted to the size, and the middle of its long side.
+      "inside": the whole frame at its true shape; the images are as large as
+      fits into the size, and all of the shape of the first frame.
 
   Returns:
     At least one frame. Two readings of a file are equal, and so are those with
@@ -297,6 +324,9 @@ def _read(
     end = max(first.timestamp, timeline.end or first.timestamp)
     duration = _seconds(end - first.timestamp, base)
     count = sampling.count(duration)
+    if fit == "inside":
+      size = size_inside(first.frame, size, stream.sample_aspect_ratio)
+      fit = "stretch"
     if count * size[0] * size[1] * 3 > _MOST_BYTES:
       raise BadVideoError(
         f"has {duration:.0f} s, of which {count} frames of"

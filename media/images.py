@@ -80,6 +80,26 @@ class Converter:
     return image[:: mirrors[0], :: mirrors[1]]
 
 
+def size_inside(
+  frame, box: tuple[int, int], pixel_shape: fractions.Fraction | None = None
+) -> tuple[int, int]:
+  """The largest size at which a frame, at its true shape, fits in a box.
+
+  Args:
+    frame: of PyAV.
+    box: (height, width).
+    pixel_shape: see Converter.
+
+  Returns:
+    (height, width), at least 2 each.
+  """
+  shape = frame.height, frame.width * float(pixel_shape or 1)
+  is_turned, _ = _orientation(frame)
+  height, width = shape[::-1] if is_turned else shape
+  scale = min(box[0] / height, box[1] / width)
+  return max(2, round(height * scale)), max(2, round(width * scale))
+
+
 def _has_alpha(pixel_format) -> bool:
   """Whether pixels may be transparent."""
   return pixel_format.has_palette or any(

@@ -397,6 +397,19 @@ def _best_moments(windows: list[Window], index: int) -> list[Window]:
   return [windows[number] for number in taken]
 
 
+def _middle(window: Window) -> float:
+  return (window.start + window.end) / 2
+
+
+def _picture_near(windows: list[Window], seconds: float) -> bytes:
+  """The picture of a window, of those that have one the nearest."""
+  pictured = [window for window in windows if window.thumbnail]
+  if not pictured:
+    return b""
+  nearest = min(pictured, key=lambda one: abs(_middle(one) - seconds))
+  return nearest.thumbnail
+
+
 def _card(
   result: VideoResult, score: ClassScore, gallery: str, page: str, number: int
 ) -> dict:
@@ -405,10 +418,8 @@ def _card(
   video = relative_address(result.path, gallery)
   target = relative_address(page, gallery) if page else video
   peak = _confidence(best[0], score.index) if best else 0.0
-  picture = best[0].thumbnail if best else b""
-  if not picture:
-    middle = result.windows[len(result.windows) // 2 :][:1]
-    picture = result.thumbnail or (middle[0].thumbnail if middle else b"")
+  middle = _middle(best[0]) if best else result.duration / 2
+  picture = result.thumbnail or _picture_near(result.windows, middle)
   return {
     "number": number,
     "path": readable(result.path),

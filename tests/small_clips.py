@@ -11,7 +11,12 @@ WIDTH, HEIGHT, RATE = 64, 48, 5
 
 
 def make_clip(
-  path, colors, seconds=4, second_color=None, codec="mpeg4"
+  path,
+  colors,
+  seconds=4,
+  second_color=None,
+  codec="mpeg4",
+  size=(HEIGHT, WIDTH),
 ) -> pathlib.Path:
   """Writes a clip.
 
@@ -21,19 +26,20 @@ def make_clip(
     seconds: of the clip.
     second_color: of its second half.
     codec: of the video.
+    size: (height, width) of its frames.
   """
   path = pathlib.Path(path)
   path.parent.mkdir(parents=True, exist_ok=True)
   count = seconds * RATE
   with av.open(str(path), "w") as container:
     stream = container.add_stream(codec, rate=RATE)
-    stream.width, stream.height = WIDTH, HEIGHT
+    stream.height, stream.width = size
     stream.pix_fmt = "yuv420p"
     for number in range(count):
-      image = np.empty((HEIGHT, WIDTH, 3), np.uint8)
+      image = np.empty((*size, 3), np.uint8)
       is_late = second_color and number >= count // 2
       image[:] = second_color if is_late else colors
-      left = number * 3 % WIDTH
+      left = number * 3 % size[1]
       image[:, left : left + 4] = 230
       frame = av.VideoFrame.from_ndarray(image, "rgb24")
       container.mux(stream.encode(frame))

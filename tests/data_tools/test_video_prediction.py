@@ -1,9 +1,12 @@
 """Tests of inference.py --videos: as trained, so predicted."""
 
 import csv
+import io
 import json
 import shutil
+import sys
 
+import av
 import in_process
 import numpy as np
 import pytest
@@ -12,7 +15,7 @@ from conftest import assert_names
 from tiny_runs import TINY_FLAGS
 
 import models
-from data_tools import extraction_runs, video_prediction
+from data_tools import extraction_runs, video_items, video_prediction
 from data_tools.embedding_items import Item
 from engine import train_dir as train_dirs
 from media.extraction import Extracted, Extraction
@@ -180,6 +183,142 @@ def test_training_videos_get_the_predictions_of_their_records(
   assert not (tmp_path / "timeline.csv").exists()
 
 
+def as_records_and_as_videos(clips, folder, of_data, of_model, *more):
+  """Predictions of the same videos both ways; {id: line} of each."""
+  in_process.run(
+    EXTRACT,
+    f"--videos={clips}",
+    f"--output_dir={folder}/data",
+    "--encoder=random",
+    "--splits=train:0.8,test:0.2",
+    *of_data,
+  )
+  in_process.run(
+    "train",
+    f"--dataset_dir={folder}/data",
+    f"--train_dir={folder}/model",
+    "--base_learning_rate=0.05",
+    *of_model,
+  )
+  in_process.run(
+    "inference",
+    f"--train_dir={folder}/model",
+    f"--dataset_dir={folder}/data",
+    f"--output_file={folder}/records.csv",
+  )
+  predict(f"{folder}/model", clips, folder, *more)
+  return (
+    lines_by_id(folder / name) for name in ("records.csv", "predictions.csv")
+  )
+
+
+def test_bytes_and_some_classes(trained, tmp_path):
+  """Each digit as of the records; the classes' own indices and names."""
+  of_records, of_videos = as_records_and_as_videos(
+    trained / "clips",
+    tmp_path,
+    ("--store=uint8", "--frames_per_second=2"),
+    (
+      "--model=FrameLevelLogisticModel",
+      "--label_subset=blue,red",
+      "--num_epochs=25",
+    ),
+    "--timeline",
+  )
+  assert len(of_records) == 4
+  assert of_records.items() <= of_videos.items()
+  rows = rows_of(tmp_path / "predictions_readable.csv")
+  rows += [
+    {"Label": row["class_index"], "Name": row["class_name"]}
+    for row in rows_of(tmp_path / "timeline.csv")
+  ]
+  assert {(row["Label"], row["Name"]) for row in rows} == {
+    ("0", "blue"),
+    ("2", "red"),
+  }
+  best = {
+    row["video_id"]: row["class_name"]
+    for row in rows_of(tmp_path / "timeline.csv")
+    if row["rank"] == "1"
+  }
+  assert [best[f"{name}0"] for name in ("blue", "red")] == ["blue", "red"]
+
+
+def test_means_of_a_pca_as_bytes(trained, tmp_path):
+  of_records, of_videos = as_records_and_as_videos(
+    trained / "clips",
+    tmp_path,
+    ("--store=uint8", "--num_frames=3", "--fit_pca=5", "--video_level"),
+    ("--model=LogisticModel", "--num_epochs=2"),
+  )
+  assert len(of_records) == 4
+  assert of_records.items() <= of_videos.items()
+
+
+def test_pictures_are_those_of_the_windows_and_of_the_videos_shape(tmp_path):
+  blue, red = (small_clips.COLORS[name] for name in ("blue", "red"))
+  path = small_clips.make_clip(
+    tmp_path / "a.mp4", blue, 14, red, size=(128, 48)
+  )
+  item = Item("a", {video_items.FEATURE: str(path)}, ["any"])
+  video = video_prediction._Video(item, 14.0, 28)
+  video.windows = [(0, 2.5), (1, 6.5), (1, 7.5), (2, 12.0)]
+  images = [image_of(jpeg) for jpeg in video_prediction._thumbnails(video)]
+  for image, color in zip(images, (blue, blue, red, red), strict=True):
+    assert image.shape == (144, 54, 3)
+    assert np.abs(np.median(image, axis=(0, 1)) - color).max() < 20
+  video.windows = []
+  (image,) = map(image_of, video_prediction._thumbnails(video))
+  assert image.shape == (144, 54, 3)
+
+
+def test_very_long_videos_have_pictures_of_some_windows(tmp_path, monkeypatch):
+  monkeypatch.setattr(video_prediction, "_MOST_THUMBNAILS", 2)
+  path = small_clips.make_clip(tmp_path / "a.mp4", (9, 9, 9), 14)
+  item = Item("a", {video_items.FEATURE: str(path)}, ["any"])
+  video = video_prediction._Video(item, 14.0, 28)
+  video.windows = [(0, 2.5), (1, 7.5), (2, 12.0)]
+  made = video_prediction._thumbnails(video)
+  assert list(map(bool, made)) == [True, False, True]
+  path.unlink()
+  assert video_prediction._thumbnails(video) == [b"", b"", b""]
+
+
+def image_of(jpeg) -> np.ndarray:
+  with av.open(io.BytesIO(jpeg)) as file:
+    return next(file.decode(video=0)).to_ndarray(format="rgb24")
+
+
+def test_who_reads_less_than_all_of_a_video_says_so(trained, tmp_path):
+  model = tmp_path / "model"
+  shutil.copytree(trained / "model", model)
+  path = model / "model_flags.json"
+  flags = json.loads(path.read_text())
+  path.write_text(json.dumps({**flags, "max_frames": 6}))
+  log = predict(model, f"{trained}/new", tmp_path)
+  assert_names(
+    log,
+    "Of 1 videos the model reads the first 6 frames only",
+    "new/changes.mp4 with 28",
+    "--num_frames=6",
+  )
+
+
+def test_without_jinja2_pages_are_refused_before_any_work(
+  trained, tmp_path, monkeypatch
+):
+  monkeypatch.setitem(sys.modules, "jinja2", None)
+  line = in_process.run_into_error(
+    "inference",
+    f"--train_dir={trained}/model",
+    f"--videos={trained}/new",
+    f"--output_file={tmp_path}/p.csv",
+    "--timeline",
+  )
+  assert_names(line, "pip install -r requirements/videos.txt")
+  assert not any(tmp_path.iterdir())
+
+
 def test_features_of_another_model_are_of_no_use(tmp_path):
   folder = str(tmp_path / "extracted")
   path = extraction_runs.part_path(folder)
@@ -297,6 +436,7 @@ def test_no_video_that_can_be_read(trained, tmp_path):
     (("--videos=a", "--input_data_pattern=b"), "--videos and --input_data"),
     (("--videos=a", "--dataset_dir=b"), "--videos and --dataset_dir"),
     (("--videos=a", "--segment_labels"), "--videos and --segment_labels"),
+    (("--videos=a", "--min_frames=9"), "--videos and --min_frames"),
     (("--timeline",), "--videos=FILES with --timeline"),
     (("--html=a.html",), "--videos=FILES with --html"),
   ],

@@ -163,6 +163,41 @@ def test_crop_takes_the_middle_of_the_long_side(tmp_path):
   assert white_columns(first_frame(path, (32, 32), "stretch")) == (12, 20)
 
 
+@pytest.mark.parametrize(
+  ("pixel_shape", "is_turned", "size"),
+  [
+    (None, False, (30, 60)),
+    (None, True, (60, 30)),  # of a telephone held upright
+    (Fraction(1, 2), False, (60, 60)),
+  ],
+)
+def test_a_whole_frame_at_its_true_shape(
+  pixel_shape, is_turned, size, tmp_path
+):
+  path = write_video(
+    tmp_path / "a.mp4",
+    [0],
+    image_of=lambda _: quarters(64, 128),
+    pixel_shape=pixel_shape,
+  )
+  colors = RED, GREEN, BLUE, WHITE
+  if is_turned:
+    set_display_matrix(path, 0, 1, -1, 0)
+    colors = BLUE, RED, WHITE, GREEN
+  images = read_video(path, Sampling(max_frames=1), (60, 60), "inside").images
+  assert images.shape == (1, *size, 3)
+  assert_colors(images[0], *colors)
+
+
+def test_a_thumbnail_of_an_extreme_shape(tmp_path):
+  path = write_video(
+    tmp_path / "a.mkv", [0], image_of=lambda _: quarters(2, 600)
+  )
+  (image,) = read_video(path, Sampling(max_frames=1), (60, 60), "inside").images
+  assert image.shape == (2, 60, 3)
+  assert to_jpeg(image, 60).startswith(b"\xff\xd8\xff")
+
+
 def test_pixels_that_are_no_squares(tmp_path):
   # Shown as 128 columns, of which the middle half stays.
   path = write_video(

@@ -21,7 +21,7 @@ from painted_videos import (
 
 import errors
 from media import frames
-from media.frames import BadVideoError, Sampling, read_video
+from media.frames import BadVideoError, Moments, Sampling, read_video
 
 SIZE = (SIDE, SIDE)
 FRAME = Fraction(1, 25)
@@ -89,6 +89,12 @@ def test_evenly_spaced_moments_are_the_middles_of_equal_parts():
   np.testing.assert_array_equal(
     Sampling(num_frames=4, max_frames=2).times(8.0), [2, 6]
   )
+
+
+def test_moments_that_are_known(tmp_path):
+  path = write_video(tmp_path / "a.mp4", even_times(300), **X264)
+  found = read_both(path, Moments([0.5, 7.52, 7.52, 9.9]))
+  assert numbers_in(found.images) == [15, 225, 225, 297]
 
 
 @pytest.mark.parametrize(

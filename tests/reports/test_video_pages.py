@@ -253,6 +253,14 @@ def test_a_class_of_the_whole_video_alone_shows_a_picture(work):
   assert gallery(work, [one]).all("img")[0]["src"] == picture(1)
 
 
+def test_a_moment_without_a_picture_shows_the_nearest_one(work):
+  tops = [scores((1, part)) for part in (0.1, 0.2, 0.9, 0.1, 0.1)]
+  one = result_of("a", scores((1, 0.9)), *tops)
+  assert gallery(work, [one]).all("img")[0]["src"] == picture(2)
+  one.windows[2].thumbnail = one.windows[1].thumbnail = b""
+  assert gallery(work, [one]).all("img")[0]["src"] == picture(3)
+
+
 def test_videos_without_a_class_are_not_lost(work):
   page = gallery(work, [VideoResult("gs://b/a.mp4", "a", 1.0, [])])
   assert page.all("section")[0]["data-name"] == "No class"
