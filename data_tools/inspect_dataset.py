@@ -53,6 +53,7 @@ from engine.progress_bar import Progress
 from records import shards
 from records.apart import Apart
 from records.messages import BadRecordError
+from reports.templating import require_jinja2
 
 FLAGS = flags.FLAGS
 
@@ -531,6 +532,7 @@ def _page_writer():
   Raises:
     errors.UserError: one is missing.
   """
+  require_jinja2("requirements/inspect.txt")
   try:
     from reports.dataset_page import write_page
   except ModuleNotFoundError as error:

@@ -410,7 +410,9 @@ def _write_reports(videos: list[_Video], output_folder: str) -> None:
       yield result
 
   if FLAGS.html:
-    video_pages.write_gallery(FLAGS.html, with_pages(), "Videos", pages)
+    video_pages.write_gallery(
+      FLAGS.html, with_pages(), "Videos by class", pages
+    )
     logging.info("Gallery: %s", FLAGS.html)
   else:
     for _ in with_pages():

@@ -19,7 +19,16 @@ from matplotlib.ticker import (
   StrMethodFormatter,
 )
 
-_BLUE, _PALE, _GRAY = "#2f5d8a", "#a9c4de", "#d8dde3"
+_PAPER, _INK = "#ffffff", "#52605b"
+_BLUE, _PALE, _GRAY = "#2468b0", "#a9c8ea", "#cdd5d2"
+# What they are on a dark screen, as in templates/look.css.
+_IN_THE_DARK = {
+  _PAPER: "#191f1d",
+  _INK: "#9daaa5",
+  _BLUE: "#6aaef0",
+  _PALE: "#2b4a6b",
+  _GRAY: "#323b38",
+}
 # Small, since a phone shows a chart no wider: its text stays readable there.
 _WIDTH, _HEIGHT = 4.8, 2.7
 _MOST_BARS = 60
@@ -32,23 +41,37 @@ _STYLE: Any = {
   "font.size": 9,
   "axes.spines.top": False,
   "axes.spines.right": False,
-  "axes.edgecolor": "#6b7683",
-  "axes.labelcolor": "#37414d",
-  "xtick.color": "#37414d",
-  "ytick.color": "#37414d",
+  "figure.facecolor": _PAPER,
+  "axes.facecolor": _PAPER,
+  "axes.edgecolor": _INK,
+  "axes.labelcolor": _INK,
+  "text.color": _INK,
+  "xtick.color": _INK,
+  "ytick.color": _INK,
   "figure.constrained_layout.use": True,
   "svg.fonttype": "none",
   "svg.hashsalt": "dataset",  # the same data give the same file
 }
 
 
+def _dark_style() -> str:
+  """The style that changes the colors of a chart on a dark screen."""
+  rules = "".join(
+    f'[style*="{what}: {color}"]{{{what}:{dark}!important}}'
+    for color, dark in _IN_THE_DARK.items()
+    for what in ("fill", "stroke")
+  )
+  return f"<style>@media (prefers-color-scheme:dark){{{rules}}}</style>"
+
+
 def _uri(figure: Figure) -> str:
   """The figure as the address of an SVG image."""
-  content = io.BytesIO()
+  content = io.StringIO()
   FigureCanvasSVG(figure).print_svg(content, metadata={"Date": None})
-  return "data:image/svg+xml;base64," + base64.b64encode(
-    content.getvalue()
-  ).decode("ascii")
+  svg = content.getvalue().replace("</svg>", f"{_dark_style()}</svg>")
+  return "data:image/svg+xml;base64," + base64.b64encode(svg.encode()).decode(
+    "ascii"
+  )
 
 
 def _figure(height: float = _HEIGHT) -> Figure:

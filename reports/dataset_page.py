@@ -4,7 +4,6 @@ import dataclasses
 import os
 from collections.abc import Sequence
 
-import jinja2
 import numpy as np
 
 from data_tools import dataset_report
@@ -14,11 +13,8 @@ from data_tools.text_table import printable
 from engine.skipped import listing
 from records.apart import Apart
 from reports import charts, class_graph
-from version import __version__
+from reports.templating import make_environment
 
-_TEMPLATES = os.path.join(
-  os.path.dirname(os.path.abspath(__file__)), "templates"
-)
 # Classes of the matrix and of the graph.
 _MATRIX_CLASSES = 20
 _GRAPH_CLASSES = 28
@@ -266,19 +262,12 @@ def make_page(
   Returns:
     HTML that refers to nothing outside itself.
   """
-  environment = jinja2.Environment(
-    loader=jinja2.FileSystemLoader(_TEMPLATES),
-    autoescape=True,
-    undefined=jinja2.StrictUndefined,
-    trim_blocks=True,
-    lstrip_blocks=True,
-  )
+  environment = make_environment("requirements/inspect.txt")
   group_table = dataset_report.group_table(inspection)
   matrix_classes = _with_partners(inspection, classes, _MATRIX_CLASSES)
   graph_classes = _with_partners(inspection, classes, _GRAPH_CLASSES)
   return environment.get_template("dataset.html").render(
     folder=printable(dataset_report.common_folder(inspection.files)),
-    version=__version__,
     tiles=_tiles(inspection),
     findings=findings,
     groups=[printable(group) for group in inspection.groups],

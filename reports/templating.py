@@ -14,6 +14,7 @@ import tensorflow as tf
 import errors
 from engine import files
 from engine.data_files import is_local
+from version import __version__
 
 TEMPLATES = os.path.join(os.path.dirname(__file__), "templates")
 
@@ -39,6 +40,27 @@ def require_jinja2(
   return jinja2
 
 
+def make_environment(requirements: str = "requirements/videos.txt"):
+  """The jinja2.Environment of all pages; a missing value is an error.
+
+  Args:
+    requirements: see require_jinja2.
+
+  Raises:
+    errors.UserError: jinja2 is not installed.
+  """
+  jinja2 = require_jinja2(requirements)
+  environment = jinja2.Environment(
+    loader=jinja2.FileSystemLoader(TEMPLATES),
+    autoescape=True,
+    trim_blocks=True,
+    lstrip_blocks=True,
+    undefined=jinja2.StrictUndefined,
+  )
+  environment.globals["version"] = __version__
+  return environment
+
+
 def write_page(
   path: str,
   template: str,
@@ -57,13 +79,7 @@ def write_page(
     errors.UserError: jinja2 is not installed.
     jinja2.UndefinedError: a value is missing.
   """
-  jinja2 = require_jinja2(requirements)
-  environment = jinja2.Environment(
-    loader=jinja2.FileSystemLoader(TEMPLATES),
-    autoescape=True,
-    trim_blocks=True,
-    undefined=jinja2.StrictUndefined,
-  )
+  environment = make_environment(requirements)
   stream = environment.get_template(template).stream(values)
   stream.enable_buffering(1000)
   with (

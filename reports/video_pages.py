@@ -38,9 +38,12 @@ MIN_CONFIDENCE = 0.25
 """Of the whole video, to be shown under a class that is not its best."""
 MIN_MOMENT = 0.5
 """Of one window, for the same."""
+MIN_ALSO = 0.05
+"""Of the whole video, to be named beside the class that it is under."""
 MOMENTS = 3
 """Moments that the gallery names for a video and class."""
 
+_IN_MOMENTS = "in moments"
 _TICKS = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600)
 _LONGEST_NAME = 180  # bytes; file systems take 255
 
@@ -123,6 +126,9 @@ def write_timeline_page(
     "thumbnail": "" if windows else jpeg_uri(result.thumbnail),
     "top": [_score(score, colors) for score in result.top[:TOP_CLASSES]],
     "end": _number(end),
+    "window_seconds": _number(
+      max((window.end - window.start for window in windows), default=0.0)
+    ),
     "thin": _thin(len(windows)),
     "film": _film(windows),
     "ribbon": _ribbon(windows, colors, end),
@@ -231,7 +237,11 @@ def _ticks(end: float) -> list[dict]:
   step *= math.ceil(end / step / 10)
   moments = [step * number for number in range(math.ceil(end / step))]
   return [
-    {"left": _number(100 * moment / end), "time": format_time(moment)}
+    {
+      "left": _number(100 * moment / end),
+      "time": format_time(moment),
+      "is_late": moment > 0.8 * end,  # does not fit on a phone
+    }
     for moment in moments
     if moment <= 0.94 * end
   ]
@@ -304,7 +314,7 @@ def write_gallery(
   """
   require_jinja2()
   groups: dict[int, dict] = {}
-  num_videos = num_pages = 0
+  num_videos = num_pages = num_moments = 0
   for result in results:
     page = timeline_path(timeline_dir, result.video_id) if timeline_dir else ""
     for score in _classes_of(result) or [ClassScore(-1, "No class", 0.0)]:
@@ -315,6 +325,7 @@ def write_gallery(
       group["cards"].append(_card(result, score, path, page, num_videos))
     num_videos += 1
     num_pages += bool(page)
+    num_moments += len(result.windows)
   for group in groups.values():
     group["cards"].sort(key=operator.itemgetter("order"))
   ordered = sorted(
@@ -328,19 +339,34 @@ def write_gallery(
       "groups": ordered,
       "count": f"{_counted(num_videos, 'video', 'videos')},"
       f" {_counted(len(groups), 'class', 'classes')}",
-      "intro": _intro(num_pages > 0),
+      "intro": _intro(num_pages > 0, num_moments > 0),
     },
   )
 
 
-def _intro(has_pages: bool) -> str:
-  return (
-    "A video is under its best class, and under each other class that is at"
-    f" least {format_percent(MIN_CONFIDENCE)} for the whole video or"
-    f" {format_percent(MIN_MOMENT)} for a moment of it. A time plays the video"
-    " from there; a picture opens "
-    + ("the video's timeline." if has_pages else "the video.")
+def _intro(has_pages: bool, has_moments: bool) -> list[str]:
+  """What the numbers mean and where links lead, in paragraphs."""
+  numbers = (
+    "The percentage on a picture is how sure the model is that the class is in"
+    " the whole video; beside it is the video's length."
   )
+  where = (
+    "A video is shown under its best class, and under each other class of at"
+    f" least {format_percent(MIN_CONFIDENCE)} for the whole video"
+  )
+  links = "A picture opens "
+  links += "the video's timeline." if has_pages else "the video."
+  if has_moments:
+    numbers += (
+      " Below are the moments at which the model is surest;"
+      f" \u201c{_IN_MOMENTS}\u201d: the class is probable in these alone."
+    )
+    where += f" or {format_percent(MIN_MOMENT)} for a moment"
+    links += " A moment plays the video from there."
+  numbers += (
+    " Each class is judged by itself, so percentages need not add up to 100%."
+  )
+  return [numbers, f"{where}. {links}"]
 
 
 def _counted(number: int, one: str, several: str) -> str:
@@ -427,9 +453,9 @@ def _card(
     "duration": format_time(round(result.duration)),
     "image": jpeg_uri(picture),
     "href": target and target + (_at(best[0]) if best else ""),
-    "percent": format_percent(score.confidence)
-    if score.confidence
-    else "in moments",
+    "percent": _IN_MOMENTS
+    if peak >= MIN_MOMENT and score.confidence < MIN_CONFIDENCE
+    else format_percent(score.confidence),
     "order": (-score.confidence, -peak, number),
     "moments": [
       {
@@ -442,7 +468,7 @@ def _card(
     "also": [
       {"label": other.label, "percent": format_percent(other.confidence)}
       for other in result.top[:4]
-      if other.index != score.index
+      if other.index != score.index and other.confidence >= MIN_ALSO
     ][:3],
   }
 

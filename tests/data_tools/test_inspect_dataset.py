@@ -330,7 +330,7 @@ def test_a_missing_package_is_said_before_anything_is_read(
   monkeypatch.setitem(sys.modules, "jinja2", None)
   monkeypatch.delitem(sys.modules, "reports.dataset_page", raising=False)
   log = inspect(path, f"--html={tmp_path}/p.html", exit_code=1)
-  assert log.startswith("ERROR: Expected the package jinja2 for --html")
+  assert log.startswith("ERROR: Expected jinja2 for HTML pages")
   assert "requirements/inspect.txt" in log
 
 

@@ -11,7 +11,7 @@ pytest.importorskip("matplotlib")
 
 from reports import charts
 
-PATH = re.compile(r'<g id="patch_\d+">\s*<path d="([^"]*)"[^>]*fill: #2f5d8a')
+PATH = re.compile(r'<g id="patch_\d+">\s*<path d="([^"]*)"[^>]*fill: #2468b0')
 
 
 def svg_of(uri: str) -> str:
@@ -52,7 +52,7 @@ def test_label_frequency_is_on_logarithmic_axes():
   svg = svg_of(charts.label_frequency([1000, 30, 1]))
   assert {"1", "10", "100", "1,000", "rank of the class"} <= texts_of(svg)
   # The line: ranks 1, 2, 3.
-  (line,) = re.findall(r'<path d="(M [^"]*)"[^>]*stroke: #2f5d8a', svg)
+  (line,) = re.findall(r'<path d="(M [^"]*)"[^>]*stroke: #2468b0', svg)
   at = np.array(re.findall(r"-?[\d.]+", line), float).reshape(-1, 2)
   x, y = at[:, 0], at[:, 1]
   np.testing.assert_allclose(
@@ -100,3 +100,21 @@ def test_unusual_numbers_make_no_warning():
       charts.vector(nan[0]),
     ):
       assert svg_of(uri).startswith("<?xml")
+
+
+def test_every_color_changes_on_a_dark_screen():
+  uris = [
+    charts.label_frequency([5, 3, 1]),
+    charts.histogram({1: 2, 3: 1}, "labels"),
+    charts.dimensions(*np.arange(12.0).reshape(4, 3)),
+    charts.heat_map(np.eye(3, dtype=np.float32)),
+    charts.vector(np.arange(3.0)),
+  ]
+  for uri in uris:
+    drawn, style = svg_of(uri).split("<style>@media")
+    assert style.startswith(" (prefers-color-scheme:dark)")
+    used = set(re.findall(r"(?:fill|stroke): #\w{6}", drawn))
+    assert used
+    assert {f'[style*="{one}"]' for one in used} <= set(
+      re.findall(r'\[style\*="[^"]*"\]', style)
+    )

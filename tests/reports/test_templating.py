@@ -1,5 +1,6 @@
 """Tests of reports.templating."""
 
+import pathlib
 import sys
 
 import jinja2
@@ -7,8 +8,9 @@ import pytest
 from conftest import assert_names, error_of
 
 from reports import templating
+from version import __version__
 
-VALUES = {"title": "t", "groups": [], "count": "", "intro": ""}
+VALUES = {"title": "t", "groups": [], "count": "", "intro": []}
 
 
 def test_a_page_appears_whole(tmp_path):
@@ -16,6 +18,18 @@ def test_a_page_appears_whole(tmp_path):
   templating.write_page(str(path), "gallery.html", VALUES)
   assert path.read_text().rstrip().endswith("</html>")
   assert [one.name for one in path.parent.iterdir()] == ["page.html"]
+
+
+def test_pages_are_one_family():
+  """All have the look, and say what made them."""
+  environment = templating.make_environment()
+  pages = environment.list_templates(extensions=["html"])
+  assert pages == ["dataset.html", "gallery.html", "timeline.html"]
+  for page in pages:
+    source = (pathlib.Path(templating.TEMPLATES) / page).read_text()
+    assert '{% include "look.css" %}' in source
+    assert "version {{ version }}.</footer>" in source
+  assert environment.globals["version"] == __version__
 
 
 def test_a_missing_value_is_an_error_and_leaves_the_old_page(tmp_path):

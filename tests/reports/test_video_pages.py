@@ -150,6 +150,9 @@ def test_the_axis_has_few_round_times(end, times):
   assert [tick["time"] for tick in ticks][: len(times)] == times
   assert len(ticks) <= 10
   assert all(float(tick["left"]) <= 94 for tick in ticks)
+  assert [tick["is_late"] for tick in ticks] == [
+    float(tick["left"]) > 80 for tick in ticks
+  ]
 
 
 def test_a_video_without_windows_has_its_picture_and_no_chart(work):
@@ -229,7 +232,7 @@ def test_the_moments_that_decided_are_linked(work):
     "pages/a%20b.html#t=10"
   ]
   assert [found["src"] for found in page.all("img")] == [picture(2)]
-  assert page.texts[page.texts.index("0:40") + 1] == "70%"
+  assert page.texts[page.texts.index("at 0:40") + 1] == "70%"
 
 
 def test_without_timeline_pages_the_picture_opens_the_video(work):
@@ -251,6 +254,35 @@ def test_videos_without_windows_show_their_picture_under_each_class(work):
 def test_a_class_of_the_whole_video_alone_shows_a_picture(work):
   one = result_of("a", scores((1, 0.9)), [], [], [])
   assert gallery(work, [one]).all("img")[0]["src"] == picture(1)
+
+
+def test_a_class_of_moments_alone_is_said_to_be_one(work):
+  whole = scores((1, 0.8), (2, 0.24), (3, 0.05), (4, 0.04))
+  page = gallery(work, [result_of("a", whole, scores((2, 0.5), (3, 0.49)))])
+  assert [found["data-name"] for found in page.all("section")] == [
+    "name1",
+    "name2",
+  ]
+  assert page.texts.count("in moments") == 1
+  also = page.texts[page.texts.index("at 0:00") + 2 : -1]
+  assert also == ["Also", "name1", "80%,", "name3", "5%"]
+
+
+def test_pages_say_what_their_numbers_mean(work):
+  one = result_of("a", scores((1, 0.9)), scores((1, 0.9)), duration=5.0)
+  whole = VideoResult("b.mp4", "b", 5.0, scores((1, 0.9)))
+  sure = "is how sure the model is"
+  with_moments = " ".join(gallery(work, [one], timeline_dir="pages").texts)
+  assert sure in with_moments
+  assert "A moment plays the video from there." in with_moments
+  without = " ".join(gallery(work, [whole]).texts)
+  assert sure in without
+  assert "A picture opens the video." in without
+  assert "moment" not in without
+  page = " ".join(timeline(one).texts)
+  assert sure in page
+  assert "Length 0:05, in 1 window of 5 s." in page
+  assert "window" not in " ".join(timeline(whole).texts)
 
 
 def test_a_moment_without_a_picture_shows_the_nearest_one(work):
