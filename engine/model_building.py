@@ -126,10 +126,9 @@ def _advice(model_flags: dict, error: BaseException) -> str:
       " needs a default (labels and is_training of the TensorFlow 1 code are"
       " gone)."
     )
-  on_videos = _is_on_videos(model_flags)
-  if at_frame_level and on_videos:
-    return "Models on whole videos take --frame_features=False."
-  if not at_frame_level and (not on_videos or _OF_SHAPES.search(text)):
+  if not at_frame_level and (
+    not _is_on_videos(model_flags) or _OF_SHAPES.search(text)
+  ):
     return (
       "At video level model_input has the shape (batch, features); models on"
       " frames need --frame_features=True."
@@ -147,6 +146,30 @@ def _is_on_videos(model_flags: dict) -> bool:
   """Whether the model is in the file of models on whole videos."""
   model_class = models.find_class_by_name(model_flags["model"])
   return model_class.__module__ == "video_level_models"
+
+
+def _check_level(model_flags: dict) -> None:
+  """Refuses frames for a model on whole videos; some could even be built.
+
+  Raises:
+    errors.UserError: says which models take frames.
+  """
+  if model_flags["frame_features"] and _is_on_videos(model_flags):
+    raise errors.UserError(
+      "Expected a model on frames for frame-level data, received"
+      f" --model={model_flags['model']}, which takes whole videos. Name one"
+      " such as FrameLevelLogisticModel or TransformerModel. For whole videos,"
+      " use --frame_features=False and data with one vector for each video."
+    )
+
+
+def _takes_frames(model_flags: dict, *options) -> bool:
+  """Whether a model that whole videos do not fit can be built on frames."""
+  try:
+    models.build_model({**model_flags, "frame_features": True}, *options)
+  except Exception:  # a model may raise anything
+    return False
+  return True
 
 
 def _check_is_training(model_name: str) -> None:
@@ -180,19 +203,26 @@ def build_model(
       there is a bug in it; names file and line of the model.
   """
   name = model_flags["model"]
+  if name in models.class_names():
+    _check_level(model_flags)
   try:
     model = models.build_model(model_flags, quantized, dtype_policy)
   except models.ContractError as error:
-    hint = f"create_model is at {_place_of(error, name)}."
-    if model_flags["frame_features"] and _is_on_videos(model_flags):
-      hint = "Models on whole videos take --frame_features=False."
-    raise errors.UserError(f"{error} {hint}") from error
+    place = _place_of(error, name)
+    raise errors.UserError(f"{error} create_model is at {place}.") from error
   except tf.errors.ResourceExhaustedError:  # no bug, but too large
     raise
   except Exception as error:  # a model may raise anything
     if name not in models.class_names() or _is_on_purpose(error):
       raise errors.UserError(str(error)) from error
     level = "frame" if model_flags["frame_features"] else "video"
+    if level == "video" and _takes_frames(model_flags, quantized, dtype_policy):
+      raise errors.UserError(
+        "Expected a model on whole videos for video-level data, received"
+        f" --model={name}, which takes frames. Name another, such as"
+        " LogisticModel or MoeModel. Models on frames need"
+        " --frame_features=True and data with frames."
+      ) from error
     raise errors.UserError(
       f"Expected a model that can be built on {level}-level features, received"
       f" from {name} at {_place_of(error, name)}: {_reason(error)}"

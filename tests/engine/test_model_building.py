@@ -59,32 +59,41 @@ def test_shapes_that_do_not_fit(own_file, model_flags):
 
 
 def test_frames_in_a_model_on_whole_videos():
-  model_flags = {**TINY_FRAME_FLAGS, "model": "LogisticModel"}
-  text = error_of(model_building.build_model, model_flags, False)
-  assert_names(text, "LogisticModel.create_model", "(None, None, 6)")
-  assert text.endswith("Models on whole videos take --frame_features=False.")
+  # LogisticModel would give predictions of each frame. MoeModel could be built,
+  # and would fail in training.
+  for name in ("LogisticModel", "MoeModel"):
+    model_flags = {**TINY_FRAME_FLAGS, "model": name, "moe_num_mixtures": 2}
+    text = error_of(model_building.build_model, model_flags, False)
+    assert_names(text, f"received --model={name}, which takes whole videos")
+    assert_names(text, "such as FrameLevelLogisticModel")
+    assert_names(text, "whole videos, use --frame_features=False")
 
 
-def test_whole_videos_in_a_model_that_takes_the_mean_frame():
-  model_flags = {**TINY_FLAGS, "model": "FrameLevelLogisticModel"}
-  text = error_of(model_building.build_model, model_flags, False)
-  assert_names(text, "FrameLevelLogisticModel at frame_level_models.py:")
+MEAN_FRAME = """
+def create_model(self, model_input, vocab_size, mean_frame, **unused_params):
+  return {"predictions": mean_frame + undefined}
+"""
+
+
+def test_whole_videos_in_a_model_with_a_bug_that_takes_the_mean_frame(own_file):
+  text = build(own_file, MEAN_FRAME, VIDEO_FLAGS)
   assert text.endswith(
     "'mean_frame'. Models on frames need --frame_features=True."
   )
 
 
-def test_whole_videos_in_a_model_on_frames():
+@pytest.mark.parametrize(
+  "name", ["FrameLevelLogisticModel", "LstmModel", "TransformerModel"]
+)
+def test_whole_videos_in_a_model_on_frames(name):
   model_flags = {
     **TINY_FLAGS,
-    "model": "LstmModel",
-    "lstm_cells": 4,
-    "lstm_layers": 1,
-    "video_level_classifier_model": "LogisticModel",
+    "model": name,
+    **models.resolve_hyperparameters(name),
   }
   text = error_of(model_building.build_model, model_flags, False)
-  assert_names(text, "LstmModel at frame_level_models.py:")
-  assert text.endswith("models on frames need --frame_features=True.")
+  assert_names(text, f"received --model={name}, which takes frames. Name")
+  assert_names(text, "such as LogisticModel", "need --frame_features=True")
 
 
 @pytest.mark.parametrize(
