@@ -372,8 +372,8 @@ def train(
   )
   data.check_can_train()
   model_flags = train_dirs.with_dtypes(model_flags, data.reader.kinds)
-  unlikely_flags.warn_of_short_run(
-    data.num_videos, settings, placement.num_replicas
+  unlikely_flags.warn_of_little_training(
+    data.num_videos, settings, placement.num_replicas, bool(dataset_dir)
   )
   if not files[0].startswith(f"{sample_data.DEFAULT_FOLDER}/"):
     unlikely_flags.warn_of_few_classes(data, data.reader.num_outputs)

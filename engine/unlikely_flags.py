@@ -13,6 +13,9 @@ from engine.settings import Settings
 
 # A run with so few steps learns nothing.
 _FEW_STEPS = 2
+# With fewer, most models have hardly begun to learn.
+_USUAL_STEPS = 100
+_GOOD_STEPS = 200
 # A model with this many times the classes of its labels is probably a mistake.
 _MANY_TIMES = 20
 
@@ -45,6 +48,48 @@ def warn_of_short_run(
     step_videos,
     num_videos,
     max(1, num_videos // (10 * batches)),
+  )
+
+
+def warn_of_little_training(
+  num_videos: int, settings: Settings, num_replicas: int, has_card: bool
+) -> None:
+  """Warns of a run that ends before the model can have learned something.
+
+  Args:
+    num_videos: about how many there are.
+    settings: how to train.
+    num_replicas: over all machines.
+    has_card: whether it is a data set with a card. Such may have few videos,
+      and gets small batches then, so that it is the epochs that are too few.
+  """
+  warn = warn_of_few_steps if has_card else warn_of_short_run
+  warn(num_videos, settings, num_replicas)
+
+
+def warn_of_few_steps(
+  num_videos: int, settings: Settings, num_replicas: int
+) -> None:
+  """Warns of a run that ends before most models have learned something.
+
+  Args:
+    num_videos: about how many there are.
+    settings: how to train.
+    num_replicas: over all machines.
+  """
+  step_videos = settings.step_examples(num_replicas)
+  planned = settings.planned_examples(num_videos, step_videos)
+  steps = math.ceil(planned / step_videos)
+  if settings.max_steps or not 0 < steps < _USUAL_STEPS:
+    return
+  logging.warning(
+    "With about %d videos, the whole training takes %d step%s, which is little"
+    " to learn from. Read them more often: --num_epochs=%d makes %d steps.",
+    num_videos,
+    steps,
+    "s" if steps > 1 else "",
+    math.ceil(_GOOD_STEPS * step_videos / num_videos),
+    _GOOD_STEPS,
   )
 
 

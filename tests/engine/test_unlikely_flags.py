@@ -71,6 +71,27 @@ def test_a_run_of_one_or_two_steps(
 
 
 @pytest.mark.parametrize(
+  ("num_videos", "settings", "expected"),
+  [
+    # Five epochs of ten videos are 50, which 16 divides into 4 steps.
+    (10, {}, "With about 10 videos, the whole training takes 4 steps, "),
+    (10, {}, "Read them more often: --num_epochs=320 makes 200 steps."),
+    (3, {}, "takes 1 step, "),
+    (316, {}, "takes 99 steps"),
+    (317, {}, None),  # 1585 videos are 100 steps
+    (10, {"num_epochs": 320}, None),
+    (10, {"num_epochs": None}, None),  # no end
+    (10, {"max_steps": 3}, None),  # set by the user
+  ],
+)
+def test_a_run_of_few_steps(shown, num_videos, settings, expected):
+  given = {"batch_size": 16, "base_learning_rate": 0.01, **settings}
+  unlikely_flags.warn_of_little_training(num_videos, Settings(**given), 1, True)
+  assert len(shown) == bool(expected)
+  assert (expected or "") in "".join(shown)
+
+
+@pytest.mark.parametrize(
   ("largest", "num_classes", "warns"),
   [
     (4, 3862, True),
