@@ -266,9 +266,15 @@ def call_main(main, argv: list[str]) -> None:
       main(argv[1:])
       return
     if len(argv) > 1:
+      advice = "a value with spaces needs quotes."
+      if os.path.exists(argv[1]):
+        advice = (
+          "a pattern needs quotes, as in --name='clips/*.mp4', so that the"
+          " shell does not replace it by files."
+        )
       raise UserError(
         f"Expected flags only, received the argument {argv[1]!r}. Write"
-        " flags as --name=value; a value with spaces needs quotes."
+        f" flags as --name=value; {advice}"
       )
     main()
   except (

@@ -158,6 +158,17 @@ def test_an_argument_that_is_not_a_flag_is_refused(ending_of):
   )
 
 
+def test_a_pattern_that_the_shell_has_replaced(ending_of, tmp_path):
+  second = tmp_path / "b.mp4"
+  second.touch()
+  line = ending_of(raising(AssertionError("did run")), str(second))
+  assert line == (
+    f"ERROR: Expected flags only, received the argument '{second}'. Write flags"
+    " as --name=value; a pattern needs quotes, as in --name='clips/*.mp4', so"
+    " that the shell does not replace it by files."
+  )
+
+
 @pytest.mark.parametrize(
   ("raised", "ends_as"),
   [
