@@ -146,8 +146,12 @@ def read_array(path: str) -> np.ndarray:
   """
   ending = os.path.splitext(path)[1].lower()
   if ending not in FILE_ENDINGS:
+    endings = ", ".join((*FILE_ENDINGS, PARQUET_ENDING))
+    if not ending:
+      raise BadItemError(f"no file of this name that ends in {endings}")
     raise BadItemError(
-      f"no file of {', '.join((*FILE_ENDINGS, PARQUET_ENDING))}"
+      f"ends in {ending}, expected {endings}; of videos, python -m"
+      " data_tools.extract_features makes features"
     )
   try:
     with open(path, "rb", buffering=0) as file:

@@ -1,12 +1,14 @@
 """Makes a data set of embeddings that are there already, one file a video.
 
   python -m data_tools.import_embeddings --manifest=a.csv --output_dir=my_data
-  python train.py --dataset_dir=my_data --train_dir=my_model
+  python train.py --dataset_dir=my_data --model=TransformerModel
+    --train_dir=my_model
 
 See docs/your_own_data.md.
 """
 
 import collections
+import glob
 import itertools
 import os
 import shlex
@@ -188,16 +190,25 @@ def find_items() -> ItemTable:
     items = embedding_items.read_manifest(value, names)
     items = parquet_items.find_in_manifest(items, names)
   elif source == "embeddings_dir":
-    if not FLAGS.labels or len(names) > 1:
+    if not FLAGS.labels:
       raise errors.UserError(
-        "Expected --labels=FILE.json and one of --feature_names with"
-        f" --embeddings_dir, received --labels={FLAGS.labels} and"
+        "Expected --labels=FILE.json with {id: category} for"
+        f" --embeddings_dir={value}, received none. Write it, or a --manifest"
+        " with the columns path,labels."
+      )
+    if len(names) > 1:
+      raise errors.UserError(
+        "Expected one feature with --embeddings_dir, received"
         f" --feature_names={','.join(names)}. Of several features, write a"
         " --manifest."
       )
     items = embedding_items.read_folder(value, FLAGS.labels, names[0])
     items = parquet_items.find_in_manifest(items, names)
   else:
+    if os.path.isdir(value):
+      ending = "tar" if source == "webdataset" else "parquet"
+      folder = glob.escape(value).replace(",", "\\,")
+      value = os.path.join(folder, f"*.{ending}")
     pattern = ",".join(expand_ranges(value, source))
     items = _find_in_containers(source, find_files(pattern, source), names)
   if not items:

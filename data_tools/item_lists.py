@@ -85,10 +85,13 @@ def read_rows(
       found = [name.strip() for name in next(rows, [])]
       missing = [name for name in columns if name not in found]
       if missing:
+        listed, advice = ", ".join(found), ""
+        if len(found) == 1 and (";" in listed or "\t" in listed):
+          advice = " Separate the columns by commas."
         raise errors.UserError(
           f"Expected the column {missing[0]} in --{flag}={path}, found"
-          f" {', '.join(found) or 'nothing'}. Its first line names the columns:"
-          f" {','.join(columns)} and, if wanted, split, id and group."
+          f" {listed or 'nothing'}. Its first line names the columns:"
+          f" {','.join(columns)} and, if wanted, split, id and group.{advice}"
         )
       for row in rows:
         values = [value.strip() for value in row]
@@ -138,9 +141,10 @@ def read_labels(path: str, or_else: str = "") -> list[tuple[str, object]]:
       f" ({error.strerror})."
     ) from error
   except (ValueError, RecursionError) as error:
+    advice = "" if or_else else " A CSV with path and labels is a --manifest."
     raise errors.UserError(
       f"Expected {or_else}{_LABELS_FORM} as --labels={path}, received something"
-      f" else ({error})."
+      f" else ({error}).{advice}"
     ) from error
   if not isinstance(content, list) or not all(map(_is_pair, content)):
     raise errors.UserError(

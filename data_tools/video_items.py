@@ -7,6 +7,7 @@ import os
 from collections.abc import Sequence
 
 import errors
+from data_tools.embedding_items import FILE_ENDINGS, PARQUET_ENDING
 from data_tools.item_lists import (
   categories_of,
   read_labels,
@@ -95,6 +96,12 @@ def _files_and_root(videos: str) -> tuple[list[str], str]:
     raise errors.UserError(
       f"Expected {what} --videos={videos}, found none. Name the folder of your"
       " videos, or a pattern in quotes, such as 'clips/*.mp4'."
+    )
+  embeddings = (*FILE_ENDINGS, PARQUET_ENDING)
+  if all(path.lower().endswith(embeddings) for path in files):
+    raise errors.UserError(
+      f"Expected video files as --videos={videos}, received {files[0]}. Of"
+      " embeddings, python -m data_tools.import_embeddings makes a data set."
     )
   return files, root
 

@@ -141,7 +141,9 @@ def make_bad_arrays(folder):
     "no.npy": "cannot be read",
     "no.npz": "cannot be read",
     "short.npy": "cannot be read",
-    "x.txt": "no file of .npy",
+    "x.txt": "ends in .txt, expected .npy",
+    "x.mp4": "data_tools.extract_features",
+    "x": "no file of this name that ends in .npy",
     "missing.npy": "No such file",
   }
 

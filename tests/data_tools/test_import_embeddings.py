@@ -298,6 +298,7 @@ def test_parquet_files_and_tars_give_what_files_give(tmp_path):
     ),
     ("parquet", f"--parquet={tmp_path}/*.parquet"),
     ("tars", f"--webdataset={tmp_path}/{{00..00}}.tar"),
+    ("folder of tars", f"--webdataset={tmp_path}"),
   ):
     data = tmp_path / name
     in_process.run(IMPORT, *source, f"--output_dir={data}")
@@ -399,12 +400,18 @@ def test_bad_items_are_counted_and_too_many_are_an_error(tmp_path):
       "--manifest and --embeddings_dir",
     ),
     (("--output_dir=x", "--embeddings_dir=b"), "--labels=FILE.json"),
+    (
+      (
+        *("--output_dir=x", "--embeddings_dir=b", "--labels=c.json"),
+        "--feature_names=clip,audio",
+      ),
+      "write a --manifest",
+    ),
     (("--output_dir=x", "--manifest=none.csv"), "--manifest=none.csv"),
     (("--output_dir=x", "--manifest=a", "--labels=b.json"), "--labels=b.json"),
     (("--output_dir=x", "--manifest=a", "--feature_names=b,b"), "b twice"),
     (("--output_dir=x", "--manifest=a", "--feature_names=labels"), "labels,"),
     (("--output_dir=x", "--manifest=a", "--feature_names=b,"), "an empty one"),
-    (("--output_dir=x", "--parquet=."), "--parquet match files only"),
   ],
 )
 def test_wrong_command_lines_end_in_one_line(arguments, words):

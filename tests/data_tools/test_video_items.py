@@ -75,6 +75,15 @@ def test_no_videos(tmp_path, name):
   assert_names(str(error.value), f"--videos={tmp_path}/{name}", "found none")
 
 
+@pytest.mark.parametrize("named", ["*.npy", "one.NPY"])
+def test_embeddings_name_the_tool_that_takes_them(tmp_path, named):
+  (tmp_path / "one.NPY").touch()
+  (tmp_path / "two.npy").touch()
+  with pytest.raises(errors.UserError) as error:
+    find_videos(str(tmp_path / named))
+  assert_names(str(error.value), str(tmp_path), "data_tools.import_embeddings")
+
+
 def test_ids_are_names_as_far_as_these_differ():
   assert video_items.name_videos(["a/1.mp4", "a/2.mp4"]) == (["1", "2"], "")
   names, note = video_items.name_videos(["a/1.mp4", "b/1.mp4", "b/2.mp4"])
@@ -193,6 +202,7 @@ def test_a_csv_of_videos(tmp_path, clips):
     ("a.csv", "path,label\n", "the column labels in --labels="),
     ("a.csv", None, "No such file"),
     ("a.csv", b"path,labels\n\xff,a\n", "a CSV in UTF-8"),
+    ("a.csv", "path;labels\n1.mp4;a\n", "Separate the columns by commas."),
     ("a.json", "[1, 2]", "JSON of {id: category}"),
     ("a.json", "{", "JSON of {id: category}"),
     ("a.json", None, "No such file"),
