@@ -8,7 +8,8 @@ in two splits, and damage. --html draws it as a page.
   python -m data_tools.inspect_dataset "frame/*.tfrecord" --html=report.html
   python -m data_tools.inspect_dataset --dataset_dir=my_data --html=report.html
 
-PATTERN is a glob pattern or a file; there may be several. See
+PATTERN is a glob pattern, a file or the folder of a data set with dataset.json;
+there may be several patterns and files. See
 docs/inspecting_data.md.
 """
 
@@ -44,6 +45,7 @@ from data_tools.local_shards import (
 from engine import files
 from engine.data_files import find_files
 from engine.dataset_card import (
+  CARD_FILE,
   SPLITS,
   VOCABULARY_FILE,
   DatasetCard,
@@ -151,6 +153,10 @@ def find_sources(patterns: list[str], dataset_dir: str = "") -> Sources:
       read by number.
   """
   card = None
+  if len(patterns) == 1 and not dataset_dir:
+    folder = patterns[0].replace("\\,", ",")
+    if os.path.exists(os.path.join(folder, CARD_FILE)):
+      dataset_dir, patterns = folder, []
   if dataset_dir:
     if patterns:
       raise errors.UserError(

@@ -217,6 +217,9 @@ def test_an_imported_data_set(tmp_path):
   assert "20 records: frame level: embedding (4 float16)" in log
   assert "Classes: 3 of 3 occur" in log
   assert row_of(log, "2 日本")[2:] == ["8", "1", "1", "1.0"]
+  # As the last line has the time, all others.
+  by_folder = inspect(f"{tmp_path}/set")
+  assert by_folder.splitlines()[:-1] == log.splitlines()[:-1]
   log = inspect(f"--dataset_dir={tmp_path}/set", "x", exit_code=1)
   assert "Expected files or --dataset_dir, received both" in log
 
