@@ -15,7 +15,14 @@ import sys
 import time
 import traceback
 
-from absl import app, flags, logging
+try:
+  from absl import app, flags, logging
+except ModuleNotFoundError as missing:
+  raise SystemExit(
+    "ERROR: Expected the packages of requirements.txt, found no"
+    f" {missing.name}. Use: pip install -r requirements.txt, or the Python that"
+    " has them, such as .venv/bin/python after make demo."
+  ) from None
 
 import program_help
 from errors import UserError

@@ -278,3 +278,13 @@ def test_without_a_home_folder(monkeypatch):
     " Set HOME, or write the whole path."
   )
   assert command_line.expand_home("/a/b") == "/a/b"
+
+
+def test_packages_that_are_missing_are_said_in_one_line():
+  finished = run_python(
+    "import sys\nsys.modules['absl'] = None\nimport command_line"
+  )
+  assert finished.returncode == 1
+  assert finished.stderr.startswith("ERROR: Expected the packages of")
+  assert finished.stderr.count("\n") == 1
+  assert "found no absl. Use: pip install -r requirements" in finished.stderr
