@@ -1,8 +1,9 @@
 """Makes a data set of video files: frames and sound become features.
 
-  python -m data_tools.extract_features --videos=clips/ --labels=labels.csv \
+  python -m data_tools.extract_features --videos=clips/ --labels=labels.csv
     --output_dir=my_data
-  python train.py --dataset_dir=my_data --train_dir=my_model
+  python train.py --dataset_dir=my_data --model=TransformerModel
+    --train_dir=my_model
 
 See docs/videos.md.
 """
@@ -324,7 +325,7 @@ def _write_dataset(
     max_bad_fraction=FLAGS.max_bad_fraction,
     made_by={
       "command": shlex.join(
-        ["python -m data_tools.extract_features", *sys.argv[1:]]
+        ["python", "-m", "data_tools.extract_features", *sys.argv[1:]]
       ),
       "source": os.path.abspath(FLAGS.videos),
     },
