@@ -218,13 +218,15 @@ def extract_part(
       for key, video in videos.items()
       if key not in entries or _is_to_repeat(entries[key], video)
     }
+    # First, as it may raise: the part would hold settings and nothing else,
+    # and refuse others.
+    extractor = make_extractor() if left else None
     with RecordWriter(path, append=True) as writer:
       if not begun:
         writer.write(_pack(wanted))
-      if not left:
+      if not extractor:
         return None
       writer.flush()
-      extractor = make_extractor()
       stamps = [stamp_of(video) for video in left.values()]
       results = extractor.extract(list(left.values()))
       for key, stamp, (_, result) in zip(left, stamps, results, strict=True):

@@ -137,6 +137,17 @@ def test_other_settings_are_an_error(tmp_path):
     assert_names(str(error.value), "encoder 'none' instead of 'other'")
 
 
+def test_an_encoder_that_cannot_be_made_leaves_nothing_that_binds(tmp_path):
+  def without_weights():
+    raise errors.UserError("no weights")
+
+  path = str(tmp_path / f"1{PART_ENDING}")
+  with pytest.raises(errors.UserError, match="no weights"):
+    extract_part(path, {"a": "a"}, {"encoder": "other"}, without_weights)
+  assert Parts(str(tmp_path), SETTINGS).entries == {}
+  assert extract(tmp_path, ["a"]) == ["a"]
+
+
 def test_parts_are_combined(tmp_path):
   extract(tmp_path, ["a", "b bad"], 1)
   extract(tmp_path, ["c", "b bad"], 2)
