@@ -170,7 +170,7 @@ def model_flags_of(level: str) -> dict:
   }
 
 
-def _steady_rate(dataset, batch_size, warm_up=20, timed=60) -> float:
+def steady_rate(dataset, batch_size, warm_up=20, timed=60) -> float:
   """Records/s of a long dataset once its buffers are full."""
   iterator = iter(dataset)
   for _ in range(warm_up):
@@ -204,7 +204,7 @@ def measure_input(folder: str) -> dict:
     found = {name: [] for name in pipelines}
     for _ in range(_REPEATS):
       for name, dataset in pipelines.items():
-        found[name].append(_steady_rate(dataset, batch_size))
+        found[name].append(steady_rate(dataset, batch_size))
     rates |= {name: statistics.median(of) for name, of in found.items()}
   return rates
 
@@ -245,7 +245,7 @@ def _run(*arguments) -> tuple[float, float]:
 _STEP_LINE = re.compile(r"training step (\d+) ")
 
 
-def _watch_training(arguments, seconds):
+def watch_training(arguments, seconds):
   """Runs train.py without a limit, and stops it after a while.
 
   Returns:
@@ -309,7 +309,7 @@ def measure_training(folder, model, *more, seconds=_SECONDS_A_MODEL) -> dict:
     batch_size = 128
   limits = [measure_products(dtype)]
   with tempfile.TemporaryDirectory() as train_dir:
-    steps_per_s, first_seconds, peak = _watch_training(
+    steps_per_s, first_seconds, peak = watch_training(
       [
         f"--train_dir={train_dir}",
         f"--train_data_pattern={folder}/{level}/{level}/train*.tfrecord",
