@@ -306,6 +306,7 @@ diff --git a/engine/schedules.py b/engine/schedules.py
 '''
 
 
+@pytest.mark.slow
 def test_a_schedule(tmp_path, video_files):
   fork = Fork(tmp_path, SCHEDULE)
 
@@ -329,6 +330,7 @@ def test_a_schedule(tmp_path, video_files):
 # A feature of another name and size
 
 
+@pytest.mark.slow
 def test_a_feature_of_another_name_and_size(tmp_path, frame_files):
   fork = Fork(tmp_path)
 

@@ -63,7 +63,7 @@ def test_folders_of_clips_become_a_data_set(clips, tmp_path):
   assert card.frame_features
   assert (card.feature_names, card.feature_sizes) == (["rgb"], [128])
   assert sum(of["videos"] for of in card.splits.values()) == 18
-  command = "python -m data_tools.extract_features "
+  command = "python -m data_tools.extract_features"
   assert card.made_by["command"].startswith(command)
   assert card.extraction["encoder"] == "random"
   assert card.extraction["frames_per_second"] == 1.0

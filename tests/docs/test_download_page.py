@@ -8,6 +8,7 @@ import shlex
 import string
 
 import in_process
+import pytest
 from conftest import REPOSITORY
 from mirror import serving
 
@@ -42,6 +43,7 @@ def hold(mirror, partition, pattern) -> None:
   mirror.add_partition(partition, dict(zip(names, contents, strict=True)))
 
 
+@pytest.mark.slow
 def test_the_commands_run(tmp_path, monkeypatch, data_dir, segment_files):
   monkeypatch.setenv("HOME", str(tmp_path))
   monkeypatch.setenv("no_proxy", "127.0.0.1")

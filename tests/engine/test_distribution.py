@@ -298,7 +298,7 @@ def test_evaluation_and_prediction_on_several_devices(tmp_path, data):
 # Several machines
 
 
-@pytest.mark.parametrize("number", [pytest.param(2, marks=pytest.mark.slow), 3])
+@pytest.mark.parametrize("number", [2, pytest.param(3, marks=pytest.mark.slow)])
 def test_machines_equal_one_on_the_same_batches(tmp_path, data, number):
   """Through train.py itself, stopped and resumed in between."""
   flags = (
@@ -347,6 +347,7 @@ def test_machines_equal_one_on_the_same_batches(tmp_path, data, number):
   )
 
 
+@pytest.mark.slow
 def test_the_number_of_machines_may_change_on_the_way(tmp_path, data):
   """One machine, then three, then two, in batches of 12 of one order."""
   common = (
