@@ -8,8 +8,7 @@
 # make docs           writes docs/flags.md from the flags of the programs
 # make test-pythons   the fast tests on each installed Python of PYTHONS
 # make test-slow      the tests that take minutes
-# make test-backends  only the models on JAX and PyTorch; test and test-slow
-#                     run a part each
+# make test-backends  of these only the models on JAX and PyTorch
 # make learn          what each model can learn, about an hour; prints tables,
 #                     with LEARNING_RESULTS=<file> also writes JSON
 # make two-workers    trains as two machines would, on this one
@@ -96,8 +95,8 @@ lint: $(VENV)/.installed-dev
 docs: $(VENV)/.installed
 	@$(RUN) -m docs.make_flags_page
 
-test: lint $(VENV)/jax/.installed
-	@YT8M_BACKENDS=jax $(FAST_TESTS)
+test: lint
+	@$(FAST_TESTS)
 
 # Each Python has its own environment (.venv-3.12, ...), without JAX. python3.12
 # on the PATH may be a pyenv shim that fails unless this version is selected;
@@ -121,9 +120,10 @@ test-pythons:
 fast-tests: $(VENV)/.installed-dev
 	@$(FAST_TESTS)
 
-test-slow: $(VENV)/.installed-dev $(VENV)/torch/.installed \
+test-slow: $(VENV)/.installed-dev \
+    $(VENV)/jax/.installed $(VENV)/torch/.installed \
     $(VENV)/clip/.installed-tests $(VENV)/ray/.installed-tests
-	@YT8M_BACKENDS=torch $(RUN) -m pytest -m "slow and not learn"
+	@YT8M_BACKENDS="jax torch" $(RUN) -m pytest -m "slow and not learn"
 
 test-backends: $(VENV)/.installed-dev $(VENV)/jax/.installed \
     $(VENV)/torch/.installed

@@ -129,7 +129,10 @@ def cases(tmp_path_factory):
 
 @pytest.fixture(
   scope="module",
-  params=["jax", pytest.param("torch", marks=pytest.mark.slow)],
+  params=[
+    pytest.param("jax", marks=pytest.mark.slow),
+    pytest.param("torch", marks=pytest.mark.slow),
+  ],
 )
 def results(request, cases, tmp_path_factory):
   """The folder with what run_on_backend.py has written for all models."""

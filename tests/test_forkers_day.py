@@ -220,6 +220,7 @@ diff --git a/losses.py b/losses.py
 '''
 
 
+@pytest.mark.slow
 def test_a_loss(tmp_path, video_files):
   fork = Fork(tmp_path, LOSS)
 

@@ -71,6 +71,7 @@ def test_every_command_is_covered():
     assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
 
 
+@pytest.mark.slow
 def test_commands_without_data_use_the_sample_data(tmp_path):
   for arguments in python_commands():
     if is_on_own_data(arguments) or any(

@@ -61,9 +61,9 @@ def python_with(library) -> pathlib.Path:
   pytest.skip(message)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
-  ("library", "num_features"),
-  [("jax", 1152), pytest.param("torch", 1024, marks=pytest.mark.slow)],
+  ("library", "num_features"), [("jax", 1152), ("torch", 1024)]
 )
 def test_an_example_reads_every_video(
   library, num_features, data_dir, tmp_path

@@ -186,7 +186,7 @@ REPLICATED = {
 @pytest.mark.parametrize(
   "names",
   [
-    ("clipped", "averaged"),
+    pytest.param(("clipped", "averaged"), marks=pytest.mark.slow),
     pytest.param(("momentum", "autoencoder"), marks=pytest.mark.slow),
   ],
 )
@@ -229,6 +229,7 @@ def test_two_replicas_equal_one(tmp_path, data, names):
     )
 
 
+@pytest.mark.slow
 def test_replicas_without_videos_change_nothing(tmp_path, data):
   """45 videos in batches of 4 x 11: the last step has one video."""
   common = (
