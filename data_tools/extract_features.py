@@ -10,9 +10,7 @@ See docs/videos.md.
 
 import dataclasses
 import os
-import shlex
 import shutil
-import sys
 from collections.abc import Iterator, Sequence
 
 import startup  # isort: skip
@@ -22,12 +20,12 @@ from absl import flags, logging
 import errors
 import program_flags
 from data_tools import (
+  dataset_making,
   extraction_runs,
-  import_embeddings,
   video_features,
   video_items,
 )
-from data_tools.dataset_writer import DatasetWriter, Options, Report
+from data_tools.dataset_writer import DatasetWriter, Report
 from data_tools.extraction_runs import MOST_LISTED, Processes
 from data_tools.item_table import BadItemError, Item, ItemTable
 from engine.dataset_card import SPLITS
@@ -56,7 +54,7 @@ def define_flags() -> None:
     "CSV with the columns path,labels and, if wanted, split, id and group, or"
     " JSON of {name: category}. Empty: the folder that a video is in.",
   )
-  import_embeddings.define_writing_flags()
+  dataset_making.define_writing_flags()
   _define_feature_flags()
   devices = program_flags.Subject(program_flags.DEVICES)
   devices.integer(
@@ -319,16 +317,9 @@ def _write_dataset(
     )
   settings["fit_pca"] = FLAGS.fit_pca
   finish = video_features.Finish(settings, folders.get(PCA_FOLDER, ""))
-  options = Options(
-    store=FLAGS.store,
-    seed=FLAGS.seed,
-    max_bad_fraction=FLAGS.max_bad_fraction,
-    made_by={
-      "command": shlex.join(
-        ["python", "-m", "data_tools.extract_features", *sys.argv[1:]]
-      ),
-      "source": os.path.abspath(FLAGS.videos),
-    },
+  options = dataset_making.options_from_flags(
+    "extract_features",
+    FLAGS.videos,
     extraction=settings,
     folders=folders,
     left_out=[(os.path.basename(path), path, "no label") for path in left_out],
@@ -345,12 +336,12 @@ def _write_dataset(
 
 def main() -> None:
   """Extracts what the flags name."""
-  import_embeddings.check_output_dir()
+  dataset_making.check_output_dir()
   processes = Processes.from_flags()
   extraction = extraction_from_flags()
   found, table = find_items()
-  names = import_embeddings.find_classes(table)
-  splits = import_embeddings.choose_splits(table)
+  names = dataset_making.find_classes(table)
+  splits = dataset_making.choose_splits(table)
   items = list(table)
   if FLAGS.dry_run:
     _look(items, splits, names)
@@ -377,7 +368,7 @@ def main() -> None:
     found.left_out,
   )
   shutil.rmtree(folder)
-  print(import_embeddings.describe(report, names, FLAGS.output_dir))
+  print(dataset_making.describe(report, names, FLAGS.output_dir))
 
 
 if __name__ == "__main__":

@@ -7,31 +7,25 @@
 See docs/your_own_data.md.
 """
 
-import collections
 import glob
 import itertools
 import os
-import shlex
-import sys
 
 import startup  # isort: skip
-import numpy as np
 from absl import flags
 
 import errors
 import program_flags
 from data_tools import (
+  dataset_making,
   embedding_items,
   parquet_items,
-  splits,
   webdataset_items,
 )
-from data_tools.dataset_writer import DatasetWriter, Options, Report, check_free
+from data_tools.dataset_writer import DatasetWriter
 from data_tools.embedding_items import ArrayReader
 from data_tools.item_lists import read_labels_once
 from data_tools.item_table import BadItemError, ItemTable
-from data_tools.number_stores import STORES
-from data_tools.text_table import aligned, cut, printable
 from engine.data_files import expand_ranges, find_files
 from engine.dataset_card import SPLITS
 from engine.progress_bar import Progress
@@ -40,11 +34,6 @@ from records.contents import WITH_FRAMES, dtype_key
 FLAGS = flags.FLAGS
 
 SOURCES = ("manifest", "embeddings_dir", "parquet", "webdataset")
-
-_MOST_LISTED = 12
-_NAME_COLUMNS = 40
-# Of class indices: more would be more classes than any data has.
-_MOST_DIGITS = 6
 
 
 def define_flags() -> None:
@@ -95,42 +84,11 @@ def define_flags() -> None:
     "truncate: cut the features of a video to the shortest; empty: leave out"
     " videos whose features have unequally many frames.",
   )
-  define_writing_flags()
-
-
-def define_writing_flags() -> None:
-  """Defines the flags of each program that makes a data set of items."""
-  data = program_flags.Subject(program_flags.DATA)
-  data.list(
-    "splits",
-    ["train:0.8", "validate:0.1", "test:0.1"],
-    "Part of the videos that each split gets, by class; those that are listed"
-    " with a split keep it.",
-  )
-  data.float(
-    "max_bad_fraction",
-    0.05,
-    "The largest part of the items that may be left out.",
-    lower_bound=0.0,
-    upper_bound=1.0,
-  )
-  data.integer("seed", 0, "Decides the splits and the order of the videos.")
-  output = program_flags.Subject(program_flags.OUTPUT)
-  output.string("output_dir", "", "Folder to make; required.")
-  output.enum(
-    "store",
-    "float16",
-    list(STORES),
-    "How to store numbers. float16 has 11 significant bits for each, and takes"
-    " half the disk and the time to read of float32. uint8 takes a quarter; it"
-    " divides the range of each feature in 255 steps, so that a few large"
-    " numbers make all coarse, and reads all items twice.",
-  )
-  output.bool("dry_run", False, "Look at the data; write nothing.")
+  dataset_making.define_writing_flags()
 
 
 # --------------------------------------------------------------------------
-# Items, classes, splits
+# Items
 
 
 def _source() -> tuple[str, str]:
@@ -237,133 +195,6 @@ def _find_in_containers(source, files: list[str], names) -> ItemTable:
     progress.end()
 
 
-def find_classes(items: ItemTable) -> list[str]:
-  """The classes, in the order of their indices.
-
-  If all labels are whole numbers, these are the indices, and 01 becomes 1; else
-  the names are sorted.
-
-  Args:
-    items: whose labels become as the classes are called.
-
-  Raises:
-    errors.UserError: the numbers are too large for indices.
-  """
-  names = items.label_names
-  if not all(name.isdecimal() and name.isascii() for name in names):
-    return sorted(names)
-  too_large = [name for name in names if len(name.lstrip("0")) > _MOST_DIGITS]
-  if too_large:
-    raise errors.UserError(
-      "Expected names, or class indices from 0 on, as labels, received numbers"
-      f" only, such as {too_large[0]}. A model has an output for each index."
-      " Number the classes from 0, or give them names."
-    )
-  items.rename_labels([str(int(name)) for name in names])
-  return [str(index) for index in range(max(map(int, names), default=-1) + 1)]
-
-
-def choose_splits(items: ItemTable) -> list[str]:
-  """The split of each item: its own, else a share of its class.
-
-  Raises:
-    errors.UserError: --splits is no list of fractions; items of one group have
-      different splits.
-  """
-  fractions = splits.parse_splits(FLAGS.splits)
-  typed: dict[str, str] = {}
-  chosen = [items.split(index) for index in range(len(items))]
-  for group, split in zip(items.groups, chosen, strict=True):
-    if split and group and typed.setdefault(group, split) != split:
-      raise errors.UserError(
-        f"Expected one split for the group {group}, received {typed[group]} and"
-        f" {split}. Correct the column split or group."
-      )
-  if typed:
-    chosen = [
-      split or typed.get(group, "")
-      for group, split in zip(items.groups, chosen, strict=True)
-    ]
-  free = np.flatnonzero([not split for split in chosen]).tolist()
-  shares = splits.assign_splits(
-    (items.groups[index] or f"id {items.ids[index]}" for index in free),
-    ((items.labels(index) or [""])[0] for index in free),
-    fractions,
-    FLAGS.seed,
-  )
-  for index, split in zip(free, shares, strict=True):
-    chosen[index] = split
-  return chosen
-
-
-def check_output_dir() -> None:
-  """Checks --output_dir before any work.
-
-  Raises:
-    errors.UserError: it is missing or not free.
-  """
-  if not FLAGS.output_dir:
-    raise errors.UserError(
-      "Expected --output_dir=FOLDER, the folder to make, received none."
-    )
-  check_free(FLAGS.output_dir)
-
-
-# --------------------------------------------------------------------------
-# What was done
-
-
-def describe(report: Report, names: list[str], output_dir: str) -> str:
-  """What was written, and the command that trains on it, as text."""
-  card = report.card
-  features = ", ".join(
-    f"{name} ({size} {dtype})"
-    for name, size, dtype in zip(
-      card.feature_names, card.feature_sizes, card.feature_dtypes, strict=True
-    )
-  )
-  num_videos = sum(of["videos"] for of in card.splits.values())
-  lines = [
-    f"{num_videos} videos, {len(names)} classes, {features},"
-    f" {report.num_bytes / 1e6:.1f} MB in {report.seconds:.1f} s"
-    f" ({num_videos / report.seconds:.0f} videos/s)"
-  ]
-  if card.frame_features:
-    lines.append(f"Frames of a video: {report.num_frames / num_videos:.1f}")
-  lines += report.storage_errors
-  if report.bad_items:
-    lines.append(
-      f"Left out {len(report.bad_items)} items, listed with reasons in"
-      f" {output_dir}/import_report.csv"
-    )
-  lines += ["", *_class_table(report, names), "", "Train on it with", ""]
-  model = "FrameLevelLogisticModel" if card.frame_features else "LogisticModel"
-  folder = shlex.quote(output_dir)
-  lines.append(
-    f"  python train.py --dataset_dir={folder} --model={model}"
-    " --train_dir=my_model"
-  )
-  return "\n".join(lines)
-
-
-def _class_table(report: Report, names: list[str]) -> list[str]:
-  """Lines with the number of videos of the most frequent classes by split."""
-  present = [split for split in SPLITS if split in report.card.splits]
-  total = collections.Counter()
-  for of_split in report.class_counts.values():
-    total.update(of_split)
-  rows = [["class", *present]]
-  for index, _ in total.most_common(_MOST_LISTED):
-    counts = [str(report.class_counts[split][index]) for split in present]
-    rows.append([cut(printable(names[index]), _NAME_COLUMNS), *counts])
-  if len(total) > _MOST_LISTED:
-    rows.append([f"and {len(total) - _MOST_LISTED} more", *[""] * len(present)])
-  rows.append(
-    ["videos", *[str(report.card.splits[split]["videos"]) for split in present]]
-  )
-  return aligned(rows)
-
-
 def _look(items: ItemTable, chosen: list[str], names: list[str]) -> None:
   """Prints what would be imported."""
   reader = ArrayReader(FLAGS.align == "truncate", items.read_part)
@@ -385,29 +216,20 @@ def _look(items: ItemTable, chosen: list[str], names: list[str]) -> None:
 
 def main() -> None:
   """Imports what the flags name."""
-  check_output_dir()
+  dataset_making.check_output_dir()
   items = find_items()
-  names = find_classes(items)
-  chosen = choose_splits(items)
+  names = dataset_making.find_classes(items)
+  chosen = dataset_making.choose_splits(items)
   if FLAGS.dry_run:
     _look(items, chosen, names)
     return
-  options = Options(
-    store=FLAGS.store,
-    seed=FLAGS.seed,
-    max_bad_fraction=FLAGS.max_bad_fraction,
-    made_by={
-      "command": shlex.join(
-        ["python", "-m", "data_tools.import_embeddings", *sys.argv[1:]]
-      ),
-      "source": os.path.abspath(_source()[1]),
-    },
-    in_order=items.is_streamed,
+  options = dataset_making.options_from_flags(
+    "import_embeddings", _source()[1], in_order=items.is_streamed
   )
   reader = ArrayReader(FLAGS.align == "truncate", items.read_part)
   writer = DatasetWriter(items, chosen, names, reader.read, options)
   report = writer.write(FLAGS.output_dir)
-  print(describe(report, names, FLAGS.output_dir))
+  print(dataset_making.describe(report, names, FLAGS.output_dir))
 
 
 if __name__ == "__main__":
