@@ -593,9 +593,7 @@ def _predict_videos(model_flags, checkpoint, class_names, placement) -> None:
     is_frame_level=model_flags["frame_features"],
     model_name=model_flags["model"],
     max_frames=model_flags["max_frames"],
-    classes=(
-      model_flags.get("label_subset") or range(model_flags["num_classes"])
-    ),
+    classes=models.output_classes(model_flags),
     class_names=class_names,
     predict=write,
     batches=batches,

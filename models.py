@@ -9,6 +9,7 @@ import importlib
 import inspect
 import pkgutil
 import types
+from collections.abc import Sequence
 
 import keras
 from absl import flags
@@ -154,15 +155,18 @@ def classify(
   )
 
 
-def num_outputs(model_flags: dict) -> int:
-  """The classes that a model predicts: those of the data, or a subset.
+def output_classes(model_flags: dict) -> Sequence[int]:
+  """The class index of each output: all classes of the data, or a subset.
 
   Args:
     model_flags: see build_model.
   """
-  return len(
-    model_flags.get("label_subset") or range(model_flags["num_classes"])
-  )
+  return model_flags.get("label_subset") or range(model_flags["num_classes"])
+
+
+def num_outputs(model_flags: dict) -> int:
+  """The number of classes that a model predicts; see output_classes."""
+  return len(output_classes(model_flags))
 
 
 def compiles_predictions(model_flags: dict) -> bool:

@@ -269,14 +269,17 @@ class ItemTable(Sequence[Item]):
   def check(self) -> None:
     """Notes the problems that show without reading an array.
 
-    An item without labels has one, one with the id of an earlier item, and one
-    whose id no record can hold.
+    An item without labels has one; see check_ids for others.
     """
     begin = 0
     for index, end in enumerate(self._label_ends):
       if begin == end:
         self.set_problem(index, "no label")
       begin = end
+    self.check_ids()
+
+  def check_ids(self) -> None:
+    """Notes which items have an id of an earlier one, or one for no record."""
     for index, video_id in enumerate(self.ids):
       if not video_id.isascii() and not _is_utf8(video_id):
         self.set_problem(index, "its id is no text in UTF-8")

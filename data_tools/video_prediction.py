@@ -446,7 +446,9 @@ def predict_videos(model: Model, output_file: str) -> None:
   found = video_items.find_videos(FLAGS.videos)
   for note in found.notes:
     logging.info("%s", note)
-  items = _check_ids(found.items)
+  table = ItemTable.of([video_items.FEATURE], found.items)
+  table.check_ids()  # they need no labels
+  items = list(table)
   # Kept until the end, so that a prediction that was stopped goes on.
   folder = f"{output_file}.extracted"
   files = {
@@ -488,14 +490,6 @@ def predict_videos(model: Model, output_file: str) -> None:
     print(f"Left out {len(left_out)} videos, see {root}_left_out.csv")
   _write_reports(videos, os.path.dirname(output_file))
   shutil.rmtree(folder)
-
-
-def _check_ids(items: Iterable[Item]) -> list[Item]:
-  """Notes which items cannot be used; here they need no labels."""
-  labeled = (item._replace(labels=["any"]) for item in items)
-  table = ItemTable.of([video_items.FEATURE], labeled)
-  table.check()
-  return list(table)
 
 
 def _begin_again_if_different(folder: str, extraction: Extraction) -> None:

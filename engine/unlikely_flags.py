@@ -20,6 +20,15 @@ _GOOD_STEPS = 200
 _MANY_TIMES = 20
 
 
+def _planned(
+  num_videos: int, settings: Settings, num_replicas: int
+) -> tuple[int, int]:
+  """The videos of a step, and the steps of a whole run."""
+  step_videos = settings.step_examples(num_replicas)
+  planned = settings.planned_examples(num_videos, step_videos)
+  return step_videos, math.ceil(planned / step_videos)
+
+
 def warn_of_short_run(
   num_videos: int, settings: Settings, num_replicas: int
 ) -> None:
@@ -31,9 +40,7 @@ def warn_of_short_run(
     num_replicas: over all machines.
   """
   batches = settings.accumulate_steps * num_replicas
-  step_videos = settings.step_examples(num_replicas)
-  planned = settings.planned_examples(num_videos, step_videos)
-  steps = math.ceil(planned / step_videos)
+  step_videos, steps = _planned(num_videos, settings, num_replicas)
   if (
     num_videos >= step_videos
     or not 0 < steps <= _FEW_STEPS
@@ -77,9 +84,7 @@ def warn_of_few_steps(
     settings: how to train.
     num_replicas: over all machines.
   """
-  step_videos = settings.step_examples(num_replicas)
-  planned = settings.planned_examples(num_videos, step_videos)
-  steps = math.ceil(planned / step_videos)
+  step_videos, steps = _planned(num_videos, settings, num_replicas)
   if settings.max_steps or not 0 < steps < _USUAL_STEPS:
     return
   logging.warning(
