@@ -15,12 +15,12 @@ import numpy as np
 import errors
 from data_tools.item_lists import (
   categories_of,
+  known_split,
   read_labels,
   read_rows,
   split_labels,
 )
 from data_tools.item_table import BadItemError, Item, ItemTable
-from engine.dataset_card import SPLITS
 
 FILE_ENDINGS = (".npy", ".npz", ".json")
 PARQUET_ENDING = ".parquet"
@@ -71,13 +71,9 @@ def _add_row(table: ItemTable, row, columns, folder: str) -> None:
   """Adds the item of a line of a manifest."""
   paths = [row[column] for column in columns.values()]
   name = row.get("id") or os.path.splitext(os.path.basename(paths[0]))[0]
-  problem = ""
-  if not all(paths):
+  split, problem = known_split(row.get("split", ""))
+  if not problem and not all(paths):
     problem = "no path"
-  split = row.get("split", "")
-  if split and split not in SPLITS:
-    problem = f"the split {split}, expected {', '.join(SPLITS)}"
-    split = ""
   table.add(
     name,
     [os.path.join(folder, path) for path in paths],

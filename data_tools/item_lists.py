@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 
 import errors
 from data_tools.item_table import BadItemError
+from engine.dataset_card import SPLITS
 
 _LABELS_FORM = "JSON of {id: category} or of [id, category] pairs"
 
@@ -50,6 +51,13 @@ def text_of(value: object) -> str:
   if isinstance(value, list):
     raise BadItemError(f"expected a name or a number, found {str(value)[:40]}")
   return "".join(categories_of(value))
+
+
+def known_split(split: str) -> tuple[str, str]:
+  """The split; of one that does not exist, none, and what is wrong."""
+  if split in ("", *SPLITS):
+    return split, ""
+  return "", f"the split {split}, expected {', '.join(SPLITS)}"
 
 
 def _label_of(value: object) -> str:

@@ -13,11 +13,15 @@ import numpy as np
 
 import errors
 from data_tools.embedding_items import PARQUET_ENDING
-from data_tools.item_lists import categories_of, labels_of, text_of
+from data_tools.item_lists import (
+  categories_of,
+  known_split,
+  labels_of,
+  text_of,
+)
 from data_tools.item_table import BadItemError, Item, ItemTable, Span
 from data_tools.parquet_columns import FRAME, ID, ColumnReader, Index, ids_of
 from data_tools.parquet_rows import RowTable, import_pyarrow, is_array
-from engine.dataset_card import SPLITS
 
 DEFAULT_COLUMN = "embedding"
 _FACTS = ("labels", "split", "group")
@@ -126,7 +130,7 @@ def _find_items(
     for count in index.counts[:-1]:
       index.starts.append(index.starts[-1] + count)
   for position, span in enumerate(zip(index.starts, index.counts, strict=True)):
-    for name in feature_names:
+    for name in feature_names if span[1] else ():  # a damaged group has no rows
       table.set_span(position, name, span)
   for path, problem in rows.damaged.items():
     _add_damaged(table, path, problem)
@@ -182,11 +186,10 @@ def _values(
     split, group = (text_of(facts.get(name)) for name in ("split", "group"))
   except BadItemError as error:
     problem = str(error)
+  split, trouble = known_split(split)
+  problem = trouble or problem
   if not video_id:
     problem = f"no id in row {row}"
-  elif split not in ("", *SPLITS):
-    problem = f"the split {split}, expected {', '.join(SPLITS)}"
-    split = ""
   return found, split, group, problem
 
 
@@ -290,8 +293,13 @@ def _find_in_file(
     video_id = table.ids[number]
     if video_id in repeated:
       table.set_problem(number, f"several rows have the id {video_id}")
-    elif video_id in place_of:
-      table.set_span(number, name, inside[place_of[video_id]].spans[name])
+      continue
+    # What stands for a damaged part has the file's name as its id, and no rows.
+    span = None
+    if video_id in place_of:
+      span = inside[place_of[video_id]].spans.get(name)
+    if span:
+      table.set_span(number, name, span)
     else:
       table.set_problem(number, f"no row has the id {video_id}")
   return ColumnReader(rows, column, index).read

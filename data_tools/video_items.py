@@ -10,12 +10,12 @@ import errors
 from data_tools.embedding_items import FILE_ENDINGS, PARQUET_ENDING
 from data_tools.item_lists import (
   categories_of,
+  known_split,
   read_labels,
   read_rows,
   split_labels,
 )
 from data_tools.item_table import BadItemError, Item
-from engine.dataset_card import SPLITS
 from reports.results import readable
 
 VIDEO_ENDINGS = frozenset(
@@ -145,19 +145,15 @@ def _read_label_json(path: str) -> list[dict]:
 
 def _item(row: dict, video_id: str, path: str, problem: str = "") -> Item:
   """The item of a line of a table."""
-  problem = problem or row.get("problem", "")
   labels = row.get("labels", "")
-  split = row.get("split", "")
-  if split and split not in SPLITS:
-    problem = problem or f"the split {split}, expected {', '.join(SPLITS)}"
-    split = ""
+  split, trouble = known_split(row.get("split", ""))
   return Item(
     video_id=row.get("id") or video_id,
     paths={FEATURE: path},
     labels=labels if isinstance(labels, list) else split_labels(labels),
     split=split,
     group=row.get("group", ""),
-    problem=problem,
+    problem=problem or row.get("problem", "") or trouble,
   )
 
 

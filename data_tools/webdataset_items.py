@@ -17,13 +17,13 @@ import numpy as np
 from data_tools.embedding_items import parse_npy
 from data_tools.item_lists import (
   categories_of,
+  known_split,
   labels_of,
   split_labels,
   text_of,
 )
 from data_tools.item_table import BadItemError, Item, ItemTable, Span
 from data_tools.tar_members import DamagedTarError, find_members
-from engine.dataset_card import SPLITS
 
 LABEL_KEYS = ("labels", "label", "cls", "category")
 """Keys of a .json that may hold labels; the first that is there counts."""
@@ -131,11 +131,9 @@ def _add(table, path, file, key, parts, feature_names, labels) -> None:
     problem = problem or str(error)
   except (ValueError, RecursionError) as error:
     problem = problem or f"its labels cannot be read: {error}"
-  if split not in ("", *SPLITS):
-    problem = problem or f"the split {split}, expected {', '.join(SPLITS)}"
-    split = ""
+  split, trouble = known_split(split)
   paths = [path] * len(feature_names)
-  table.add(key, paths, found, split, group, problem, spans)
+  table.add(key, paths, found, split, group, problem or trouble, spans)
 
 
 def _text_in(file, parts: Parts, ending: str) -> str:

@@ -317,3 +317,29 @@ def test_a_video_that_goes_on_in_lost_rows_is_no_shorter_video(tmp_path):
   assert "it may go on where row group 1 cannot be read" in found["b"]
   assert "row group 1 cannot be read" in found["a.parquet"]
   assert "its first frame is 3" in found["c"]
+
+
+def test_a_file_of_one_video_whose_rows_are_lost_is_a_bad_item(tmp_path):
+  columns, _ = frame_columns(range, lengths=(3, 0, 0))
+  columns.pop("labels")
+  path = write(tmp_path / "one.parquet", **columns)
+  metadata = pq.ParquetFile(path).metadata.row_group(0).column(0)
+  with open(path, "r+b") as file:
+    file.seek(metadata.dictionary_page_offset)
+    file.write(b"\xff" * metadata.total_compressed_size)
+  table = write_manifest(tmp_path, "path,id,labels", "one.parquet,,x")
+  reader = ArrayReader(False, table.read_part)
+  with pytest.raises(BadItemError, match="row group 0 cannot be read"):
+    reader.read(table[0])
+
+
+def test_a_row_without_an_id_may_have_an_unknown_split(tmp_path):
+  path = write(
+    tmp_path / "a.parquet",
+    id=["good", None],
+    embedding=pa.array([[1, 2], [1, 2]], VECTORS),
+    labels=["x", "x"],
+    split=["train", "other"],
+  )
+  found = read_all(parquet_items.read_tables([path], ["e"]))
+  assert "no id in row 1" in found[""]
