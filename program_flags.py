@@ -302,7 +302,7 @@ def label_subset_from_flag(
 
   def find_names():
     nonlocal used
-    used = used or find_vocabulary()
+    used = find_vocabulary()
     return (vocabulary.read_names(used) if used else {}), used
 
   indices = label_subset.read_label_subset(

@@ -11,8 +11,8 @@ from absl import flags
 
 import errors
 import eval_util
+import program_flags
 from data_tools import sample_data, vocabulary
-from data_tools.label_subset import read_label_subset
 from engine.data import records_of
 from engine.data_files import find_files
 from records import contents, messages
@@ -135,16 +135,13 @@ def main() -> None:
       values[name], split, False
     )
   files = {name: find_files(text, name) for name, text in patterns.items()}
-  num_classes, subset = values["num_classes"], None
-  if values["label_subset"]:
-
-    def find_names():
-      path = vocabulary.find_vocabulary(
-        files["train_data_pattern"], num_classes
-      )
-      return vocabulary.read_names(path) if path else {}, path
-
-    subset = read_label_subset(values["label_subset"], num_classes, find_names)
+  num_classes = values["num_classes"]
+  subset, _ = program_flags.label_subset_from_flag(
+    num_classes,
+    lambda: vocabulary.find_vocabulary(
+      files["train_data_pattern"], num_classes
+    ),
+  )
   scores = score_label_frequencies(
     files["train_data_pattern"],
     files["eval_data_pattern"],

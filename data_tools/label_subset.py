@@ -2,23 +2,19 @@ r"""The classes that --label_subset names: indices, names, or a file of them."""
 
 import csv
 import difflib
+import functools
 from collections.abc import Callable
 
 import tensorflow as tf
 
 import errors
+from engine.data_files import split_at_commas
 
 # Columns that a file's entries are taken from, as in vocabularies, see
 # data_tools/vocabulary.py, and in the file of the classes of segments.
 _COLUMNS = ("index", "name", "display_name")
 # Entries that a message lists.
 _MOST_LISTED = 5
-
-
-def _split(text: str) -> list[str]:
-  r"""Splits entries at commas, but not at r"\,"."""
-  parts = text.replace("\\,", "\0").split(",")
-  return [part.strip().replace("\0", ",") for part in parts]
 
 
 def _entries_of_file(path: str) -> list[str]:
@@ -120,7 +116,8 @@ def read_label_subset(
       none.
     tf.errors.OpError: the file cannot be read.
   """
-  entries = _split(text)
+  find_names = functools.cache(find_names)  # not once for each name
+  entries = split_at_commas(text)
   source, where = f"--label_subset={text}", "--label_subset"
   is_plain = all(entry.isdecimal() for entry in entries)
   if not is_plain and tf.io.gfile.exists(text):

@@ -23,9 +23,9 @@ def is_local(path: str) -> bool:
   return "://" not in path
 
 
-def _split_patterns(data_pattern: str) -> list[str]:
-  r"""Splits a flag's patterns at its commas, but not at r"\,"."""
-  parts = data_pattern.replace("\\,", "\0").split(",")
+def split_at_commas(text: str) -> list[str]:
+  r"""Splits a flag's entries at its commas, but not at r"\,"."""
+  parts = text.replace("\\,", "\0").split(",")
   return [part.strip().replace("\0", ",") for part in parts]
 
 
@@ -94,7 +94,7 @@ def find_files(data_pattern: str, flag_name: str) -> list[str]:
       file; a file is named twice.
   """
   paths = set()
-  for pattern in _split_patterns(data_pattern):
+  for pattern in split_at_commas(data_pattern):
     flag = f"--{flag_name}={pattern}"
     if is_local(pattern):
       found = glob.glob(pattern)
