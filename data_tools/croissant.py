@@ -237,6 +237,7 @@ def _class_set() -> dict:
 def _video_set(card: DatasetCard, split: str) -> dict:
   """The videos of a split, which stand in records."""
   records = f"videos-of-{split}"
+  ranges = card.byte_ranges()
 
   def field(name: str, data_type: str, **more) -> dict:
     source = {
@@ -249,7 +250,7 @@ def _video_set(card: DatasetCard, split: str) -> dict:
     """What bytes stand for: the format has no place for it but a text."""
     if dtype != "uint8":
       return {}
-    (of,) = quantization.parse_ranges(card.ranges_of([name]), 1)
+    of = ranges.get(name, quantization.YOUTUBE8M_RANGE)
     scale, bias = quantization.scale_and_bias(of)
     return {"description": f"The byte q stands for {bias!r} + q * {scale!r}."}
 

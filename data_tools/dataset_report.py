@@ -128,10 +128,9 @@ def byte_scale(
   """What to multiply stored numbers by, and what to add then."""
   if form.dtype != "uint8":
     return 1.0, 0.0
-  if form.name in ranges:
-    low, high = ranges[form.name]
-    return (high - low) / 255, low
-  return quantization.DEQUANTIZE_SCALE, quantization.DEQUANTIZE_BIAS
+  return quantization.scale_and_bias(
+    ranges.get(form.name, quantization.YOUTUBE8M_RANGE)
+  )
 
 
 def feature_numbers(inspection: Inspection) -> list[FeatureNumbers]:

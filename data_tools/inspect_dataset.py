@@ -376,17 +376,6 @@ def choose_classes(
 # The program
 
 
-def _ranges(card: DatasetCard | None) -> dict[str, tuple[float, float]]:
-  """What bytes of each feature stand for, where the card says it."""
-  if card is None or not card.feature_ranges:
-    return {}
-  return {
-    name: (float(pair[0]), float(pair[1]))
-    for name, pair in zip(card.feature_names, card.feature_ranges, strict=True)
-    if pair
-  }
-
-
 def inspect(
   sources: Sources, vocabulary_file: str = "", num_threads: int = 2
 ) -> tuple[Inspection, dataset_matches.RecordFinder]:
@@ -449,7 +438,7 @@ def inspect(
     names=names,
     names_from=names_from,
     num_classes=num_classes,
-    ranges=_ranges(sources.card),
+    ranges=sources.card.byte_ranges() if sources.card else {},
     seconds=time.monotonic() - began,
   )
   return inspection, finder

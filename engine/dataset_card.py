@@ -65,6 +65,15 @@ class DatasetCard:
       "num_classes": self.num_classes,
     }
 
+  def byte_ranges(self) -> dict[str, quantization.Range]:
+    """What the bytes of each feature stand for, if not as YouTube-8M's."""
+    if not self.feature_ranges:
+      return {}
+    pairs = zip(self.feature_names, self.feature_ranges, strict=True)
+    return {
+      name: (float(of[0]), float(of[1])) for name, of in pairs if of is not None
+    }
+
   def ranges_of(self, names: Sequence[str]) -> str:
     """The flag --feature_ranges for some of the features.
 
@@ -73,13 +82,9 @@ class DatasetCard:
     """
     if not self.feature_ranges:
       return ""
-    known = dict(zip(self.feature_names, self.feature_ranges, strict=True))
-    ranges = [known.get(name) for name in names]
+    known = self.byte_ranges()
     return quantization.format_ranges(
-      [
-        quantization.YOUTUBE8M_RANGE if of is None else (of[0], of[1])
-        for of in ranges
-      ]
+      [known.get(name, quantization.YOUTUBE8M_RANGE) for name in names]
     )
 
   def pattern(self, folder: str, split: str) -> str:

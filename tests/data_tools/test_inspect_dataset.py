@@ -229,7 +229,7 @@ def test_ranges_of_bytes_are_those_of_the_card(tmp_path):
     tmp_path / "train0", [small_frames("a", rgb=np.uint8([[0, 51, 255]] * 3))]
   )
   card = DatasetCard(True, ["rgb", "audio"], [3, 2], ["uint8"] * 2, 5, {}, {})
-  card.feature_ranges = [[-5.0, 5.0], []]  # pyright: ignore
+  card.feature_ranges = [[-5.0, 5.0], None]
   sources = inspect_dataset.Sources([path], ["train"], [0], card)
   inspection, _ = inspect_dataset.inspect(sources)
   of = {of.form.name: of for of in dataset_report.feature_numbers(inspection)}
