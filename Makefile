@@ -44,7 +44,8 @@ $(VENV)/.installed: $(VENV)/bin/activate requirements.txt \
 	@$(PIP_INSTALL) -r requirements.txt
 	@touch $@
 
-$(VENV)/.installed-dev: $(VENV)/.installed requirements/dev.txt
+$(VENV)/.installed-dev: $(VENV)/.installed requirements/dev.txt \
+    requirements/embeddings.txt requirements/inspect.txt requirements/videos.txt
 	@echo "== Installing requirements/dev.txt into $(VENV)"
 	@$(PIP_INSTALL) -r requirements/dev.txt
 	@touch $@
