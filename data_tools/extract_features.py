@@ -259,17 +259,9 @@ class Source:
       self._key_of.setdefault(item.video_id, key)
 
   def read(self, item: Item) -> Extracted:
-    """What was made of a video.
-
-    Raises:
-      BadItemError: nothing was.
-    """
-    if item.problem:
-      raise BadItemError(item.problem)
+    """See extraction_runs.read_extracted."""
     key = self._key_of[item.video_id]
-    if self._parts.entries[key].problem:
-      raise BadItemError(self._parts.entries[key].problem)
-    return self._parts.read(key)
+    return extraction_runs.read_extracted(item, key, self._parts)
 
   def frames_of(self, items: Sequence[Item]) -> Iterator[np.ndarray]:
     """The pictures' features of each video that has some."""
@@ -348,11 +340,7 @@ def main() -> None:
     return
   # The writer of the data set has a folder .partial, which it empties.
   folder = f"{FLAGS.output_dir.rstrip('/')}.extracted"
-  videos = {
-    key: item.paths[video_items.FEATURE]
-    for item, key in zip(items, found.keys, strict=True)
-    if not item.problem
-  }
+  videos = video_items.files_to_extract(items, found.keys)
   parts = extraction_runs.extract(
     folder, videos, extraction, processes, batch_size=FLAGS.batch_size
   )

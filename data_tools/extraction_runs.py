@@ -16,6 +16,7 @@ import errors
 import program_flags
 from data_tools import ray_engine
 from data_tools.download_plan import Shard, part_of
+from data_tools.item_table import BadItemError, Item
 from engine.progress_bar import Progress
 from media.extraction import Extracted, Extraction, Extractor
 from media.frames import BadVideoError
@@ -266,6 +267,23 @@ def divided(
     if left := _left(groups[number], entries, path):
       parts.append((path, left))
   return parts
+
+
+def read_extracted(item: Item, key: str, parts: Parts) -> Extracted:
+  """What was made of a video.
+
+  Args:
+    item: the video.
+    key: of it in the parts, see extract.
+    parts: result of extract.
+
+  Raises:
+    BadItemError: nothing was.
+  """
+  problem = item.problem or parts.entries[key].problem
+  if problem:
+    raise BadItemError(problem)
+  return parts.read(key)
 
 
 def extract(

@@ -5,6 +5,7 @@ an item.
 """
 
 import array
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import NamedTuple
@@ -208,11 +209,6 @@ class ItemTable(Sequence[Item]):
     self._label_names = list(names)
     self._code_of = {name: code for code, name in enumerate(names)}
 
-  @property
-  def num_features(self) -> int:
-    """The number of features of each item."""
-    return len(self._names)
-
   def paths(self, name: str) -> Iterator[str]:
     """Yields the path of a feature of each item."""
     for path in self._paths[self._names.index(name)]:
@@ -231,6 +227,11 @@ class ItemTable(Sequence[Item]):
     """Sets where a feature of an item is in its file."""
     starts, sizes = self._spans[self._names.index(name)]
     starts[index], sizes[index] = span
+
+  def add_damaged(self, path: str, problem: str) -> None:
+    """Adds an item that stands for a damaged file, or a part of one."""
+    paths = [path] * len(self._names)
+    self.add(os.path.basename(path), paths, [], problem=problem)
 
   @classmethod
   def of(

@@ -6,7 +6,6 @@ group. A row a video may hold a list of vectors, too.
 """
 
 import array
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
@@ -122,7 +121,7 @@ def _find_items(
       if has_frames and len(table):
         # Its last frames may be among the lost rows.
         table.set_problem(len(table) - 1, f"it may go on where {error}")
-      _add_damaged(table, rows.path_of(rows.first_row(group)), str(error))
+      table.add_damaged(rows.path_of(rows.first_row(group)), str(error))
       index.append(0, 0)
     tell(rows.first_row(group) / rows.num_rows, len(table))
   if index.is_scattered:
@@ -133,13 +132,8 @@ def _find_items(
     for name in feature_names if span[1] else ():  # a damaged group has no rows
       table.set_span(position, name, span)
   for path, problem in rows.damaged.items():
-    _add_damaged(table, path, problem)
+    table.add_damaged(path, problem)
   return table, index
-
-
-def _add_damaged(table: ItemTable, path: str, problem: str) -> None:
-  paths = [path] * table.num_features
-  table.add(os.path.basename(path), paths, [], problem=problem)
 
 
 def _runs(

@@ -48,6 +48,17 @@ class Videos:
   notes: Sequence[str] = ()
 
 
+def files_to_extract(
+  items: Sequence[Item], keys: Sequence[str]
+) -> dict[str, str]:
+  """{key: file} of the videos that have no problem yet."""
+  return {
+    key: item.paths[FEATURE]
+    for item, key in zip(items, keys, strict=True)
+    if not item.problem
+  }
+
+
 def _key(path: str, root: str) -> str:
   """The path relative to a folder, the same on each machine."""
   return os.path.relpath(path, root or ".").replace(os.sep, "/")

@@ -263,7 +263,8 @@ def _write_records(
   ):
     for item, key in zip(items, keys, strict=True):
       try:
-        found, arrays = _arrays_of(item, key, parts, features)
+        found = extraction_runs.read_extracted(item, key, parts)
+        arrays = features.stored(found)
       except BadItemError as error:
         path = item.paths[video_items.FEATURE]
         left_out.append((item.video_id, path, str(error)))
@@ -280,15 +281,6 @@ def _write_records(
         of_windows.write(frame_record(video_id, None, window))
       videos.append(video)
   return videos, left_out
-
-
-def _arrays_of(item, key, parts, features):
-  """What was extracted of a video, and its arrays as they are stored."""
-  problem = item.problem or parts.entries[key].problem
-  if problem:
-    raise BadItemError(problem)
-  found = parts.read(key)
-  return found, features.stored(found)
 
 
 def _warn_of_long_videos(model: Model, videos: list[_Video]) -> None:
@@ -451,11 +443,7 @@ def predict_videos(model: Model, output_file: str) -> None:
   items = list(table)
   # Kept until the end, so that a prediction that was stopped goes on.
   folder = f"{output_file}.extracted"
-  files = {
-    key: item.paths[video_items.FEATURE]
-    for item, key in zip(items, found.keys, strict=True)
-    if not item.problem
-  }
+  files = video_items.files_to_extract(items, found.keys)
   if not processes.shard and not processes.merge:
     _begin_again_if_different(folder, features.extraction)
   parts = extraction_runs.extract(folder, files, features.extraction, processes)

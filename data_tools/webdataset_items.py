@@ -70,12 +70,7 @@ def read_tars(
       damaged.append((path, f"{error}{used}"))
     tell((number + 1) / len(paths), len(table))
   for path, problem in damaged:
-    table.add(
-      os.path.basename(path),
-      [path] * len(feature_names),
-      [],
-      problem=problem,
-    )
+    table.add_damaged(path, problem)
   return table
 
 
