@@ -261,7 +261,7 @@ def _find_function(name: str):
     others = [key for key, value in vars(module).items() if callable(value)]
     raise errors.UserError(
       f"Expected a function {function_name} in {module_name}, as"
-      f" --encoder={name} says, found none{_close(function_name, others)}."
+      f" --encoder={name} says, found none{close_name(function_name, others)}."
     )
   return function
 
@@ -294,7 +294,7 @@ def _find_module(name: str) -> types.ModuleType:
       ) from error
     raise errors.UserError(
       f"Expected {_known_names()}, received {name} before the colon of"
-      f" --encoder, and there is no {path}{_close(name, _MAKERS)}."
+      f" --encoder, and there is no {path}{close_name(name, _MAKERS)}."
     ) from error
 
 
@@ -316,7 +316,7 @@ def _import_file(name: str, path: str) -> types.ModuleType:
   return module
 
 
-def _close(name: str, known) -> str:
+def close_name(name: str, known: collections.abc.Iterable[str]) -> str:
   """A hint for a message: the known name that is most like this one."""
   matches = difflib.get_close_matches(name, list(known), 1)
   return f"; perhaps {matches[0]} is meant" if matches else ""
@@ -405,7 +405,7 @@ def make_encoder(
   else:
     raise errors.UserError(
       f"Expected --encoder={_known_names()}, received {encoder!r}"
-      f"{_close(encoder, [*_NAMES, *_MAKERS])}."
+      f"{close_name(encoder, [*_NAMES, *_MAKERS])}."
     )
   made.name = encoder
   if weights and isinstance(made, (RandomEncoder, FunctionEncoder)):

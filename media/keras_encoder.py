@@ -1,6 +1,5 @@
 """Networks of keras.applications as encoders."""
 
-import difflib
 import inspect
 import os
 import warnings
@@ -52,11 +51,10 @@ class KerasEncoder(encoders.Encoder):
     """
     build = networks().get(network)
     if build is None:
-      close = difflib.get_close_matches(network, networks(), 1)
-      hint = f"; perhaps {close[0]} is meant." if close else "."
       raise errors.UserError(
         "Expected --encoder=keras:NAME with a name of keras.applications, such"
-        f" as ResNet50, received keras:{network}{hint}"
+        f" as ResNet50, received keras:{network}"
+        f"{encoders.close_name(network, networks())}."
       )
     self._preprocess = preprocessing(build)
     side = IMAGE_SIZES.get(network, 224)

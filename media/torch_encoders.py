@@ -2,7 +2,6 @@
 
 import collections.abc
 import contextlib
-import difflib
 import importlib
 import logging
 import math
@@ -139,14 +138,15 @@ def _check_clip(open_clip, name: str, tag: str, weights: str) -> None:
   if name not in models:
     raise errors.UserError(
       "Expected --encoder=clip:NAME:PRETRAINED with a NAME of open_clip, such"
-      f" as ViT-B-32, received {name!r}{_close(name, models)}."
+      f" as ViT-B-32, received {name!r}{encoders.close_name(name, models)}."
     )
   tags = open_clip.list_pretrained_tags_by_model(name)
   if tag not in tags and (tag or not weights):
     raise errors.UserError(
       f"Expected --encoder=clip:{name}:PRETRAINED with one of"
-      f" {', '.join(tags) or 'none'}, received {tag!r}{_close(tag, tags)}. Or"
-      f" use --encoder=clip:{name} and --encoder_weights=FILE."
+      f" {', '.join(tags) or 'none'}, received {tag!r}"
+      f"{encoders.close_name(tag, tags)}. Or use --encoder=clip:{name}"
+      " and --encoder_weights=FILE."
     )
 
 
@@ -206,7 +206,8 @@ def _timm_config(timm, name: str, weights: str) -> dict:
   if not timm.is_model(name):
     raise errors.UserError(
       "Expected --encoder=timm:NAME with a name of timm.list_models(), such as"
-      f" resnet50, received {name!r}{_close(name, timm.list_models())}."
+      f" resnet50, received {name!r}"
+      f"{encoders.close_name(name, timm.list_models())}."
     )
   try:
     config = timm.get_pretrained_cfg(name)
@@ -267,12 +268,6 @@ def _quiet():
     yield
   finally:
     logging.disable(before)
-
-
-def _close(name: str, known) -> str:
-  """A hint for a message: the known name that is most like this one."""
-  matches = difflib.get_close_matches(name, known, 1)
-  return f"; perhaps {matches[0]} is meant" if matches else ""
 
 
 def _no_weights(
