@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 
 import errors
-from media.images import Converter, size_inside, to_jpeg
+from media.images import Converter, size_inside
 from media.opening import (
   BadVideoError,
   ffmpeg_errors,
@@ -43,7 +43,6 @@ __all__ = [
   "read_audio",
   "read_every_frame_of",
   "read_video",
-  "to_jpeg",
 ]
 
 # To start at a key frame costs about as much as to decode so many frames.
