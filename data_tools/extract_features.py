@@ -28,10 +28,10 @@ from data_tools import (
 from data_tools.dataset_writer import DatasetWriter, Report
 from data_tools.extraction_runs import MOST_LISTED, Processes
 from data_tools.item_table import BadItemError, Item, ItemTable
-from engine.dataset_card import SPLITS
+from engine.dataset_card import PCA_FOLDER, SPLITS
 from engine.progress_bar import Progress
 from media import decoding, encoders
-from media.extraction import PCA_FOLDER, VISUAL, Extracted, Extraction
+from media.extraction import VISUAL, Extracted, Extraction
 from media.frames import BadVideoError, Sampling
 from media.parts import Parts
 

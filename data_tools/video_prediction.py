@@ -25,6 +25,7 @@ from data_tools.item_table import BadItemError, Item, ItemTable
 from data_tools.number_stores import store_as
 from data_tools.video_features import Finish
 from engine import train_dir as train_dirs
+from engine.dataset_card import PCA_FOLDER
 from media.extraction import Extracted, Extraction
 from media.frames import BadVideoError, Moments, Sampling, read_video
 from media.images import to_jpeg
@@ -178,7 +179,7 @@ class Features:
       if getattr(FLAGS, name)
     }
     self.extraction = dataclasses.replace(extraction, **here)
-    self._finish = Finish(settings, os.path.join(folder, train_dirs.PCA_DIR))
+    self._finish = Finish(settings, os.path.join(folder, PCA_FOLDER))
     names = settings["feature_names"]
     dtypes = settings["feature_dtypes"]
     ranges = settings["feature_ranges"] or [None] * len(names)

@@ -16,6 +16,8 @@ from engine.files import write_json
 
 CARD_FILE = "dataset.json"
 VOCABULARY_FILE = "vocabulary.csv"
+PCA_FOLDER = "pca"
+"""Where a data set and a train_dir keep a PCA fitted on the data set."""
 SPLITS = ("train", "validate", "test")
 _VERSION = 1
 

@@ -28,7 +28,7 @@ from absl import logging
 import errors
 import losses
 import models
-from engine.dataset_card import VOCABULARY_FILE, DatasetCard
+from engine.dataset_card import PCA_FOLDER, VOCABULARY_FILE, DatasetCard
 from engine.files import write_json, written_aside
 
 MODEL_FLAGS_FILE = "model_flags.json"
@@ -36,7 +36,6 @@ CHECKPOINT_NAME = "model.ckpt"
 EVAL_DIR = "eval"
 EXPORT_DIR = "export"
 EXTRACTION_FILE = "extraction.json"
-PCA_DIR = "pca"
 
 # Parts that a checkpoint may lack: averages exist only with --ema_decay, the
 # others were not written by earlier versions.
@@ -148,7 +147,7 @@ def keep_extraction(
     with (
       tf.io.gfile.GFile(path, "rb") as file,
       written_aside(
-        os.path.join(train_dir, PCA_DIR, os.path.basename(path))
+        os.path.join(train_dir, PCA_FOLDER, os.path.basename(path))
       ) as aside,
       tf.io.gfile.GFile(aside, "wb") as copy,
     ):
@@ -190,7 +189,7 @@ def read_extraction(train_dir: str) -> dict:
 
 def _pca_files(folder: str) -> list[str]:
   """The files of a PCA that was fitted on a data set, if there is one."""
-  pattern = os.path.join(glob.escape(folder), PCA_DIR, "*")
+  pattern = os.path.join(glob.escape(folder), PCA_FOLDER, "*")
   return sorted(tf.io.gfile.glob(pattern))
 
 
@@ -327,7 +326,7 @@ def remove_run(train_dir: str) -> None:
         _remove_own_files(path)
         if not tf.io.gfile.listdir(path):
           tf.io.gfile.rmtree(path)
-    pca_dir = os.path.join(train_dir, PCA_DIR)
+    pca_dir = os.path.join(train_dir, PCA_FOLDER)
     is_kept = tf.io.gfile.exists(os.path.join(train_dir, EXTRACTION_FILE))
     if is_kept and tf.io.gfile.isdir(pca_dir):
       tf.io.gfile.rmtree(pca_dir)

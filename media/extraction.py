@@ -21,9 +21,6 @@ VISUAL = "rgb"
 SOUND = "audio"
 """The names of the features, as in YouTube-8M."""
 
-PCA_FOLDER = "pca"
-"""Where a data set and a train_dir keep a PCA fitted on the data set."""
-
 
 @dataclasses.dataclass(frozen=True)
 class Extraction:
