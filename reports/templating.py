@@ -5,6 +5,7 @@ included in it, and pictures are data: URIs. Everything from outside is escaped.
 """
 
 import base64
+import functools
 import os
 import types
 from urllib.parse import quote
@@ -40,8 +41,11 @@ def require_jinja2(
   return jinja2
 
 
+@functools.cache
 def make_environment(requirements: str = "requirements/videos.txt"):
   """The jinja2.Environment of all pages; a missing value is an error.
+
+  It is made once, so that each template is compiled once.
 
   Args:
     requirements: see require_jinja2.
@@ -61,26 +65,19 @@ def make_environment(requirements: str = "requirements/videos.txt"):
   return environment
 
 
-def write_page(
-  path: str,
-  template: str,
-  values: dict,
-  requirements: str = "requirements/videos.txt",
-) -> None:
+def write_page(path: str, template: str, values: dict) -> None:
   """Fills a template and puts the page into place whole.
 
   Args:
     path: the HTML file.
     template: name of a file in TEMPLATES.
     values: what the template needs.
-    requirements: see require_jinja2.
 
   Raises:
     errors.UserError: jinja2 is not installed.
     jinja2.UndefinedError: a value is missing.
   """
-  environment = make_environment(requirements)
-  stream = environment.get_template(template).stream(values)
+  stream = make_environment().get_template(template).stream(values)
   stream.enable_buffering(1000)
   with (
     files.written_aside(path) as aside,
