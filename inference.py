@@ -25,10 +25,10 @@ import program_flags
 import train
 from data_tools import video_prediction, vocabulary
 from engine import distribution, skipped, unlikely_flags
-from engine import files as files_in_place
 from engine import train_dir as train_dirs
 from engine.data import Data
 from engine.data_files import find_files
+from engine.files import text_written_aside
 from engine.forward import ForwardPass
 
 FLAGS = flags.FLAGS
@@ -225,12 +225,12 @@ def write_video_predictions(
   """
   top_k = min(top_k, num_classes)
   with contextlib.ExitStack() as stack:
-    file = stack.enter_context(_text_file(output_file))
+    file = stack.enter_context(text_written_aside(output_file))
     file.write("VideoId,LabelConfidencePairs\n")
     readable = None
     if class_names:
       readable = csv.writer(
-        stack.enter_context(_text_file(readable_path(output_file))),
+        stack.enter_context(text_written_aside(readable_path(output_file))),
         lineterminator="\n",
       )
       readable.writerow(["VideoId", "Label", "Name", "Confidence"])
@@ -256,16 +256,6 @@ def readable_path(output_file: str) -> str:
   """The path of the file with class names that goes with an output file."""
   root, ending = os.path.splitext(output_file)
   return f"{root}_readable{ending}"
-
-
-@contextlib.contextmanager
-def _text_file(path):
-  """A text file that appears under its name only when it is complete."""
-  with (
-    files_in_place.written_aside(path) as aside,
-    tf.io.gfile.GFile(aside, "w") as file,
-  ):
-    yield file
 
 
 # --------------------------------------------------------------------------
@@ -398,7 +388,7 @@ def write_segment_predictions(
       for video_id, start in zip(video_ids, starts, strict=True)
     ]
     best.add(names, confidences[:, columns])
-  with _text_file(output_file) as file:
+  with text_written_aside(output_file) as file:
     file.write("Class,Segments\n")
     for class_index, names in zip(classes, best.ranked(), strict=True):
       file.write(f"{class_index},{' '.join(names)}\n")

@@ -19,8 +19,8 @@ import tensorflow as tf
 from absl import flags, logging
 
 import errors
-from engine import files as files_in_place
 from engine.data_files import find_files
+from engine.files import text_written_aside
 
 HEADER = "VideoId,LabelConfidencePairs\n"
 
@@ -117,10 +117,7 @@ def convert(files: list[str], output_file: str) -> int:
     errors.UserError: see csv_lines.
   """
   num_videos = 0
-  with (
-    files_in_place.written_aside(output_file) as aside,
-    tf.io.gfile.GFile(aside, "w") as output,
-  ):
+  with text_written_aside(output_file) as output:
     output.write(HEADER)
     for path in files:
       for line in csv_lines(path):

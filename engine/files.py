@@ -60,9 +60,26 @@ def written_aside(path: str) -> Iterator[str]:
       )
 
 
+@contextlib.contextmanager
+def text_written_aside(path: str) -> Iterator[tf.io.gfile.GFile]:
+  """As written_aside, for a text file, which is opened.
+
+  Args:
+    path: the final path.
+
+  Yields:
+    A file to write to, as UTF-8.
+
+  Raises:
+    errors.UserError: path is a folder.
+  """
+  with written_aside(path) as aside, tf.io.gfile.GFile(aside, "w") as file:
+    yield file
+
+
 def write_json(path: str, content: dict) -> None:
   """Writes a dict as readable JSON, whole or not at all."""
-  with written_aside(path) as aside, tf.io.gfile.GFile(aside, "w") as file:
+  with text_written_aside(path) as file:
     file.write(json.dumps(content, indent=2) + "\n")
 
 

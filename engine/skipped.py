@@ -18,7 +18,7 @@ import tensorflow as tf
 from absl import logging
 
 import errors
-from engine.files import written_aside
+from engine.files import text_written_aside
 from records.messages import BadRecordError
 
 _COLUMNS = ("file", "record", "kind", "problem")
@@ -147,10 +147,7 @@ class SkippedRecords:
     writer = csv.writer(text)
     writer.writerow(_COLUMNS)
     writer.writerows(rows)
-    with (
-      written_aside(self.policy.path) as aside,
-      tf.io.gfile.GFile(aside, "w") as file,
-    ):
+    with text_written_aside(self.policy.path) as file:
       file.write(text.getvalue())
     self._num_written = len(rows)
 

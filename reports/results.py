@@ -9,9 +9,7 @@ import dataclasses
 import json
 from collections.abc import Iterable
 
-import tensorflow as tf
-
-from engine import files
+from engine.files import text_written_aside
 
 CSV_COLUMNS = (
   "video_id",
@@ -107,10 +105,7 @@ def write_timeline_csv(path: str, results: Iterable[VideoResult]) -> None:
     path: the CSV file, which appears when it is complete.
     results: read once, in order.
   """
-  with (
-    files.written_aside(path) as aside,
-    tf.io.gfile.GFile(aside, "w") as file,
-  ):
+  with text_written_aside(path) as file:
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow(CSV_COLUMNS)
     for result in results:
@@ -140,10 +135,7 @@ def write_timeline_json(path: str, results: Iterable[VideoResult]) -> None:
     path: the JSON file, which appears when it is complete.
     results: read once, in order.
   """
-  with (
-    files.written_aside(path) as aside,
-    tf.io.gfile.GFile(aside, "w") as file,
-  ):
+  with text_written_aside(path) as file:
     file.write('{"videos": [')
     separator = "\n"
     for result in results:

@@ -10,11 +10,9 @@ import os
 import types
 from urllib.parse import quote
 
-import tensorflow as tf
-
 import errors
-from engine import files
 from engine.data_files import is_local
+from engine.files import text_written_aside
 from version import __version__
 
 TEMPLATES = os.path.join(os.path.dirname(__file__), "templates")
@@ -79,10 +77,7 @@ def write_page(path: str, template: str, values: dict) -> None:
   """
   stream = make_environment().get_template(template).stream(values)
   stream.enable_buffering(1000)
-  with (
-    files.written_aside(path) as aside,
-    tf.io.gfile.GFile(aside, "w") as file,
-  ):
+  with text_written_aside(path) as file:
     for text in stream:
       file.write(text)
 
