@@ -10,7 +10,6 @@ import contextlib
 import csv
 import dataclasses
 import os
-from collections.abc import Callable
 
 import startup  # isort: skip
 import numpy as np
@@ -206,7 +205,7 @@ def write_video_predictions(
   top_k: int,
   class_names: list[str] | None = None,
   label_subset: list[int] | None = None,
-  on_batch: Callable[[dict, np.ndarray], None] | None = None,
+  on_batch: video_prediction.OnBatch | None = None,
 ) -> None:
   """Writes the best classes of each video, highest confidence first.
 
@@ -221,7 +220,7 @@ def write_video_predictions(
       Confidence, a line for each prediction.
     label_subset: the class of each prediction; None if the model predicts all
       classes.
-    on_batch: also gets each batch and its predictions.
+    on_batch: also gets the best predictions of each batch.
   """
   top_k = min(top_k, num_classes)
   with contextlib.ExitStack() as stack:
@@ -235,10 +234,10 @@ def write_video_predictions(
       )
       readable.writerow(["VideoId", "Label", "Name", "Confidence"])
     for batch, predictions in predicted_batches(forward):
-      if on_batch:
-        on_batch(batch, predictions)
       video_ids = batch["video_ids"].numpy()
       class_indexes, best = eval_util.top_k_classes(predictions, top_k)
+      if on_batch:
+        on_batch(class_indexes, best)
       if label_subset:
         class_indexes = np.array(label_subset)[class_indexes]
       file.write(format_lines(video_ids, class_indexes, best))
@@ -467,7 +466,7 @@ def predict(
   placement: distribution.Placement | None = None,
   policy: skipped.Policy = skipped.STOP,
   min_frames: int = 0,
-  on_batch: Callable[[dict, np.ndarray], None] | None = None,
+  on_batch: video_prediction.OnBatch | None = None,
 ) -> None:
   """Writes the best classes of each video; see write_video_predictions.
 
@@ -482,7 +481,7 @@ def predict(
     placement: where; None for one device.
     policy: what to do about records that cannot be used.
     min_frames: shorter videos are left out; 0 for none.
-    on_batch: also gets each batch and its predictions.
+    on_batch: see write_video_predictions.
 
   Raises:
     errors.UserError: for everything that the user can fix.

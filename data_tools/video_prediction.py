@@ -54,6 +54,9 @@ _FILES: dict[str, str] = {
 
 Batches = Iterable[tuple[dict, np.ndarray]]
 """Batches of readers.py and the predictions (batch, classes) for them."""
+OnBatch = Callable[[np.ndarray, np.ndarray], None]
+"""Takes, of a batch, the columns of the best predictions, best first, and these
+predictions, each (videos, ranks)."""
 
 
 def define_video_flags(flag_values: flags.FlagValues) -> None:
@@ -124,7 +127,7 @@ class Model:
     classes: the class index of each prediction.
     class_names: a name for each class of the data; None if they are not known.
     predict: writes predictions.csv for files of records; takes the files, and a
-      function that is called with each batch and its predictions.
+      function that gets the best predictions of each batch.
     batches: the predictions for files of records.
   """
 
@@ -134,7 +137,7 @@ class Model:
   max_frames: int
   classes: Sequence[int]
   class_names: Sequence[str] | None
-  predict: Callable[[list[str], Callable[[dict, np.ndarray], None]], None]
+  predict: Callable[[list[str], OnBatch], None]
   batches: Callable[[list[str]], Batches]
 
   def scores(self, indexes, confidences) -> list[ClassScore]:
@@ -466,9 +469,8 @@ def predict_videos(model: Model, output_file: str) -> None:
   _warn_of_long_videos(model, videos)
   in_order = iter(videos)
 
-  def take(batch: dict, predictions: np.ndarray) -> None:
-    count = min(FLAGS.top_k, len(model.classes))
-    for top in zip(*eval_util.top_k_classes(predictions, count), strict=True):
+  def take(columns: np.ndarray, confidences: np.ndarray) -> None:
+    for top in zip(columns, confidences, strict=True):
       next(in_order).top = model.scores(*top)
 
   model.predict([os.path.join(folder, "videos.tfrecord")], take)
