@@ -1,6 +1,7 @@
 """What was found in a data set, as text."""
 
 import dataclasses
+import functools
 import os
 
 import numpy as np
@@ -90,6 +91,15 @@ class Inspection:
   def group_of_video(self) -> np.ndarray:
     """(videos,) int, the group of each video."""
     return np.asarray(self.group_of_file, np.int32)[self.places[:, 0]]
+
+  @functools.cached_property
+  def counts_by_group(self) -> list[dict[int, int]]:
+    """Of each group {class: videos}."""
+    group_of_video = self.group_of_video()
+    return [
+      self.labels.counts_of(group_of_video == index)
+      for index in range(len(self.groups))
+    ]
 
   def total(self) -> FileFacts:
     """The sum of all files."""
@@ -292,10 +302,8 @@ def _of_labels(inspection: Inspection) -> list[Finding]:
   found = []
   group_of_video = inspection.group_of_video()
   num_labels = inspection.labels.num_labels
-  counts = []
   for index, group in enumerate(inspection.groups):
     of_group = group_of_video == index
-    counts.append(inspection.labels.counts_of(of_group))
     missing = int((of_group & ~inspection.has_labels).sum())
     empty = int((of_group & inspection.has_labels & (num_labels == 0)).sum())
     all_of = int(of_group.sum())
@@ -317,6 +325,7 @@ def _of_labels(inspection: Inspection) -> list[Finding]:
         )
       )
   if "train" in inspection.groups:
+    counts = inspection.counts_by_group
     trained = counts[inspection.groups.index("train")]
     for group, of_group in zip(inspection.groups, counts, strict=True):
       only = sorted(of_group.keys() - trained.keys())
@@ -495,16 +504,13 @@ def feature_table(inspection: Inspection) -> list[list[str]]:
 
 def class_table(inspection: Inspection, classes: list[int]) -> list[list[str]]:
   """Cells of the table of some classes, the heads first."""
-  group_of_video = inspection.group_of_video()
-  columns = [
-    inspection.labels.counts_of(group_of_video == index)
-    for index in range(len(inspection.groups))
-  ]
   heads = [printable(group) for group in inspection.groups]
   rows = [["class", *heads, "mean other labels"]]
   for index in classes:
     others = mean_others(inspection.labels, index)
-    counts = [str(column.get(index, 0)) for column in columns]
+    counts = [
+      str(of_group.get(index, 0)) for of_group in inspection.counts_by_group
+    ]
     shown = "-" if others is None else f"{others:.1f}"
     rows.append([f"{index} {inspection.name_of(index)}", *counts, shown])
   return rows

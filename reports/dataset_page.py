@@ -137,11 +137,6 @@ def _video(video: Apart, inspection: Inspection) -> dict:
 
 def _classes(inspection: Inspection, classes: Sequence[int]) -> list[dict]:
   """Rows of the classes: videos by group, and how many other labels."""
-  group_of_video = inspection.group_of_video()
-  columns = [
-    inspection.labels.counts_of(group_of_video == index)
-    for index in range(len(inspection.groups))
-  ]
   rows = []
   for index in classes:
     others = inspection.labels.others(index, _MOST_OTHERS)
@@ -151,7 +146,9 @@ def _classes(inspection: Inspection, classes: Sequence[int]) -> list[dict]:
         "index": index,
         "name": inspection.name_of(index),
         "videos": total,
-        "counts": [column.get(index, 0) for column in columns],
+        "counts": [
+          of_group.get(index, 0) for of_group in inspection.counts_by_group
+        ],
         "others": [
           {"count": count, "percent": 100 * count / max(total, 1)}
           for count in others
