@@ -15,7 +15,7 @@ from records.apart import Apart
 from reports import charts, class_graph
 from reports.templating import make_environment
 
-# Classes of the matrix and of the graph.
+# Classes of the matrix and of the graph, which are more.
 _MATRIX_CLASSES = 20
 _GRAPH_CLASSES = 28
 _MOST_OTHERS = 5
@@ -159,18 +159,17 @@ def _classes(inspection: Inspection, classes: Sequence[int]) -> list[dict]:
   return rows
 
 
-def _with_partners(
-  inspection: Inspection, classes: Sequence[int], count: int
-) -> list[int]:
-  """Some classes, and those that occur with them most often."""
-  shown = list(classes)[:count]
+def _with_partners(inspection: Inspection, classes: Sequence[int]) -> list[int]:
+  """The classes of the graph: some, and those most often with them."""
+  shown = list(classes)[:_GRAPH_CLASSES]
   partners = inspection.labels.partners(shown)
-  return shown + list(partners)[: count - len(shown)]
+  return shown + list(partners)[: _GRAPH_CLASSES - len(shown)]
 
 
-def _matrix(inspection: Inspection, classes: list[int]) -> dict:
-  """P(column | row) of classes in percent."""
-  together = inspection.labels.together(classes)
+def _matrix(
+  inspection: Inspection, classes: list[int], together: np.ndarray
+) -> dict:
+  """P(column | row) of classes; `together` is of LabelSets.together."""
   sizes = np.diag(together)
   parts = together / np.maximum(sizes, 1)[:, None]
   return {
@@ -181,9 +180,10 @@ def _matrix(inspection: Inspection, classes: list[int]) -> dict:
   }
 
 
-def _graph(inspection: Inspection, classes: list[int]) -> dict:
-  """The drawing of classes that occur together."""
-  together = inspection.labels.together(classes)
+def _graph(
+  inspection: Inspection, classes: list[int], together: np.ndarray
+) -> dict:
+  """The drawing of classes; `together` is of LabelSets.together."""
   edges = class_graph.strongest_edges(together)
   at = class_graph.places(len(classes), edges)
   sizes = np.diag(together)
@@ -261,8 +261,9 @@ def make_page(
   """
   environment = make_environment("requirements/inspect.txt")
   group_table = dataset_report.group_table(inspection)
-  matrix_classes = _with_partners(inspection, classes, _MATRIX_CLASSES)
-  graph_classes = _with_partners(inspection, classes, _GRAPH_CLASSES)
+  drawn = _with_partners(inspection, classes)
+  together = inspection.labels.together(drawn)
+  few = slice(_MATRIX_CLASSES)
   return environment.get_template("dataset.html").render(
     folder=printable(dataset_report.common_folder(inspection.files)),
     tiles=_tiles(inspection),
@@ -277,8 +278,8 @@ def make_page(
     overview=_overview_charts(inspection),
     classes=_classes(inspection, classes),
     most_others=_MOST_OTHERS,
-    matrix=_matrix(inspection, matrix_classes),
-    graph=_graph(inspection, graph_classes),
+    matrix=_matrix(inspection, drawn[few], together[few, few]),
+    graph=_graph(inspection, drawn, together),
     feature_table=dataset_report.feature_table(inspection),
     features=_feature_charts(inspection),
     video=_video(video, inspection) if video else None,
