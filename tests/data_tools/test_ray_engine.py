@@ -11,6 +11,7 @@ import time
 import pytest
 import small_clips
 from absl import logging
+from own_environment import run_slow_tests
 
 import errors
 from data_tools import ray_engine
@@ -142,19 +143,7 @@ def test_without_gpus_the_encoder_gets_none():
 
 @pytest.mark.slow
 def test_the_others_in_an_environment_of_their_own():
-  folder = pathlib.Path(sys.prefix) / "ray"
-  if not (folder / ".installed-tests").exists():
-    pytest.skip(f"{folder} is missing; `make test-slow` makes it")
-  options = ["-m", "slow", "-k", "not in_an_environment", __file__]
-  done = subprocess.run(
-    # What is in conftest.py needs more libraries.
-    [folder / "bin" / "python", "-m", "pytest", "--noconftest", "-q", *options],
-    cwd=REPOSITORY,
-    capture_output=True,
-    text=True,
-  )
-  assert done.returncode == 0, done.stdout + done.stderr
-  assert "skipped" not in done.stdout
+  run_slow_tests("ray", __file__)
 
 
 CLUSTER = """

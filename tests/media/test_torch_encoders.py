@@ -3,12 +3,11 @@
 They are run in an environment of their own, in which there is no TensorFlow.
 """
 
-import pathlib
-import subprocess
 import sys
 
 import numpy as np
 import pytest
+from own_environment import run_slow_tests
 
 import errors
 from media import encoders
@@ -30,19 +29,7 @@ def test_without_the_library_its_install_line_is_shown(
 
 @pytest.mark.slow
 def test_the_others_in_an_environment_of_their_own():
-  folder = pathlib.Path(sys.prefix) / "clip"
-  if not (folder / ".installed-tests").exists():
-    pytest.skip(f"{folder} is missing; `make test-slow` makes it")
-  options = ["-m", "slow", "-k", "not in_an_environment", __file__]
-  done = subprocess.run(
-    # What is in conftest.py needs TensorFlow.
-    [folder / "bin" / "python", "-m", "pytest", "--noconftest", "-q", *options],
-    cwd=pathlib.Path(__file__).parents[2],
-    capture_output=True,
-    text=True,
-  )
-  assert done.returncode == 0, done.stdout + done.stderr
-  assert "skipped" not in done.stdout
+  run_slow_tests("clip", __file__)
 
 
 def pictures(count, height, width):
