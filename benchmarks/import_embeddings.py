@@ -38,6 +38,7 @@ import psutil
 import tensorflow as tf
 from absl import flags
 
+from benchmarks.memory import peak_mib
 from data_tools import import_embeddings
 from engine import local_files
 from engine.dataset_card import read_card
@@ -183,16 +184,6 @@ def _make(source: str) -> None:
 # Measurements, each in a process of its own
 
 
-def _peak_mb() -> float:
-  """The peak memory of this process.
-
-  That of getrusage would include the process that started this one.
-  """
-  with open("/proc/self/status") as file:
-    (line,) = (line for line in file if line.startswith("VmHWM"))
-  return int(line.split()[1]) / 1024
-
-
 def _import_once(source: str) -> dict:
   """Imports a source; returns seconds, memory and the bytes of a record."""
   output = os.path.join(FLAGS.data_dir, "imported")
@@ -203,7 +194,7 @@ def _import_once(source: str) -> dict:
   began = time.perf_counter()
   import_embeddings.main()
   seconds = time.perf_counter() - began
-  peak_mb = _peak_mb()
+  peak_mb = peak_mib()
   splits = read_card(output).splits
   written = sum(
     entry.stat().st_size

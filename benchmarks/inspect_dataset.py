@@ -20,7 +20,6 @@ import glob
 import json
 import os
 import platform
-import resource
 import statistics
 import subprocess
 import sys
@@ -30,6 +29,7 @@ import startup  # isort: skip # noqa: F401
 import numpy as np
 from absl import app, flags
 
+from benchmarks.memory import peak_mib
 from data_tools import inspect_dataset
 from engine import files
 from records.writing import RecordWriter, frame_record, video_record
@@ -120,7 +120,7 @@ def inspect(pattern: str) -> dict:
   return {
     "seconds": seconds,
     "videos": inspection.total().num_videos,
-    "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+    "peak_mib": peak_mib(),
   }
 
 

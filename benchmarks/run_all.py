@@ -31,6 +31,7 @@ from absl import flags
 
 import models
 from benchmarks import matrix_work
+from benchmarks.memory import peak_mib
 from data_tools import sample_data
 from data_tools.sample_videos import Settings
 from engine import train_dir as train_dirs
@@ -209,20 +210,6 @@ def measure_input(folder: str) -> dict:
   return rates
 
 
-def _peak_gib(process) -> float:
-  """The peak memory so far of a running process; 0 if it has ended.
-
-  The kernel's figure for ended children is at least the peak of this process,
-  because they shared its memory at first.
-  """
-  with contextlib.suppress(OSError):
-    with open(f"/proc/{process.pid}/status") as file:
-      found = re.search(r"VmHWM:\s+(\d+)", file.read())
-    if found:
-      return int(found.group(1)) / 2**20
-  return 0.0
-
-
 def _run(*arguments) -> tuple[float, float]:
   """Runs a program; returns its seconds and its peak memory in GiB."""
   began = time.perf_counter()
@@ -232,7 +219,7 @@ def _run(*arguments) -> tuple[float, float]:
       [sys.executable, *arguments], stdout=subprocess.DEVNULL, stderr=log
     )
     while process.poll() is None:
-      peak = max(peak, _peak_gib(process))
+      peak = max(peak, peak_mib(process.pid) / 1024)
       with contextlib.suppress(subprocess.TimeoutExpired):
         process.wait(0.1)
     seconds = time.perf_counter() - began
@@ -275,7 +262,7 @@ def watch_training(arguments, seconds):
           break
     if len(reports) < first + 2:
       raise RuntimeError(f"{arguments} ended:\n{''.join(log[-20:])}")
-    peak = _peak_gib(process)
+    peak = peak_mib(process.pid) / 1024
   finally:
     process.kill()
     process.wait()
