@@ -309,7 +309,9 @@ def main() -> None:
   logging.info("Scoring the model in %s on %s", FLAGS.train_dir, pattern)
   files = find_files(pattern, "eval_data_pattern")
   ranges = program_flags.ranges_of_data(model_flags, card)
-  unlikely_flags.warn_of_other_ranges(files, model_flags, ranges)
+  if ranges is not None:
+    model_flags["feature_ranges"] = ranges
+  unlikely_flags.warn_of_other_ranges(files, model_flags)
   evaluate(
     FLAGS.train_dir,
     files,

@@ -36,8 +36,7 @@ GRAPH_FLAGS = (
 )
 # Keys that only some have: the classes that a model predicts, if not all; how
 # the numbers of the features are stored.
-_OPTIONAL_GRAPH_FLAGS = ("label_subset",)
-STORAGE_FLAGS = ("feature_ranges", "feature_dtypes")
+_OPTIONAL_FLAGS = ("label_subset", "feature_ranges", "feature_dtypes")
 
 # The layers that build_model puts on the video matrix.
 _FROM_VIDEO_MATRIX = (
@@ -241,7 +240,7 @@ def hyperparameters(model_flags: dict) -> dict:
   Args:
     model_flags: see build_model.
   """
-  others = (*GRAPH_FLAGS, *_OPTIONAL_GRAPH_FLAGS, *STORAGE_FLAGS)
+  others = (*GRAPH_FLAGS, *_OPTIONAL_FLAGS)
   return {
     name: value for name, value in model_flags.items() if name not in others
   }

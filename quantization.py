@@ -39,6 +39,21 @@ def scale_and_bias(of: Range) -> tuple[float, float]:
   return (high - low) / 255.0, low
 
 
+def floats_of(values: np.ndarray, of: Range) -> np.ndarray:
+  """The floats that bytes stand for; floats as they are.
+
+  Args:
+    values: any shape, uint8 or float.
+    of: range of the bytes.
+
+  Returns:
+    The same shape, float32 if they were bytes.
+  """
+  if values.dtype != np.uint8:
+    return values
+  return dequantize(values.astype(np.float32), *scale_and_bias(of))
+
+
 def scales_and_biases(ranges: Sequence[Range], sizes: Sequence[int]):
   """The same for several features side by side.
 

@@ -210,17 +210,6 @@ def _tf_video_id(features: dict[str, tf.Tensor]) -> tf.Tensor:
   return tf.where(features["id"] == "", features["video_id"], features["id"])
 
 
-def _stored_features(reader):
-  """(name, size, kind, range) of each feature."""
-  return zip(
-    reader.feature_names,
-    reader.feature_sizes,
-    reader.kinds,
-    reader.ranges,
-    strict=True,
-  )
-
-
 def _decode(column, kind: str, of: quantization.Range | None):
   """Decodes the numbers of a parsed feature.
 
@@ -263,6 +252,15 @@ class _Reader:
   num_classes: int
   label_subset: list[int] | None = None
   for_trained = False
+  _usual_kind: str
+
+  def __init__(self, num_classes, feature_sizes, feature_names, kinds, ranges):
+    """Takes what both take; see YT8MFrameFeatureReader."""
+    self.num_classes = num_classes
+    self.feature_sizes = list(feature_sizes)
+    self.feature_names = list(feature_names)
+    self.kinds = kinds or [self._usual_kind] * len(self.feature_names)
+    self.ranges = ranges or [quantization.YOUTUBE8M_RANGE] * len(self.kinds)
 
   @property
   def num_outputs(self) -> int:
@@ -270,6 +268,16 @@ class _Reader:
     if self.label_subset is None:
       return self.num_classes
     return len(self.label_subset)
+
+  def _stored_features(self):
+    """(name, size, kind, range) of each feature."""
+    return zip(
+      self.feature_names,
+      self.feature_sizes,
+      self.kinds,
+      self.ranges,
+      strict=True,
+    )
 
 
 class YT8MAggregatedFeatureReader(_Reader):
@@ -283,6 +291,7 @@ class YT8MAggregatedFeatureReader(_Reader):
 
   quantized = False
   segment_labels = False
+  _usual_kind = "float"
 
   def __init__(
     self,
@@ -293,11 +302,7 @@ class YT8MAggregatedFeatureReader(_Reader):
     ranges=None,
   ):
     """Takes what the flags of these names hold, and how numbers are stored."""
-    self.num_classes = num_classes
-    self.feature_sizes = list(feature_sizes)
-    self.feature_names = list(feature_names)
-    self.kinds = kinds or ["float"] * len(self.feature_names)
-    self.ranges = ranges or [quantization.YOUTUBE8M_RANGE] * len(self.kinds)
+    super().__init__(num_classes, feature_sizes, feature_names, kinds, ranges)
 
   def configure(self, record: messages.Record) -> bool:
     """Finds out how numbers are stored; only serving has to know it."""
@@ -346,12 +351,12 @@ class YT8MAggregatedFeatureReader(_Reader):
       name: tf.io.FixedLenFeature([size], tf.float32)
       if kind == "float"
       else tf.io.FixedLenFeature([], tf.string)
-      for name, size, kind, _ in _stored_features(self)
+      for name, size, kind, _ in self._stored_features()
     }
     features = tf.io.parse_example(serialized, {**_ID_FEATURES, **wanted})
     columns = [
       tf.ensure_shape(_decode(features[name], kind, of), [None, size])
-      for name, size, kind, of in _stored_features(self)
+      for name, size, kind, of in self._stored_features()
     ]
     return {
       "video_ids": _tf_video_id(features),
@@ -370,6 +375,8 @@ class YT8MFrameFeatureReader(_Reader):
     quantized: whether video_matrix holds bytes.
     segment_labels: whether it reads segments.
   """
+
+  _usual_kind = "bytes"
 
   def __init__(
     self,
@@ -392,13 +399,9 @@ class YT8MFrameFeatureReader(_Reader):
       kinds: "bytes", "float" or "float16" for each feature; None for bytes.
       ranges: of the bytes of each feature; None for YouTube-8M's.
     """
-    self.num_classes = num_classes
-    self.feature_sizes = list(feature_sizes)
-    self.feature_names = list(feature_names)
+    super().__init__(num_classes, feature_sizes, feature_names, kinds, ranges)
     self.max_frames = max_frames
     self.segment_labels = segment_labels
-    self.kinds = kinds or ["bytes"] * len(self.feature_names)
-    self.ranges = ranges or [quantization.YOUTUBE8M_RANGE] * len(self.kinds)
 
   @property
   def quantized(self) -> bool:
@@ -484,13 +487,13 @@ class YT8MFrameFeatureReader(_Reader):
       name: tf.io.FixedLenSequenceFeature([size], tf.float32)
       if kind == "float"
       else tf.io.FixedLenSequenceFeature([], tf.string)
-      for name, size, kind, _ in _stored_features(self)
+      for name, size, kind, _ in self._stored_features()
     }
 
   def _side_by_side(self, lists):
     """Decodes feature lists, (..., frames) each, to (..., frames, features)."""
     columns = []
-    for name, size, kind, of in _stored_features(self):
+    for name, size, kind, of in self._stored_features():
       column = _decode(lists[name], kind, None if self.quantized else of)
       # Not ensure_shape: without frames, decode_raw's last axis is 0, not size.
       shape = tf.concat(
@@ -512,7 +515,7 @@ class YT8MFrameFeatureReader(_Reader):
       tf.debugging.assert_equal(num_frames[0], other, "unequal frame counts")
       for other in num_frames[1:]
     ]
-    for name, size, kind, _ in _stored_features(self):
+    for name, size, kind, _ in self._stored_features():
       if kind != "float":  # decode_raw needs padding as long as the rest
         padding = bytes(2 * size if kind == "float16" else size)
         lists[name] = tf.where(lists[name] == "", padding, lists[name])

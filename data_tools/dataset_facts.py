@@ -449,9 +449,8 @@ class PartReader:
   def _add_single(self, reader: shards.RecordReader, number: int) -> None:
     """Adds a record that could not be read among others."""
     part = self._part
-    offset, length = part.walk.offsets[number], part.walk.lengths[number]
     try:
-      data = reader.read(0, int(offset), int(length))
+      data = reader.read(0, *part.walk.place(number))
       self._add(number, take_apart(data))
     except BadRecordError as error:
       self._facts.add_damage(part.file, number, error)

@@ -64,10 +64,7 @@ class RecordFinder:
     Raises:
       BadRecordError, OSError: it cannot be read now.
     """
-    walk = self._walks[file]
-    data = self._reader.read(
-      file, int(walk.offsets[number]), int(walk.lengths[number])
-    )
+    data = self._reader.read(file, *self._walks[file].place(number))
     return take_apart(memoryview(bytes(data)))
 
 

@@ -226,9 +226,7 @@ class ByteStore(Store):
     if feature is None:
       raise BadItemError("it could not be read when ranges were measured")
     stored = quantization.quantize_in(array, feature.range)
-    restored = quantization.dequantize(
-      stored.astype(np.float32), *quantization.scale_and_bias(feature.range)
-    )
+    restored = quantization.floats_of(stored, feature.range)
     feature.add_errors(restored - array.astype(np.float64))
     return stored
 

@@ -105,7 +105,6 @@ class Data:
 
   Attributes:
     files: see above.
-    min_frames: see above.
     reader: knows which features are floats.
     by_number: whether the files are read by number.
     skipped: the records that were left out so far.
@@ -146,7 +145,6 @@ class Data:
     )
     self.reader.for_trained = for_trained
     self._with_labels = with_labels
-    self.min_frames = min_frames
     self._selected = select(
       model_flags,
       files,

@@ -51,7 +51,6 @@ class _Servable(tf.Module):
       trainable=False,
       dtype=tf.int32,
     )
-    self._has_subset = subset is not None
     self._top_k = min(TOP_K, reader.num_outputs)
     self._input_specs = {
       tensor.name: tf.TensorSpec(tensor.shape, tensor.dtype, tensor.name)
@@ -69,12 +68,10 @@ class _Servable(tf.Module):
     predictions = self._predict_arrays(
       batch["video_matrix"], batch["num_frames"]
     )["predictions"]
-    best, class_indexes = tf.math.top_k(predictions, self._top_k)
-    if self._has_subset:
-      class_indexes = tf.gather(self.classes, class_indexes)
+    best, places = tf.math.top_k(predictions, self._top_k)
     return {
       "video_id": batch["video_ids"],
-      "class_indexes": class_indexes,
+      "class_indexes": tf.gather(self.classes, places),
       "predictions": best,
     }
 

@@ -154,7 +154,7 @@ class Run:
     is_other = self.step and (
       int(state["data_fingerprint"]) != fingerprint
       or int(state["seed"]) != seed
-      or int(state["min_frames"]) != data.min_frames
+      or int(state["min_frames"]) != self.settings.min_frames
     )
     # The order in which TensorFlow reads depends on the number of machines.
     if (
@@ -176,7 +176,7 @@ class Run:
       state["finished_epochs"].assign(0)
     state["data_fingerprint"].assign(fingerprint)
     state["seed"].assign(seed)
-    state["min_frames"].assign(data.min_frames)
+    state["min_frames"].assign(self.settings.min_frames)
     if data.by_number and not int(state["window_shards"]):
       self._begin_order(data, int(tf.reduce_sum(position)))
 

@@ -124,9 +124,8 @@ class SelectedRecords:
       walk, examples = open_file(file)
       count.add(examples)
       for number in np.flatnonzero(examples).tolist():
-        place = int(walk.offsets[number]), int(walk.lengths[number])
         try:
-          data = reader.read(file, *place)
+          data = reader.read(file, *walk.place(number))
         except BadRecordError as error:
           on_damage(path, number, error)
           continue
@@ -177,10 +176,11 @@ class SelectedRecords:
     """Looks at all records of local files."""
     count = Count()
     progress = Progress("Looked at")
-    for done, _ in enumerate(self._files, start=1):
-      _, examples = open_file(done - 1)
+    for file in range(len(self._files)):
+      _, examples = open_file(file)
       count.add(examples)
       if progress.is_due():
+        done = file + 1
         text = f"{done:,} of {len(self._files):,} files for videos to use"
         progress.show(done / len(self._files), text)
     progress.end()

@@ -122,12 +122,7 @@ def require_model_flags(
 
 def keep_vocabulary(train_dir: str, vocabulary: str) -> None:
   """Copies a file with the names of the classes to a train_dir."""
-  with (
-    tf.io.gfile.GFile(vocabulary, "rb") as file,
-    written_aside(os.path.join(train_dir, VOCABULARY_FILE)) as aside,
-    tf.io.gfile.GFile(aside, "wb") as copy,
-  ):
-    copy.write(file.read())
+  _copy(vocabulary, os.path.join(train_dir, VOCABULARY_FILE))
 
 
 def keep_extraction(
@@ -144,14 +139,7 @@ def keep_extraction(
   if not card.extraction:
     return
   for path in _pca_files(dataset_dir):
-    with (
-      tf.io.gfile.GFile(path, "rb") as file,
-      written_aside(
-        os.path.join(train_dir, PCA_FOLDER, os.path.basename(path))
-      ) as aside,
-      tf.io.gfile.GFile(aside, "wb") as copy,
-    ):
-      copy.write(file.read())
+    _copy(path, os.path.join(train_dir, PCA_FOLDER, os.path.basename(path)))
   content = {
     **card.extraction,
     "feature_names": card.feature_names,
@@ -159,6 +147,16 @@ def keep_extraction(
     "feature_ranges": card.feature_ranges,
   }
   write_json(os.path.join(train_dir, EXTRACTION_FILE), content)
+
+
+def _copy(path: str, target: str) -> None:
+  """Copies a file, which appears under its new name only when it is whole."""
+  with (
+    tf.io.gfile.GFile(path, "rb") as file,
+    written_aside(target) as aside,
+    tf.io.gfile.GFile(aside, "wb") as copy,
+  ):
+    copy.write(file.read())
 
 
 def read_extraction(train_dir: str) -> dict:

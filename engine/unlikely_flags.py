@@ -116,15 +116,12 @@ def warn_of_few_classes(data: Data, num_classes: int) -> None:
     )
 
 
-def warn_of_other_ranges(
-  files: list[str], model_flags: dict, ranges: str | None = None
-) -> None:
+def warn_of_other_ranges(files: list[str], model_flags: dict) -> None:
   """Warns of bytes that the card beside the files gives another range.
 
   Args:
     files: that are read.
     model_flags: see train_dir.py.
-    ranges: in the place of those in model_flags; None for these.
   """
   folder = os.path.dirname(files[0])
   if not os.path.exists(os.path.join(folder, CARD_FILE)):
@@ -133,8 +130,7 @@ def warn_of_other_ranges(
     card = read_card(folder)
   except errors.UserError:  # of something else
     return
-  if ranges is None:
-    ranges = str(model_flags.get("feature_ranges", ""))
+  ranges = str(model_flags.get("feature_ranges", ""))
   names = model_flags["feature_names"].split(",")
   dtypes = dict(zip(card.feature_names, card.feature_dtypes, strict=True))
   of_card = card.ranges_of(names)

@@ -91,6 +91,12 @@ def _vectors(context: dict[str, Feature]) -> dict[str, np.ndarray]:
     if feature.kind == "float" and name not in contents.WITH_FRAMES:
       found[name] = feature.values
     elif feature.kind == "bytes" and contents.dtype_key(name) in context:
+      if len(feature.values) > 1:
+        raise BadRecordError(
+          "wrong size",
+          f"expected one value in the feature {name}, found"
+          f" {contents.listing({name: feature})}; make the record again",
+        )
       (value,) = feature.values or [b""]
       half = contents.is_half(context, name)
       if half and len(value) % 2:

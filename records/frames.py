@@ -196,21 +196,30 @@ def parsed_frames(
   for name, size, kind, of in zip(
     features.names, features.sizes, features.kinds, ranges, strict=True
   ):
-    values = [frame.values for frame in record.lists[name]]
-    if kind in ("bytes", "float16"):
-      joined = b"".join(value[0] for value in values)
-      stored = "<f2" if kind == "float16" else np.uint8
-      column = np.frombuffer(joined, stored).reshape(-1, size)
-      if features.dtype == np.float32:
-        column = column.astype(np.float32)
-        if kind == "bytes":
-          column = quantization.dequantize(
-            column, *quantization.scale_and_bias(of)
-          )
-    else:
-      column = np.array(values, np.float32).reshape(-1, size)
+    column = _stacked(record.lists[name], kind, size)
+    if features.dtype == np.float32:
+      column = quantization.floats_of(column, of)
     columns.append(column)
-  return np.concatenate(columns, axis=1)
+  return np.concatenate(columns, axis=1, dtype=features.dtype)
+
+
+def _stacked(found: list[messages.Feature], kind: str, size: int) -> np.ndarray:
+  """The frames of a feature of a parsed and checked record, as stored.
+
+  Args:
+    found: the frames, all of this kind and size.
+    kind: "bytes", "float" or "float16".
+    size: how many numbers each has.
+
+  Returns:
+    (frames, numbers) uint8, float32 or float16.
+  """
+  if kind == "float":
+    numbers = np.array([frame.values for frame in found], np.float32)
+  else:
+    joined = b"".join(frame.values[0] for frame in found)
+    numbers = np.frombuffer(joined, "<f2" if kind == "float16" else np.uint8)
+  return numbers.reshape(len(found), size)
 
 
 class FrameBatch:
@@ -403,8 +412,6 @@ def _parsed_matrix(record: messages.Record, name: str) -> np.ndarray:
       f" {contents.listing({name: frames})} and others in it; make the record"
       " again",
     )
-  if first.kind == "float":
-    return np.array([frame.values for frame in frames], np.float32)
-  joined = b"".join(frame.values[0] for frame in frames)
-  stored = "<f2" if half else np.uint8
-  return np.frombuffer(joined, stored).reshape(len(frames), -1)
+  if half and first.kind == "bytes":
+    return _stacked(frames, "float16", first.size // 2)
+  return _stacked(frames, first.kind, first.size)

@@ -147,8 +147,8 @@ def _usual_num_frames(data: _Data, feature: str) -> int:
   raise messages.MalformedError
 
 
-def _num_frames(data: _Data, feature: str) -> int:
-  """The number of frames of a feature; _UNKNOWN if it is not there.
+def _num_frames(data: _Data, feature: str) -> int | None:
+  """The number of frames of a feature; None if it is not there.
 
   Raises:
     BadRecordError: it is no record.
@@ -157,7 +157,7 @@ def _num_frames(data: _Data, feature: str) -> int:
     return _usual_num_frames(data, feature)
   except messages.PARSE_ERRORS:
     lists = messages.parse_record(data.whole()).lists
-    return len(lists[feature]) if feature in lists else _UNKNOWN
+    return len(lists[feature]) if feature in lists else None
 
 
 # --------------------------------------------------------------------------
@@ -255,7 +255,7 @@ class Selection:
 
       def frames_of(data):
         number = _num_frames(data, feature)
-        return None if number == _UNKNOWN else [number]
+        return None if number is None else [number]
 
       # Of another feature, a record may have another number.
       name = hashlib.sha256(feature.encode()).hexdigest()[:16]

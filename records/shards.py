@@ -105,6 +105,15 @@ class Walk:
     """(records,) int64, the bytes of data of each record."""
     return np.diff(self.offsets) - (HEADER_BYTES + FOOTER_BYTES)
 
+  def place(self, number: int) -> tuple[int, int]:
+    """Where a record begins, and its bytes of data.
+
+    Args:
+      number: of the record, from 0.
+    """
+    begin, end = self.offsets[number : number + 2].tolist()
+    return begin, end - begin - HEADER_BYTES - FOOTER_BYTES
+
   @property
   def lost_bytes(self) -> int:
     """Bytes after the last whole record."""
@@ -344,7 +353,7 @@ class RecordReader:
   Example:
     reader = RecordReader(paths)
     found = kept_walk(paths[0])
-    data = reader.read(0, found.offsets[7], found.lengths[7])
+    data = reader.read(0, *found.place(7))
   """
 
   def __init__(self, paths: list[str]):

@@ -84,6 +84,33 @@ class _Layout:
     self.fixed = np.flatnonzero(fixed)
     self.example = np.frombuffer(record, np.uint8)[self.fixed]
 
+  def compare(
+    self, records: Sequence[bytes | memoryview]
+  ) -> tuple[np.ndarray, np.ndarray]:
+    """Finds out which records have this layout.
+
+    Args:
+      records: of the length of the first one.
+
+    Returns:
+      (records, bytes) uint8, their bytes; (records,) bool, whether each is of
+      this layout.
+    """
+    joined = np.frombuffer(b"".join(records), np.uint8)
+    matrix = joined.reshape(len(records), -1)
+    return matrix, (matrix[:, self.fixed] == self.example).all(axis=1)
+
+
+def _rows_by_length(
+  records: Sequence[bytes | memoryview | None],
+) -> list[list[int]]:
+  """Puts the rows of records of the same length together; leaves out None."""
+  of_length: dict[int, list[int]] = {}
+  for row, record in enumerate(records):
+    if record is not None:
+      of_length.setdefault(len(record), []).append(row)
+  return list(of_length.values())
+
 
 def _unpack_labels(packed: np.ndarray) -> tuple[np.ndarray, ...]:
   """Decodes the class indices of records that have equally many bytes of them.
@@ -115,14 +142,6 @@ def _unpack_labels(packed: np.ndarray) -> tuple[np.ndarray, ...]:
     digits = flat[begins[has] + place].astype(np.int64) & 0x7F
     values[has] |= digits << (7 * place)
   return rows, values, is_usual
-
-
-def _dequantized(values: np.ndarray, of: quantization.Range) -> np.ndarray:
-  """The floats that bytes stand for; floats as they are."""
-  if values.dtype != np.uint8:
-    return values
-  values = values.astype(np.float32)
-  return quantization.dequantize(values, *quantization.scale_and_bias(of))
 
 
 class VectorBatch:
@@ -184,11 +203,7 @@ class VectorBatch:
       num_frames (videos,) int32, all 1, and with num_classes labels (videos,
       classes) bool.
     """
-    of_length: dict[int, list[int]] = {}
-    for row, record in enumerate(self._records):
-      if record is not None:
-        of_length.setdefault(len(record), []).append(row)
-    for of_one_length in of_length.values():
+    for of_one_length in _rows_by_length(self._records):
       rows = np.array(of_one_length)
       for _ in range(_MOST_LAYOUTS):
         if len(rows):
@@ -233,9 +248,7 @@ class VectorBatch:
       return rows[1:]
     if self._num_classes is not None and layout.labels is None:
       return rows[1:]
-    matrix = np.frombuffer(b"".join(records), np.uint8)
-    matrix = matrix.reshape(len(records), -1)
-    is_like = (matrix[:, layout.fixed] == layout.example).all(axis=1)
+    matrix, is_like = layout.compare(records)
     others, rows = rows[~is_like], rows[is_like]
     if len(others):
       matrix = matrix[is_like]
@@ -249,7 +262,7 @@ class VectorBatch:
         target[rows, 4 * at : 4 * (at + size)] = matrix[:, begin:end]
       else:
         stored = np.ascontiguousarray(matrix[:, begin:end]).view(dtype)
-        self._vectors[rows, at : at + size] = _dequantized(stored, of)
+        self._vectors[rows, at : at + size] = quantization.floats_of(stored, of)
       at += size
     is_good = contents.rows_of_finite_length(self._vectors[rows])
     if self._num_classes is not None and layout.labels is not None:
@@ -286,7 +299,7 @@ class VectorBatch:
       self._labels[row] = False
       self._labels[row, classes] = True
     parts = [
-      _dequantized(contents.video_vector(record, name), of)
+      quantization.floats_of(contents.video_vector(record, name), of)
       for name, of in zip(self._names, self._ranges, strict=True)
     ]
     self._vectors[row] = np.concatenate(parts)
@@ -325,11 +338,8 @@ def take_apart_alike(
     What they hold; and which records have to be taken apart one by one: those
     of other levels, of unusual layouts, of few of a kind, and bad ones.
   """
-  of_length: dict[int, list[int]] = {}
-  for row, record in enumerate(records):
-    of_length.setdefault(len(record), []).append(row)
   found, single = [], []
-  for rows in of_length.values():
+  for rows in _rows_by_length(records):
     for _ in range(_MOST_LAYOUTS):
       if len(rows) < _FEWEST_ALIKE:
         break
@@ -380,9 +390,7 @@ def _take_apart_like_first(
     layout = _Layout(example, names, sizes)
   except messages.PARSE_ERRORS:
     return None, rows[:1], rows[1:]
-  joined = b"".join(records[row] for row in rows)
-  matrix = np.frombuffer(joined, np.uint8).reshape(len(rows), -1)
-  is_like = (matrix[:, layout.fixed] == layout.example).all(axis=1)
+  matrix, is_like = layout.compare([records[row] for row in rows])
   all_rows = np.array(rows)
   others = all_rows[~is_like].tolist()
   is_good = is_like.copy()

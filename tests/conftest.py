@@ -42,11 +42,6 @@ if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
 PATIENCE_SECONDS = 300
 
 
-def pytest_collection_modifyitems(items):
-  """Starts with test_backends.py, which waits longest for other processes."""
-  items.sort(key=lambda item: item.path.name != "test_backends.py")
-
-
 @pytest.fixture(scope="session")
 def shared_dir():
   """The folder of golden files, next to the repository."""

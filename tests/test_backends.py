@@ -29,6 +29,8 @@ from run_on_backend import loss_classes
 
 import models
 
+pytestmark = pytest.mark.slow
+
 # Compiling all models for JAX takes minutes on a busy machine.
 PATIENCE_SECONDS = 900
 
@@ -127,13 +129,7 @@ def cases(tmp_path_factory):
   return make_once(tmp_path_factory, "backend_cases", make_cases)
 
 
-@pytest.fixture(
-  scope="module",
-  params=[
-    pytest.param("jax", marks=pytest.mark.slow),
-    pytest.param("torch", marks=pytest.mark.slow),
-  ],
-)
+@pytest.fixture(scope="module", params=["jax", "torch"])
 def results(request, cases, tmp_path_factory):
   """The folder with what run_on_backend.py has written for all models."""
   backend = request.param

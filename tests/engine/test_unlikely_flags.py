@@ -219,7 +219,9 @@ def test_bytes_in_other_ranges_than_the_card_says(
   ).write(str(tmp_path))
   files = [str(tmp_path / "train0000.tfrecord")]
   model_flags = {"feature_names": names, "feature_ranges": kept}
-  unlikely_flags.warn_of_other_ranges(files, model_flags, typed)
+  if typed is not None:  # as the programs do
+    model_flags["feature_ranges"] = typed
+  unlikely_flags.warn_of_other_ranges(files, model_flags)
   if expected is None:
     assert not shown
   else:

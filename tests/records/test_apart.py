@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from make_records import bytes_of, frame_record, segment_record, video_record
 
 from records import apart, frames, messages, writing
@@ -121,3 +122,20 @@ def test_what_cannot_be_taken_apart(record, kind):
   with pytest.raises(messages.BadRecordError) as raised:
     take(record)
   assert raised.value.kind == kind
+
+
+def test_several_byte_strings_are_no_vector():
+  example = tf.train.Example()
+  for name, values in {
+    "id": [b"v"],
+    "x": [b"abc", b"de"],
+    "x/dtype": [b"uint8"],
+  }.items():
+    example.features.feature[name].bytes_list.value.extend(values)
+  with pytest.raises(messages.BadRecordError) as raised:
+    take(example.SerializeToString())
+  assert raised.value.kind == "wrong size"
+  assert str(raised.value) == (
+    "expected one value in the feature x, found x (3 bytes in the first of 2"
+    " values); make the record again"
+  )

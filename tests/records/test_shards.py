@@ -61,6 +61,9 @@ def test_records_are_found_and_read(file):
   assert shards.damage_after(file, walk) is None
   reader = shards.RecordReader([file])
   places = list(zip(walk.offsets, walk.lengths, RECORDS, strict=False))
+  assert [walk.place(number) for number in range(len(walk))] == [
+    (offset, length) for offset, length, _ in places
+  ]
   for offset, length, record in places[::-1]:
     reader.read_ahead(0, offset, length)
     assert reader.read(0, offset, length) == record
