@@ -10,6 +10,7 @@ import inspect
 import pkgutil
 import types
 from collections.abc import Sequence
+from typing import ClassVar
 
 import keras
 from absl import flags
@@ -34,9 +35,20 @@ GRAPH_FLAGS = (
   "max_frames",
   "label_loss",
 )
+# What --preset stood for, which nothing reads.
+PRESET_FLAGS = ("preset", "preset_settings")
 # Keys that only some have: the classes that a model predicts, if not all; how
 # the numbers of the features are stored.
-_OPTIONAL_FLAGS = ("label_subset", "feature_ranges", "feature_dtypes")
+_OPTIONAL_FLAGS = (
+  "input_transform",
+  "label_subset",
+  "feature_ranges",
+  "feature_dtypes",
+  *PRESET_FLAGS,
+)
+
+# The hyper-parameter of a frame-level model that names its last part.
+_CLASSIFIER = "video_level_classifier_model"
 
 # The layers that build_model puts on the video matrix.
 _FROM_VIDEO_MATRIX = (
@@ -56,6 +68,11 @@ class BaseModel:
   Attributes:
     batch_size: videos per step, unless --batch_size is given.
     base_learning_rate: the learning rate, unless --base_learning_rate is given.
+    presets: {name: {flag: value}} for --preset: hyper-parameters of the model
+      and of the classifier it ends with, and training flags of train.py. Typed
+      flags win.
+    earlier_defaults: {hyper-parameter: value} that runs of earlier versions,
+      whose model_flags.json does not say, were built with.
     xla: whether the training step is compiled with XLA, and predictions too
       where compiles_predictions says so. XLA fuses the operations between the
       matrix products. The many small steps of a recurrent network gain little
@@ -64,6 +81,8 @@ class BaseModel:
 
   batch_size = 1024
   base_learning_rate = 0.01
+  presets: ClassVar[dict[str, dict]] = {}
+  earlier_defaults: ClassVar[dict] = {}
   xla = True
 
   def create_model(self, model_input, vocab_size, num_frames, **unused_params):
@@ -85,8 +104,11 @@ class BaseModel:
       must be float32 even if layers compute in bfloat16, as those of
       layers.classifiers.probabilities(logits) are. Optional keys:
       "regularization_loss", a scalar that is added to the losses of kernel
-      regularizers, and "auxiliary_losses", {tag: scalar}, already weighted,
-      which are added to the loss and written to TensorBoard.
+      regularizers; "auxiliary_losses", {tag: scalar}, already weighted, which
+      are added to the loss and written to TensorBoard; and
+      "auxiliary_predictions", a list of more predictions of the same kind. The
+      label loss of each is added too; TensorBoard shows their sum as
+      auxiliary_label_loss.
     """
     raise NotImplementedError
 
@@ -223,7 +245,7 @@ def resolve_hyperparameters(model_name: str) -> dict:
       value = model_flags[name]
       # A model's default overrides that of the classifier it ends with.
       resolved.setdefault(name, default if value is None else value)
-      if name == "video_level_classifier_model":
+      if name == _CLASSIFIER:
         classifier = find_class_by_name(resolved[name])
         if name in _keywords(classifier):
           raise ValueError(
@@ -232,6 +254,36 @@ def resolve_hyperparameters(model_name: str) -> dict:
           )
         pending.append(resolved[name])
   return resolved
+
+
+def default_hyperparameters(model_flags: dict) -> dict:
+  """The keyword defaults of a model and of the classifier it ends with.
+
+  Args:
+    model_flags: see build_model.
+
+  Raises:
+    ValueError: no such model or classifier.
+  """
+  keywords = _keywords(find_class_by_name(model_flags["model"]))
+  classifier = model_flags.get(_CLASSIFIER) or keywords.get(_CLASSIFIER)
+  if classifier:
+    keywords = {**_keywords(find_class_by_name(classifier)), **keywords}
+  return keywords
+
+
+def with_earlier_defaults(model_flags: dict) -> dict:
+  """Completes the flags of a run of an earlier version; leaves others.
+
+  Later versions always note the input_transform.
+
+  Args:
+    model_flags: see build_model.
+  """
+  known = _classes().get(model_flags["model"])
+  if known is None or "input_transform" in model_flags:
+    return model_flags
+  return {"input_transform": "l2", **known.earlier_defaults, **model_flags}
 
 
 def hyperparameters(model_flags: dict) -> dict:
@@ -345,23 +397,40 @@ def _check_outputs(outputs, model_flags) -> None:
       f'Expected {function} to return a dict with the key "predictions",'
       f' received {received}. Return {{"predictions": probabilities}}.'
     )
-  predictions = outputs["predictions"]
+  _check_predictions(outputs["predictions"], "predictions", model_flags)
+  more = outputs.get("auxiliary_predictions", [])
+  if not isinstance(more, list):
+    raise ContractError(
+      f"Expected {function} to return a list as auxiliary_predictions, received"
+      f" a {type(more).__name__}."
+    )
+  for predictions in more:
+    _check_predictions(predictions, "auxiliary_predictions", model_flags)
+  _check_scalars(outputs, function)
+
+
+def _check_predictions(predictions, key: str, model_flags) -> None:
+  """Checks the shape and the dtype of predictions.
+
+  Raises:
+    ContractError: they are not as BaseModel.create_model describes.
+  """
+  function = f"{model_flags['model']}.create_model"
   expected = (None, num_outputs(model_flags))
   received = getattr(predictions, "shape", type(predictions).__name__)
   if received != expected:
     raise ContractError(
-      f"Expected {function} to return predictions of shape {expected}, a"
-      f" probability for each video and class, received {received}. Let the"
-      " last layer have vocab_size units, without the dimension of the frames."
+      f"Expected {function} to return {key} of shape {expected}, a probability"
+      f" for each video and class, received {received}. Let the last layer have"
+      " vocab_size units, without the dimension of the frames."
     )
   if predictions.dtype != "float32":
     raise ContractError(
-      f"Expected {function} to return float32 predictions under any"
+      f"Expected {function} to return float32 {key} under any"
       f" --mixed_precision, received {predictions.dtype}. Use"
       " layers.classifiers.probabilities(logits), or give the last layer"
       ' dtype="float32".'
     )
-  _check_scalars(outputs, function)
 
 
 def _check_scalars(outputs, function) -> None:

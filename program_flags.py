@@ -178,6 +178,45 @@ def apply_dataset_dir(split: str, pattern_flag: str) -> DatasetCard | None:
   return card
 
 
+def apply_preset() -> dict:
+  """Sets the flags that --preset stands for and that are not typed.
+
+  Returns:
+    What goes into model_flags.json, besides the hyper-parameters: the name and
+    the training settings, of which typed flags may have replaced some. Empty
+    without the flag.
+
+  Raises:
+    errors.UserError: the model has no such preset.
+  """
+  if not FLAGS.preset:
+    return {}
+  try:
+    presets = models.find_class_by_name(FLAGS.model).presets
+  except ValueError as error:
+    raise errors.UserError(str(error)) from error
+  if FLAGS.preset not in presets:
+    known = ", ".join(sorted(presets)) or "none"
+    raise errors.UserError(
+      f"Expected --preset to name a preset of {FLAGS.model}, received"
+      f" {FLAGS.preset!r}. Available: {known}."
+    )
+  named = presets[FLAGS.preset]
+  for name, value in named.items():
+    if not FLAGS[name].present:
+      FLAGS.set_default(name, value)
+  resolved = {name: FLAGS[name].value for name in named}
+  listing = " ".join(f"--{name}={value}" for name, value in resolved.items())
+  logging.info("Preset %s of %s: %s", FLAGS.preset, FLAGS.model, listing)
+  shaping = {flag.name for flag in _graph_flags()}
+  return {
+    "preset": FLAGS.preset,
+    "preset_settings": {
+      name: value for name, value in resolved.items() if name not in shaping
+    },
+  }
+
+
 def ranges_of_data(
   model_flags: dict, card: DatasetCard | None = None
 ) -> str | None:
@@ -425,8 +464,19 @@ def check_typed_flags(model_flags: dict, source: str, train_dir: str) -> None:
       f" {', '.join(differing)}. Leave these flags out, or name the model that"
       " has them."
     )
+  log_unused_model_flags(model_flags)
+
+
+def log_unused_model_flags(model_flags: dict) -> None:
+  """Logs which of the typed flags a model does not use.
+
+  Args:
+    model_flags: the content of its model_flags.json.
+  """
   unused = sorted(
-    f"--{flag.name}" for flag in typed if flag.name not in model_flags
+    f"--{flag.name}"
+    for flag in _graph_flags()
+    if flag.present and flag.name not in model_flags
   )
   if unused:
     logging.info(

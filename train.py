@@ -56,6 +56,12 @@ def define_flags(flag_values: flags.FlagValues = FLAGS) -> None:
 
 def _define_data_flags(flag_values) -> None:
   program_flags.define_graph_flags(flag_values)
+  program_flags.Subject(program_flags.MODEL, flag_values).string(
+    "preset",
+    "",
+    "Name of settings of the model and of training that its class declares,"
+    " such as published; typed flags win. A wrong name lists those there are.",
+  )
   program_flags.define_dataset_dir(flag_values)
   data = program_flags.Subject(program_flags.DATA, flag_values)
   data.string(
@@ -184,6 +190,14 @@ def _define_learning_rate_flags(flag_values) -> None:
     0,
     "Videos over which the learning rate rises from 0 to the schedule's.",
     lower_bound=0,
+  )
+  training.float(
+    "warmup_fraction",
+    0.0,
+    "Without --warmup_examples, the part of the run, as planned when it began,"
+    " over which the learning rate rises.",
+    lower_bound=0.0,
+    upper_bound=1.0,
   )
 
 
@@ -358,7 +372,7 @@ def train(
   """
   placement = placement or distribution.Placement()
   if not settings.start_new_model and train_dirs.latest_checkpoint(train_dir):
-    train_dirs.check_same_model(train_dir, model_flags)
+    model_flags = train_dirs.resumed_model_flags(train_dir, model_flags)
   # Keras draws its seeds from here. (keras.utils.set_random_seed would also set
   # TensorFlow's; then tf.data does not accept one that depends on the epoch.)
   random.seed(settings.seed)
@@ -434,7 +448,9 @@ def main() -> None:
   if card:
     num_videos = card.splits["train"]["videos"]
     vocabulary = os.path.join(FLAGS.dataset_dir, VOCABULARY_FILE)
-  model_flags = model_flags_from_flags()
+  preset = program_flags.apply_preset()
+  model_flags = {**model_flags_from_flags(), **preset}
+  program_flags.log_unused_model_flags(model_flags)
   settings = settings_from_flags(model_flags["model"], num_videos)
   train_dirs.check_no_file(FLAGS.train_dir)
   if settings.start_new_model:

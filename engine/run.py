@@ -213,8 +213,7 @@ class Run:
     learning rate does not depend on where it was stopped.
     """
     horizon = self.state["schedule_examples"]
-    name = self.settings.learning_rate_schedule
-    if name in schedules.WITHOUT_HORIZON:
+    if not schedules.needs_horizon(self.settings):
       return
     if not int(horizon):
       horizon.assign(
@@ -225,8 +224,10 @@ class Run:
       )
     if not int(horizon):
       raise errors.UserError(
-        f"Expected a run with an end for --learning_rate_schedule={name},"
-        " received neither --num_epochs nor --max_steps. Set one of them."
+        "Expected a run with an end for --learning_rate_schedule="
+        f"{self.settings.learning_rate_schedule} and --warmup_fraction="
+        f"{self.settings.warmup_fraction:g}, received neither --num_epochs nor"
+        " --max_steps. Set one of them."
       )
     logging.info(
       "The learning rate reaches its end after %d examples, fixed when the run"

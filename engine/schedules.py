@@ -7,7 +7,7 @@ Every schedule has the arguments
   examples_seen: int64 scalar, the examples before this step.
   settings: a settings.Settings.
   horizon: int64 scalar, the examples that the whole run was planned to see when
-    it began; 0 for the schedules of WITHOUT_HORIZON.
+    it began; 0 if it is not needed, see needs_horizon.
 and returns the learning rate as a float32 scalar.
 """
 
@@ -55,21 +55,33 @@ SCHEDULES = {
 }
 """Each schedule by its name."""
 
-WITHOUT_HORIZON = ("exponential", "constant")
-"""The schedules that do not read the horizon, which is 0 for them. A run with
-one of the others must have an end."""
+_WITHOUT_HORIZON = ("exponential", "constant")
+
+
+def needs_horizon(settings: Settings) -> bool:
+  """Whether the learning rate depends on where the run will end."""
+  is_without = settings.learning_rate_schedule in _WITHOUT_HORIZON
+  return not is_without or _warms_up_by_fraction(settings)
+
+
+def _warms_up_by_fraction(settings: Settings) -> bool:
+  return settings.warmup_fraction > 0 and not settings.warmup_examples
 
 
 def learning_rate(examples_seen, settings: Settings, horizon):
   """The rate of a step: the schedule's, after a linear warm-up.
 
-  Over the first --warmup_examples the schedule's rate is multiplied by
-  (n + 1) / warmup_examples. See this module for the arguments.
+  Over the first N examples the schedule's rate is multiplied by (n + 1) / N. N
+  is --warmup_examples, or --warmup_fraction of the horizon. See this module for
+  the arguments.
   """
   rate = SCHEDULES[settings.learning_rate_schedule](
     examples_seen, settings, horizon
   )
-  if settings.warmup_examples:
-    warm = tf.cast((examples_seen + 1) / settings.warmup_examples, tf.float32)
-    rate *= tf.minimum(warm, 1.0)
-  return rate
+  warmup = tf.cast(settings.warmup_examples, tf.float32)
+  if _warms_up_by_fraction(settings):
+    warmup = settings.warmup_fraction * tf.cast(horizon, tf.float32)
+  elif not settings.warmup_examples:
+    return rate
+  warm = tf.cast(examples_seen + 1, tf.float32) / tf.maximum(warmup, 1.0)
+  return rate * tf.minimum(warm, 1.0)

@@ -22,6 +22,7 @@ class Settings:
   learning_rate_decay: float = 0.95
   learning_rate_decay_examples: int = 4000000
   warmup_examples: int = 0
+  warmup_fraction: float = 0.0
   optimizer: str = "AdamOptimizer"
   weight_decay: float | None = None
   clip_gradient_norm: float = 1.0

@@ -190,7 +190,12 @@ def forward_and_backward(step: Step, batch, mixup_weight, is_reported):
       outputs = step.forward(inputs, training=True)
     label_loss = mean_loss(step, outputs["predictions"], batch, mixup_weight)
     reg_loss = models.regularization_loss(step.model, outputs)
-    auxiliary = outputs.get("auxiliary_losses", {})
+    auxiliary = dict(outputs.get("auxiliary_losses", {}))
+    if more := outputs.get("auxiliary_predictions"):
+      auxiliary["auxiliary_label_loss"] = sum(
+        mean_loss(step, predictions, batch, mixup_weight)
+        for predictions in more
+      )
     total = label_loss + step.settings.regularization_penalty * reg_loss
     total = share * sum(auxiliary.values(), total)
   gradients = tape.gradient(total, step.model.trainable_variables)

@@ -67,12 +67,8 @@ _OWN_FILES = re.compile(
 # model_flags.json
 
 
-def read_model_flags(train_dir: str) -> dict | None:
-  """Reads model_flags.json; returns None if the file is missing.
-
-  Raises:
-    errors.UserError: the file was not written by this project.
-  """
+def _read_noted_flags(train_dir: str) -> dict | None:
+  """Reads what model_flags.json holds; see read_model_flags."""
   path = os.path.join(train_dir, MODEL_FLAGS_FILE)
   if not tf.io.gfile.exists(path):
     return None
@@ -94,6 +90,18 @@ def read_model_flags(train_dir: str) -> dict | None:
       " train.py --start_new_model."
     )
   return model_flags
+
+
+def read_model_flags(train_dir: str) -> dict | None:
+  """Reads model_flags.json; returns None if the file is missing.
+
+  Flags that an earlier version did not know are added.
+
+  Raises:
+    errors.UserError: the file was not written by this project.
+  """
+  noted = _read_noted_flags(train_dir)
+  return None if noted is None else models.with_earlier_defaults(noted)
 
 
 def require_model_flags(
@@ -197,28 +205,38 @@ def find_vocabulary(train_dir: str) -> str:
   return path if tf.io.gfile.exists(path) else ""
 
 
-def check_same_model(train_dir: str, model_flags: dict) -> None:
+def resumed_model_flags(train_dir: str, model_flags: dict) -> dict:
   """Checks that a run to be resumed in a train_dir has the same model.
+
+  Returns:
+    model_flags, with the run's own value of each flag that an earlier version
+    did not know, and that is not set to another value than its default.
 
   Raises:
     errors.UserError: lists the flags that differ.
   """
-  old = read_model_flags(train_dir)
-  if old is None:
-    return
-  # Runs older than the flag of a loss's setting were trained with its default.
+  noted = _read_noted_flags(train_dir)
+  if noted is None:
+    return model_flags
   defaults = losses.default_hyperparameters(model_flags["label_loss"])
-  # Training reads the dtypes from the records, so they may change.
-  same = {"feature_dtypes": ""}
-  old, new = {**defaults, **old, **same}, {**defaults, **model_flags, **same}
+  if noted["model"] == model_flags["model"]:
+    defaults |= models.default_hyperparameters(model_flags)
+  old = {**defaults, **models.with_earlier_defaults(noted)}
+  new = {**defaults, **model_flags}
+  for name in old.keys() - noted.keys():
+    if new.get(name) == defaults.get(name):
+      new[name] = old[name]
+  # Training reads the dtypes from the records, so they may change; what a
+  # preset stood for is among the other flags.
+  ignored = ("feature_dtypes", *models.PRESET_FLAGS)
   differing = [
     f"--{name} was {old.get(name, 'not set')!r} and is now"
     f" {new.get(name, 'not set')!r}"
     for name in sorted({*old, *new})
-    if old.get(name) != new.get(name)
+    if name not in ignored and old.get(name) != new.get(name)
   ]
   if not differing:
-    return
+    return {**model_flags, **{name: new[name] for name in model_flags}}
   raise errors.UserError(
     f"Expected the flags of the model in --train_dir={train_dir}, received"
     f" different ones: {'; '.join(differing)}. Use the old flags to continue"

@@ -33,7 +33,10 @@ def training_loss(model, batch, labels):
   """The loss of a batch as in training, and the predictions."""
   outputs = model(batch, training=True)
   predictions = outputs["predictions"]
-  loss = losses.CrossEntropyLoss().calculate_loss(predictions, labels)
+  loss = sum(
+    losses.CrossEntropyLoss().calculate_loss(of_one, labels)
+    for of_one in (predictions, *outputs.get("auxiliary_predictions", []))
+  )
   loss = loss + models.regularization_loss(model, outputs)
   return sum(outputs.get("auxiliary_losses", {}).values(), loss), predictions
 

@@ -73,11 +73,15 @@ def frame_case(request):
 
 def test_predictions_are_a_probability_for_each_class(case):
   for training in (False, True):
-    predictions = case.model(case.batch, training=training)["predictions"]
-    assert predictions.shape == (len(NUM_FRAMES), CLASSES)
-    assert predictions.dtype == "float32"
-    assert predictions.numpy().min() >= 0.0
-    assert predictions.numpy().max() <= 1.0
+    outputs = case.model(case.batch, training=training)
+    for predictions in (
+      outputs["predictions"],
+      *outputs.get("auxiliary_predictions", []),
+    ):
+      assert predictions.shape == (len(NUM_FRAMES), CLASSES)
+      assert predictions.dtype == "float32"
+      assert predictions.numpy().min() >= 0.0
+      assert predictions.numpy().max() <= 1.0
   assert case.model.output["predictions"].shape == (None, CLASSES)
 
 
@@ -93,8 +97,12 @@ def gradients_by_path(model, batch, training):
   with tf.GradientTape() as tape:
     outputs = model(batch, training=training)
     # Without the regularizers, whose gradients would reach each kernel.
-    loss = losses.CrossEntropyLoss().calculate_loss(
-      outputs["predictions"], labels
+    loss = sum(
+      losses.CrossEntropyLoss().calculate_loss(predictions, labels)
+      for predictions in (
+        outputs["predictions"],
+        *outputs.get("auxiliary_predictions", []),
+      )
     )
     loss = sum(outputs.get("auxiliary_losses", {}).values(), loss)
   weights = model.trainable_variables
@@ -133,6 +141,7 @@ def test_losses_of_the_model_are_finite_scalars(case):
     "predictions",
     "regularization_loss",
     "auxiliary_losses",
+    "auxiliary_predictions",
   }
 
 

@@ -22,9 +22,11 @@ import inference
 import models
 import program_flags
 import train
+import video_level_models
 from data_tools import sample_data
 from engine import train_dir as train_dirs
 from engine.dataset_card import DatasetCard
+from engine.settings import Settings
 
 REPOSITORY = pathlib.Path(__file__).parents[1]
 
@@ -70,6 +72,83 @@ def gru_tgz(gru_run, tmp_path_factory):
   checkpoint = train_dirs.latest_checkpoint(str(gru_run))
   train_dirs.write_model_tgz(str(gru_run), checkpoint, path)
   return path
+
+
+# --------------------------------------------------------------------------
+# Presets
+
+
+@pytest.fixture
+def quick_preset(monkeypatch):
+  """LogisticModel with a preset."""
+  settings = {
+    "max_steps": 3,
+    "batch_size": 4,
+    "learning_rate_schedule": "constant",
+    "feature_sizes": "4,3",
+  }
+  monkeypatch.setattr(
+    video_level_models.LogisticModel, "presets", {"quick": settings, "b": {}}
+  )
+
+
+def train_with_preset(train_dir, files, *more):
+  return in_process.call(
+    "train",
+    f"--train_dir={train_dir}",
+    f"--train_data_pattern={','.join(files)}",
+    "--feature_names=mean_rgb,mean_audio",
+    "--num_classes=6",
+    *more,
+  )
+
+
+def test_a_preset_stands_for_flags_and_typed_ones_win(
+  tiny_files, tmp_path, quick_preset
+):
+  code, log = train_with_preset(
+    tmp_path, tiny_files, "--preset=quick", "--max_steps=2"
+  )
+  assert code == 0, log
+  assert (
+    "Preset quick of LogisticModel: --max_steps=2 --batch_size=4"
+    " --learning_rate_schedule=constant --feature_sizes=4,3" in log
+  )
+  assert "Done at step 2, after 8 examples" in log
+  model_flags = train_dirs.require_model_flags(str(tmp_path))
+  assert model_flags["feature_sizes"] == "4,3"
+  assert model_flags["preset"] == "quick"
+  assert model_flags["preset_settings"] == {
+    "max_steps": 2,
+    "batch_size": 4,
+    "learning_rate_schedule": "constant",
+  }
+
+
+def test_an_unknown_preset_lists_those_there_are(
+  tiny_files, tmp_path, quick_preset
+):
+  code, log = train_with_preset(tmp_path, tiny_files, "--preset=slow")
+  assert code == 1
+  assert log.splitlines()[-1] == (
+    "ERROR: Expected --preset to name a preset of LogisticModel, received"
+    " 'slow'. Available: b, quick."
+  )
+  assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", models.class_names())
+def test_every_preset_has_flags_of_its_model_or_of_training(name):
+  training = {field.name for field in dataclasses.fields(Settings)}
+  of_model = {"max_frames", "input_transform"}
+  of_model |= models.resolve_hyperparameters(name).keys()
+  with flagsaver.flagsaver():
+    train.define_flags()
+    for preset, settings in models.find_class_by_name(name).presets.items():
+      unknown = settings.keys() - of_model - training
+      assert not unknown, preset
+      for flag, value in settings.items():
+        assert flags.FLAGS[flag].parser.parse(value) == value, (preset, flag)
 
 
 # --------------------------------------------------------------------------

@@ -83,3 +83,25 @@ def test_warmup_rises_to_the_schedules_rate(name):
 def test_planned_examples(settings, expected):
   settings = Settings(batch_size=10, base_learning_rate=0.1, **settings)
   assert settings.planned_examples(epoch_videos=22, step_videos=10) == expected
+
+
+@pytest.mark.parametrize(
+  ("seen", "expected"), [(0, 0.01), (9, 0.1), (19, 0.2), (20, 0.2), (99, 0.2)]
+)
+def test_warmup_over_a_part_of_the_run(seen, expected):
+  settings = {"learning_rate_schedule": "constant", "warmup_fraction": 0.2}
+  assert rate_after(seen, 100, **settings) == pytest.approx(expected, rel=1e-5)
+  # A number of examples has precedence, and needs no horizon.
+  settings["warmup_examples"] = 10
+  assert rate_after(9, 0, **settings) == pytest.approx(0.2, rel=1e-6)
+
+
+def test_what_needs_the_end_of_the_run():
+  def needs(**settings):
+    return schedules.needs_horizon(Settings(4, 0.2, **settings))
+
+  assert needs(learning_rate_schedule="cosine")
+  assert not needs()
+  assert not needs(learning_rate_schedule="constant", warmup_examples=5)
+  assert needs(learning_rate_schedule="constant", warmup_fraction=0.1)
+  assert not needs(warmup_examples=5, warmup_fraction=0.1)

@@ -19,6 +19,7 @@ from tiny_runs import (
 )
 
 import models
+import video_level_models
 from engine import train_dir as train_dirs
 from engine.data import Data
 from engine.step import clip_by_global_norm, draw_mixup_weight
@@ -86,6 +87,40 @@ def test_the_loss_of_mixed_videos_by_hand(tiny_files, tmp_path):
       assert losses[step + 1] == pytest.approx(expected, abs=1e-5)
   assert {1, 3} <= set(losses)
   assert len(set(weights)) == 3
+
+
+def test_auxiliary_predictions_get_the_label_loss_too(
+  tiny_files, tmp_path, monkeypatch
+):
+  create_model = video_level_models.LogisticModel.create_model
+
+  def create_more(*arguments, **keywords):
+    outputs = create_model(*arguments, **keywords)
+    same = [outputs["predictions"] * 1.0 for _ in range(2)]
+    return {**outputs, "auxiliary_predictions": same}
+
+  settings = {
+    "optimizer": "GradientDescentOptimizer",
+    "clip_gradient_norm": 0.0,
+    "regularization_penalty": 0.0,
+    "mixup_alpha": 0.4,
+    "max_steps": 1,
+  }
+  train_tiny(tmp_path / "one", tiny_files, base_learning_rate=0.3, **settings)
+  monkeypatch.setattr(
+    video_level_models.LogisticModel, "create_model", create_more
+  )
+  train_tiny(tmp_path / "three", tiny_files, base_learning_rate=0.1, **settings)
+  one, three = (
+    load_model(tmp_path / name).get_weights() for name in ("one", "three")
+  )
+  for weight, other in zip(one, three, strict=True):
+    np.testing.assert_allclose(weight, other, rtol=1e-4, atol=1e-6)
+  tags = event_tags(tmp_path / "three")
+  assert tags["auxiliary_label_loss"][1] == pytest.approx(
+    2 * tags["label_loss"][1], rel=1e-5
+  )
+  assert "auxiliary_label_loss" not in event_tags(tmp_path / "one")
 
 
 def test_mixup_weights_have_the_beta_distribution():

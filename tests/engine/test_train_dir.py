@@ -12,6 +12,7 @@ import tensorflow as tf
 
 import errors
 import models
+import video_level_models
 from engine import train_dir as train_dirs
 
 MODEL_FLAGS = {
@@ -23,6 +24,7 @@ MODEL_FLAGS = {
   "max_frames": 300,
   "label_loss": "CrossEntropyLoss",
   "l2_penalty": 1e-8,
+  "input_transform": "l2",
 }
 
 
@@ -88,9 +90,9 @@ def test_model_flags_of_the_original_code(tmp_path):
 
 def test_the_same_model_continues(tmp_path):
   folder = str(tmp_path)
-  train_dirs.check_same_model(folder, MODEL_FLAGS)
+  train_dirs.resumed_model_flags(folder, MODEL_FLAGS)
   train_dirs.write_model_flags(folder, MODEL_FLAGS)
-  train_dirs.check_same_model(folder, dict(reversed(MODEL_FLAGS.items())))
+  train_dirs.resumed_model_flags(folder, dict(reversed(MODEL_FLAGS.items())))
 
 
 def test_training_may_continue_on_numbers_that_are_stored_otherwise(tmp_path):
@@ -101,8 +103,8 @@ def test_training_may_continue_on_numbers_that_are_stored_otherwise(tmp_path):
   assert train_dirs.kinds_of_training_data(flags) == kinds
   assert train_dirs.kinds_of_training_data(MODEL_FLAGS) is None
   train_dirs.write_model_flags(folder, flags)
-  train_dirs.check_same_model(folder, MODEL_FLAGS)
-  train_dirs.check_same_model(
+  train_dirs.resumed_model_flags(folder, MODEL_FLAGS)
+  train_dirs.resumed_model_flags(
     folder, train_dirs.with_dtypes(MODEL_FLAGS, ["float"])
   )
 
@@ -112,7 +114,7 @@ def test_other_ranges_are_another_model(tmp_path):
   train_dirs.write_model_flags(folder, MODEL_FLAGS)
   new = {**MODEL_FLAGS, "feature_ranges": "0:1"}
   with pytest.raises(errors.UserError, match="--feature_ranges was 'not set'"):
-    train_dirs.check_same_model(folder, new)
+    train_dirs.resumed_model_flags(folder, new)
 
 
 def test_another_model_is_refused_with_the_flags_that_differ(tmp_path):
@@ -126,7 +128,7 @@ def test_another_model_is_refused_with_the_flags_that_differ(tmp_path):
     "moe_num_mixtures": 2,
   }
   with pytest.raises(errors.UserError) as error:
-    train_dirs.check_same_model(folder, new)
+    train_dirs.resumed_model_flags(folder, new)
   message = str(error.value)
   assert f"--train_dir={folder}" in message
   assert (
@@ -141,16 +143,70 @@ def test_another_model_is_refused_with_the_flags_that_differ(tmp_path):
 def test_a_new_hyperparameter_without_a_value_is_the_same_model(tmp_path):
   folder = str(tmp_path)
   train_dirs.write_model_flags(folder, MODEL_FLAGS)
-  train_dirs.check_same_model(folder, {**MODEL_FLAGS, "lstm_cells": None})
+  train_dirs.resumed_model_flags(folder, {**MODEL_FLAGS, "lstm_cells": None})
 
 
 def test_a_run_older_than_its_loss_flag_continues_with_the_default(tmp_path):
   folder = str(tmp_path)
   old = {**MODEL_FLAGS, "label_loss": "HingeLoss"}
   train_dirs.write_model_flags(folder, old)
-  train_dirs.check_same_model(folder, {**old, "hinge_margin": 1.0})
+  train_dirs.resumed_model_flags(folder, {**old, "hinge_margin": 1.0})
   with pytest.raises(errors.UserError, match=r"--hinge_margin was 1.0 .* 0.5"):
-    train_dirs.check_same_model(folder, {**old, "hinge_margin": 0.5})
+    train_dirs.resumed_model_flags(folder, {**old, "hinge_margin": 0.5})
+
+
+EARLIER_FLAGS = {
+  name: value
+  for name, value in MODEL_FLAGS.items()
+  if name not in ("l2_penalty", "input_transform")
+} | {"model": "MoeModel"}
+
+
+@pytest.fixture
+def changed_default(monkeypatch):
+  """MoeModel, as if its experts had been 4 in an earlier version."""
+  monkeypatch.setattr(
+    video_level_models.MoeModel, "earlier_defaults", {"moe_num_mixtures": 4}
+  )
+
+
+def test_a_run_of_an_earlier_version_has_its_own_defaults(
+  tmp_path, changed_default
+):
+  folder = str(tmp_path)
+  train_dirs.write_model_flags(folder, EARLIER_FLAGS)
+  expected = {
+    **EARLIER_FLAGS,
+    "input_transform": "l2",
+    "moe_num_mixtures": 4,
+  }
+  assert train_dirs.require_model_flags(folder) == expected
+  # It continues with them, although the defaults are others now.
+  now = {**expected, "input_transform": "l2", "moe_num_mixtures": 2}
+  now |= {"moe_output_gating": False, "l2_penalty": 1e-8}
+  assert train_dirs.resumed_model_flags(folder, now) == {
+    **now,
+    "moe_num_mixtures": 4,
+  }
+  with pytest.raises(errors.UserError, match=r"--moe_num_mixtures was 4 .* 3"):
+    train_dirs.resumed_model_flags(folder, {**now, "moe_num_mixtures": 3})
+
+
+def test_a_run_of_this_version_has_what_it_says(tmp_path, changed_default):
+  folder = str(tmp_path)
+  said = {**EARLIER_FLAGS, "input_transform": "l2", "moe_num_mixtures": 4}
+  train_dirs.write_model_flags(folder, said)
+  assert train_dirs.require_model_flags(folder) == said
+  with pytest.raises(errors.UserError, match=r"--moe_num_mixtures was 4 .* 2"):
+    train_dirs.resumed_model_flags(folder, {**said, "moe_num_mixtures": 2})
+
+
+def test_what_a_preset_stood_for_may_change(tmp_path):
+  folder = str(tmp_path)
+  train_dirs.write_model_flags(
+    folder, {**MODEL_FLAGS, "preset": "a", "preset_settings": {"max_steps": 3}}
+  )
+  assert train_dirs.resumed_model_flags(folder, MODEL_FLAGS) == MODEL_FLAGS
 
 
 # --------------------------------------------------------------------------
