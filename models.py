@@ -18,7 +18,7 @@ from keras import ops
 
 import frame_models
 import quantization
-from layers import preprocessing
+from layers import preprocessing, whitening
 
 FLAGS = flags.FLAGS
 
@@ -38,23 +38,28 @@ GRAPH_FLAGS = (
 # What --preset stood for, which nothing reads.
 PRESET_FLAGS = ("preset", "preset_settings")
 # Keys that only some have: the classes that a model predicts, if not all; how
-# the numbers of the features are stored.
+# the numbers of the features are stored, and what is done to them.
 _OPTIONAL_FLAGS = (
-  "input_transform",
   "label_subset",
   "feature_ranges",
   "feature_dtypes",
+  "input_transform",
+  "dewhiten_scales",
   *PRESET_FLAGS,
 )
 
 # The hyper-parameter of a frame-level model that names its last part.
 _CLASSIFIER = "video_level_classifier_model"
 
+# What can be done to the features, see BaseModel.
+INPUT_TRANSFORMS = ("l2", "none", "dewhiten")
+
 # The layers that build_model puts on the video matrix.
 _FROM_VIDEO_MATRIX = (
   preprocessing.L2Normalize,
-  preprocessing.MeanNormalizedFrame,
+  preprocessing.MeanFrame,
   preprocessing.NormalizeFrames,
+  preprocessing.ScaleFeatures,
 )
 
 
@@ -77,6 +82,11 @@ class BaseModel:
       where compiles_predictions says so. XLA fuses the operations between the
       matrix products. The many small steps of a recurrent network gain little
       and take long to compile.
+    input_transform: what is done to the dequantized features, unless
+      --input_transform is given. "l2": the vector of each frame, or video, is
+      divided by its length. "none": nothing. "dewhiten": YouTube-8M's rgb gets
+      back the variances that whitening took from its numbers, see
+      quantization.dewhitened, and other features stay as they are.
   """
 
   batch_size = 1024
@@ -84,20 +94,23 @@ class BaseModel:
   presets: ClassVar[dict[str, dict]] = {}
   earlier_defaults: ClassVar[dict] = {}
   xla = True
+  input_transform = "l2"
 
   def create_model(self, model_input, vocab_size, num_frames, **unused_params):
     """Builds the graph of the model from symbolic Keras tensors.
 
     Args:
       model_input: (batch, features) float at video level, or (batch, frames,
-        features) float at frame level: each vector L2-normalized, frames past
-        num_frames zero.
+        features) float at frame level: transformed as input_transform says,
+        frames past num_frames zero.
       vocab_size: number of classes.
       num_frames: (batch,) int32, the valid frames of each video.
       **unused_params: the hyper-parameters, each a keyword with a default,
         named like its flag. build_model also passes feature_sizes, the list of
-        the features' sizes in model_input, and at frame level mean_frame,
-        (batch, features) float, the mean of the valid frames of model_input.
+        the features' sizes in model_input, and at frame level two (batch,
+        features) float: mean_frame, the mean of the valid frames of
+        model_input, and mean_dequantized_frame, that of the dequantized frames
+        without a transformation. Both are zero without frames.
 
     Returns:
       A dict with the key "predictions": (batch, vocab_size) probabilities. They
@@ -318,8 +331,9 @@ def build_model(
 
   Args:
     model_flags: the content of model_flags.json: the GRAPH_FLAGS, the
-      hyper-parameters of the model, and feature_ranges where bytes have other
-      ranges than YouTube-8M's.
+      hyper-parameters of the model, feature_ranges where bytes have other
+      ranges than YouTube-8M's, input_transform ("l2" without it), and
+      dewhiten_scales where these are not those of whitening.scales_of.
     quantized: whether frame features arrive as bytes; None means that they do
       at frame level.
     dtype_policy: of the layers, such as "mixed_bfloat16"; None for float32.
@@ -332,8 +346,8 @@ def build_model(
   Raises:
     ContractError: what the model returns is not as BaseModel.create_model
       describes.
-    ValueError: there is no such model, it refuses its hyper-parameters, or
-      feature_ranges are none.
+    ValueError: there is no such model, it refuses its hyper-parameters,
+      feature_ranges are none, or features cannot be transformed as asked for.
   """
   with _dtype_policy(dtype_policy or "float32"):
     inputs, given = _inputs(model_flags, quantized)
@@ -358,28 +372,96 @@ def _inputs(model_flags, quantized):
     {name: Keras input}, and {keyword of create_model: value}.
   """
   sizes = [int(size) for size in model_flags["feature_sizes"].split(",")]
+  transform = model_flags.get("input_transform", "l2")
   num_frames = keras.Input((), dtype="int32", name="num_frames")
   given = {"num_frames": num_frames, "feature_sizes": sizes}
   if model_flags["frame_features"]:
+    is_float = quantized is False
     video_matrix = keras.Input(
       (None, sum(sizes)),
-      dtype="float32" if quantized is False else "uint8",
+      dtype="float32" if is_float else "uint8",
       name="video_matrix",
     )
     ranges = quantization.parse_ranges(
       model_flags.get("feature_ranges", ""), len(sizes)
     )
     of_bytes = quantization.scales_and_biases(ranges, sizes)
-    given["model_input"] = preprocessing.NormalizeFrames(*of_bytes)(
-      video_matrix, num_frames
-    )
-    given["mean_frame"] = preprocessing.MeanNormalizedFrame(*of_bytes)(
-      video_matrix, num_frames
-    )
+    dequantize = (1.0, 0.0) if is_float else of_bytes
+    mean = preprocessing.MeanFrame(*dequantize)(video_matrix, num_frames)
+    given["mean_dequantized_frame"] = mean
+    if transform == "l2":
+      layer = preprocessing.NormalizeFrames(*of_bytes)
+      mean_layer = preprocessing.MeanNormalizedFrame(*of_bytes)
+    else:
+      scale_and_bias = _transformed(model_flags, sizes, *dequantize)
+      layer = preprocessing.ScaleFeatures(*scale_and_bias)
+      mean_layer = preprocessing.MeanFrame(*scale_and_bias)
+    given["model_input"] = layer(video_matrix, num_frames)
+    given["mean_frame"] = mean_layer(video_matrix, num_frames)
   else:
     video_matrix = keras.Input((sum(sizes),), name="video_matrix")
-    given["model_input"] = preprocessing.L2Normalize()(video_matrix)
+    layer = preprocessing.L2Normalize()
+    if transform != "l2":
+      scale_and_bias = _transformed(model_flags, sizes, 1.0, 0.0)
+      layer = preprocessing.ScaleFeatures(*scale_and_bias)
+    given["model_input"] = layer(video_matrix)
   return {"video_matrix": video_matrix, "num_frames": num_frames}, given
+
+
+def _transformed(model_flags, sizes, scale, bias):
+  """What stored numbers are multiplied by, and what is added then.
+
+  Args:
+    model_flags: see build_model.
+    sizes: of the features.
+    scale: that alone dequantizes the numbers, see quantization.dequantize.
+    bias: likewise.
+
+  Returns:
+    A scale and a bias that also do as input_transform says, if it is not "l2".
+
+  Raises:
+    ValueError: there is no such transformation, or dewhitening has no scales,
+      or others than the features have numbers.
+  """
+  transform = model_flags["input_transform"]
+  if transform == "none":
+    return scale, bias
+  if transform != "dewhiten":
+    raise ValueError(
+      f"Expected --input_transform to be one of {', '.join(INPUT_TRANSFORMS)},"
+      f" received {transform!r}. Name one of these."
+    )
+  scales = dewhiten_scales(model_flags)
+  found = [len(of) for of in scales]
+  if not any(found) or any(
+    number not in (0, size) for number, size in zip(found, sizes, strict=True)
+  ):
+    raise ValueError(
+      "Expected a scale for each number of a feature, to dewhiten it, received"
+      f" {', '.join(map(str, found))} scales for the features"
+      f" {model_flags['feature_names']} with"
+      f" {', '.join(map(str, sizes))} numbers. Name files of scales by"
+      " --dewhiten_scales, or set --input_transform=none."
+    )
+  return quantization.dewhitened(scale, bias, scales, sizes)
+
+
+def dewhiten_scales(model_flags: dict) -> list[Sequence[float]]:
+  """What the numbers of each feature are multiplied by to dewhiten them.
+
+  Args:
+    model_flags: see build_model.
+
+  Returns:
+    The dewhiten_scales of model_flags.json, else those of whitening.scales_of;
+    empty for a feature that stays as it is.
+  """
+  if "dewhiten_scales" in model_flags:
+    return model_flags["dewhiten_scales"]
+  names = model_flags["feature_names"].split(",")
+  sizes = [int(size) for size in model_flags["feature_sizes"].split(",")]
+  return whitening.scales_of(names, sizes)
 
 
 def _check_outputs(outputs, model_flags) -> None:
@@ -481,7 +563,7 @@ def mixup_partners(values):
 def add_mixup(model: keras.Model) -> keras.Model:
   """The same model with the same weights, on weighted means of two videos.
 
-  The normalized features x become w x + (1 - w) x', where x' is another video
+  The transformed features x become w x + (1 - w) x', where x' is another video
   of the batch. Missing frames of the shorter video count as zeros; num_frames
   becomes that of the longer video. Source: Zhang et al. 2018, mixup.
 
@@ -509,7 +591,7 @@ def add_mixup(model: keras.Model) -> keras.Model:
     ):
       continue
     replaced.append(layer.output)
-    if isinstance(layer, preprocessing.MeanNormalizedFrame):
+    if isinstance(layer, preprocessing.MeanFrame):
       # The mean is over the frames of the longer video.
       valid, longer_valid = (
         ops.cast(ops.maximum(frames, 1), layer.output.dtype)[:, None]

@@ -15,10 +15,11 @@ import losses
 import models
 import quantization
 import readers
-from data_tools import label_subset, sample_data, vocabulary
+from data_tools import dewhiten_scales, label_subset, sample_data, vocabulary
 from engine import train_dir as train_dirs
 from engine.data_files import find_files
 from engine.dataset_card import DatasetCard, read_card
+from layers import whitening
 
 FLAGS = flags.FLAGS
 
@@ -132,6 +133,24 @@ def define_graph_flags(
   )
   model = Subject(FROM_MODEL if trained else MODEL, flag_values)
   model.string("model", "LogisticModel", "Class in the model files.")
+  model.enum(
+    "input_transform",
+    None,
+    list(models.INPUT_TRANSFORMS),
+    "What is done to the dequantized features: l2 divides each frame, or video,"
+    " by its length; none leaves them; dewhiten gives YouTube-8M's rgb back the"
+    " variances that its numbers had before they were whitened. Default: the"
+    " model's own, l2 for most.",
+  )
+  model.string(
+    "dewhiten_scales",
+    "",
+    "With --input_transform=dewhiten: what the numbers of each feature are"
+    " multiplied by, a file with a number for each (.npy or text); several are"
+    " separated by commas. Nothing in the place of one means YouTube-8M's own"
+    " scales for a whitened rgb or mean_rgb of 1024 numbers, and none for"
+    " others.",
+  )
   model.string("label_loss", "CrossEntropyLoss", "Class in losses.py.")
 
 
@@ -381,6 +400,67 @@ def range_flags(number: int) -> dict:
   return {"feature_ranges": ranges} if ranges else {}
 
 
+def input_flags(features: dict, card: DatasetCard | None = None) -> dict:
+  """What is done to the features, as in model_flags.json.
+
+  A model that declares "dewhiten" gets "l2" if no feature has scales: it is
+  then unknown what their variances were.
+
+  Args:
+    features: result of feature_flags.
+    card: of --dataset_dir, if it is given.
+
+  Returns:
+    "input_transform", and "dewhiten_scales" if these are not those of
+    whitening.scales_of.
+
+  Raises:
+    errors.UserError: a typed flag does not fit the features or the other one.
+    ValueError: there is no such model.
+  """
+  declared = models.find_class_by_name(FLAGS.model).input_transform
+  transform = FLAGS.input_transform or declared
+  if transform != "dewhiten":
+    if FLAGS.dewhiten_scales:
+      raise errors.UserError(
+        "Expected --dewhiten_scales with --input_transform=dewhiten, received"
+        f" it with {transform}, which multiplies nothing. Leave one of them"
+        " out."
+      )
+    return {"input_transform": transform}
+  names = features["feature_names"].split(",")
+  sizes = [int(size) for size in features["feature_sizes"].split(",")]
+  known = whitening.scales_of(names, sizes)
+  scales = known
+  if card and card.extraction and not card.extraction.get("pca_dir"):
+    scales = [() for _ in names]  # rgb is that of another encoder
+  if FLAGS.dewhiten_scales:
+    scales = dewhiten_scales.read_dewhiten_scales(
+      FLAGS.dewhiten_scales, names, sizes, scales
+    )
+  if not any(map(len, scales)):
+    if FLAGS["input_transform"].present:
+      raise errors.UserError(
+        "Expected whitened features with --input_transform=dewhiten, such as"
+        f" YouTube-8M's rgb of 1024 numbers, received {', '.join(names)}. Name"
+        " files of their scales by --dewhiten_scales, or set another"
+        " --input_transform."
+      )
+    logging.info(
+      "%s dewhitens its features, but none of %s is known to be whitened:"
+      " --input_transform is l2.",
+      FLAGS.model,
+      ", ".join(names),
+    )
+    return {"input_transform": "l2"}
+  if scales == known:
+    return {"input_transform": transform}
+  return {
+    "input_transform": transform,
+    "dewhiten_scales": [list(of) for of in scales],
+  }
+
+
 def data_or_sample(
   flag_name: str, split: str, frame_features: bool, checkpoint: str
 ) -> str:
@@ -437,6 +517,32 @@ def _differing_label_subset(model_flags: dict, train_dir: str) -> list[str]:
   return [f"--label_subset={FLAGS.label_subset} instead of {shown}"]
 
 
+def _differing_input(model_flags: dict) -> list[str]:
+  """Describes typed flags of the input that are not the model's."""
+  differing = []
+  kept = model_flags.get("input_transform", "l2")
+  if FLAGS["input_transform"].present and FLAGS.input_transform != kept:
+    differing.append(
+      f"--input_transform={FLAGS.input_transform} instead of {kept}"
+    )
+  if FLAGS["dewhiten_scales"].present:
+    names = model_flags["feature_names"].split(",")
+    sizes = [int(size) for size in model_flags["feature_sizes"].split(",")]
+    kept = []
+    if model_flags.get("input_transform") == "dewhiten":
+      kept = [tuple(of) for of in models.dewhiten_scales(model_flags)]
+    known = whitening.scales_of(names, sizes)
+    typed = dewhiten_scales.read_dewhiten_scales(
+      FLAGS.dewhiten_scales, names, sizes, known
+    )
+    if [tuple(of) for of in typed] != kept:
+      differing.append(
+        f"--dewhiten_scales={FLAGS.dewhiten_scales} instead of"
+        f" {whitening.describe(kept) or 'none'}"
+      )
+  return differing
+
+
 def check_typed_flags(model_flags: dict, source: str, train_dir: str) -> None:
   """Checks that typed flags agree with the model that was trained.
 
@@ -458,6 +564,7 @@ def check_typed_flags(model_flags: dict, source: str, train_dir: str) -> None:
     and not _is_same(flag.value, model_flags[flag.name])
   ]
   differing += _differing_label_subset(model_flags, train_dir)
+  differing += _differing_input(model_flags)
   if differing:
     raise errors.UserError(
       f"Expected the flags of the trained model of {source}, received"

@@ -10,8 +10,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
+HALF_STEP = 4.0 / 512.0
 DEQUANTIZE_SCALE = 4.0 / 255.0
-DEQUANTIZE_BIAS = 4.0 / 512.0 - 2.0
+DEQUANTIZE_BIAS = HALF_STEP - 2.0
 
 # What the bytes 0 and 255 stand for.
 Range = tuple[float, float]
@@ -70,6 +71,37 @@ def scales_and_biases(ranges: Sequence[Range], sizes: Sequence[int]):
   pairs = np.array([scale_and_bias(of) for of in ranges], np.float32)
   scales, biases = np.repeat(pairs, sizes, axis=0).T
   return scales, biases
+
+
+def dewhitened(scale, bias, scales: Sequence, sizes: Sequence[int]):
+  """What also undoes a whitening: a multiplication and an addition for both.
+
+  The numbers x of a feature with scales become (x - 4/512) scale, of the others
+  they stay. 4/512 is what YouTube-8M's floats lie above those that the bytes
+  were made of. Source: Lin et al. 2018, NeXtVLAD, section 4.3, and its code.
+
+  Args:
+    scale: of the bytes, see scales_and_biases; 1.0 for floats.
+    bias: likewise; 0.0 for floats.
+    scales: of each feature, as many as it has numbers; empty for none.
+    sizes: how many numbers each feature has.
+
+  Returns:
+    Two arrays (sum of sizes,) float32, as of scales_and_biases.
+  """
+  factors = np.concatenate(
+    [
+      np.asarray(of, np.float64) if len(of) else np.ones(size)
+      for of, size in zip(scales, sizes, strict=True)
+    ]
+  )
+  half_steps = np.repeat(
+    [HALF_STEP if len(of) else 0.0 for of in scales], sizes
+  )
+  return (
+    (scale * factors).astype(np.float32),
+    ((bias - half_steps) * factors).astype(np.float32),
+  )
 
 
 def parse_ranges(text: str, number: int) -> list[Range]:

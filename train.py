@@ -30,7 +30,7 @@ from engine import (
 from engine import train_dir as train_dirs
 from engine.data import Data
 from engine.data_files import find_files
-from engine.dataset_card import VOCABULARY_FILE, read_card
+from engine.dataset_card import VOCABULARY_FILE, DatasetCard, read_card
 from engine.loop import train_until_stopped
 from engine.run import Run
 from engine.settings import Settings
@@ -270,8 +270,11 @@ def profile_steps_from_flag(given: list[str]) -> tuple[int, int] | None:
   return steps[0], steps[1]
 
 
-def model_flags_from_flags() -> dict:
+def model_flags_from_flags(card: DatasetCard | None = None) -> dict:
   """Collects what goes into model_flags.json.
+
+  Args:
+    card: of --dataset_dir, if it is given.
 
   Raises:
     errors.UserError: a flag has an invalid value.
@@ -281,9 +284,10 @@ def model_flags_from_flags() -> dict:
       **models.resolve_hyperparameters(FLAGS.model),
       **losses.resolve_hyperparameters(FLAGS.label_loss),
     }
+    features = program_flags.feature_flags()
+    transform = program_flags.input_flags(features, card)
   except ValueError as error:
     raise errors.UserError(str(error)) from error
-  features = program_flags.feature_flags()
   return {
     "model": FLAGS.model,
     **features,
@@ -292,6 +296,7 @@ def model_flags_from_flags() -> dict:
     "num_classes": FLAGS.num_classes,
     "max_frames": FLAGS.max_frames,
     "label_loss": FLAGS.label_loss,
+    **transform,
     **hyperparameters,
   }
 
@@ -449,7 +454,7 @@ def main() -> None:
     num_videos = card.splits["train"]["videos"]
     vocabulary = os.path.join(FLAGS.dataset_dir, VOCABULARY_FILE)
   preset = program_flags.apply_preset()
-  model_flags = {**model_flags_from_flags(), **preset}
+  model_flags = {**model_flags_from_flags(card), **preset}
   program_flags.log_unused_model_flags(model_flags)
   settings = settings_from_flags(model_flags["model"], num_videos)
   train_dirs.check_no_file(FLAGS.train_dir)
@@ -468,6 +473,8 @@ def main() -> None:
     settings.base_learning_rate,
     pattern,
   )
+  if model_flags["input_transform"] != "l2":
+    logging.info("Input transform: %s", model_flags["input_transform"])
   files = find_files(pattern, "train_data_pattern")
   unlikely_flags.warn_of_other_ranges(files, model_flags)
   subset, names_file = program_flags.label_subset_from_flag(

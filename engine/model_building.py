@@ -24,6 +24,9 @@ _NOT_SYMBOLIC = re.compile(
   r"KerasTensor|symbolic|module 'tensorflow\S*' has no attribute"
 )
 
+# Arguments that only models on frames get.
+_OF_FRAMES = re.compile(r"'mean_(dequantized_)?frame'")
+
 # Parts of error messages about shapes.
 _OF_SHAPES = re.compile(r"shape|dim\b|dimension|axis|axes|rank|unpack", re.I)
 
@@ -117,14 +120,14 @@ def _advice(model_flags: dict, error: BaseException) -> str:
     )
   missing = re.search(r"create_model\(\) missing .* required", text)
   at_frame_level = model_flags["frame_features"]
-  if missing and "'mean_frame'" in text and not at_frame_level:
+  if missing and not at_frame_level and _OF_FRAMES.search(text):
     return "Models on frames need --frame_features=True."
   if missing:
     return (
       "create_model receives model_input, vocab_size, num_frames,"
-      " feature_sizes and, at frame level, mean_frame; every other argument"
-      " needs a default (labels and is_training of the TensorFlow 1 code are"
-      " gone)."
+      " feature_sizes and, at frame level, mean_frame and"
+      " mean_dequantized_frame; every other argument needs a default (labels"
+      " and is_training of the TensorFlow 1 code are gone)."
     )
   if not at_frame_level and (
     not _is_on_videos(model_flags) or _OF_SHAPES.search(text)
@@ -279,7 +282,8 @@ def _error_of_a_trial(model_flags: dict) -> Exception | None:
   frames = (11,) if model_flags["frame_features"] else ()
   given = models.hyperparameters(model_flags)
   if model_flags["frame_features"]:
-    given["mean_frame"] = tf.zeros((2, sum(sizes)))
+    for name in ("mean_frame", "mean_dequantized_frame"):
+      given[name] = tf.zeros((2, sum(sizes)))
   try:
     models.find_class_by_name(model_flags["model"])().create_model(
       model_input=tf.zeros((2, *frames, sum(sizes))),

@@ -30,6 +30,7 @@ import losses
 import models
 from engine.dataset_card import PCA_FOLDER, VOCABULARY_FILE, DatasetCard
 from engine.files import write_json, written_aside
+from layers import whitening
 
 MODEL_FLAGS_FILE = "model_flags.json"
 CHECKPOINT_NAME = "model.ckpt"
@@ -221,6 +222,9 @@ def resumed_model_flags(train_dir: str, model_flags: dict) -> dict:
   defaults = losses.default_hyperparameters(model_flags["label_loss"])
   if noted["model"] == model_flags["model"]:
     defaults |= models.default_hyperparameters(model_flags)
+    defaults["input_transform"] = models.find_class_by_name(
+      model_flags["model"]
+    ).input_transform
   old = {**defaults, **models.with_earlier_defaults(noted)}
   new = {**defaults, **model_flags}
   for name in old.keys() - noted.keys():
@@ -230,8 +234,7 @@ def resumed_model_flags(train_dir: str, model_flags: dict) -> dict:
   # preset stood for is among the other flags.
   ignored = ("feature_dtypes", *models.PRESET_FLAGS)
   differing = [
-    f"--{name} was {old.get(name, 'not set')!r} and is now"
-    f" {new.get(name, 'not set')!r}"
+    f"--{name} was {_shown(name, old)} and is now {_shown(name, new)}"
     for name in sorted({*old, *new})
     if name not in ignored and old.get(name) != new.get(name)
   ]
@@ -242,6 +245,13 @@ def resumed_model_flags(train_dir: str, model_flags: dict) -> dict:
     f" different ones: {'; '.join(differing)}. Use the old flags to continue"
     " it, another --train_dir to keep it, or --start_new_model to delete it."
   )
+
+
+def _shown(name: str, model_flags: dict) -> str:
+  """The value of a flag in a message; not a thousand numbers."""
+  if name == "dewhiten_scales" and name in model_flags:
+    return whitening.describe(model_flags[name])
+  return repr(model_flags.get(name, "not set"))
 
 
 def with_dtypes(model_flags: dict, kinds: list[str]) -> dict:

@@ -79,12 +79,34 @@ class NormalizeFrames(_OfBytes):
     return keras.KerasTensor(video_matrix.shape, self.compute_dtype)
 
 
-class MeanNormalizedFrame(_OfBytes):
-  """The mean of a video's valid, dequantized and L2-normalized frames.
+class ScaleFeatures(_OfBytes):
+  """Multiplies each number and adds to it; zeroes the padding.
 
-  Equal to the mean over NormalizeFrames, but computed for a few videos at a
-  time, so that the float frames stay in the CPU's cache: those of a batch of
-  128 would take 177 MB, written and read again. Four videos are enough work for
+  Scale and bias are those of the numbers as they come in, bytes or floats.
+
+  Input shape: (B, D) float; or (B, T, D) uint8 or float, and num_frames (B,)
+  int. Output shape: that of the vectors, float.
+  """
+
+  def call(self, vectors, num_frames=None):
+    scaled = self._dequantize(ops.cast(vectors, "float32"))
+    if num_frames is not None:
+      mask = masking.frame_mask(vectors, num_frames)
+      scaled = ops.where(mask[:, :, None], scaled, 0.0)
+    return ops.cast(scaled, self.compute_dtype)
+
+  def compute_output_spec(self, vectors, num_frames=None):
+    return keras.KerasTensor(vectors.shape, self.compute_dtype)
+
+
+class MeanFrame(_OfBytes):
+  """The mean of a video's valid frames, each number multiplied and added to.
+
+  Scale and bias are those of the numbers as they come in, bytes or floats.
+
+  Equal to the mean over ScaleFeatures, but computed for a few videos at a time,
+  so that the float frames stay in the CPU's cache: those of a batch of 128
+  would take 177 MB, written and read again. Four videos are enough work for
   several cores to share.
 
   Input shape: video_matrix (B, T, D) uint8 or float, num_frames (B,) int.
@@ -94,6 +116,20 @@ class MeanNormalizedFrame(_OfBytes):
   _VIDEOS_AT_A_TIME = 4
   _FRAMES_AT_A_TIME = 10
 
+  def _weights(self, frames, weights):
+    """What to multiply each frame by: (B, T, D), (B, T) -> (B, T)."""
+    return weights
+
+  def _scale_mean(self, mean, weight, dtype):
+    """Dequantization is linear, so it can wait until the frames are summed.
+
+    Args:
+      mean: (B, D), the weighted sum of the frames.
+      weight: (B, 1), the sum of their weights.
+      dtype: of the frames.
+    """
+    return self._dequantize(mean, weight)
+
   def call(self, video_matrix, num_frames):
     batch, length, features = ops.shape(video_matrix)
     group, run = self._VIDEOS_AT_A_TIME, self._FRAMES_AT_A_TIME
@@ -102,7 +138,7 @@ class MeanNormalizedFrame(_OfBytes):
 
     def means_of_group(videos):
       frames, weights = videos  # (group, T, D), (group, T)
-      scale = weights * sums.inverse_lengths(self._to_float(frames))
+      scale = self._weights(frames, weights)
       frames = ops.cast(frames, "float32")
       # Each addition waits for the previous one, so there are several short
       # sums, and a matrix product to add these up. With only a product, XLA
@@ -112,10 +148,7 @@ class MeanNormalizedFrame(_OfBytes):
         axis=2,
       )
       means = ops.einsum("gpd,gp->gd", parts, ops.ones_like(parts[:, :, 0]))
-      if dtype != "uint8":
-        return means
-      # Dequantization is linear, so it can wait until here.
-      return self._dequantize(means, ops.sum(scale, axis=1)[:, None])
+      return self._scale_mean(means, ops.sum(scale, axis=1)[:, None], dtype)
 
     more_videos, more_frames = -batch % group, -length % run
     video_matrix = ops.pad(
@@ -136,6 +169,22 @@ class MeanNormalizedFrame(_OfBytes):
   def compute_output_spec(self, video_matrix, num_frames):
     shape = (video_matrix.shape[0], video_matrix.shape[2])
     return keras.KerasTensor(shape, self.compute_dtype)
+
+
+class MeanNormalizedFrame(MeanFrame):
+  """The mean of a video's valid, dequantized and L2-normalized frames.
+
+  Equal to the mean over NormalizeFrames. Scale and bias are those of bytes;
+  floats are taken as they are.
+
+  Input and output shapes: as of MeanFrame.
+  """
+
+  def _weights(self, frames, weights):
+    return weights * sums.inverse_lengths(self._to_float(frames))
+
+  def _scale_mean(self, mean, weight, dtype):
+    return self._dequantize(mean, weight) if dtype == "uint8" else mean
 
 
 def split_features(frames, feature_sizes):

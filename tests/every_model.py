@@ -22,7 +22,7 @@ SMALL_VALUES = {"lstm_cells": 4}
 SMALL_NUMBER = 8
 
 # Keywords that build_model itself provides.
-AT_HAND = ("feature_sizes", "mean_frame")
+AT_HAND = ("feature_sizes", "mean_frame", "mean_dequantized_frame")
 
 
 def model_classes():

@@ -1,5 +1,7 @@
 """Tests of models."""
 
+import functools
+import math
 import threading
 
 import keras
@@ -21,7 +23,7 @@ from every_model import (
 import frame_level_models
 import models
 import video_level_models
-from layers import preprocessing
+from layers import preprocessing, whitening
 
 # --------------------------------------------------------------------------
 # Finding a model
@@ -196,7 +198,7 @@ def test_which_predictions_xla_compiles(model, frame_features, wanted):
 
 
 # --------------------------------------------------------------------------
-# build_model and regularization_loss
+# build_model and add_mixup
 
 
 def test_flags_that_a_model_does_not_know_are_harmless():
@@ -469,6 +471,233 @@ def test_bytes_with_ranges_are_mixed_as_what_they_stand_for():
   other.set_weights(of_bytes.get_weights())
   found = predict(models.add_mixup(other), {**batch, "video_matrix": stored})
   assert np.abs(found - wanted).max() > 1e-3
+
+
+# --------------------------------------------------------------------------
+# What is done to the features
+
+WHOLE_SIZES = [1024, 3]  # YouTube-8M's rgb, and another feature
+TRANSFORMS = ("l2", "none", "dewhiten")
+BYTE_RANGES = ("", "0:2.55,-1:2")
+
+
+def transformed(vector, transform, scales):
+  """What the model gets of one dequantized vector, by a plain loop.
+
+  Args:
+    vector: (features,), float.
+    transform: the name.
+    scales: of the first features, those that are whitened.
+  """
+  if transform == "none":
+    return [float(value) for value in vector]
+  if transform == "l2":
+    length = math.sqrt(sum(float(value) ** 2 for value in vector))
+    return [float(value) / max(length, 1e-6) for value in vector]
+  result = []
+  for index, value in enumerate(vector):
+    value = float(value)
+    if index < len(scales):
+      value = (value - 4 / 512) * scales[index]
+    result.append(value)
+  return result
+
+
+def dequantized_byte(byte, index, ranges):
+  """The float that a byte of WHOLE_SIZES's features stands for."""
+  if not ranges:
+    return byte * 4 / 255 + 4 / 512 - 2
+  return byte / 100 if index < WHOLE_SIZES[0] else byte * 3 / 255 - 1
+
+
+@pytest.fixture
+def inputs_of(own_model):
+  """A function: what create_model gets, as functions of a batch."""
+
+  def make(level, transform, quantized=None, policy=None, **more):
+    def create_model(
+      self,
+      model_input,
+      vocab_size,
+      num_frames,
+      mean_frame=None,
+      mean_dequantized_frame=None,
+      **unused_params,
+    ):
+      is_frames = mean_frame is not None
+      layer = keras.layers.Dense(vocab_size, "sigmoid", dtype="float32")
+      outputs = {
+        "predictions": layer(mean_frame if is_frames else model_input),
+        "model_input": model_input,
+      }
+      if is_frames:
+        outputs["mean_frame"] = mean_frame
+        outputs["mean_dequantized_frame"] = mean_dequantized_frame
+      # add_mixup takes these tensors as inputs, which cannot be outputs too.
+      return {
+        name: keras.layers.Identity(dtype=value.dtype)(value)
+        for name, value in outputs.items()
+      }
+
+    model_flags = own_model(create_model, frame_features=level == "frame")
+    model_flags["feature_sizes"] = ",".join(map(str, WHOLE_SIZES))
+    prefix = "" if level == "frame" else "mean_"
+    model_flags["feature_names"] = f"{prefix}rgb,{prefix}audio"
+    if transform != "l2":  # which needs no key
+      model_flags["input_transform"] = transform
+    return models.build_model({**model_flags, **more}, quantized, policy)
+
+  return make
+
+
+@functools.cache
+def stored_frames():
+  """(3, 4, 1027) bytes, and the numbers of valid frames."""
+  generator = np.random.default_rng(7)
+  frames = generator.integers(
+    256, size=(3, 4, sum(WHOLE_SIZES)), dtype=np.uint8
+  )
+  return frames, np.array([4, 2, 0], np.int32)
+
+
+def expected_inputs(frames, num_frames, transform):
+  """Transformed frames, their means, and those of the frames as they are."""
+  scales = whitening.youtube8m_scales()
+  result = np.zeros(frames.shape)
+  for video, valid in enumerate(num_frames):
+    for index in range(valid):
+      result[video, index] = transformed(
+        frames[video, index], transform, scales
+      )
+  divisor = np.maximum(num_frames, 1)[:, None]
+  valid = np.arange(frames.shape[1]) < num_frames[:, None]
+  sums = np.where(valid[:, :, None], frames, 0).sum(axis=1)
+  return {
+    "model_input": result,
+    "mean_frame": result.sum(axis=1) / divisor,
+    "mean_dequantized_frame": sums / divisor,
+  }
+
+
+@pytest.mark.parametrize("ranges", BYTE_RANGES)
+@pytest.mark.parametrize("transform", TRANSFORMS)
+def test_transformed_frames_against_a_plain_loop(inputs_of, transform, ranges):
+  stored, num_frames = stored_frames()
+  floats = np.array(
+    [
+      [
+        [dequantized_byte(int(b), i, ranges) for i, b in enumerate(frame)]
+        for frame in video
+      ]
+      for video in stored
+    ]
+  )
+  expected = expected_inputs(floats, num_frames, transform)
+  for quantized, frames in ((True, stored), (False, floats.astype("float32"))):
+    model = inputs_of("frame", transform, quantized, feature_ranges=ranges)
+    batch = {"video_matrix": frames, "num_frames": num_frames}
+    outputs = model(batch, training=False)
+    for name, value in expected.items():
+      assert outputs[name].dtype == "float32"
+      np.testing.assert_allclose(outputs[name], value, atol=1e-5, err_msg=name)
+
+
+@pytest.mark.parametrize("transform", TRANSFORMS)
+def test_transformed_videos_against_a_plain_loop(inputs_of, transform):
+  generator = np.random.default_rng(8)
+  # As stored in half precision.
+  videos = generator.normal(size=(3, sum(WHOLE_SIZES))).astype(np.float16)
+  expected = [
+    transformed(video, transform, whitening.youtube8m_scales())
+    for video in videos
+  ]
+  batch = {
+    "video_matrix": videos.astype(np.float32),
+    "num_frames": np.ones(3, np.int32),
+  }
+  outputs = inputs_of("video", transform)(batch, training=False)
+  np.testing.assert_allclose(outputs["model_input"], expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("level", ["frame", "video"])
+@pytest.mark.parametrize("transform", ["none", "dewhiten"])
+def test_half_precision_begins_after_the_transformation(
+  inputs_of, level, transform
+):
+  frames, num_frames = stored_frames()
+  if level == "video":
+    frames = frames[:, 0].astype(np.float32) / 100
+  batch = {"video_matrix": frames, "num_frames": num_frames}
+  exact = inputs_of(level, transform)(batch, training=False)
+  half = inputs_of(level, transform, policy="mixed_bfloat16")(
+    batch, training=False
+  )
+  for name in set(exact) - {"predictions"}:
+    assert half[name].dtype == "bfloat16"
+    np.testing.assert_array_equal(
+      keras.ops.cast(half[name], "float32"),
+      keras.ops.cast(keras.ops.cast(exact[name], "bfloat16"), "float32"),
+    )
+
+
+@pytest.mark.parametrize("transform", TRANSFORMS)
+def test_transformed_frames_are_mixed(inputs_of, transform):
+  frames, num_frames = stored_frames()
+  model = inputs_of("frame", transform)
+  # The shorter video's missing frames count as zeros, also in the means.
+  single = model({"video_matrix": frames, "num_frames": num_frames})
+  weight = np.full(3, 0.75, np.float32)
+  mixed = models.add_mixup(model)(
+    {"video_matrix": frames, "num_frames": num_frames, "mixup_weight": weight}
+  )
+  longer = np.maximum(num_frames, np.roll(num_frames, 1))
+  for name in ("model_input", "mean_frame", "mean_dequantized_frame"):
+    values = single[name].numpy()
+    if name != "model_input":
+      values = values * num_frames[:, None]
+    expected = 0.75 * values + 0.25 * np.roll(values, 1, axis=0)
+    if name != "model_input":
+      expected = expected / longer[:, None]
+    np.testing.assert_allclose(mixed[name], expected, atol=1e-5, err_msg=name)
+
+
+def test_scales_of_model_flags_replace_youtube8ms(inputs_of):
+  frames, num_frames = stored_frames()
+  batch = {"video_matrix": frames, "num_frames": num_frames}
+  kept = inputs_of("frame", "none")(batch)["model_input"].numpy()
+  model = inputs_of("frame", "dewhiten", dewhiten_scales=[[], [2.0, 0.5, -1.0]])
+  found = model(batch)["model_input"].numpy()
+  np.testing.assert_allclose(found[..., :1024], kept[..., :1024], atol=1e-6)
+  np.testing.assert_allclose(
+    found[:2, 0, 1024:],
+    (kept[:2, 0, 1024:] - 0.0078125) * [2.0, 0.5, -1.0],
+    atol=1e-6,
+  )
+  np.testing.assert_array_equal(found[2], np.zeros((4, 1027)))
+
+
+@pytest.mark.parametrize(
+  ("changes", "complaint"),
+  [
+    ({"input_transform": "l1"}, "one of l2, none, dewhiten, received 'l1'"),
+    (
+      {"feature_names": "clip,audio"},
+      "received 0, 0 scales for the features clip,audio with 1024, 3 numbers",
+    ),
+    ({"dewhiten_scales": [[], [1.0]]}, "received 0, 1 scales"),
+  ],
+)
+@pytest.mark.parametrize("level", ["frame", "video"])
+def test_transformations_that_do_not_fit_are_refused(
+  inputs_of, level, changes, complaint
+):
+  with pytest.raises(ValueError, match=complaint) as error:
+    inputs_of(level, "dewhiten", **changes)
+  assert str(error.value).startswith("Expected")
+
+
+# --------------------------------------------------------------------------
+# regularization_loss
 
 
 def test_regularization_loss_is_half_the_sum_of_squares_times_the_penalty():

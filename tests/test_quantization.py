@@ -127,3 +127,29 @@ def test_what_is_no_range(text, number, part):
   with pytest.raises(ValueError, match=re.escape(part)) as caught:
     quantization.parse_ranges(text, number)
   assert f"--feature_ranges={text}" in str(caught.value)
+
+
+def test_dewhitening_by_hand():
+  # The byte 51 is 0.8 - 2 + 4/512, without the half step -1.2.
+  scale, bias = quantization.dewhitened(
+    quantization.DEQUANTIZE_SCALE,
+    quantization.DEQUANTIZE_BIAS,
+    [[3.0, 0.5], []],
+    [2, 1],
+  )
+  assert (scale.dtype, bias.dtype) == (np.float32, np.float32)
+  np.testing.assert_allclose(
+    51 * scale + bias, [-3.6, -0.6, -1.2 + 0.0078125], atol=1e-6
+  )
+
+
+def test_dewhitened_floats_are_those_of_their_bytes():
+  ranges = [quantization.YOUTUBE8M_RANGE, (-1.0, 4.0)]
+  of_bytes = quantization.scales_and_biases(ranges, [2, 1])
+  scales = [[3.0, 0.5], [7.0]]
+  stored = np.arange(256, dtype=np.float32)[:, None] * np.ones(3, np.float32)
+  floats = quantization.dequantize(stored, *of_bytes)
+  scale, bias = quantization.dewhitened(1.0, 0.0, scales, [2, 1])
+  expected = floats * scale + bias
+  scale, bias = quantization.dewhitened(*of_bytes, scales, [2, 1])
+  np.testing.assert_allclose(stored * scale + bias, expected, atol=1e-5)

@@ -93,6 +93,7 @@ def test_model_flags_file(video_run):
     "num_classes": 40,
     "max_frames": 300,
     "label_loss": "CrossEntropyLoss",
+    "input_transform": "l2",
     "feature_dtypes": "float32,float32",
   }
 

@@ -129,8 +129,75 @@ def test_bytes_with_ranges_are_as_the_floats_they_stand_for(ranges):
     )
 
 
+SCALES = np.array([0.5, 2.0, -1.0, 3.0, 0.25, 1.0], np.float32)
+BIASES = np.array([1.0, -2.0, 0.5, 0.0, 100.0, -0.125], np.float32)
+
+
+def scaled_frames(frames, num_frames, scales, biases):
+  """What ScaleFeatures should give, by a plain loop."""
+  result = np.zeros(frames.shape)
+  for video, valid in enumerate(num_frames):
+    for index in range(valid):
+      for number in range(SIZE):
+        value = float(frames[video, index, number])
+        result[video, index, number] = value * scales[number] + biases[number]
+  return result
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "float16", "float32"])
+def test_scaled_frames_and_their_mean_against_a_plain_loop(dtype):
+  frames = random_frames(dtype)
+  expected = scaled_frames(frames, NUM_FRAMES, SCALES, BIASES)
+  scaled = preprocessing.ScaleFeatures(SCALES, BIASES)(frames, NUM_FRAMES)
+  assert scaled.dtype == "float32"
+  np.testing.assert_allclose(scaled, expected, rtol=1e-6, atol=1e-5)
+  mean = preprocessing.MeanFrame(SCALES, BIASES)(frames, NUM_FRAMES)
+  assert mean.dtype == "float32"
+  # The last video has no frames: zeros, without the biases.
+  np.testing.assert_allclose(
+    mean,
+    expected.sum(axis=1) / np.maximum(NUM_FRAMES, 1)[:, None],
+    rtol=1e-6,
+    atol=2e-5,
+  )
+  np.testing.assert_array_equal(mean[-1], np.zeros(SIZE))
+
+
+def test_scaled_frames_by_hand():
+  # 0 -> -1.9921875 and 255 -> 2.0078125, YouTube-8M's; their mean is 0.0078125.
+  frames = np.array([[[0, 255], [255, 0], [9, 9]]], np.uint8)
+  scaled = preprocessing.ScaleFeatures()(frames, np.array([2]))
+  low, high = -1.9921875, 2.0078125
+  np.testing.assert_allclose(
+    scaled, [[[low, high], [high, low], [0, 0]]], atol=1e-6
+  )
+  mean = preprocessing.MeanFrame()(frames, np.array([2]))
+  np.testing.assert_allclose(mean, [[0.0078125, 0.0078125]], atol=1e-6)
+
+
+def test_padding_that_is_no_number_is_zero():
+  frames = np.full((1, 2, 3), np.nan, np.float32)
+  frames[0, 0] = 1.0
+  scaled = preprocessing.ScaleFeatures(2.0, 1.0)(frames, np.array([1]))
+  np.testing.assert_array_equal(scaled, [[[3, 3, 3], [0, 0, 0]]])
+
+
+def test_whole_videos_are_scaled():
+  videos = np.array([[1, 2, 3, 4, 5, 6], [0, 0, 0, 0, 0, 0]], np.float32)
+  scaled = preprocessing.ScaleFeatures(SCALES, BIASES)(videos)
+  np.testing.assert_allclose(
+    scaled, [[1.5, 2.0, -2.5, 12.0, 101.25, 5.875], BIASES]
+  )
+
+
 @pytest.mark.parametrize(
-  "layer", [preprocessing.NormalizeFrames, preprocessing.MeanNormalizedFrame]
+  "layer",
+  [
+    preprocessing.NormalizeFrames,
+    preprocessing.MeanNormalizedFrame,
+    preprocessing.ScaleFeatures,
+    preprocessing.MeanFrame,
+  ],
 )
 def test_half_precision_is_only_in_the_result(layer):
   frames = random_frames("uint8")
@@ -149,6 +216,10 @@ def test_symbolic_shapes():
   normalized = preprocessing.NormalizeFrames()(frames, num_frames)
   assert (normalized.shape, normalized.dtype) == ((None, None, SIZE), "float32")
   mean = preprocessing.MeanNormalizedFrame()(frames, num_frames)
+  assert (mean.shape, mean.dtype) == ((None, SIZE), "float32")
+  scaled = preprocessing.ScaleFeatures(SCALES, 0.0)(frames, num_frames)
+  assert (scaled.shape, scaled.dtype) == ((None, None, SIZE), "float32")
+  mean = preprocessing.MeanFrame(SCALES, 0.0)(frames, num_frames)
   assert (mean.shape, mean.dtype) == ((None, SIZE), "float32")
   mask = masking.FrameMask()(frames, num_frames)
   assert (mask.shape, mask.dtype) == ((None, None), "bool")
