@@ -227,7 +227,7 @@ def apply_preset() -> dict:
   resolved = {name: FLAGS[name].value for name in named}
   listing = " ".join(f"--{name}={value}" for name, value in resolved.items())
   logging.info("Preset %s of %s: %s", FLAGS.preset, FLAGS.model, listing)
-  shaping = {flag.name for flag in _graph_flags()}
+  shaping = {flag.name for flag in _graph_flags()} | {"input_transform"}
   return {
     "preset": FLAGS.preset,
     "preset_settings": {

@@ -53,7 +53,7 @@ def _read_file(path: str, name: str, size: int) -> list[float]:
       else:
         numbers = np.array(file.read().split(), np.float64)
     numbers = numbers.astype(np.float64).ravel()
-  except (OSError, ValueError, tf.errors.OpError) as error:
+  except (OSError, EOFError, ValueError, tf.errors.OpError) as error:
     reason = str(error).splitlines()[0] if str(error) else type(error).__name__
     raise errors.UserError(
       f"Expected a .npy or text file of numbers as --dewhiten_scales={path},"

@@ -62,6 +62,10 @@ def make_case(model_class):
   model_flags = make_model_flags(model_class)
   if model_class.__name__ == "FrameLevelLogisticModel":
     model_flags["feature_ranges"] = "-1:3,"  # and YouTube-8M's own
+    model_flags["input_transform"] = "dewhiten"
+    model_flags["dewhiten_scales"] = [[], [0.5, 1.5, 2.0, 0.25]]
+  elif model_class.__name__ in ("LogisticModel", "LstmModel"):
+    model_flags["input_transform"] = "none"
   batch = make_batch(model_flags)
   batches = {"floats": batch}
   if model_flags["frame_features"]:

@@ -57,6 +57,11 @@ RANGES_FLAGS = {
   "frame_features": True,
   "num_classes": 5,
 }
+DEWHITENED_FLAGS = {
+  **RANGES_FLAGS,
+  "input_transform": "dewhiten",
+  "dewhiten_scales": [[3.0, 2.0, 1.5, 0.5, 0.25, 0.125], []],
+}
 CASES = {
   # Name: flags, how each feature is stored.
   "video": (VIDEO_FLAGS, ["float", "float"]),
@@ -64,6 +69,8 @@ CASES = {
   "floats": (FLOATS_FLAGS, ["float", "float"]),
   "ranges": (RANGES_FLAGS, ["bytes", "bytes"]),
   "mixed": (RANGES_FLAGS, ["bytes", "float16"]),
+  "dewhitened": (DEWHITENED_FLAGS, ["bytes", "float16"]),
+  "plain video": ({**VIDEO_FLAGS, "input_transform": "none"}, ["float"] * 2),
   "stored video": (
     {**VIDEO_FLAGS, "feature_ranges": "-1:9,"},
     ["bytes", "float16"],
@@ -111,12 +118,12 @@ def make_records(kind):
       for size, stored in zip(SIZES, CASES[kind][1], strict=True)
     ]
     arrays = dict(zip(("rgb", "audio"), features, strict=True))
-    if kind in ("ranges", "mixed"):
+    if kind in ("ranges", "mixed", "dewhitened"):
       record = writing.frame_record(f"video{number}".encode(), [], arrays)
     elif kind == "stored video":
       vectors = {f"mean_{name}": of[0] for name, of in arrays.items()}
       record = writing.video_record(f"video{number}".encode(), [], vectors)
-    elif kind == "video":
+    elif kind in ("video", "plain video"):
       record = video_record(
         f"video{number}",
         id_name=id_name,

@@ -209,6 +209,35 @@ def test_what_a_preset_stood_for_may_change(tmp_path):
   assert train_dirs.resumed_model_flags(folder, MODEL_FLAGS) == MODEL_FLAGS
 
 
+def test_a_run_older_than_the_input_transform_continues_with_l2(tmp_path):
+  folder = str(tmp_path)
+  train_dirs.write_model_flags(folder, MODEL_FLAGS)
+  train_dirs.resumed_model_flags(
+    folder, {**MODEL_FLAGS, "input_transform": "l2"}
+  )
+  with pytest.raises(errors.UserError, match=r"_transform was 'l2' .* 'none'"):
+    train_dirs.resumed_model_flags(
+      folder, {**MODEL_FLAGS, "input_transform": "none"}
+    )
+
+
+def test_a_thousand_scales_are_not_listed(tmp_path):
+  folder = str(tmp_path)
+  old = {**MODEL_FLAGS, "input_transform": "dewhiten"}
+  scales = [[2.0] * 1000, []]
+  train_dirs.write_model_flags(folder, {**old, "dewhiten_scales": scales})
+  train_dirs.resumed_model_flags(folder, {**old, "dewhiten_scales": scales})
+  changed = [[2.0] * 999 + [3.0], []]
+  with pytest.raises(errors.UserError) as error:
+    train_dirs.resumed_model_flags(folder, {**old, "dewhiten_scales": changed})
+  assert (
+    "--dewhiten_scales was 1000 numbers of sum 2000, none and is now 1000"
+    " numbers of sum 2001, none. "
+  ) in str(error.value)
+  with pytest.raises(errors.UserError, match="is now 'not set'"):
+    train_dirs.resumed_model_flags(folder, old)
+
+
 # --------------------------------------------------------------------------
 # check_removable and remove_run
 
