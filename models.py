@@ -106,11 +106,12 @@ class BaseModel:
       vocab_size: number of classes.
       num_frames: (batch,) int32, the valid frames of each video.
       **unused_params: the hyper-parameters, each a keyword with a default,
-        named like its flag. build_model also passes feature_sizes, the list of
-        the features' sizes in model_input, and at frame level two (batch,
-        features) float: mean_frame, the mean of the valid frames of
-        model_input, and mean_dequantized_frame, that of the dequantized frames
-        without a transformation. Both are zero without frames.
+        named like its flag. build_model also passes feature_names and
+        feature_sizes, lists of the names and sizes of the features in
+        model_input, and at frame level two (batch, features) float: mean_frame,
+        the mean of the valid frames of model_input, and mean_dequantized_frame,
+        that of the dequantized frames without a transformation. Both are zero
+        without frames.
 
     Returns:
       A dict with the key "predictions": (batch, vocab_size) probabilities. They
@@ -374,7 +375,13 @@ def _inputs(model_flags, quantized):
   sizes = [int(size) for size in model_flags["feature_sizes"].split(",")]
   transform = model_flags.get("input_transform", "l2")
   num_frames = keras.Input((), dtype="int32", name="num_frames")
-  given = {"num_frames": num_frames, "feature_sizes": sizes}
+  given = {
+    "num_frames": num_frames,
+    "feature_names": [
+      name.strip() for name in model_flags["feature_names"].split(",")
+    ],
+    "feature_sizes": sizes,
+  }
   if model_flags["frame_features"]:
     is_float = quantized is False
     video_matrix = keras.Input(

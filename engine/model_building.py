@@ -125,7 +125,7 @@ def _advice(model_flags: dict, error: BaseException) -> str:
   if missing:
     return (
       "create_model receives model_input, vocab_size, num_frames,"
-      " feature_sizes and, at frame level, mean_frame and"
+      " feature_names, feature_sizes and, at frame level, mean_frame and"
       " mean_dequantized_frame; every other argument needs a default (labels"
       " and is_training of the TensorFlow 1 code are gone)."
     )
@@ -289,6 +289,7 @@ def _error_of_a_trial(model_flags: dict) -> Exception | None:
       model_input=tf.zeros((2, *frames, sum(sizes))),
       vocab_size=models.num_outputs(model_flags),
       num_frames=tf.constant(np.array([11, 7], np.int32)),
+      feature_names=model_flags["feature_names"].split(","),
       feature_sizes=sizes,
       **given,
     )

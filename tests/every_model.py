@@ -22,7 +22,12 @@ SMALL_VALUES = {"lstm_cells": 4}
 SMALL_NUMBER = 8
 
 # Keywords that build_model itself provides.
-AT_HAND = ("feature_sizes", "mean_frame", "mean_dequantized_frame")
+AT_HAND = (
+  "feature_names",
+  "feature_sizes",
+  "mean_frame",
+  "mean_dequantized_frame",
+)
 
 
 def model_classes():
