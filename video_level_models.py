@@ -101,21 +101,33 @@ class MoeModel(models.BaseModel):
 flags.DEFINE_string(
   "nn_tower_sizes",
   "1024",
-  "DeepNnModel: units of the layers on each feature, separated by commas;"
-  " empty: none.",
+  "DeepNnModel, NnStreamLstmModel, AutoencoderConcatModel: units of the layers"
+  " on each feature of the video, separated by commas; classes: as many as"
+  " there are classes; empty: none.",
 )
 flags.DEFINE_string(
   "nn_joint_sizes",
-  "2048",
-  "DeepNnModel: units of the layers after the features are joined,"
-  " separated by commas; empty: none.",
+  None,
+  "Units of the layers before the classifier, separated by commas; classes: as"
+  " many as there are classes; empty: none. Default: 2048 (DeepNnModel), the"
+  " size of a block (BiLstmModel), empty (StreamLstmModel, NnStreamLstmModel,"
+  " AutoencoderConcatModel).",
+)
+flags.DEFINE_enum(
+  "initial_weights",
+  "he",
+  classifiers.INITIAL_WEIGHTS,
+  "DeepNnModel, StreamLstmModel, NnStreamLstmModel, AutoencoderConcatModel,"
+  " BiLstmModel: he: He's kernels in the ReLU layers on a video, and a"
+  " classifier that begins at the frequency of a label; keras: Keras's"
+  " defaults, Glorot's kernels and zeros.",
 )
 flags.DEFINE_float(
   "dropout_rate",
   None,
   "Fraction of the units that are dropped in training. Default: 0.5"
-  " (DeepNnModel, NnStreamLstmModel, AutoencoderConcatModel, BiLstmModel,"
-  " CnnLstmModel, AttentionLstmModel, AttentionClusterModel,"
+  " (DeepNnModel, StreamLstmModel, NnStreamLstmModel, AutoencoderConcatModel,"
+  " BiLstmModel, CnnLstmModel, AttentionLstmModel, AttentionClusterModel,"
   " NextVladModel), 0.1 (TransformerModel).",
   lower_bound=0.0,
   upper_bound=0.99,
@@ -125,12 +137,21 @@ flags.DEFINE_float(
 class DeepNnModel(models.BaseModel):
   """A deep neural net: a tower for each feature, then joint layers.
 
-  Every layer is dense with ReLU; dropout, then a logistic classifier. Towers of
-  512,1024,4096,8192,4096 and one joint layer of 4096 are those of the thesis
-  (193.7 M parameters with mean_rgb and mean_audio).
+  Every layer is dense with ReLU; dropout, then a logistic classifier. Source:
+  the thesis project Label_YT_Videos, "Fully Connected Net".
   """
 
   base_learning_rate = 0.001
+  # The network of the thesis's code: 193,596,166 parameters with its 3846
+  # classes, mean_rgb and mean_audio.
+  presets = {
+    "thesis": {
+      "nn_tower_sizes": "512,1024,4096,8192,4096",
+      "nn_joint_sizes": "4096",
+      "dropout_rate": 0.0,
+      "initial_weights": "keras",
+    }
+  }
 
   def create_model(
     self,
@@ -140,6 +161,7 @@ class DeepNnModel(models.BaseModel):
     nn_tower_sizes="1024",
     nn_joint_sizes="2048",
     dropout_rate=0.5,
+    initial_weights="he",
     **unused_params,
   ):
     """See models.BaseModel.
@@ -148,15 +170,20 @@ class DeepNnModel(models.BaseModel):
       nn_tower_sizes: units of each tower's layers, "1024,512".
       nn_joint_sizes: units of the layers on all towers' outputs, "2048".
       dropout_rate: fraction of the last layer's units left out in training.
+      initial_weights: see classifiers.dense_layers and classify_logistic.
     """
-    towers = [
-      classifiers.dense_layers(feature, nn_tower_sizes, f"tower_{index}")
-      for index, feature in enumerate(
-        preprocessing.split_features(model_input, feature_sizes)
-      )
-    ]
+    joint = classifiers.towers(
+      preprocessing.split_features(model_input, feature_sizes),
+      nn_tower_sizes,
+      vocab_size,
+      initial_weights,
+    )
     joint = classifiers.dense_layers(
-      classifiers.side_by_side(towers), nn_joint_sizes, "joint"
+      joint, nn_joint_sizes, "joint", vocab_size, initial_weights
     )
     joint = dropout.Dropout(dropout_rate)(joint)
-    return {"predictions": classifiers.classify_logistic(joint, vocab_size)}
+    return {
+      "predictions": classifiers.classify_logistic(
+        joint, vocab_size, initial_weights=initial_weights
+      )
+    }

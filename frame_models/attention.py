@@ -131,6 +131,14 @@ def classify_attention(pooled, vocab_size, hidden_sizes, activation):
   return {"predictions": classifiers.classify_logistic(hidden, vocab_size)}
 
 
+flags.DEFINE_integer(
+  "stream_dense_size",
+  512,
+  "AttentionLstmModel, StreamLstmModel, NnStreamLstmModel,"
+  " AutoencoderConcatModel: units of the dense layer before each feature's"
+  " LSTMs.",
+  lower_bound=1,
+)
 flags.DEFINE_string(
   "attention_hidden_sizes",
   None,

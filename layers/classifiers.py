@@ -60,7 +60,13 @@ def prior_bias(vocab_size):
   return keras.initializers.Constant(math.log(prior / (1.0 - prior)))
 
 
-def classify_logistic(features, vocab_size, l2_penalty=0.0, name="classifier"):
+# What initial_weights takes.
+INITIAL_WEIGHTS = ("he", "keras")
+
+
+def classify_logistic(
+  features, vocab_size, l2_penalty=0.0, name="classifier", initial_weights="he"
+):
   """A logistic classifier for each class, with the prior_bias.
 
   Args:
@@ -68,26 +74,33 @@ def classify_logistic(features, vocab_size, l2_penalty=0.0, name="classifier"):
     vocab_size: number of classes.
     l2_penalty: weight of half the sum of squares of W.
     name: of the layer.
+    initial_weights: "keras" for a bias of zeros instead.
 
   Returns:
     (B, vocab_size) float32: sigmoid(W x + b).
   """
   logits = keras.layers.Dense(
     vocab_size,
-    bias_initializer=prior_bias(vocab_size),
+    bias_initializer=(
+      "zeros" if initial_weights == "keras" else prior_bias(vocab_size)
+    ),
     kernel_regularizer=L2(l2_penalty) if l2_penalty else None,
     name=name,
   )(features)
   return probabilities(logits)
 
 
-def dense_layers(features, sizes, name):
+def dense_layers(features, sizes, name, vocab_size=None, initial_weights="he"):
   """Stacked dense layers with ReLU.
 
   Args:
     features: (B, D) symbolic.
-    sizes: units of each layer, separated by commas: "512,1024"; "" for none.
+    sizes: units of each layer, separated by commas: "512,1024"; "" for none. If
+      vocab_size is given, "classes" stands for it.
     name: of the layers; each gets its number.
+    vocab_size: number of classes.
+    initial_weights: of the kernels, "he" for He's normal distribution (He et
+      al. 2015, equation 10), "keras" for Keras's default, Glorot's uniform one.
 
   Returns:
     (B, the last size).
@@ -96,18 +109,47 @@ def dense_layers(features, sizes, name):
     ValueError: the sizes are not whole numbers above 0.
   """
   numbers = [size.strip() for size in sizes.split(",")] if sizes else []
+  if vocab_size is not None:
+    numbers = [
+      str(vocab_size) if size == "classes" else size for size in numbers
+    ]
   if not all(size.isdigit() and int(size) > 0 for size in numbers):
+    example = "512,1024" if vocab_size is None else "512,1024 or 512,classes"
     raise ValueError(
-      f"Expected layer sizes such as 512,1024, received {sizes!r}."
+      f"Expected layer sizes such as {example}, received {sizes!r}."
     )
   for index, size in enumerate(numbers):
     features = keras.layers.Dense(
       int(size),
       activation="relu",
-      kernel_initializer="he_normal",
+      kernel_initializer=(
+        "glorot_uniform" if initial_weights == "keras" else "he_normal"
+      ),
       name=f"{name}_{index}",
     )(features)
   return features
+
+
+def towers(features, sizes, vocab_size, initial_weights):
+  """dense_layers on each feature, side by side.
+
+  Args:
+    features: a list of (B, D) symbolic.
+    sizes: see dense_layers, for each feature.
+    vocab_size: see dense_layers.
+    initial_weights: see dense_layers.
+
+  Returns:
+    (B, features times the last size); without sizes (B, all features).
+  """
+  return side_by_side(
+    [
+      dense_layers(
+        feature, sizes, f"tower_{index}", vocab_size, initial_weights
+      )
+      for index, feature in enumerate(features)
+    ]
+  )
 
 
 def side_by_side(features):

@@ -6,6 +6,7 @@ import pytest
 import tensorflow as tf
 
 import models
+import video_level_models
 
 
 def build(model, feature_sizes, num_classes, **hyperparameters):
@@ -323,20 +324,39 @@ def test_deep_nn_model_leaves_units_out_in_training():
   )
 
 
-def test_size_of_deep_nn_model_with_the_thesiss_layers():
+def test_the_preset_has_as_many_weights_as_the_thesiss_network():
   count = count_trainable(
     "DeepNnModel",
     "1024,128",
-    3862,
-    nn_tower_sizes="512,1024,4096,8192,4096",
-    nn_joint_sizes="4096",
+    3846,
+    **video_level_models.DeepNnModel.presets["thesis"],
   )
   # Of two towers the layers behind the first: 512 * 1024 + 1024 = 525,312;
   # 1024 * 4096 + 4096 = 4,198,400; 4096 * 8192 + 8192 = 33,562,624;
   # 8192 * 4096 + 4096 = 33,558,528: together 143,689,728. The first layers
   # (1024 + 1 + 128 + 1) * 512 = 590,848. Joint (8192 + 1) * 4096 = 33,558,528,
-  # classifier (4096 + 1) * 3862 = 15,822,614.
-  assert count == 193_661_718
+  # classifier (4096 + 1) * 3846 = 15,757,062.
+  assert count == 193_596_166
+
+
+def test_the_preset_of_deep_nn_model_against_numpy():
+  preset = video_level_models.DeepNnModel.presets["thesis"]
+  sizes = {"nn_tower_sizes": "6,4,5,classes,3", "nn_joint_sizes": "5"}
+  model = build("DeepNnModel", "3,2", 4, **{**preset, **sizes})
+  for layer in model.layers:
+    if isinstance(layer, keras.layers.Dense):
+      own = keras.layers.Dense(1)
+      assert isinstance(layer.kernel_initializer, type(own.kernel_initializer))
+      assert isinstance(layer.bias_initializer, type(own.bias_initializer))
+  weights = random_weights(model)
+  assert weights["tower_1_3/kernel"].shape == (5, 4)
+  videos = random_videos(5)
+  expected = deep_nn_predictions(videos, weights, 5, 1)
+  # No dropout.
+  for training in (False, True):
+    np.testing.assert_allclose(
+      predict(model, videos, training=training), expected, atol=1e-5
+    )
 
 
 # --------------------------------------------------------------------------

@@ -176,8 +176,11 @@ REPLICATED = {
       "--lstm_cells=3",
       "--lstm_layers=1",
       "--stream_dense_size=4",
+      "--stream_hidden_sizes=4",
+      "--nn_tower_sizes=6",
       "--nn_branch_sizes=5",
       "--autoencoder_code_size=8",
+      "--autoencoder_frame_code_size=8",
     ),
   ),
 }
