@@ -17,6 +17,25 @@ from layers import (
   sampling,
 )
 
+# What the winners of 2017 trained all of their models on clusters with. Source:
+# the commands in the README of their code, Youtube-8M-WILLOW, and the defaults
+# of the flags there, which are the starter's.
+_WINNERS_SETTINGS = {
+  "batch_size": 80,
+  "base_learning_rate": 0.0002,
+  "learning_rate_schedule": "exponential",
+  "learning_rate_decay_examples": 4000000,
+  "optimizer": "AdamOptimizer",
+  "clip_gradient_norm": 1.0,
+  "num_epochs": 0,
+  "max_frames": 300,
+  "input_transform": "l2",
+  "iterations": 300,
+  "sample_random_frames": True,
+  "video_level_classifier_model": "MoeModel",
+  "moe_num_mixtures": 2,
+}
+
 
 def soft_assignment(frames, clusters, name):
   """How much each frame belongs to each cluster: softmax(BN(x W)).
@@ -79,35 +98,53 @@ def pool_sampled_frames(
   return classifiers.side_by_side(pooled)
 
 
+def hidden_layer(pooled, units, clusters):
+  """A linear layer on pooled frames, with the winner's initial weights.
+
+  W ~ N(0, 1/sqrt(K)), b ~ N(0, 0.01). The pooled vectors have length 1, however
+  many numbers they hold, so 1/sqrt of those would be too small. Source: the
+  code of Miech et al. 2017.
+
+  Args:
+    pooled: (B, D).
+    units: number of outputs.
+    clusters: K, the clusters of the first feature.
+
+  Returns:
+    (B, units).
+  """
+  return keras.layers.Dense(
+    units,
+    kernel_initializer=keras.initializers.RandomNormal(stddev=clusters**-0.5),
+    bias_initializer=keras.initializers.RandomNormal(stddev=0.01),
+    name="hidden",
+  )(pooled)
+
+
 def classify_gated(
-  pooled, vocab_size, hidden_size, classifier_name, **classifier_params
+  pooled,
+  vocab_size,
+  hidden_size,
+  clusters,
+  classifier_name,
+  **classifier_params,
 ):
-  """Dense layer -> context gating -> classifier, with the winner's settings.
+  """hidden_layer -> context gating -> classifier.
 
   Args:
     pooled: (B, D).
     vocab_size: number of classes.
-    hidden_size: units of the dense layer.
+    hidden_size: units of the hidden layer.
+    clusters: of the first feature.
     classifier_name: a class of video_level_models.
-    **classifier_params: passed on to it, with an L2 penalty of 1e-6.
+    **classifier_params: passed on to it.
 
   Returns:
     The classifier's dict, see models.BaseModel.create_model.
   """
-  hidden = keras.layers.Dense(
-    hidden_size,
-    kernel_initializer=keras.initializers.RandomNormal(
-      stddev=pooled.shape[-1] ** -0.5
-    ),
-    name="hidden",
-  )(pooled)
+  hidden = hidden_layer(pooled, hidden_size, clusters)
   hidden = normalization.context_gating(hidden, "hidden_gating")
-  return models.classify(
-    classifier_name,
-    hidden,
-    vocab_size,
-    {**classifier_params, "l2_penalty": 1e-6},
-  )
+  return models.classify(classifier_name, hidden, vocab_size, classifier_params)
 
 
 flags.DEFINE_integer(
@@ -139,6 +176,18 @@ class NetVladModel(models.BaseModel):
 
   batch_size = 80
   base_learning_rate = 0.0002
+  presets = {
+    "published": {
+      **_WINNERS_SETTINGS,
+      "learning_rate_decay": 0.8,
+      "max_steps": 700000,
+      "netvlad_cluster_size": 256,
+      "netvlad_hidden_size": 1024,
+      "netvlad_residual": True,
+      "moe_output_gating": True,
+      "l2_penalty": 1e-6,
+    }
+  }
 
   def create_model(
     self,
@@ -152,6 +201,7 @@ class NetVladModel(models.BaseModel):
     netvlad_hidden_size=1024,
     netvlad_residual=True,
     moe_output_gating=True,
+    l2_penalty=1e-6,
     video_level_classifier_model="MoeModel",
     **classifier_params,
   ):
@@ -165,6 +215,7 @@ class NetVladModel(models.BaseModel):
       netvlad_hidden_size: units of the hidden layer.
       netvlad_residual: False for NetRVLAD, without centers.
       moe_output_gating: see MoeModel.
+      l2_penalty: weight of half the sum of squares of the classifier's kernels.
       video_level_classifier_model: a class of video_level_models.
       **classifier_params: passed on to it.
     """
@@ -187,8 +238,10 @@ class NetVladModel(models.BaseModel):
       pooled,
       vocab_size,
       netvlad_hidden_size,
+      netvlad_cluster_size,
       video_level_classifier_model,
       moe_output_gating=moe_output_gating,
+      l2_penalty=l2_penalty,
       **classifier_params,
     )
 
@@ -215,6 +268,17 @@ class NetFvModel(models.BaseModel):
 
   batch_size = 80
   base_learning_rate = 0.0002
+  presets = {
+    "published": {
+      **_WINNERS_SETTINGS,
+      "learning_rate_decay": 0.8,
+      "max_steps": 600000,
+      "fv_cluster_size": 128,
+      "fv_hidden_size": 1024,
+      "moe_output_gating": True,
+      "l2_penalty": 1e-6,
+    }
+  }
 
   def create_model(
     self,
@@ -227,6 +291,7 @@ class NetFvModel(models.BaseModel):
     fv_cluster_size=128,
     fv_hidden_size=1024,
     moe_output_gating=True,
+    l2_penalty=1e-6,
     video_level_classifier_model="MoeModel",
     **classifier_params,
   ):
@@ -238,6 +303,7 @@ class NetFvModel(models.BaseModel):
       fv_cluster_size: clusters of the first feature, twice those of others.
       fv_hidden_size: units of the hidden layer.
       moe_output_gating: see MoeModel.
+      l2_penalty: weight of half the sum of squares of the classifier's kernels.
       video_level_classifier_model: a class of video_level_models.
       **classifier_params: passed on to it.
     """
@@ -258,8 +324,10 @@ class NetFvModel(models.BaseModel):
       pooled,
       vocab_size,
       fv_hidden_size,
+      fv_cluster_size,
       video_level_classifier_model,
       moe_output_gating=moe_output_gating,
+      l2_penalty=l2_penalty,
       **classifier_params,
     )
 
@@ -277,16 +345,36 @@ flags.DEFINE_integer(
   "SoftDbowModel: units of the hidden layer.",
   lower_bound=1,
 )
+flags.DEFINE_bool(
+  "dbow_relu",
+  False,
+  "SoftDbowModel: batch normalization and ReLU after the hidden layer; False:"
+  " it is linear.",
+)
 
 
 class SoftDbowModel(models.BaseModel):
   """A bag of visual and of audio words, softly assigned.
 
-  Source: Miech et al. 2017, section 4.1.
+  Sampled frames -> BN -> for each feature its BagOfWords -> concatenated ->
+  dense layer -> classifier. Source: Miech et al. 2017, section 4.1.
   """
 
   batch_size = 80
   base_learning_rate = 0.0002
+  earlier_defaults = {"dbow_relu": True}
+  presets = {
+    "published": {
+      **_WINNERS_SETTINGS,
+      "learning_rate_decay": 0.95,
+      "max_steps": 800000,
+      "dbow_cluster_size": 8000,
+      "dbow_hidden_size": 1024,
+      "dbow_relu": False,
+      "moe_output_gating": False,
+      "l2_penalty": 1e-8,
+    }
+  }
 
   def create_model(
     self,
@@ -298,6 +386,7 @@ class SoftDbowModel(models.BaseModel):
     sample_random_frames=True,
     dbow_cluster_size=8000,
     dbow_hidden_size=1024,
+    dbow_relu=False,
     video_level_classifier_model="MoeModel",
     **classifier_params,
   ):
@@ -309,6 +398,7 @@ class SoftDbowModel(models.BaseModel):
       dbow_cluster_size: words of the first feature, eight times those of
         others.
       dbow_hidden_size: units of the hidden layer.
+      dbow_relu: whether batch normalization and ReLU follow it.
       video_level_classifier_model: a class of video_level_models.
       **classifier_params: passed on to it.
     """
@@ -325,9 +415,10 @@ class SoftDbowModel(models.BaseModel):
       (dbow_cluster_size, max(dbow_cluster_size // 8, 2)),
       pool,
     )
-    hidden = keras.layers.Dense(dbow_hidden_size, name="hidden")(pooled)
-    hidden = normalization.batch_normalization(name="hidden_bn")(hidden)
-    hidden = keras.layers.Activation("relu")(hidden)
+    hidden = hidden_layer(pooled, dbow_hidden_size, dbow_cluster_size)
+    if dbow_relu:
+      hidden = normalization.batch_normalization(name="hidden_bn")(hidden)
+      hidden = keras.layers.Activation("relu")(hidden)
     return models.classify(
       video_level_classifier_model, hidden, vocab_size, classifier_params
     )

@@ -98,6 +98,17 @@ def unit(values):
   return values / np.linalg.norm(values, axis=-1, keepdims=True)
 
 
+def vlad(frames, assignment, centers):
+  """V_k = sum_t a_tk (x_t - c_k), each divided by its length; concatenated."""
+  vectors = []
+  for cluster, center in enumerate(centers):
+    vector = np.zeros(frames.shape[1])
+    for frame, assigned in zip(frames, assignment, strict=True):
+      vector += assigned[cluster] * (frame - center)
+    vectors.append(unit(vector))
+  return np.concatenate(vectors)
+
+
 def normalized(values, weights, name, mean=None, variance=None):
   """Batch normalization, by the moving statistics unless others are given."""
   if mean is None:

@@ -1,5 +1,7 @@
 """Tests of frame_models.clusters."""
 
+import math
+
 import numpy as np
 import pytest
 from small_models import (
@@ -18,18 +20,17 @@ from small_models import (
   softmax,
   unit,
   valid_parts,
+  vlad,
 )
 
+import models
 
-def vlad(frames, assignment, centers):
-  """V_k = sum_t a_tk (x_t - c_k), each divided by its length; concatenated."""
-  vectors = []
-  for cluster, center in enumerate(centers):
-    vector = np.zeros(frames.shape[1])
-    for frame, assigned in zip(frames, assignment, strict=True):
-      vector += assigned[cluster] * (frame - center)
-    vectors.append(unit(vector))
-  return np.concatenate(vectors)
+# Models and the first word of their flags.
+PREFIXES = {
+  "NetVladModel": "netvlad",
+  "NetFvModel": "fv",
+  "SoftDbowModel": "dbow",
+}
 
 
 def assigned_features(frames, indices, weights):
@@ -123,7 +124,8 @@ def test_net_fv_model_against_plain_loops():
   )
 
 
-def test_soft_dbow_model_against_plain_loops():
+@pytest.mark.parametrize("has_relu", [False, True])
+def test_soft_dbow_model_against_plain_loops(has_relu):
   model = build(
     "SoftDbowModel",
     "3,2",
@@ -131,6 +133,7 @@ def test_soft_dbow_model_against_plain_loops():
     iterations=4,
     dbow_cluster_size=24,
     dbow_hidden_size=6,
+    dbow_relu=has_relu,
     video_level_classifier_model="LogisticModel",
   )
   weights = {**random_weights(model), **random_statistics(model)}
@@ -144,11 +147,137 @@ def test_soft_dbow_model_against_plain_loops():
     words = np.concatenate(
       [unit(assignment.sum(axis=0)) for _, _, assignment in assigned]
     )
-    hidden = normalized(dense(words, weights, "hidden"), weights, "hidden_bn")
-    expected.append(classified(relu(hidden), weights, "fully_connected"))
+    hidden = dense(words, weights, "hidden")
+    if has_relu:
+      hidden = relu(normalized(hidden, weights, "hidden_bn"))
+    expected.append(classified(hidden, weights, "fully_connected"))
   np.testing.assert_allclose(
     predict(model, frames, list(SAMPLES)), expected, atol=1e-5
   )
+
+
+def normalization_weights(name, size):
+  """Path and shape of each weight of batch normalization."""
+  vectors = ("gamma", "beta", "moving_mean", "moving_variance")
+  return [
+    *((f"{name}/{vector}", (size,)) for vector in vectors),
+    (f"{name}/num_updates", ()),
+  ]
+
+
+def test_soft_dbow_of_an_earlier_version_keeps_its_weights():
+  model_class = models.find_class_by_name("SoftDbowModel")
+  model = build(
+    "SoftDbowModel",
+    "3,2",
+    3,
+    dbow_cluster_size=8,
+    dbow_hidden_size=4,
+    video_level_classifier_model="LogisticModel",
+    **model_class.earlier_defaults,
+  )
+  # What that version built, in its order.
+  assert [(weight.path, weight.shape) for weight in model.weights] == [
+    *normalization_weights("input_bn", 5),
+    ("feature_0_clusters/kernel", (3, 8)),
+    ("feature_1_clusters/kernel", (2, 2)),
+    *normalization_weights("feature_0_clusters_bn", 8),
+    *normalization_weights("feature_1_clusters_bn", 2),
+    ("hidden/kernel", (10, 4)),
+    ("hidden/bias", (4,)),
+    *normalization_weights("hidden_bn", 4),
+    ("fully_connected/kernel", (4, 3)),
+    ("fully_connected/bias", (3,)),
+  ]
+
+
+@pytest.mark.parametrize("name", PREFIXES)
+def test_the_hidden_layer_starts_as_the_winners(name):
+  prefix = PREFIXES[name]
+  given = {f"{prefix}_cluster_size": 16, f"{prefix}_hidden_size": 400}
+  model = build(name, "3,2", 3, **given)
+  weights = {weight.path: weight.numpy() for weight in model.weights}
+  # Of the 16 clusters of the first feature, whatever the inputs. 6 standard
+  # errors: 6 / sqrt(2 n) of the deviation.
+  kernel, bias = weights["hidden/kernel"], weights["hidden/bias"]
+  tolerance = 6.0 / math.sqrt(2 * kernel.size)
+  assert kernel.std() == pytest.approx(0.25, rel=tolerance)
+  assert abs(kernel.mean()) < 0.25 * 6.0 / math.sqrt(kernel.size)
+  assert bias.std() == pytest.approx(0.01, rel=6.0 / math.sqrt(2 * 400))
+
+
+@pytest.mark.parametrize(
+  ("name", "given", "penalty"),
+  [
+    ("NetVladModel", {}, 1e-6),
+    ("NetFvModel", {}, 1e-6),
+    ("SoftDbowModel", {}, 1e-8),
+    ("NetVladModel", {"l2_penalty": 0.5}, 0.5),
+  ],
+)
+def test_only_the_kernels_of_the_classifier_are_penalized(name, given, penalty):
+  prefix = PREFIXES[name]
+  sizes = {f"{prefix}_cluster_size": 8, f"{prefix}_hidden_size": 4}
+  model = build(name, "3,2", 3, **sizes, **given)
+  weights = random_weights(model)
+  expected = 0.0
+  for layer in ("gates", "experts"):
+    for row in weights[f"{layer}/kernel"]:
+      expected += 0.5 * penalty * sum(row**2)
+  loss = models.regularization_loss(model, {})
+  np.testing.assert_allclose(loss, expected, rtol=1e-5)
+
+
+def moe_parameters(gating):
+  """Of MoeModel on 1024 numbers: 3 gates, 2 experts with biases."""
+  return 3862 * (3 * 1024 + 2 * 1025) + gating * (3862**2 + 2 * 3862)
+
+
+# BN of the frames; hidden layer; gate.
+@pytest.mark.parametrize(
+  ("name", "expected"),
+  [
+    (
+      "NetVladModel",
+      2 * 1152
+      # Assignment with BN, centers, of rgb and of audio.
+      + 256 * (1024 + 2 + 1024)
+      + 128 * (128 + 2 + 128)
+      + (256 * 1024 + 128 * 128 + 1) * 1024
+      + 1024**2
+      + 2 * 1024
+      + moe_parameters(gating=True),
+    ),
+    (
+      "NetFvModel",
+      2 * 1152
+      + 128 * (1024 + 2 + 2 * 1024)
+      + 64 * (128 + 2 + 2 * 128)
+      + (2 * 128 * 1024 + 2 * 64 * 128 + 1) * 1024
+      + 1024**2
+      + 2 * 1024
+      + moe_parameters(gating=True),
+    ),
+    (
+      "SoftDbowModel",
+      2 * 1152
+      + 8000 * (1024 + 2)
+      + 1000 * (128 + 2)
+      + 9001 * 1024
+      + moe_parameters(gating=False),
+    ),
+  ],
+)
+def test_parameters_of_the_published_models(name, expected):
+  published = models.find_class_by_name(name).presets["published"]
+  assert count_trainable(name, "1024,128", 3862, **published) == expected
+
+
+@pytest.mark.parametrize("name", PREFIXES)
+def test_published_settings_are_complete(name):
+  preset = models.find_class_by_name(name).presets["published"]
+  assert set(models.resolve_hyperparameters(name)) <= set(preset)
+  assert preset["max_steps"] > 0
 
 
 def next_vlad_predictions(valid, weights, num_clusters, training):
@@ -247,7 +376,6 @@ def test_next_vlad_model_refuses_groups_that_do_not_fit():
 @pytest.mark.parametrize(
   ("name", "hyperparameters", "millions"),
   [
-    ("NetVladModel", {}, 321.5),
     ("NextVladModel", {}, 88.9),
     ("NextVladModel", {"nextvlad_cluster_size": 112}, 79.2),
   ],
