@@ -93,26 +93,30 @@ class Vlad(keras.layers.Layer):
     residual: whether centers c_k are learned and subtracted.
     normalize_all: whether the K vectors together are divided by their length
       too.
+    initializer: of the centers (K, D); None: normally distributed with
+      deviation 1/sqrt(D).
 
   Input shape: frames (B, T, D), assignment (B, T, K), zero for padding.
   Output shape: (B, K D).
   """
 
-  def __init__(self, residual=True, normalize_all=True, **kwargs):
+  def __init__(
+    self, residual=True, normalize_all=True, initializer=None, **kwargs
+  ):
     super().__init__(**kwargs)
     self.residual = residual
     self.normalize_all = normalize_all
+    self.initializer = initializer
 
   def build(self, frames_shape, assignment_shape):
-    """Creates the centers, normally distributed with deviation 1/sqrt(D)."""
+    """Creates the centers."""
     self._features, self._clusters = frames_shape[2], assignment_shape[2]
     self.centers = None
     if self.residual:
       self.centers = self.add_weight(
         shape=(self._clusters, self._features),
-        initializer=keras.initializers.RandomNormal(
-          stddev=self._features**-0.5
-        ),
+        initializer=self.initializer
+        or keras.initializers.RandomNormal(stddev=self._features**-0.5),
         name="centers",
       )
 
@@ -194,7 +198,8 @@ class NextVlad(masking.MaskedLayer):
   V_k = sum over t and g of alpha_tg a_tgk (x_tg - c_k), each divided by its
   length, where x_tg is the g-th of G equal parts of a frame, a_tg a softmax
   over the clusters and alpha_tg in [0, 1] the attention to that part. Source:
-  Lin et al. 2018, NeXtVLAD, equations 3 to 6.
+  Lin et al. 2018, NeXtVLAD, equations 3 to 6; the centers start as in its code,
+  He's way with the fan-in F / G.
 
   Args:
     clusters: K.
@@ -207,7 +212,13 @@ class NextVlad(masking.MaskedLayer):
   def __init__(self, clusters, **kwargs):
     super().__init__(**kwargs)
     self.clusters = clusters
-    self.vlad = Vlad(normalize_all=False, dtype=self.dtype_policy, name="vlad")
+    self.vlad = Vlad(
+      normalize_all=False,
+      # Keras takes the rows, the clusters, for the inputs.
+      initializer=keras.initializers.VarianceScaling(2.0, mode="fan_out"),
+      dtype=self.dtype_policy,
+      name="vlad",
+    )
 
   def build(self, frames_shape, attention_shape, scores_shape):
     """Creates the centers."""

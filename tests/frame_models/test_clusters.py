@@ -5,7 +5,6 @@ import math
 import numpy as np
 import pytest
 from small_models import (
-  NUM_FRAMES,
   build,
   classified,
   count_trainable,
@@ -19,7 +18,6 @@ from small_models import (
   sigmoid,
   softmax,
   unit,
-  valid_parts,
   vlad,
 )
 
@@ -278,108 +276,3 @@ def test_published_settings_are_complete(name):
   preset = models.find_class_by_name(name).presets["published"]
   assert set(models.resolve_hyperparameters(name)) <= set(preset)
   assert preset["max_steps"] > 0
-
-
-def next_vlad_predictions(valid, weights, num_clusters, training):
-  """The predictions for the valid frames of videos, without dropout.
-
-  The first feature has 2 groups; the second 1, and half as many clusters.
-  """
-
-  def normalized_together(values, name):
-    """Batch normalization of what each video has, frames or a vector."""
-    statistics = ()
-    if training:
-      together = np.concatenate([np.atleast_2d(x) for x in values])
-      statistics = together.mean(axis=0), together.var(axis=0)
-    return [normalized(x, weights, name, *statistics) for x in values]
-
-  pooled = [[] for _ in valid]
-  for index, features in enumerate((slice(0, 3), slice(3, 5))):
-    name, groups = f"feature_{index}", 2 - index
-    clusters = num_clusters // (index + 1)
-    expanded = [
-      dense(frames[:, features], weights, f"{name}_expansion")
-      for frames in valid
-    ]
-    scores = normalized_together(
-      [dense(frames, weights, f"{name}_clusters") for frames in expanded],
-      f"{name}_clusters_bn",
-    )
-    vectors = []
-    for frames, score in zip(expanded, scores, strict=True):
-      attention = classified(frames, weights, f"{name}_attention")
-      # (frames, groups, ...) -> frames and groups in one dimension.
-      assignment = softmax(score.reshape(-1, groups, clusters))
-      assignment = assignment * attention[:, :, None]
-      vectors.append(
-        vlad(
-          frames.reshape(len(frames) * groups, -1),
-          assignment.reshape(-1, clusters),
-          weights[f"{name}_vlad/vlad/centers"],
-        )
-      )
-    for video, vector in enumerate(
-      normalized_together(vectors, f"{name}_vlad_bn")
-    ):
-      pooled[video].append(vector)
-  hidden = normalized_together(
-    [dense(np.concatenate(x), weights, "hidden") for x in pooled], "hidden_bn"
-  )
-  gates = normalized_together(
-    [dense(x, weights, "gate_inner") for x in hidden], "gate_inner_bn"
-  )
-  gates = [classified(relu(x), weights, "gate_outer") for x in gates]
-  return [
-    classified(x * gate, weights) for x, gate in zip(hidden, gates, strict=True)
-  ]
-
-
-SMALL_NEXT_VLAD = {
-  "nextvlad_groups": 2,
-  "nextvlad_hidden_size": 6,
-  "nextvlad_gating_reduction": 2,
-  "dropout_rate": 0.0,
-}
-
-
-# With two clusters the second feature has one: a single score to normalize, and
-# a softmax that is 1, which Keras warns about.
-@pytest.mark.filterwarnings("ignore:You are using a softmax")
-@pytest.mark.parametrize("clusters", [4, 2])
-@pytest.mark.parametrize("training", [True, False])
-def test_next_vlad_model_against_plain_loops(clusters, training):
-  model = build(
-    "NextVladModel",
-    "3,2",
-    3,
-    nextvlad_cluster_size=clusters,
-    **SMALL_NEXT_VLAD,
-  )
-  weights = {**random_weights(model), **random_statistics(model)}
-  for layer in ("feature_0_clusters", "hidden", "gate_inner", "gate_outer"):
-    assert f"{layer}/bias" not in weights
-  frames = random_frames(NUM_FRAMES, 9, 5)
-  expected = next_vlad_predictions(
-    valid_parts(frames, NUM_FRAMES), weights, clusters, training
-  )
-  np.testing.assert_allclose(
-    predict(model, frames, NUM_FRAMES, training), expected, atol=1e-4
-  )
-
-
-def test_next_vlad_model_refuses_groups_that_do_not_fit():
-  with pytest.raises(ValueError, match="--nextvlad_groups"):
-    build("NextVladModel", "3,2", 4, nextvlad_groups=4)
-
-
-@pytest.mark.parametrize(
-  ("name", "hyperparameters", "millions"),
-  [
-    ("NextVladModel", {}, 88.9),
-    ("NextVladModel", {"nextvlad_cluster_size": 112}, 79.2),
-  ],
-)
-def test_sizes_are_the_published_ones(name, hyperparameters, millions):
-  count = count_trainable(name, "1024,128", 3862, **hyperparameters)
-  assert count / 1e6 == pytest.approx(millions, rel=0.002)
