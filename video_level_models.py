@@ -128,7 +128,7 @@ flags.DEFINE_float(
   "Fraction of the units that are dropped in training. Default: 0.5"
   " (DeepNnModel, StreamLstmModel, NnStreamLstmModel, AutoencoderConcatModel,"
   " BiLstmModel, CnnLstmModel, AttentionLstmModel, AttentionClusterModel,"
-  " NextVladModel), 0.1 (TransformerModel).",
+  " NextVladModel, MixNextVladModel), 0.1 (TransformerModel).",
   lower_bound=0.0,
   upper_bound=0.99,
 )

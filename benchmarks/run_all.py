@@ -75,6 +75,7 @@ TRAINED = (
   ("NetFvModel",),
   ("SoftDbowModel",),
   ("NextVladModel",),
+  ("MixNextVladModel",),
   ("AttentionLstmModel",),
   ("AttentionClusterModel",),
 )

@@ -1,14 +1,17 @@
-"""NeXtVLAD: VLAD over parts of frames.
+"""NeXtVLAD: VLAD over parts of frames; one network, or a mixture of several.
 
-Shapes in comments: B videos, T frames, D features, K clusters, V classes.
+Shapes in comments: B videos, T frames, D features, K clusters, V classes, N
+branches.
 """
 
 import keras
 from absl import flags
+from keras import ops
 
 import models
 from layers import (
   classifiers,
+  distillation,
   dropout,
   masking,
   normalization,
@@ -16,7 +19,11 @@ from layers import (
   preprocessing,
 )
 
-# What Lin et al. trained with. Source: the scripts of their code,
+# Of the distillation between the branches of MixNextVladModel; the authors'
+# --cl_temperature. Their --cl_lambda is 9, its square.
+_TEMPERATURE = 3.0
+
+# What Lin et al. trained both models with. Source: the scripts of their code,
 # linrongc/youtube-8m, which train on two GPUs with 80 videos each, and the
 # defaults of the flags there, which are the starter's.
 _AUTHORS_SETTINGS = {
@@ -146,33 +153,36 @@ def next_vlad_logits(
 
 flags.DEFINE_integer(
   "nextvlad_cluster_size",
-  128,
-  "NextVladModel: clusters of the first feature; later ones have half as many.",
+  None,
+  "Clusters of the first feature; later ones have half as many. Default: 128"
+  " (NextVladModel), 112 (MixNextVladModel).",
   lower_bound=2,
 )
 flags.DEFINE_integer(
   "nextvlad_groups",
   8,
-  "NextVladModel: parts of a frame of the first feature;"
+  "NextVladModel, MixNextVladModel: parts of a frame of the first feature;"
   " later ones have half as many.",
   lower_bound=2,
 )
 flags.DEFINE_integer(
   "nextvlad_expansion",
   2,
-  "NextVladModel: factor on the features before they are cut into parts.",
+  "NextVladModel, MixNextVladModel: factor on the features before they are cut"
+  " into parts.",
   lower_bound=1,
 )
 flags.DEFINE_integer(
   "nextvlad_hidden_size",
   2048,
-  "NextVladModel: units of the hidden layer.",
+  "NextVladModel, MixNextVladModel: units of the hidden layer.",
   lower_bound=1,
 )
 flags.DEFINE_integer(
   "nextvlad_gating_reduction",
-  8,
-  "NextVladModel: the gate's inner layer is this many times narrower.",
+  None,
+  "The gate's inner layer is this many times narrower. Default: 8"
+  " (NextVladModel), 16 (MixNextVladModel).",
   lower_bound=1,
 )
 
@@ -244,3 +254,102 @@ class NextVladModel(models.BaseModel):
       l2_penalty,
     )
     return {"predictions": classifiers.probabilities(logits)}
+
+
+flags.DEFINE_integer(
+  "mix_branches",
+  3,
+  "MixNextVladModel: networks that are mixed.",
+  lower_bound=2,
+)
+
+
+class MixNextVladModel(models.BaseModel):
+  """A mixture of NeXtVLADs that learn from it while they make it.
+
+  Several networks like NextVladModel, the branches; the logits of the mixture
+  are sum_n m_n logits_n with m = softmax(dense layer(BN(mean frame))). The
+  branches are trained by the labels too (auxiliary_predictions), and to rank
+  the classes as the mixture does (distillation_loss, see
+  layers.distillation). Source: Lin et al. 2018, NeXtVLAD, and its
+  code. There the mean frame includes the padding.
+  """
+
+  batch_size = 160
+  base_learning_rate = 0.0002
+  input_transform = "dewhiten"
+  xla = False
+  presets = {
+    "published": {
+      **_AUTHORS_SETTINGS,
+      "learning_rate_decay_examples": 2500000,
+      "num_epochs": 15,
+      "nextvlad_cluster_size": 112,
+      "nextvlad_gating_reduction": 16,
+      "mix_branches": 3,
+    }
+  }
+
+  def create_model(
+    self,
+    model_input,
+    vocab_size,
+    num_frames,
+    feature_sizes,
+    mean_frame,
+    mix_branches=3,
+    nextvlad_cluster_size=112,
+    nextvlad_groups=8,
+    nextvlad_expansion=2,
+    nextvlad_hidden_size=2048,
+    nextvlad_gating_reduction=16,
+    dropout_rate=0.5,
+    l2_penalty=1e-5,
+    **unused_params,
+  ):
+    """See models.BaseModel.
+
+    Args:
+      mix_branches: N, networks that are mixed.
+      nextvlad_cluster_size: see NextVladModel, as all that follow.
+      nextvlad_groups: likewise.
+      nextvlad_expansion: likewise.
+      nextvlad_hidden_size: likewise.
+      nextvlad_gating_reduction: likewise.
+      dropout_rate: likewise.
+      l2_penalty: likewise.
+    """
+    features = preprocessing.split_features(model_input, feature_sizes)
+    mask = masking.FrameMask()(model_input, num_frames)
+    branches = [
+      next_vlad_logits(
+        features,
+        mask,
+        vocab_size,
+        nextvlad_cluster_size,
+        nextvlad_groups,
+        nextvlad_expansion,
+        nextvlad_hidden_size,
+        nextvlad_gating_reduction,
+        dropout_rate,
+        l2_penalty,
+        prefix=f"branch_{branch}_",
+      )
+      for branch in range(mix_branches)
+    ]
+    shares = normalization.batch_normalization(name="mixture_bn")(mean_frame)
+    shares = _dense(mix_branches, "mixture", use_bias=True)(shares)
+    shares = keras.layers.Softmax(dtype="float32")(shares)  # (B, N)
+    stacked = ops.cast(ops.stack(branches, axis=1), "float32")  # (B, N, V)
+    mixture = ops.sum(shares[:, :, None] * stacked, axis=1)
+    return {
+      "predictions": classifiers.probabilities(mixture),
+      "auxiliary_predictions": [
+        classifiers.probabilities(logits) for logits in branches
+      ],
+      "auxiliary_losses": {
+        "distillation_loss": distillation.Distillation(_TEMPERATURE)(
+          mixture, stacked
+        )
+      },
+    }

@@ -38,6 +38,19 @@ RESUMED = {
     },
     {},
   ),
+  "branches that learn from their mixture": (
+    "tiny_frame_files",
+    {
+      **TINY_FRAME_FLAGS,
+      "model": "MixNextVladModel",
+      "mix_branches": 2,
+      "nextvlad_cluster_size": 4,
+      "nextvlad_groups": 2,
+      "nextvlad_hidden_size": 4,
+      "nextvlad_gating_reduction": 2,
+    },
+    {},
+  ),
   "mixed videos and averaged weights": (
     "tiny_files",
     TINY_FLAGS,
@@ -60,7 +73,17 @@ RESUMED = {
 }
 
 
-@pytest.mark.parametrize("name", RESUMED)
+# Tracing and exporting two branches three times takes a minute.
+SLOW = ("branches that learn from their mixture",)
+
+
+@pytest.mark.parametrize(
+  "name",
+  [
+    pytest.param(name, marks=[pytest.mark.slow] if name in SLOW else [])
+    for name in RESUMED
+  ],
+)
 def test_resumed_run_equals_the_uninterrupted_one(request, tmp_path, name):
   files, model_flags, settings = RESUMED[name]
   files = request.getfixturevalue(files)

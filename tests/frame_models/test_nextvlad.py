@@ -2,6 +2,7 @@
 
 import math
 
+import keras
 import numpy as np
 import pytest
 from small_models import (
@@ -16,6 +17,7 @@ from small_models import (
   random_statistics,
   random_weights,
   relu,
+  run,
   sigmoid,
   softmax,
   valid_parts,
@@ -94,6 +96,11 @@ SMALL_NEXT_VLAD = {
   "nextvlad_gating_reduction": 2,
   "dropout_rate": 0.0,
 }
+SMALL_MIXTURE = {
+  **SMALL_NEXT_VLAD,
+  "mix_branches": 2,
+  "nextvlad_cluster_size": 4,
+}
 
 
 # With two clusters the second feature has one: a single score to normalize, and
@@ -125,10 +132,72 @@ def test_next_vlad_model_against_plain_loops(clusters, training):
   )
 
 
-@pytest.mark.parametrize("name", ["NextVladModel"])
+@pytest.mark.parametrize("name", ["NextVladModel", "MixNextVladModel"])
 def test_groups_that_do_not_fit_are_refused(name):
   with pytest.raises(ValueError, match=r"^Expected .* --nextvlad_groups"):
     build(name, "3,2", 4, nextvlad_groups=4)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_mix_next_vlad_model_against_plain_loops(training):
+  model = build("MixNextVladModel", "3,2", 3, **SMALL_MIXTURE)
+  weights = {**random_weights(model), **random_statistics(model)}
+  frames = random_frames(NUM_FRAMES, 9, 5)
+  valid = valid_parts(frames, NUM_FRAMES)
+  # (branches, videos, classes)
+  branches = np.array(
+    [
+      next_vlad_logits(valid, weights, 4, training, f"branch_{n}_")
+      for n in range(2)
+    ]
+  )
+  means = [video.mean(axis=0) for video in valid]
+  means = normalized_together(means, weights, "mixture_bn", training)
+  mixture, loss = np.zeros((3, 3)), 0.0
+  for video, mean in enumerate(means):
+    shares = softmax(dense(mean, weights, "mixture"))
+    for share, branch in zip(shares, branches[:, video], strict=True):
+      mixture[video] += share * branch
+    log_p = np.log(softmax(mixture[video] / 3.0))
+    for branch in branches[:, video]:
+      log_q = np.log(softmax(branch / 3.0))
+      loss += 9.0 * sum(np.exp(log_p) * (log_p - log_q)) / 3
+  outputs = run(model, frames, NUM_FRAMES, training)
+  np.testing.assert_allclose(
+    outputs["predictions"], sigmoid(mixture), atol=1e-4
+  )
+  assert len(outputs["auxiliary_predictions"]) == 2
+  for received, expected in zip(
+    outputs["auxiliary_predictions"], sigmoid(branches), strict=True
+  ):
+    np.testing.assert_allclose(received, expected, atol=1e-4)
+  (received,) = outputs["auxiliary_losses"].values()
+  assert loss > 0.01
+  np.testing.assert_allclose(received, loss * training, rtol=1e-3)
+
+
+def test_branches_have_weights_and_dropout_of_their_own():
+  model = build(
+    "MixNextVladModel", "3,2", 3, **{**SMALL_MIXTURE, "dropout_rate": 0.5}
+  )
+  branches = [
+    {
+      weight.path.removeprefix(prefix): weight.numpy()
+      for weight in model.trainable_variables
+      if weight.path.startswith(prefix)
+    }
+    for prefix in ("branch_0_", "branch_1_")
+  ]
+  assert branches[0].keys() == branches[1].keys()
+  assert (
+    abs(branches[0]["hidden/kernel"] - branches[1]["hidden/kernel"]).max() > 0.1
+  )
+  masks = [
+    layer for layer in model.layers if isinstance(layer, keras.layers.Dropout)
+  ]
+  draws = [layer(np.ones((50, 50)), training=True) for layer in masks]
+  assert len(draws) == 2
+  assert (draws[0] != draws[1]).numpy().any()
 
 
 def test_initial_weights_are_those_of_he():
@@ -167,6 +236,7 @@ def test_initial_weights_are_those_of_he():
   ("name", "classifiers"),
   [
     ("NextVladModel", ["classifier"]),
+    ("MixNextVladModel", ["branch_0_classifier", "branch_1_classifier"]),
   ],
 )
 @pytest.mark.parametrize(
@@ -175,7 +245,7 @@ def test_initial_weights_are_those_of_he():
 def test_the_classifier_is_penalized_with_its_bias(
   name, classifiers, given, penalty
 ):
-  model = build(name, "3,2", 3, **SMALL_NEXT_VLAD, **given)
+  model = build(name, "3,2", 3, **SMALL_MIXTURE, **given)
   weights = random_weights(model)
   expected = 0.0
   for layer in classifiers:
@@ -229,6 +299,11 @@ def network_parameters(clusters, reduction):
   ("name", "expected"),
   [
     ("NextVladModel", network_parameters(128, 8)),
+    # And BN of the mean frame, and the shares of the three.
+    (
+      "MixNextVladModel",
+      3 * network_parameters(112, 16) + 2 * 1152 + 1153 * 3,
+    ),
   ],
 )
 def test_parameters_of_the_published_models(name, expected):
@@ -236,7 +311,7 @@ def test_parameters_of_the_published_models(name, expected):
   assert count_trainable(name, "1024,128", 3862, **published) == expected
 
 
-@pytest.mark.parametrize("name", ["NextVladModel"])
+@pytest.mark.parametrize("name", ["NextVladModel", "MixNextVladModel"])
 def test_published_settings_are_complete(name):
   preset = models.find_class_by_name(name).presets["published"]
   resolved = models.resolve_hyperparameters(name)
