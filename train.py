@@ -118,7 +118,8 @@ def _define_training_flags(flag_values) -> None:
   training.string(
     "optimizer",
     "AdamOptimizer",
-    "TensorFlow 1 name, such as AdamOptimizer, or class in keras.optimizers.",
+    "TensorFlow 1 name, such as AdamOptimizer, class in keras.optimizers, or"
+    " CenteredRMSProp: RMSProp with the variance of the gradients.",
   )
   training.float(
     "weight_decay",

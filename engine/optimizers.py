@@ -1,13 +1,47 @@
 """Optimizers by name, as this project's training step needs them."""
 
 import keras
+from keras import ops
 
 import errors
+
+
+class CenteredRMSProp(keras.optimizers.RMSprop):
+  """RMSProp that divides by the gradient's standard deviation.
+
+  Each weight's gradient is divided by sqrt(E[g^2] - E[g]^2 + epsilon) instead
+  of sqrt(E[g^2] + epsilon), E being exponential moving averages with decay rho.
+  Source: Graves 2013, Generating sequences with recurrent neural networks,
+  equations 38 to 45. Unlike keras.optimizers.RMSprop(centered=True), it never
+  takes the root of a variance that rounding has made negative.
+
+  Args:
+    rho: decay of the averages.
+    epsilon: added to the variance. It is small because the gradients of a mean
+      over videos are.
+  """
+
+  def __init__(self, rho=0.95, epsilon=1e-10):
+    super().__init__(rho=rho, epsilon=epsilon, centered=True)
+
+  def update_step(self, gradient, variable, learning_rate):
+    """Takes a step of one variable; see keras.optimizers.Optimizer."""
+    index = self._get_variable_index(variable)
+    square, mean = self._velocities[index], self._average_gradients[index]
+    way = 1.0 - self.rho
+    gradient = ops.cast(gradient, variable.dtype)
+    self.assign_add(square, way * (ops.square(gradient) - square))
+    self.assign_add(mean, way * (gradient - mean))
+    variance = ops.maximum(square - ops.square(mean), 0.0)
+    step = gradient * ops.rsqrt(variance + self.epsilon)
+    self.assign_sub(variable, ops.cast(learning_rate, variable.dtype) * step)
+
 
 # TensorFlow 1's settings.
 _STARTERS = {
   "Adam": lambda: keras.optimizers.Adam(epsilon=1e-8),
   "AdamOptimizer": lambda: keras.optimizers.Adam(epsilon=1e-8),
+  "CenteredRMSProp": CenteredRMSProp,
   "GradientDescentOptimizer": keras.optimizers.SGD,
   "MomentumOptimizer": lambda: keras.optimizers.SGD(momentum=0.9),
   "RMSPropOptimizer": keras.optimizers.RMSprop,
@@ -42,8 +76,9 @@ def make_optimizer(
   )
   if make is None:
     raise errors.UserError(
-      f"Expected --optimizer to name a class in keras.optimizers, received"
-      f" {name!r}. Available: {', '.join(sorted(known))}."
+      f"Expected --optimizer to name a class in keras.optimizers or"
+      f" CenteredRMSProp, received {name!r}. Available:"
+      f" {', '.join(sorted({*known, CenteredRMSProp.__name__}))}."
     )
   optimizer = make()
   if weight_decay is not None:
