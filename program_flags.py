@@ -6,6 +6,7 @@ flags that shaped it: command lines of the starter code and of its forks pass
 them to all programs.
 """
 
+import contextlib
 from collections.abc import Callable
 
 from absl import flags, logging
@@ -37,6 +38,25 @@ WITHOUT_EFFECT = "Accepted without effect, for command lines of other programs"
 SUBJECTS = (DATA, FEATURES, MODEL, TRAINING, SAVING, OUTPUT, DEVICES)
 
 
+class WholeNumberParser(flags.IntegerParser):
+  """Parses whole numbers that may be written as floats: 4e6, 4000000.0."""
+
+  def convert(self, argument: int | float | str) -> int:
+    """Returns the number.
+
+    Raises:
+      ValueError: it is not whole.
+    """
+    with contextlib.suppress(ValueError):
+      if not isinstance(argument, float):
+        return super().convert(argument)
+    with contextlib.suppress(ValueError):
+      number = float(argument)
+      if number.is_integer():
+        return int(number)
+    raise ValueError(f"{argument} is not a whole number")
+
+
 class Subject:
   """Defines flags under a heading.
 
@@ -59,6 +79,17 @@ class Subject:
   def integer(self, name, default, text, **more):
     """See flags.DEFINE_integer."""
     flags.DEFINE_integer(name, default, text, **self._given, **more)
+
+  def whole_number(self, name, default, text, lower_bound=None):
+    """An integer flag that takes floats such as 4e6 too."""
+    flags.DEFINE(
+      WholeNumberParser(lower_bound),
+      name,
+      default,
+      text,
+      serializer=flags.ArgumentSerializer(),
+      **self._given,
+    )
 
   def float(self, name, default, text, **more):
     """See flags.DEFINE_float."""

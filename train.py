@@ -180,10 +180,11 @@ def _define_learning_rate_flags(flag_values) -> None:
     0.95,
     "Factor on the learning rate every --learning_rate_decay_examples.",
   )
-  training.integer(
+  training.whole_number(
     "learning_rate_decay_examples",
     4000000,
-    "Videos seen between two decays of the learning rate.",
+    "Videos seen between two decays of the learning rate, such as 4000000 or"
+    " 4e6.",
     lower_bound=1,
   )
   training.integer(

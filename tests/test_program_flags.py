@@ -510,11 +510,39 @@ def test_an_unknown_flag_of_a_program_in_a_folder():
     ("--num_classes=many", "received --num_classes=many: "),
     ("--mixed_precision=fp16", "received --mixed_precision=fp16: value should"),
     ("--max_steps", "received Missing value for flag --max_steps"),
+    ("--learning_rate_decay_examples=1.5", "=1.5: 1.5 is not a whole number. "),
+    ("--learning_rate_decay_examples=0.0", "=0.0: 0 is not a positive integer"),
   ],
 )
 def test_a_value_that_a_flag_does_not_take(typed, shown):
   error = in_process.run_into_error("train", typed)
   assert_names(error, "Expected values that the flags take, ", shown)
+
+
+@pytest.mark.parametrize(
+  ("typed", "number"),
+  [
+    ("4e6", 4000000),
+    ("4000000.0", 4000000),
+    ("4000000", 4000000),
+    (4e6, 4000000),
+    (17, 17),
+    # No float has this value.
+    ("9007199254740993", 9007199254740993),
+  ],
+)
+def test_a_whole_number_may_be_written_as_a_float(typed, number):
+  parsed = program_flags.WholeNumberParser(1).parse(typed)
+  assert parsed == number
+  assert type(parsed) is int
+
+
+@pytest.mark.parametrize(
+  "typed", ["1.5", "many", "", "inf", "nan", "1e400", "0", "-4e6", 0.5]
+)
+def test_what_is_no_whole_number_is_refused(typed):
+  with pytest.raises(ValueError, match="is not a"):
+    program_flags.WholeNumberParser(1).parse(typed)
 
 
 def flags_in_strings(path) -> set[str]:
