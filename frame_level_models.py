@@ -46,10 +46,17 @@ class FrameLevelLogisticModel(models.BaseModel):
     vocab_size,
     num_frames,
     mean_frame,
+    l2_penalty=1e-8,
     **unused_params,
   ):
-    """See models.BaseModel."""
-    return models.classify("LogisticModel", mean_frame, vocab_size, {})
+    """See models.BaseModel.
+
+    Args:
+      l2_penalty: see LogisticModel.
+    """
+    return models.classify(
+      "LogisticModel", mean_frame, vocab_size, {"l2_penalty": l2_penalty}
+    )
 
 
 flags.DEFINE_integer(

@@ -11,6 +11,16 @@ from keras import ops
 import models
 from layers import classifiers, dropout, normalization, preprocessing
 
+flags.DEFINE_float(
+  "l2_penalty",
+  None,
+  "Weight of half the sum of squares of the kernels of the classifier, or of"
+  " all layers (AttentionLstmModel), in the loss. Default: 1e-08"
+  " (LogisticModel, MoeModel, FrameLevelLogisticModel), 1e-06 (GruModel), 0.0"
+  " (AttentionLstmModel).",
+  lower_bound=0.0,
+)
+
 
 class LogisticModel(models.BaseModel):
   """One logistic classifier for each class: sigmoid(W x + b)."""

@@ -109,7 +109,9 @@ class TransformerModel(models.BaseModel):
     return {"predictions": classifiers.classify_logistic(pooled, vocab_size)}
 
 
-def classify_attention(pooled, vocab_size, hidden_sizes, activation):
+def classify_attention(
+  pooled, vocab_size, hidden_sizes, activation, l2_penalty=0.0
+):
   """A hidden layer, a tanh layer and a logistic classifier.
 
   Args:
@@ -117,18 +119,33 @@ def classify_attention(pooled, vocab_size, hidden_sizes, activation):
     vocab_size: number of classes.
     hidden_sizes: units of the two layers, "8192,4096".
     activation: of the first.
+    l2_penalty: weight of half the sum of squares of the kernels.
 
   Returns:
     The dict, see models.BaseModel.create_model.
+
+  Raises:
+    ValueError: the sizes are not two whole numbers above 0.
   """
-  first, second = (int(size) for size in hidden_sizes.split(","))
-  hidden = keras.layers.Dense(first, activation=activation, name="hidden_0")(
-    pooled
-  )
-  hidden = keras.layers.Dense(second, activation="tanh", name="hidden_1")(
-    hidden
-  )
-  return {"predictions": classifiers.classify_logistic(hidden, vocab_size)}
+  sizes = [size.strip() for size in hidden_sizes.split(",")]
+  if len(sizes) != 2 or not all(
+    size.isdecimal() and int(size) > 0 for size in sizes
+  ):
+    raise ValueError(
+      "Expected two layer sizes as --attention_hidden_sizes, such as"
+      f" 1024,4096, received {hidden_sizes!r}."
+    )
+  hidden = pooled
+  for index, size in enumerate(sizes):
+    hidden = keras.layers.Dense(
+      int(size),
+      activation="tanh" if index else activation,
+      kernel_regularizer=classifiers.l2(l2_penalty),
+      name=f"hidden_{index}",
+    )(hidden)
+  return {
+    "predictions": classifiers.classify_logistic(hidden, vocab_size, l2_penalty)
+  }
 
 
 flags.DEFINE_integer(
@@ -171,6 +188,7 @@ class AttentionLstmModel(models.BaseModel):
     lstm_cells=1024,
     attention_hidden_sizes="8192,4096",
     dropout_rate=0.5,
+    l2_penalty=0.0,
     **unused_params,
   ):
     """See models.BaseModel.
@@ -180,7 +198,9 @@ class AttentionLstmModel(models.BaseModel):
       lstm_cells: units of each direction.
       attention_hidden_sizes: units of the ReLU and of the tanh layer.
       dropout_rate: fraction of the LSTM's states left out in training.
+      l2_penalty: weight of half the sum of squares of all kernels.
     """
+    regularizer = classifiers.l2(l2_penalty)
     mask = masking.FrameMask()(model_input, num_frames)
     pooled = []
     for index, states in enumerate(
@@ -188,23 +208,35 @@ class AttentionLstmModel(models.BaseModel):
     ):
       name = f"feature_{index}"
       states = keras.layers.Dense(
-        stream_dense_size, activation="tanh", name=f"{name}_dense"
+        stream_dense_size,
+        activation="tanh",
+        kernel_regularizer=regularizer,
+        name=f"{name}_dense",
       )(states)
       states = keras.layers.Bidirectional(
-        recurrent.LSTM(lstm_cells, return_sequences=True),
+        recurrent.LSTM(
+          lstm_cells,
+          return_sequences=True,
+          kernel_regularizer=regularizer,
+          recurrent_regularizer=regularizer,
+        ),
         name=f"{name}_lstm",
       )(states, mask=mask)
       states = dropout.Dropout(dropout_rate)(states)
       # A bias would shift the scores of all frames equally.
-      scores = keras.layers.Dense(1, use_bias=False, name=f"{name}_attention")(
-        states
-      )
+      scores = keras.layers.Dense(
+        1,
+        use_bias=False,
+        kernel_regularizer=regularizer,
+        name=f"{name}_attention",
+      )(states)
       pooled.append(pooling.AttentionPooling()(states, scores, mask)[:, 0])
     return classify_attention(
       classifiers.side_by_side(pooled),
       vocab_size,
       attention_hidden_sizes,
       "relu",
+      l2_penalty,
     )
 
 

@@ -26,8 +26,31 @@ class GruModel(models.BaseModel):
   """
 
   batch_size = 128
-  base_learning_rate = 0.0005
+  base_learning_rate = 0.0002
   xla = False
+  earlier_defaults = {"l2_penalty": 1e-8}
+  # The script of the winning team of 2017, for its ensemble (WILLOW); its other
+  # settings are the starter's.
+  presets = {
+    "published": {
+      "gru_cells": 1200,
+      "gru_layers": 2,
+      "video_level_classifier_model": "MoeModel",
+      "moe_num_mixtures": 2,
+      "moe_output_gating": False,
+      "l2_penalty": 1e-6,
+      "input_transform": "l2",
+      "batch_size": 128,
+      "base_learning_rate": 0.0002,
+      "learning_rate_schedule": "exponential",
+      "learning_rate_decay": 0.9,
+      "learning_rate_decay_examples": 4000000,
+      "optimizer": "AdamOptimizer",
+      "clip_gradient_norm": 1.0,
+      "num_epochs": 0,
+      "max_steps": 300000,
+    }
+  }
 
   def create_model(
     self,
@@ -37,6 +60,7 @@ class GruModel(models.BaseModel):
     gru_cells=1200,
     gru_layers=2,
     video_level_classifier_model="MoeModel",
+    l2_penalty=1e-6,
     **classifier_params,
   ):
     """See models.BaseModel.
@@ -45,6 +69,7 @@ class GruModel(models.BaseModel):
       gru_cells: units of each layer.
       gru_layers: number of layers.
       video_level_classifier_model: a class of video_level_models.
+      l2_penalty: of the classifier, see MoeModel.
       **classifier_params: passed on to it.
     """
     mask = masking.FrameMask()(model_input, num_frames)
@@ -58,5 +83,5 @@ class GruModel(models.BaseModel):
       video_level_classifier_model,
       classifiers.side_by_side(finals),
       vocab_size,
-      classifier_params,
+      {**classifier_params, "l2_penalty": l2_penalty},
     )

@@ -29,6 +29,11 @@ class L2(keras.regularizers.Regularizer):
     return {"penalty": self.penalty}
 
 
+def l2(penalty):
+  """An L2, or None where the penalty is 0, which costs nothing."""
+  return L2(penalty) if penalty else None
+
+
 def probabilities(logits):
   """The sigmoid of symbolic logits, in float32 under any dtype policy.
 
@@ -84,7 +89,7 @@ def classify_logistic(
     bias_initializer=(
       "zeros" if initial_weights == "keras" else prior_bias(vocab_size)
     ),
-    kernel_regularizer=L2(l2_penalty) if l2_penalty else None,
+    kernel_regularizer=l2(l2_penalty),
     name=name,
   )(features)
   return probabilities(logits)

@@ -94,6 +94,7 @@ def test_a_keywords_default_holds_where_the_flag_has_none():
     "video_level_classifier_model": "MoeModel",
     "moe_num_mixtures": 2,
     "moe_output_gating": False,
+    "l2_penalty": 1e-8,
   }
 
 
@@ -115,10 +116,12 @@ def test_a_flags_own_default_and_the_classifiers_keywords():
     "video_level_classifier_model": "MoeModel",
     "moe_num_mixtures": 2,
     "moe_output_gating": False,
+    "l2_penalty": 1e-8,
   }
 
 
 def test_a_models_own_default_overrides_its_classifiers():
+  assert models.resolve_hyperparameters("GruModel")["l2_penalty"] == 1e-6
   resolved = models.resolve_hyperparameters("NetVladModel")
   assert resolved["moe_output_gating"] is True
   assert resolved["moe_num_mixtures"] == 2

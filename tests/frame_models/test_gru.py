@@ -1,6 +1,7 @@
 """Tests of frame_models.gru."""
 
 import numpy as np
+import pytest
 from small_models import (
   NUM_FRAMES,
   build,
@@ -11,6 +12,8 @@ from small_models import (
   sigmoid,
   valid_parts,
 )
+
+import models
 
 
 def gru_states(frames, weights, prefix):
@@ -57,3 +60,18 @@ def test_gru_model_classifies_the_final_states_of_both_layers():
   np.testing.assert_allclose(
     predict(model, frames, NUM_FRAMES), expected, atol=1e-5
   )
+
+
+@pytest.mark.parametrize(
+  ("penalty", "weight"), [({}, 1e-6), ({"l2_penalty": 0.5}, 0.5)]
+)
+def test_the_classifier_of_gru_model_has_the_published_penalty(penalty, weight):
+  model = build("GruModel", "3,2", 4, gru_cells=3, **penalty)
+  weights = random_weights(model)
+  # Half the sum of squares of the classifier's kernels, no others.
+  expected = sum(
+    0.5 * weight * (weights[f"{name}/kernel"] ** 2).sum()
+    for name in ("gates", "experts")
+  )
+  loss = float(models.regularization_loss(model, {}))
+  assert loss == pytest.approx(expected, rel=1e-5)

@@ -33,6 +33,11 @@ def test_l2_is_half_the_sum_of_squares_times_the_penalty():
   assert float(classifiers.L2(0.1)(weights)) == pytest.approx(1.5)
 
 
+def test_no_penalty_is_no_regularizer():
+  assert classifiers.l2(0.0) is None
+  assert classifiers.l2(0.1).penalty == 0.1
+
+
 def test_l2_survives_serialization():
   config = keras.regularizers.serialize(classifiers.L2(0.1))
   again = keras.regularizers.deserialize(config)
