@@ -231,6 +231,15 @@ flags.DEFINE_integer(
 )
 
 
+flags.DEFINE_integer(
+  "lstm_random_frames",
+  0,
+  "LstmModel: in training, random frames of each video, in order; otherwise"
+  " that many evenly spaced ones; 0: all frames.",
+  lower_bound=0,
+)
+
+
 class LstmModel(models.BaseModel):
   """Stacked LSTMs; the last valid state of the top one is classified.
 
@@ -238,6 +247,30 @@ class LstmModel(models.BaseModel):
   """
 
   xla = False
+  # The script of the winning team of 2017, for its ensemble (WILLOW); its other
+  # settings are the starter's. It classified the states and the cells of both
+  # layers, 4096 numbers, and not only the state of the top one.
+  presets = {
+    "published": {
+      "lstm_cells": 1024,
+      "lstm_layers": 2,
+      "lstm_random_frames": 150,
+      "video_level_classifier_model": "MoeModel",
+      "moe_num_mixtures": 2,
+      "moe_output_gating": False,
+      "l2_penalty": 1e-8,
+      "input_transform": "l2",
+      "batch_size": 128,
+      "base_learning_rate": 0.0002,
+      "learning_rate_schedule": "exponential",
+      "learning_rate_decay": 0.95,
+      "learning_rate_decay_examples": 4000000,
+      "optimizer": "AdamOptimizer",
+      "clip_gradient_norm": 1.0,
+      "num_epochs": 0,
+      "max_steps": 400000,
+    }
+  }
 
   def create_model(
     self,
@@ -246,6 +279,7 @@ class LstmModel(models.BaseModel):
     num_frames,
     lstm_cells=1024,
     lstm_layers=2,
+    lstm_random_frames=0,
     video_level_classifier_model="MoeModel",
     **classifier_params,
   ):
@@ -254,9 +288,16 @@ class LstmModel(models.BaseModel):
     Args:
       lstm_cells: units of each layer.
       lstm_layers: number of layers.
+      lstm_random_frames: frames of each video, at random and in order in
+        training, else evenly spaced; 0 for all frames.
       video_level_classifier_model: a class of video_level_models.
       **classifier_params: passed on to it.
     """
+    if lstm_random_frames:
+      model_input = sampling.SampleFrames(lstm_random_frames, "in_order")(
+        model_input, num_frames
+      )
+      num_frames = ops.full_like(num_frames, lstm_random_frames)
     mask = masking.FrameMask()(model_input, num_frames)
     states = model_input
     for layer in range(lstm_layers):

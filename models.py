@@ -108,10 +108,10 @@ class BaseModel:
       **unused_params: the hyper-parameters, each a keyword with a default,
         named like its flag. build_model also passes feature_names and
         feature_sizes, lists of the names and sizes of the features in
-        model_input, and at frame level two (batch, features) float: mean_frame,
-        the mean of the valid frames of model_input, and mean_dequantized_frame,
-        that of the dequantized frames without a transformation. Both are zero
-        without frames.
+        model_input; input_transform, what was done to it; and at frame level
+        two (batch, features) float: mean_frame, the mean of the valid frames of
+        model_input, and mean_dequantized_frame, that of the dequantized frames
+        without a transformation. Both are zero without frames.
 
     Returns:
       A dict with the key "predictions": (batch, vocab_size) probabilities. They
@@ -381,6 +381,7 @@ def _inputs(model_flags, quantized):
       name.strip() for name in model_flags["feature_names"].split(",")
     ],
     "feature_sizes": sizes,
+    "input_transform": model_flags.get("input_transform", "l2"),
   }
   if model_flags["frame_features"]:
     is_float = quantized is False

@@ -7,6 +7,7 @@ import math
 
 import keras
 from absl import flags
+from keras import ops
 
 import models
 from layers import (
@@ -177,6 +178,29 @@ class AttentionLstmModel(models.BaseModel):
   batch_size = 128
   base_learning_rate = 0.0003
   xla = False
+  input_transform = "none"
+  # PaddleVideo's configuration for YouTube-8M, on 8 devices (on one:
+  # --accumulate_steps=8). Its penalty of 4e-4 stands beside the sum of 128
+  # videos' losses; here it is divided by 128, beside their mean. Its rate falls
+  # to a tenth after 5 epochs of 3,888,919 videos, as here, and again after 8.
+  presets = {
+    "published": {
+      "stream_dense_size": 512,
+      "lstm_cells": 1024,
+      "attention_hidden_sizes": "8192,4096",
+      "dropout_rate": 0.5,
+      "l2_penalty": 3.125e-6,
+      "input_transform": "none",
+      "batch_size": 128,
+      "base_learning_rate": 0.00025,
+      "learning_rate_schedule": "exponential",
+      "learning_rate_decay": 0.1,
+      "learning_rate_decay_examples": 19444595,
+      "optimizer": "CenteredRMSProp",
+      "clip_gradient_norm": 0.0,
+      "num_epochs": 10,
+    }
+  }
 
   def create_model(
     self,
@@ -251,13 +275,32 @@ flags.DEFINE_integer(
 class AttentionClusterModel(models.BaseModel):
   """Many attention units with a shift, instead of a recurrent network.
 
-  Evenly spaced frames, for each feature: AttentionPooling with K units ->
-  AttentionCluster; concatenated -> dropout -> two tanh layers -> logistic
-  classifier. Source: Long et al. 2018, Attention Clusters.
+  Evenly spaced frames, in training each at random in its part of the video, for
+  each feature: AttentionPooling with K units -> AttentionCluster; concatenated
+  -> dropout -> two tanh layers -> logistic classifier. Source: Long et al.
+  2018, Attention Clusters.
   """
 
   batch_size = 128
   base_learning_rate = 0.0003
+  input_transform = "none"
+  # PaddleVideo's configuration for YouTube-8M. The batch was divided among 7
+  # devices; --batch_size is that of each device.
+  presets = {
+    "published": {
+      "iterations": 100,
+      "attention_units": 32,
+      "attention_hidden_sizes": "1024,4096",
+      "dropout_rate": 0.5,
+      "input_transform": "none",
+      "batch_size": 2048,
+      "base_learning_rate": 0.001,
+      "learning_rate_schedule": "constant",
+      "optimizer": "AdamOptimizer",
+      "clip_gradient_norm": 0.0,
+      "num_epochs": 5,
+    }
+  }
 
   def create_model(
     self,
@@ -265,6 +308,7 @@ class AttentionClusterModel(models.BaseModel):
     vocab_size,
     num_frames,
     feature_sizes,
+    input_transform="none",
     iterations=100,
     attention_units=32,
     attention_hidden_sizes="1024,4096",
@@ -274,25 +318,26 @@ class AttentionClusterModel(models.BaseModel):
     """See models.BaseModel.
 
     Args:
-      iterations: frames taken from each video, in training too.
+      input_transform: what was done to the frames.
+      iterations: frames taken from each video.
       attention_units: K, for each feature.
       attention_hidden_sizes: units of the two tanh layers.
       dropout_rate: fraction of the pooled features left out in training.
     """
-    # The training argument of the whole model would override training=False.
-    frames = sampling.SampleFrames(iterations, random_frames=None)(
+    frames = sampling.SampleFrames(iterations, "jittered")(
       model_input, num_frames
     )
-    mask = masking.FrameMask()(frames, num_frames * 0 + iterations)
+    mask = masking.FrameMask()(frames, ops.full_like(num_frames, iterations))
+    # The numbers of a frame of length 1 are small: unscaled, its scores would
+    # take thousands of steps to distinguish frames. Others are near 1.
+    scale = math.sqrt(sum(feature_sizes)) if input_transform == "l2" else 1.0
     pooled = []
     for index, feature in enumerate(
       preprocessing.split_features(frames, feature_sizes)
     ):
-      # The numbers of a frame of length 1 are small: unscaled, its scores would
-      # take thousands of steps to distinguish frames.
       scores = keras.layers.Dense(
         attention_units, use_bias=False, name=f"feature_{index}_attention"
-      )(feature * math.sqrt(sum(feature_sizes)))
+      )(feature * scale)
       vectors = pooling.AttentionPooling()(feature, scores, mask)
       pooled.append(
         pooling.AttentionCluster(name=f"feature_{index}_cluster")(vectors)

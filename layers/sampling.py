@@ -18,15 +18,16 @@ class SampleFrames(keras.layers.Layer):
   Args:
     num_samples: K, frames to pick.
     random_frames: in training, True picks K frames independently of each
-      other, with repetition; False picks K consecutive frames (from a shorter
-      video all frames, the last one repeated); None picks evenly spaced frames
-      in training too.
+      other, with repetition; "in_order" the same, sorted by time; "jittered"
+      one frame from each of K equal parts of the video, which are its evenly
+      spaced frames with a random shift each; False picks K consecutive frames
+      (from a shorter video all frames, the last one repeated).
 
   Input shape: frames (B, T, D), num_frames (B,) int.
   Output shape: (B, K, D).
   """
 
-  def __init__(self, num_samples, random_frames: bool | None = True, **kwargs):
+  def __init__(self, num_samples, random_frames: bool | str = True, **kwargs):
     super().__init__(**kwargs)
     self.num_samples = num_samples
     self.random_frames = random_frames
@@ -36,12 +37,17 @@ class SampleFrames(keras.layers.Layer):
     batch, length, features = ops.shape(frames)
     valid = ops.cast(num_frames, "float32")[:, None]
     steps = ops.arange(self.num_samples, dtype="float32")[None, :]
-    if not training or self.random_frames is None:
+    if not training:
       index = (steps + 0.5) * valid / self.num_samples
     elif self.random_frames:
-      index = valid * random_numbers.uniform(
+      random = random_numbers.uniform(
         (batch, self.num_samples), self.seed_generator
       )
+      if self.random_frames == "jittered":
+        random = (steps + random) / self.num_samples
+      elif self.random_frames == "in_order":
+        random = ops.sort(random, axis=1)
+      index = valid * random
     else:
       room = ops.maximum(valid - self.num_samples + 1.0, 1.0)
       first = ops.floor(

@@ -25,6 +25,7 @@ SMALL_NUMBER = 8
 AT_HAND = (
   "feature_names",
   "feature_sizes",
+  "input_transform",
   "mean_frame",
   "mean_dequantized_frame",
 )

@@ -1,5 +1,6 @@
 """Tests of the original's frame-level models, also against its values."""
 
+import itertools
 import re
 
 import numpy as np
@@ -309,6 +310,60 @@ def test_lstm_model_classifies_the_last_valid_state():
   np.testing.assert_allclose(
     predict(model, frames, num_frames), expected, atol=1e-5
   )
+
+
+def lstm_on_some_frames(num_samples):
+  """A small LstmModel that reads num_samples frames, and its weights."""
+  model = build(
+    "LstmModel",
+    "5",
+    3,
+    lstm_cells=4,
+    lstm_layers=1,
+    lstm_random_frames=num_samples,
+    video_level_classifier_model="LogisticModel",
+  )
+  return model, random_weights(model)
+
+
+def lstm_prediction(frames, weights):
+  """The prediction of lstm_on_some_frames for the frames that it reads."""
+  state = lstm_states(frames, weights, "lstm_0/lstm_cell")[-1]
+  return sigmoid(
+    state @ weights["fully_connected/kernel"] + weights["fully_connected/bias"]
+  )
+
+
+def test_lstm_model_of_random_frames_predicts_from_evenly_spaced_ones():
+  model, weights = lstm_on_some_frames(4)
+  # See the tests of sampling.SampleFrames.
+  samples = [[1, 3, 6, 8], [0, 1, 1, 2], [0, 0, 0, 0]]
+  num_frames = [10, 3, 1]
+  frames = random_frames(num_frames, 11, 5)
+  expected = [
+    lstm_prediction(frames[video, indices], weights)
+    for video, indices in enumerate(samples)
+  ]
+  np.testing.assert_allclose(
+    predict(model, frames, num_frames), expected, atol=1e-5
+  )
+
+
+def test_lstm_model_trains_on_random_frames_in_order():
+  model, weights = lstm_on_some_frames(2)
+  frames = random_frames([3] * 100, 3, 5)
+  frames[:] = frames[0]
+  possible = np.array(
+    [
+      lstm_prediction(frames[0, [first, second]], weights)
+      for first, second in itertools.combinations_with_replacement(range(3), 2)
+    ]
+  )
+  predictions = predict(model, frames, [3] * 100, training=True)
+  distances = abs(predictions[:, None] - possible[None]).max(axis=2)
+  assert (distances.min(axis=1) < 1e-5).all()
+  # All six pairs; the rarest has a chance of 1/9 in each of 100 videos.
+  assert set(distances.argmin(axis=1)) == set(range(6))
 
 
 def test_forget_gates_start_at_1_as_in_the_starter():

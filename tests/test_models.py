@@ -91,6 +91,7 @@ def test_a_keywords_default_holds_where_the_flag_has_none():
   assert resolved == {
     "lstm_cells": 1024,
     "lstm_layers": 2,
+    "lstm_random_frames": 0,
     "video_level_classifier_model": "MoeModel",
     "moe_num_mixtures": 2,
     "moe_output_gating": False,

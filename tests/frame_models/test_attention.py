@@ -118,45 +118,88 @@ def test_transformer_model_refuses_heads_that_do_not_fit():
     build("TransformerModel", "5", 4, transformer_size=4, transformer_heads=3)
 
 
-@pytest.mark.parametrize("training", [True, False])
-def test_attention_cluster_model_against_plain_loops(training):
+def attention_cluster(**hyperparameters):
+  """A small AttentionClusterModel with random weights, and these by path."""
   model = build(
     "AttentionClusterModel",
     "3,2",
     3,
-    iterations=4,
     attention_units=2,
     attention_hidden_sizes="6,5",
     dropout_rate=0.0,
+    **hyperparameters,
   )
-  weights = random_weights(model)
-  # The evenly spaced four of 10, 3 and 1 frames, in training too.
+  return model, random_weights(model)
+
+
+def attention_cluster_prediction(sampled, weights, scale=1.0):
+  """The prediction of attention_cluster for the frames that it samples."""
+  vectors = []
+  for index, features in enumerate((slice(0, 3), slice(3, 5))):
+    name = f"feature_{index}"
+    assert f"{name}_attention/bias" not in weights
+    frames = sampled[:, features]
+    scores = dense(scale * frames, weights, f"{name}_attention")
+    for k in range(2):
+      pooled = softmax(scores[:, k]) @ frames
+      shifted = (
+        weights[f"{name}_cluster/alpha"][k] * pooled
+        + weights[f"{name}_cluster/beta"][k]
+      )
+      vectors.append(unit(shifted) / math.sqrt(2.0))
+  hidden = np.concatenate(vectors)
+  for layer in range(2):
+    hidden = np.tanh(dense(hidden, weights, f"hidden_{layer}"))
+  return classified(hidden, weights)
+
+
+@pytest.mark.parametrize(
+  ("transform", "scale"),
+  # The root of the numbers of a frame, where frames have length 1.
+  [
+    ({}, 5.0**0.5),
+    ({"input_transform": "l2"}, 5.0**0.5),
+    ({"input_transform": "none"}, 1.0),
+  ],
+)
+def test_attention_cluster_model_against_plain_loops(transform, scale):
+  model, weights = attention_cluster(iterations=4, **transform)
+  # The evenly spaced four of 10, 3 and 1 frames.
   samples = [[1, 3, 6, 8], [0, 1, 1, 2], [0, 0, 0, 0]]
   num_frames = [10, 3, 1]
+  # Of length 1, so that each transform leaves them as they are.
   frames = random_frames(num_frames, 11, 5)
-  expected = []
-  for video, indices in enumerate(samples):
-    vectors = []
-    for index, features in enumerate((slice(0, 3), slice(3, 5))):
-      sampled = frames[video, indices][:, features]
-      name = f"feature_{index}"
-      assert f"{name}_attention/bias" not in weights
-      scaled = sampled * math.sqrt(5.0)  # numbers of a frame
-      scores = dense(scaled, weights, f"{name}_attention")
-      for k in range(2):
-        pooled = softmax(scores[:, k]) @ sampled
-        shifted = (
-          weights[f"{name}_cluster/alpha"][k] * pooled
-          + weights[f"{name}_cluster/beta"][k]
-        )
-        vectors.append(unit(shifted) / math.sqrt(2.0))
-    hidden = np.concatenate(vectors)
-    for layer in range(2):
-      hidden = np.tanh(dense(hidden, weights, f"hidden_{layer}"))
-    expected.append(classified(hidden, weights))
+  expected = [
+    attention_cluster_prediction(frames[video, indices], weights, scale)
+    for video, indices in enumerate(samples)
+  ]
   np.testing.assert_allclose(
-    predict(model, frames, num_frames, training), expected, atol=1e-5
+    predict(model, frames, num_frames), expected, atol=1e-5
   )
+
+
+def test_attention_cluster_model_trains_on_jittered_frames():
+  model, weights = attention_cluster(iterations=2, input_transform="none")
+  frames = random_frames([4] * 40, 4, 5)
+  frames[:] = frames[0]
+  # One of the first two frames, and one of the last two.
+  possible = np.array(
+    [
+      attention_cluster_prediction(frames[0, [first, second]], weights)
+      for first in (0, 1)
+      for second in (2, 3)
+    ]
+  )
+  predictions = predict(model, frames, [4] * 40, training=True)
+  distances = abs(predictions[:, None] - possible[None]).max(axis=2)
+  assert (distances.min(axis=1) < 1e-5).all()
+  assert set(distances.argmin(axis=1)) == {0, 1, 2, 3}
+
+
+@pytest.mark.parametrize("sizes", ["6", "6,5,4", "6,x", "", "0,5"])
+def test_attention_models_refuse_other_sizes_than_two(sizes):
+  with pytest.raises(ValueError, match="Expected two layer sizes"):
+    build("AttentionClusterModel", "5", 3, attention_hidden_sizes=sizes)
 
 
 def test_attention_lstm_model_against_plain_loops():

@@ -29,7 +29,7 @@ def counting_frames(num_videos, length):
     (4, 0, [0, 0, 0, 0]),
   ],
 )
-@pytest.mark.parametrize("random_frames", [True, False, None])
+@pytest.mark.parametrize("random_frames", [True, "in_order", "jittered", False])
 def test_inference_takes_evenly_spaced_frames(
   num_samples, valid, expected, random_frames
 ):
@@ -54,7 +54,7 @@ def test_as_many_samples_as_frames_are_all_frames(num_frames):
 @given(
   st.lists(st.integers(1, 300), min_size=1, max_size=4),
   st.integers(1, 40),
-  st.booleans(),
+  st.sampled_from([True, "in_order", "jittered", False]),
   st.booleans(),
 )
 def test_only_valid_frames_are_sampled(
@@ -91,14 +91,48 @@ def test_training_samples_frames_independently_of_each_other():
   assert (first != second).any()
 
 
-def test_training_on_evenly_spaced_frames():
-  layer = sampling.SampleFrames(4, random_frames=None)
+def test_training_samples_frames_in_order():
+  layer = sampling.SampleFrames(4000, "in_order")
   frames, num_frames = counting_frames(2, 12), np.array([10, 3])
-  for training in (True, False):
-    sample = layer(frames, num_frames, training=training)
-    # As in inference, see above.
-    np.testing.assert_array_equal(sample[0, :, 0], [1, 3, 6, 8])
-    np.testing.assert_array_equal(sample[1, :, 0], [100, 101, 101, 102])
+  first = layer(frames, num_frames, training=True).numpy()[:, :, 0]
+  assert (np.diff(first, axis=1) >= 0).all()
+  # As many of each as without the order, see above.
+  counts = np.bincount(first[0].astype(int), minlength=12)
+  assert (counts[10:] == 0).all()
+  assert (abs(counts[:10] - 400) < 114).all()
+  counts = np.bincount((first[1] - 100).astype(int), minlength=12)
+  assert (abs(counts[:3] - 1333) < 180).all()
+  second = layer(frames, num_frames, training=True).numpy()[:, :, 0]
+  assert (first != second).any()
+
+
+def test_training_jitters_evenly_spaced_frames():
+  layer = sampling.SampleFrames(4, "jittered")
+  # 2000 videos with 10 valid frames, then 2000 with 3.
+  num_frames = np.repeat([10, 3], 2000)
+  frames = np.tile(counting_frames(1, 12), (4000, 1, 1))
+  picked = layer(frames, num_frames, training=True).numpy()[:, :, 0]
+  # The quarters of 10 frames end at 2.5, 5 and 7.5: how much of each frame lies
+  # in each quarter.
+  for part, shares in enumerate(
+    [
+      {0: 0.4, 1: 0.4, 2: 0.2},
+      {2: 0.2, 3: 0.4, 4: 0.4},
+      {5: 0.4, 6: 0.4, 7: 0.2},
+      {7: 0.2, 8: 0.4, 9: 0.4},
+    ]
+  ):
+    values, counts = np.unique(picked[:2000, part], return_counts=True)
+    assert values.tolist() == list(shares)
+    # Give or take 6 standard deviations of at most 22.
+    expected = 2000 * np.array(list(shares.values()))
+    assert (abs(counts - expected) < 132).all()
+  # Those of 3 frames end at 0.75, 1.5 and 2.25.
+  allowed = [{0}, {0, 1}, {1, 2}, {2}]
+  assert [set(values) for values in picked[2000:].T] == allowed
+  # The parts move independently of each other.
+  moved = (picked[:2000] - picked[:2000].mean(axis=0)).T
+  assert abs(np.corrcoef(moved) - np.eye(4)).max() < 0.14
 
 
 def test_training_samples_a_run_of_consecutive_frames():
