@@ -110,14 +110,14 @@ flags.DEFINE_string(
 )
 
 
-def _random_dense(kind, inputs, units, has_bias, name):
+def _random_dense(kind, inputs, units, bias_deviation, name):
   """A dense layer with the starter's random initial weights.
 
   Args:
     kind: keras.layers.Dense or a subclass.
     inputs: (..., D).
     units: number of outputs.
-    has_bias: whether it has a bias.
+    bias_deviation: standard deviation of the initial biases; None for no bias.
     name: of the layer.
 
   Returns:
@@ -125,11 +125,13 @@ def _random_dense(kind, inputs, units, has_bias, name):
   """
   return kind(
     units,
-    use_bias=has_bias,
+    use_bias=bias_deviation is not None,
     kernel_initializer=keras.initializers.RandomNormal(
       stddev=inputs.shape[-1] ** -0.5
     ),
-    bias_initializer=keras.initializers.RandomNormal(stddev=0.01),
+    bias_initializer=keras.initializers.RandomNormal(
+      stddev=bias_deviation or 0
+    ),
     name=name,
   )(inputs)
 
@@ -141,6 +143,33 @@ class DbofModel(models.BaseModel):
   with batch normalization before the clusters and before each activation.
   Source: Abu-El-Haija et al. 2016, section 4.1.2.
   """
+
+  # The sizes and settings of the "gated DBoF" of the winning team of 2017
+  # (WILLOW), in this model. Theirs is another network: softmax assignments,
+  # summed, gated by their maxima, rgb and audio apart, a linear hidden layer.
+  presets = {
+    "published": {
+      "iterations": 300,
+      "sample_random_frames": True,
+      "dbof_add_batch_norm": True,
+      "dbof_cluster_size": 4096,
+      "dbof_hidden_size": 1024,
+      "video_level_classifier_model": "MoeModel",
+      "moe_num_mixtures": 2,
+      "moe_output_gating": False,
+      "l2_penalty": 1e-6,
+      "input_transform": "l2",
+      "batch_size": 80,
+      "base_learning_rate": 0.0002,
+      "learning_rate_schedule": "exponential",
+      "learning_rate_decay": 0.95,
+      "learning_rate_decay_examples": 4000000,
+      "optimizer": "AdamOptimizer",
+      "clip_gradient_norm": 1.0,
+      "num_epochs": 0,
+      "max_steps": 1000000,
+    }
+  }
 
   def create_model(
     self,
@@ -171,10 +200,11 @@ class DbofModel(models.BaseModel):
       **classifier_params: passed on to it.
     """
 
-    def dense(kind, inputs, units, name):
+    def dense(kind, inputs, units, bias_deviation, name):
       # Batch normalization has a bias.
-      has_bias = not dbof_add_batch_norm
-      return _random_dense(kind, inputs, units, has_bias, name)
+      if dbof_add_batch_norm:
+        bias_deviation = None
+      return _random_dense(kind, inputs, units, bias_deviation, name)
 
     def normalized(inputs, name):
       if not dbof_add_batch_norm:
@@ -190,7 +220,9 @@ class DbofModel(models.BaseModel):
       frames = normalization.batch_normalization(
         scale=False, center=False, name="input_bn"
       )(frames)
-    clusters = dense(kind, frames, dbof_cluster_size, "cluster")  # (B, T, K)
+    clusters = dense(
+      kind, frames, dbof_cluster_size, frames.shape[-1] ** -0.5, "cluster"
+    )  # (B, T, K)
     activation = keras.layers.Activation(dbof_activation)
     if (
       dbof_add_batch_norm
@@ -205,7 +237,9 @@ class DbofModel(models.BaseModel):
     else:
       pool = {"max": ops.max, "average": ops.mean}[dbof_pooling_method]
       pooled = pool(activation(normalized(clusters, "cluster_bn")), axis=1)
-    hidden = dense(keras.layers.Dense, pooled, dbof_hidden_size, "hidden1")
+    hidden = dense(
+      keras.layers.Dense, pooled, dbof_hidden_size, 0.01, "hidden1"
+    )
     hidden = keras.layers.Activation(dbof_activation)(
       normalized(hidden, "hidden1_bn")
     )

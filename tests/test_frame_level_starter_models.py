@@ -5,6 +5,7 @@ import re
 
 import numpy as np
 import pytest
+from absl.testing import flagsaver
 from small_models import (
   build,
   count_trainable,
@@ -189,6 +190,52 @@ def test_dbof_model_without_batch_norm(pooling_method, activation):
   np.testing.assert_allclose(
     predict(model, frames, num_frames), expected, atol=1e-5
   )
+
+
+def test_initial_biases_of_dbof_model_are_the_starters():
+  model = build(
+    "DbofModel",
+    "100",
+    3,
+    dbof_add_batch_norm=False,
+    dbof_cluster_size=5000,
+    dbof_hidden_size=2500,
+  )
+  # 1/sqrt(100) and 0.01, give or take 5 standard errors of 1/sqrt(2 units).
+  for layer, deviation, tolerance in (
+    ("cluster", 0.1, 0.05),
+    ("hidden1", 0.01, 0.071),
+  ):
+    biases = model.get_layer(layer).bias.numpy()
+    assert biases.std() == pytest.approx(deviation, rel=tolerance)
+    assert abs(biases.mean()) < 5 * deviation / len(biases) ** 0.5
+
+
+@pytest.mark.parametrize(
+  ("name", "hyperparameters", "kernels"),
+  [
+    ("FrameLevelLogisticModel", {}, ["fully_connected"]),
+    (
+      "DbofModel",
+      {"dbof_cluster_size": 6, "dbof_hidden_size": 4},
+      ["gates", "experts"],
+    ),
+    ("LstmModel", {"lstm_cells": 4}, ["gates", "experts"]),
+  ],
+)
+def test_the_penalty_of_the_classifier_is_a_flag(
+  name, hyperparameters, kernels
+):
+  with flagsaver.flagsaver(l2_penalty=0.5):
+    penalty = models.resolve_hyperparameters(name)["l2_penalty"]
+  model = build(name, "5", 3, **hyperparameters, l2_penalty=penalty)
+  weights = random_weights(model)
+  # Half of 0.5 times the sum of squares of the classifier's kernels.
+  expected = sum(
+    0.25 * (weights[f"{kernel}/kernel"] ** 2).sum() for kernel in kernels
+  )
+  loss = float(models.regularization_loss(model, {}))
+  assert loss == pytest.approx(expected, rel=1e-5)
 
 
 def test_dbof_model_samples_at_random_only_in_training():
