@@ -138,7 +138,8 @@ flags.DEFINE_float(
   "Fraction of the units that are dropped in training. Default: 0.5"
   " (DeepNnModel, StreamLstmModel, NnStreamLstmModel, AutoencoderConcatModel,"
   " BiLstmModel, CnnLstmModel, AttentionLstmModel, AttentionClusterModel,"
-  " NextVladModel, MixNextVladModel), 0.1 (TransformerModel).",
+  " NextVladModel, MixNextVladModel), 0.1 (TransformerModel,"
+  " LatentPoolingModel).",
   lower_bound=0.0,
   upper_bound=0.99,
 )

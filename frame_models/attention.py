@@ -14,6 +14,7 @@ from layers import (
   classifiers,
   dropout,
   masking,
+  normalization,
   pooling,
   position_encoding,
   preprocessing,
@@ -346,3 +347,151 @@ class AttentionClusterModel(models.BaseModel):
     return classify_attention(
       pooled, vocab_size, attention_hidden_sizes, "tanh"
     )
+
+
+class LearnedQueries(keras.layers.Layer):
+  """The same learned vectors for every video.
+
+  Args:
+    queries: Q, number of vectors.
+    size: of each.
+
+  Input shape: (B, ...), which only gives the number of videos.
+  Output shape: (B, Q, size).
+  """
+
+  def __init__(self, queries, size, **kwargs):
+    super().__init__(**kwargs)
+    self.queries = queries
+    self.size = size
+
+  def build(self, inputs_shape):
+    """Creates the vectors (Q, size)."""
+    del inputs_shape
+    self.vectors = self.add_weight(
+      shape=(self.queries, self.size),
+      initializer=keras.initializers.RandomNormal(stddev=0.02),
+      name="vectors",
+    )
+
+  def call(self, inputs):
+    shape = (ops.shape(inputs)[0], self.queries, self.size)
+    return ops.broadcast_to(self.vectors[None], shape)
+
+  def compute_output_spec(self, inputs):
+    shape = (inputs.shape[0], self.queries, self.size)
+    return keras.KerasTensor(shape, self.compute_dtype)
+
+
+flags.DEFINE_integer(
+  "latent_queries",
+  16,
+  "LatentPoolingModel: learned vectors that gather what the frames hold.",
+  lower_bound=1,
+)
+flags.DEFINE_integer(
+  "latent_blocks",
+  2,
+  "LatentPoolingModel: times that they attend to the frames.",
+  lower_bound=1,
+)
+flags.DEFINE_integer(
+  "latent_size",
+  512,
+  "LatentPoolingModel: units of a learned vector and of a frame.",
+  lower_bound=1,
+)
+flags.DEFINE_integer(
+  "latent_heads",
+  8,
+  "LatentPoolingModel: attention heads; they share --latent_size.",
+  lower_bound=1,
+)
+
+
+class LatentPoolingModel(models.BaseModel):
+  """Learned queries that attend to all frames, whatever their order.
+
+  Dense layer -> LN -> blocks [q + attention of LN(q) to the frames, q +
+  attention of LN(q) to itself, q + net(LN(q))] -> LN -> all queries
+  concatenated -> dropout -> dense layer, twice as wide as a query -> context
+  gating -> logistic classifier. The net has four times the width. There is no
+  position encoding. Source: Lee et al. 2019, Set Transformer, pooling by
+  multihead attention; Jaegle et al. 2021, Perceiver; gating: Miech et al. 2017,
+  equation 10.
+  """
+
+  batch_size = 128
+  base_learning_rate = 0.0003
+  xla = False
+
+  def create_model(
+    self,
+    model_input,
+    vocab_size,
+    num_frames,
+    latent_queries=16,
+    latent_blocks=2,
+    latent_size=512,
+    latent_heads=8,
+    dropout_rate=0.1,
+    **unused_params,
+  ):
+    """See models.BaseModel.
+
+    Args:
+      latent_queries: Q, learned vectors.
+      latent_blocks: times that they attend to the frames.
+      latent_size: units of a query and of a frame, a multiple of the heads.
+      latent_heads: attention heads.
+      dropout_rate: fraction of each sublayer's output, and of the classifier's
+        input, left out in training.
+    """
+    if latent_size % latent_heads:
+      raise ValueError(
+        "Expected --latent_size to be a multiple of --latent_heads, received"
+        f" --latent_size={latent_size} and --latent_heads={latent_heads}."
+      )
+    # Without any frame to attend to, backends differ: such a video has one
+    # frame, of zeros.
+    mask = masking.FrameMask()(model_input, ops.maximum(num_frames, 1))
+    frames = keras.layers.Dense(latent_size, name="projection")(model_input)
+    frames = keras.layers.LayerNormalization(name="projection_norm")(frames)
+    latents = LearnedQueries(latent_queries, latent_size, name="queries")(
+      model_input
+    )
+
+    def add(latents, change):
+      change = dropout.Dropout(dropout_rate)(change)
+      return keras.layers.Add()([latents, change])
+
+    def attention(name):
+      return keras.layers.MultiHeadAttention(
+        latent_heads,
+        latent_size // latent_heads,
+        # The biases of the keys would have no effect.
+        use_bias=False,
+        name=name,
+      )
+
+    for block in range(latent_blocks):
+      name = f"block_{block}"
+      normal = keras.layers.LayerNormalization(name=f"{name}_norm_0")(latents)
+      attended = attention(f"{name}_frames")(
+        normal, frames, attention_mask=mask[:, None, :]
+      )
+      latents = add(latents, attended)
+      normal = keras.layers.LayerNormalization(name=f"{name}_norm_1")(latents)
+      latents = add(latents, attention(f"{name}_self")(normal, normal))
+      inner = keras.layers.LayerNormalization(name=f"{name}_norm_2")(latents)
+      inner = keras.layers.Dense(
+        4 * latent_size, activation="gelu", name=f"{name}_inner"
+      )(inner)
+      inner = keras.layers.Dense(latent_size, name=f"{name}_outer")(inner)
+      latents = add(latents, inner)
+    latents = keras.layers.LayerNormalization(name="norm")(latents)
+    pooled = ops.reshape(latents, (-1, latent_queries * latent_size))
+    pooled = dropout.Dropout(dropout_rate)(pooled)
+    hidden = keras.layers.Dense(2 * latent_size, name="hidden")(pooled)
+    hidden = normalization.context_gating(hidden, "hidden_gating")
+    return {"predictions": classifiers.classify_logistic(hidden, vocab_size)}

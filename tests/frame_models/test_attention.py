@@ -9,15 +9,21 @@ from small_models import (
   bidirectional_states,
   build,
   classified,
+  count_trainable,
   dense,
+  normalized,
   predict,
   random_frames,
+  random_statistics,
   random_weights,
   relu,
+  sigmoid,
   softmax,
   unit,
   valid_parts,
 )
+
+import models
 
 
 def layer_normalized(values, weights, name):
@@ -26,16 +32,16 @@ def layer_normalized(values, weights, name):
   return values / deviation * weights[f"{name}/gamma"] + weights[f"{name}/beta"]
 
 
-def attended(frames, weights, name):
-  """Self-attention of a video's valid frames, head by head."""
+def attended(queries, frames, weights, name):
+  """What queries take from a video's valid frames, head by head."""
   query, key, value = (
     weights[f"{name}/{part}/kernel"] for part in ("query", "key", "value")
   )
   output = weights[f"{name}/attention_output/kernel"]
   heads, size = query.shape[1:]
-  result = np.zeros_like(frames)
+  result = np.zeros_like(queries)
   for head in range(heads):
-    scores = (frames @ query[:, head]) @ (frames @ key[:, head]).T
+    scores = (queries @ query[:, head]) @ (frames @ key[:, head]).T
     assigned = softmax(scores / math.sqrt(size))
     result += assigned @ (frames @ value[:, head]) @ output[head]
   return result
@@ -57,7 +63,7 @@ def transformer_prediction(valid, weights):
   for layer in range(2):
     name = f"encoder_{layer}"
     normal = layer_normalized(frames, weights, f"{name}_norm_0")
-    frames = frames + attended(normal, weights, f"{name}_attention")
+    frames = frames + attended(normal, normal, weights, f"{name}_attention")
     inner = layer_normalized(frames, weights, f"{name}_norm_1")
     inner = gelu(dense(inner, weights, f"{name}_inner"))
     frames = frames + dense(inner, weights, f"{name}_outer")
@@ -228,3 +234,123 @@ def test_attention_lstm_model_against_plain_loops():
   np.testing.assert_allclose(
     predict(model, frames, NUM_FRAMES), expected, atol=1e-5
   )
+
+
+@pytest.mark.parametrize("penalty", [0.0, 0.5])
+def test_the_penalty_of_attention_lstm_model_is_on_all_kernels(penalty):
+  model = build(
+    "AttentionLstmModel",
+    "3,2",
+    4,
+    stream_dense_size=4,
+    lstm_cells=3,
+    attention_hidden_sizes="6,5",
+    l2_penalty=penalty,
+  )
+  weights = random_weights(model)
+  # For each feature a dense layer, two of each of two LSTMs and the attention;
+  # two hidden layers and the classifier.
+  kernels = [path for path in weights if path.endswith("kernel")]
+  assert len(kernels) == 2 * (1 + 4 + 1) + 3
+  assert len(model.losses) == (len(kernels) if penalty else 0)
+  expected = sum(0.5 * penalty * (weights[path] ** 2).sum() for path in kernels)
+  loss = float(models.regularization_loss(model, {}))
+  assert loss == pytest.approx(expected, rel=1e-5)
+
+
+# --------------------------------------------------------------------------
+# LatentPoolingModel
+
+
+@pytest.fixture(scope="module")
+def latent_pooling():
+  """A small LatentPoolingModel, and its weights and statistics by path."""
+  model = build(
+    "LatentPoolingModel",
+    "3,2",
+    4,
+    latent_queries=3,
+    latent_blocks=2,
+    latent_size=4,
+    latent_heads=2,
+  )
+  return model, {**random_weights(model), **random_statistics(model)}
+
+
+def latent_pooling_prediction(valid, weights):
+  """The prediction of latent_pooling for a video's valid frames."""
+  frames = layer_normalized(
+    dense(valid, weights, "projection"), weights, "projection_norm"
+  )
+  latents = weights["queries/vectors"]
+  assert latents.shape == (3, 4)
+  for block in range(2):
+    name = f"block_{block}"
+    normal = layer_normalized(latents, weights, f"{name}_norm_0")
+    latents = latents + attended(normal, frames, weights, f"{name}_frames")
+    normal = layer_normalized(latents, weights, f"{name}_norm_1")
+    latents = latents + attended(normal, normal, weights, f"{name}_self")
+    inner = layer_normalized(latents, weights, f"{name}_norm_2")
+    inner = gelu(dense(inner, weights, f"{name}_inner"))
+    latents = latents + dense(inner, weights, f"{name}_outer")
+  latents = layer_normalized(latents, weights, "norm")
+  hidden = dense(latents.reshape(-1), weights, "hidden")
+  gates = dense(hidden, weights, "hidden_gating_dense")
+  gates = sigmoid(normalized(gates, weights, "hidden_gating_bn"))
+  return classified(hidden * gates, weights)
+
+
+def test_latent_pooling_model_against_plain_loops(latent_pooling):
+  model, weights = latent_pooling
+  frames = random_frames(NUM_FRAMES, 7, 5)
+  expected = [
+    latent_pooling_prediction(valid, weights)
+    for valid in valid_parts(frames, NUM_FRAMES)
+  ]
+  np.testing.assert_allclose(
+    predict(model, frames, NUM_FRAMES), expected, atol=1e-5
+  )
+
+
+def test_the_order_of_frames_does_not_matter_to_latent_pooling(latent_pooling):
+  model, _ = latent_pooling
+  frames = random_frames([7, 7], 7, 5)
+  frames[1] = frames[0, ::-1]
+  first, second = predict(model, frames, [7, 7])
+  np.testing.assert_allclose(first, second, atol=1e-6)
+
+
+def test_a_video_without_frames_has_one_of_zeros_for_latent_pooling(
+  latent_pooling,
+):
+  model, weights = latent_pooling
+  frames = random_frames([5, 0], 7, 5)
+  predictions = predict(model, frames, [5, 0])
+  np.testing.assert_allclose(
+    predictions[1],
+    latent_pooling_prediction(np.zeros((1, 5)), weights),
+    atol=1e-5,
+  )
+
+
+def test_queries_of_latent_pooling_start_small_and_different():
+  model = build("LatentPoolingModel", "5", 3, latent_queries=50)
+  vectors = model.get_layer("queries").vectors.numpy()
+  # 25,600 numbers: give or take 6 standard errors.
+  assert vectors.std() == pytest.approx(0.02, rel=0.027)
+  assert abs(np.corrcoef(vectors) - np.eye(50)).max() < 0.3
+
+
+def test_size_of_latent_pooling_model():
+  # Frames: 1152 * 512 + 512 and a norm 1,024 = 591,360; queries 16 * 512 =
+  # 8,192. A block: two attentions of 4 * 512^2, a net of 2 * 4 * 512^2 + 2,560
+  # and three norms 3,072 = 4,199,936. The last norm 1,024; hidden 8192 * 1024 +
+  # 1,024 = 8,389,632; gating 1024^2 + 2,048 = 1,050,624; the classifier
+  # 1025 * 3862 = 3,958,550.
+  size = count_trainable("LatentPoolingModel", "1024,128", 3862)
+  assert size == 22_399_254
+
+
+def test_latent_pooling_model_refuses_heads_that_do_not_fit():
+  with pytest.raises(ValueError, match="--latent_heads=3"):
+    build("LatentPoolingModel", "5", 4, latent_size=4, latent_heads=3)
