@@ -13,6 +13,7 @@ import losses
 import models
 
 ALL_LOSSES = [
+  losses.AsymmetricLoss,
   losses.CrossEntropyLoss,
   losses.HingeLoss,
   losses.SoftmaxLoss,
@@ -73,6 +74,13 @@ def test_golden_value_with_label_weights(golden):
     (losses.HingeLoss(), [1.85, 2.0]),
     # Margin 0.2: max(0, -0.3) + 0.45 + max(0, -0.7); 0.2 + 0.2 + 0.
     (losses.HingeLoss(hinge_margin=0.2), [0.45, 0.4]),
+    # Video 0: the labels as in the cross entropy, 0.693127 + 0.105349; class 1
+    # -0.2^4 ln 0.80001 = 0.0016 * 0.223131 = 0.000357. Video 1: no class that
+    # is no label has more than 0.05.
+    (losses.AsymmetricLoss(), [0.798833, -0.00001]),
+    # Labels: -0.5^2 ln 0.50001 - 0.1^2 ln 0.90001 = 0.173282 + 0.001053; class
+    # 1: -0.25 ln 0.75001 = 0.071917. Video 1: 0, and -2 * 0 * ln 1.
+    (losses.AsymmetricLoss(2.0, 1.0, 0.0), [0.246252, 0.0]),
     # Video 0: ln(e^0.5 + e^0.25 + e^0.9) - (0.5 + 0.9) / 2
     #   = ln(1.648721 + 1.284025 + 2.459603) - 0.7 = 1.684981 - 0.7.
     # Video 1: ln(1 + 1 + e) - 1 = 1.551445 - 1.
@@ -93,6 +101,8 @@ def test_numbers_by_hand(loss, expected):
     # weights 1 and 1/2, and that of class 2 of video 1 with weight 3.
     # 0.693127 + 0.105349 / 2; -3 * 0.00001
     (losses.CrossEntropyLoss(), [0.745802, -0.00003]),
+    # The same labels; class 1 of video 0 has weight 0.
+    (losses.AsymmetricLoss(), [0.745802, -0.00003]),
     # 0.5 + 0.1 / 2; 3 * 0
     (losses.HingeLoss(), [0.55, 0.0]),
     # (1.684981 - 0.5) / 2 + (1.684981 - 0.9) / 2 / 2: a weight does not change
@@ -148,6 +158,10 @@ def test_no_videos_give_no_losses(loss_class):
   [
     # -y / (p + e) or 1 / (1 - p + e), with e = 1e-5.
     (losses.CrossEntropyLoss(), [-1e5, 1 / 1.00001, -1 / 1.00001, 1e5]),
+    # Likewise for labels; else 0 at 0, and at 1 the gradient of
+    # -q^4 ln(1 - q + e) at q = 0.95: -4 * 0.857375 * ln 0.05001
+    # + 0.814506 / 0.05001 = 10.273334 + 16.286869.
+    (losses.AsymmetricLoss(), [-1e5, 0.0, -1 / 1.00001, 26.560203]),
     # -1 for a label, else 1; this margin keeps all hinges away from the kink.
     (losses.HingeLoss(hinge_margin=1.5), [-1.0, 1.0, -1.0, 1.0]),
     # softmax(p) - y / 2, with softmax e^0 or e^1 over 2 + 2e.
@@ -163,6 +177,58 @@ def test_gradients_at_probabilities_of_0_and_1(loss, expected):
   gradient = tape.gradient(value, predictions)
   # 1 + 1e-5 - 1 is 1.0014e-5 in float32.
   np.testing.assert_allclose(gradient[0], expected, rtol=2e-3)
+
+
+def random_predictions():
+  """Probabilities of 4 videos and 30 classes, some 0 or 1, and labels."""
+  generator = np.random.default_rng(3)
+  predictions = generator.random((4, 30)).astype(np.float32)
+  predictions[:, :4] = [0.0, 1.0, 1e-30, 1.0 - 6e-8]
+  return predictions, generator.random((4, 30)) < 0.4
+
+
+@pytest.mark.parametrize("positive", [0.0, 0.5, 1.0, 3.0])
+@pytest.mark.parametrize("negative", [0.0, 0.5, 4.0])
+@pytest.mark.parametrize("margin", [0.0, 0.2])
+def test_asymmetric_loss_against_a_plain_loop(positive, negative, margin):
+  predictions, labels = random_predictions()
+  expected = np.zeros(4)
+  for video, row in enumerate(predictions.astype(np.float64)):
+    for p, label in zip(row, labels[video], strict=True):
+      shifted = max(p - margin, 0.0)
+      if label:
+        expected[video] -= (1.0 - p) ** positive * np.log(p + 1e-5)
+      else:
+        expected[video] -= shifted**negative * np.log(1.0 - shifted + 1e-5)
+  loss = losses.AsymmetricLoss(positive, negative, margin)
+  values = loss.per_video_loss(predictions, labels)
+  np.testing.assert_allclose(values, expected, rtol=1e-3)
+  predictions = tf.constant(predictions)
+  with tf.GradientTape() as tape:
+    tape.watch(predictions)
+    value = loss.calculate_loss(predictions, labels)
+  assert np.isfinite(tape.gradient(value, predictions)).all()
+
+
+def test_asymmetric_loss_without_its_settings_is_the_cross_entropy():
+  predictions, labels = random_predictions()
+  np.testing.assert_allclose(
+    losses.AsymmetricLoss(0.0, 0.0, 0.0).per_class_loss(predictions, labels),
+    losses.CrossEntropyLoss().per_class_loss(predictions, labels),
+    rtol=1e-6,
+  )
+
+
+def test_asymmetric_loss_raises_the_probabilities_of_rare_classes():
+  # A class that one video in ten has: 0.1 times the loss as a label and 0.9
+  # times that as none, for each probability.
+  predictions = np.linspace(0.01, 0.99, 99, dtype=np.float32)[:, None]
+  loss = losses.AsymmetricLoss()
+  expected = sum(
+    share * loss.per_video_loss(predictions, np.full((99, 1), label)).numpy()
+    for share, label in ((0.1, True), (0.9, False))
+  )
+  assert predictions[expected.argmin(), 0] == pytest.approx(0.48)
 
 
 # --------------------------------------------------------------------------
