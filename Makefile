@@ -9,8 +9,10 @@
 # make test-pythons   the fast tests on each installed Python of PYTHONS
 # make test-slow      the tests that take minutes
 # make test-backends  of these only the models on JAX and PyTorch
-# make learn          what each model can learn, about an hour; prints tables,
-#                     with LEARNING_RESULTS=<file> also writes JSON
+# make learn          what each model can learn, an hour and a half at most;
+#                     prints tables of all rows in LEARNING_RESULTS=<folder>;
+#                     PYTEST_FLAGS="-k NextVladModel" for a part of it, "-n 8"
+#                     for a larger machine
 # make two-workers    trains as two machines would, on this one
 # make bench          the benchmarks, 25 to 50 minutes; results in benchmarks/results/
 
@@ -24,6 +26,7 @@ SHARD ?= 1,1
 MIRROR ?= us
 BASE_URL ?=
 VIDEO_DEMO_DIR ?= /tmp/yt8m_video_demo
+LEARNING_RESULTS ?= /tmp/yt8m_learning
 PIP_INSTALL := $(VENV)/bin/pip install --quiet --disable-pip-version-check
 
 # Extra options for pytest: `make test PYTEST_FLAGS="-k export"`.
@@ -130,8 +133,12 @@ test-backends: $(VENV)/.installed-dev $(VENV)/jax/.installed \
     $(VENV)/torch/.installed
 	@YT8M_BACKENDS="jax torch" $(RUN) -m pytest -m "" tests/test_backends.py
 
+# The tables are also printed if a model has not learned what it must.
 learn: $(VENV)/.installed-dev
-	@$(RUN) -m pytest -m learn -s tests/test_learning.py
+	@LEARNING_RESULTS="$(LEARNING_RESULTS)" $(RUN) -m pytest -m learn -s \
+	  $(PYTEST_FLAGS) tests/learning; status=$$?; \
+	$(RUN) -m benchmarks.learning.tables "$(LEARNING_RESULTS)" || status=1; \
+	exit $$status
 
 WORKERS := "127.0.0.1:20001", "127.0.0.1:20002"
 WORKER = TF_CONFIG='{"cluster": {"worker": [$(WORKERS)]}, \
