@@ -43,6 +43,7 @@ ROOM_OF_FILE = {
   "losses.py": "losses",
   "eval_util.py": "metrics",
   "ranking.py": "metrics",
+  "requested_metrics.py": "metrics",
   "average_precision_calculator.py": "metrics",
   "mean_average_precision_calculator.py": "metrics",
   "program_flags.py": "help of programs",
