@@ -3,11 +3,15 @@
 Rebuilds the model from model_flags.json in --train_dir and scores its
 checkpoints on labeled videos: the newest with --run_once, else each new one
 as training writes it. Scores go to the log, to TensorBoard and to
-metrics-<step>.json, both in --train_dir's folder eval.
+metrics-<step>.json, both in --train_dir's folder eval; scores of each class to
+metrics-by-class-<step>.csv, if --metrics asks for some.
 """
 
+import functools
+import math
 import os
 import time
+from collections.abc import Iterator, Mapping, Sequence
 
 import startup  # isort: skip
 import tensorflow as tf
@@ -18,13 +22,17 @@ import eval_util
 import losses
 import models
 import program_flags
+import requested_metrics
 import train
+from data_tools import vocabulary
 from engine import distribution, skipped, unlikely_flags
 from engine import files as files_in_place
 from engine import train_dir as train_dirs
 from engine.data import Data
 from engine.data_files import find_files
 from engine.forward import ForwardPass
+from engine.requested_scores import NO_REQUEST, Request, write_by_class
+from requested_metrics import RequestedMetric
 
 FLAGS = flags.FLAGS
 
@@ -41,6 +49,12 @@ def define_flags(flag_values: flags.FlagValues = FLAGS) -> None:
     "",
     "Glob pattern of the TFRecord files, or several separated by commas; empty:"
     " the built-in sample data.",
+  )
+  data.string(
+    "threshold_data_pattern",
+    "",
+    "Like --eval_data_pattern, the other files on which --metrics=best_f1"
+    " chooses its threshold.",
   )
   data.bool(
     "segment_labels", False, "Score the rated 5 s segments of the videos."
@@ -61,6 +75,13 @@ def define_flags(flag_values: flags.FlagValues = FLAGS) -> None:
   output.integer(
     "top_k", 20, "Best predictions of each video that GAP ranks.", lower_bound=1
   )
+  output.string(
+    "metrics",
+    "",
+    "Metrics besides the usual ones, separated by commas:"
+    f" {', '.join(requested_metrics.names())}; see docs/metrics.md. Empty:"
+    " none, but accuracy with a model of exclusive classes.",
+  )
   program_flags.define_device_flags(flag_values)
 
 
@@ -74,22 +95,25 @@ def accept_flags() -> None:
 
 
 def score_checkpoint(
-  forward: ForwardPass,
   checkpoint: str,
+  forward: ForwardPass,
   num_classes: int,
   top_k: int,
-) -> dict:
+  request: Request = NO_REQUEST,
+) -> tuple[dict, dict]:
   """Scores a checkpoint on every example once.
 
   Args:
-    forward: over labeled examples, with a loss.
     checkpoint: path without its file endings.
+    forward: over labeled examples, with a loss.
     num_classes: of the model.
     top_k: best predictions of each video that GAP ranks.
+    request: what else to compute.
 
   Returns:
     global_step, num_examples, avg_loss, a score for each of eval_util.METRICS
-    by its key, and examples_per_second.
+    by its key, examples_per_second, and requested scores by their keys; and
+    those by class, see RequestedScores.compute.
 
   Raises:
     errors.UserError: a record is not as the flags say; a prediction is not
@@ -99,63 +123,80 @@ def score_checkpoint(
   step = train_dirs.checkpoint_step(checkpoint)
   metrics = eval_util.EvaluationMetrics(num_classes, top_k)
   progress = None
-  try:
-    for batch, (predictions, video_losses), progress in forward.run():
-      weights = batch.get("label_weights")
-      scores = metrics.accumulate(
-        predictions,
-        batch["labels"].numpy(),
-        video_losses,
-        None if weights is None else weights.numpy(),
+  with request.start(num_classes) as requested:
+    try:
+      for batch, (predictions, video_losses), progress in forward.run():
+        labels, weights = batch["labels"].numpy(), batch.get("label_weights")
+        if weights is not None:
+          weights = weights.numpy()
+        scores = metrics.accumulate(predictions, labels, video_losses, weights)
+        requested.accumulate(predictions, labels, weights)
+        if progress.is_due:
+          logging.info(
+            "examples_processed: %d | global_step %d | Batch Hit@1: %.3f |"
+            " Batch PERR: %.3f | Batch Loss: %.3f | Examples_per_sec: %.3f",
+            progress.num_examples,
+            step,
+            scores["hit_at_one"],
+            scores["perr"],
+            scores["loss"],
+            progress.rate,
+          )
+    except ValueError as error:
+      raise errors.UserError(f"Scoring {checkpoint} failed: {error}") from error
+    if progress is None:
+      raise errors.UserError(
+        "Expected examples in the files of --eval_data_pattern, received none."
+        " With --segment_labels, records need rated segments."
       )
-      if progress.is_due:
-        logging.info(
-          "examples_processed: %d | global_step %d | Batch Hit@1: %.3f |"
-          " Batch PERR: %.3f | Batch Loss: %.3f | Examples_per_sec: %.3f",
-          progress.num_examples,
-          step,
-          scores["hit_at_one"],
-          scores["perr"],
-          scores["loss"],
-          progress.rate,
-        )
-  except ValueError as error:
-    raise errors.UserError(f"Scoring {checkpoint} failed: {error}") from error
-  if progress is None:
-    raise errors.UserError(
-      "Expected examples in the files of --eval_data_pattern, received none."
-      " With --segment_labels, records need rated segments."
-    )
+    more, by_class = requested.compute()
   return {
     "global_step": step,
     "num_examples": progress.num_examples,
     **metrics.scores(),
+    **more,
     "examples_per_second": progress.rate,
-  }
+  }, by_class
 
 
-def report(scores: dict, eval_dir: str, writer, segment_labels: bool) -> None:
+def report(
+  scores: dict,
+  eval_dir: str,
+  writer,
+  segment_labels: bool,
+  metrics: Sequence[RequestedMetric] = (),
+) -> None:
   """Writes scores to metrics-<step>.json, to TensorBoard and to the log.
 
   Args:
-    scores: result of score_checkpoint.
+    scores: of score_checkpoint.
     eval_dir: folder of the JSON file.
     writer: a tf.summary writer.
     segment_labels: whether segments were scored.
+    metrics: those that were requested.
   """
   step = scores["global_step"]
   scope = "SegEval" if segment_labels else "Eval"
+  requested = {metric.key: scores[metric.key] for metric in metrics}
+  # JSON has neither NaN nor infinity.
+  unknown = {
+    key: None for key, value in requested.items() if not math.isfinite(value)
+  }
   files_in_place.write_json(
-    os.path.join(
-      eval_dir,
-      f"{'segment-' if segment_labels else ''}metrics-{step}.json",
-    ),
-    scores,
+    _path(eval_dir, "metrics", scores, "json", segment_labels),
+    {**scores, **unknown},
   )
+  tags = eval_util.evaluation_tags(scope)
+  for metric in metrics:
+    if metric.key not in unknown:
+      tags[f"Epoch/{scope}_{metric.tag}"] = metric.key
   with writer.as_default(step=step):
-    for tag, name in eval_util.evaluation_tags(scope).items():
+    for tag, name in tags.items():
       tf.summary.scalar(tag, scores[name])
   writer.flush()
+  if requested:
+    listed = [f"{key}: {value:.4g}" for key, value in requested.items()]
+    logging.info("epoch/requested number %d | %s", step, " | ".join(listed))
   # Last: when this line appears, the rest is written.
   logging.info(
     "epoch/eval number %d | Avg_Hit@1: %.3f | Avg_PERR: %.3f | MAP: %.3f |"
@@ -167,6 +208,13 @@ def report(scores: dict, eval_dir: str, writer, segment_labels: bool) -> None:
     scores["gap"],
     scores["avg_loss"],
   )
+
+
+def _path(eval_dir, name, scores, ending, segment_labels) -> str:
+  """The path of a file with the scores of a checkpoint."""
+  prefix = "segment-" if segment_labels else ""
+  file = f"{prefix}{name}-{scores['global_step']}.{ending}"
+  return os.path.join(eval_dir, file)
 
 
 # --------------------------------------------------------------------------
@@ -211,6 +259,61 @@ def _say_that_it_waits(train_dir: str) -> None:
   )
 
 
+def _score_each(train_dir, *given) -> Iterator[tuple[dict, dict]]:
+  """Scores the newest checkpoint, then each new one, without an end.
+
+  Args:
+    train_dir: folder of the run.
+    *given: what score_checkpoint takes after the checkpoint.
+
+  Yields:
+    Results of score_checkpoint.
+  """
+  scored = None
+  while True:
+    checkpoint = train_dirs.latest_checkpoint(train_dir)
+    if checkpoint is None or checkpoint == scored:
+      time.sleep(_POLL_SECONDS)
+      continue
+    try:
+      result = score_checkpoint(checkpoint, *given)
+    except tf.errors.NotFoundError:
+      # Training deleted it between its name and its weights; there is a newer
+      # one, unless the files were deleted by hand.
+      if checkpoint == train_dirs.latest_checkpoint(train_dir):
+        raise
+      continue
+    yield result
+    if scored is None:
+      _say_that_it_waits(train_dir)
+    scored = checkpoint
+
+
+def find_requested(
+  metrics: str, has_threshold_data: bool, model_flags: dict
+) -> tuple[RequestedMetric, ...]:
+  """Finds what --metrics and the model ask for.
+
+  Args:
+    metrics: see --metrics.
+    has_threshold_data: whether there are files that choose a threshold.
+    model_flags: of the model; those of exclusive classes always have their
+      accuracy.
+
+  Raises:
+    errors.UserError: there is no such metric, or files are missing.
+  """
+  always = ("accuracy",) if model_flags.get("exclusive_classes") else ()
+  wanted = requested_metrics.find_metrics(metrics, always)
+  if requested_metrics.needs_threshold(wanted) and not has_threshold_data:
+    raise errors.UserError(
+      f"Expected --threshold_data_pattern with --metrics={metrics}, received"
+      " none. The best threshold is chosen on other files than those that are"
+      " scored: name labeled ones, such as validate0*.tfrecord."
+    )
+  return wanted
+
+
 def evaluate(
   train_dir: str,
   files: list[str],
@@ -224,6 +327,9 @@ def evaluate(
   min_frames: int = 0,
   placement: distribution.Placement | None = None,
   feature_ranges: str | None = None,
+  metrics: str = "",
+  threshold_files: list[str] | None = None,
+  class_names: Mapping[int, str] | None = None,
 ) -> dict:
   """Scores the newest checkpoint, or each new one as it appears.
 
@@ -239,9 +345,13 @@ def evaluate(
     min_frames: shorter videos are left out; 0 for none.
     placement: where; None for one device.
     feature_ranges: of the files' bytes; None for those of the training data.
+    metrics: see --metrics.
+    threshold_files: labeled TFRecord files that choose the best threshold; None
+      for metrics without it.
+    class_names: of class indices, for the scores by class; None for no names.
 
   Returns:
-    The last scores, see score_checkpoint.
+    The last scores, the first result of score_checkpoint.
 
   Raises:
     errors.UserError: for everything that the user can fix.
@@ -249,50 +359,94 @@ def evaluate(
   wait_for_checkpoint(train_dir, run_once)
   model_flags = train_dirs.require_model_flags(train_dir, feature_ranges)
   eval_dir = os.path.join(train_dir, train_dirs.EVAL_DIR)
+  wanted = find_requested(metrics, bool(threshold_files), model_flags)
+  open_data = functools.partial(
+    Data,
+    model_flags,
+    with_labels=True,
+    segment_labels=segment_labels,
+    for_trained=True,
+    min_frames=min_frames,
+  )
   forward = ForwardPass(
     model_flags,
-    Data(
-      model_flags,
-      files,
-      with_labels=True,
-      segment_labels=segment_labels,
-      for_trained=True,
-      policy=policy.listing_in(eval_dir),
-      min_frames=min_frames,
-    ),
+    open_data(files, policy=policy.listing_in(eval_dir)),
     placement or distribution.Placement(),
     batch_size=batch_size,
     num_readers=num_readers,
     loss=_loss_of(model_flags),
   )
+  request = Request(wanted)
+  if threshold_files:
+    other_data = open_data(threshold_files, policy=policy)
+    other = forward.over(other_data, "threshold_data_pattern")
+    request = Request(wanted, other)
+  classes = models.output_classes(model_flags)
+  results = _score_each(train_dir, forward, len(classes), top_k, request)
   writer = tf.summary.create_file_writer(eval_dir)
-  scored = None
   while True:
-    checkpoint = train_dirs.latest_checkpoint(train_dir)
-    if checkpoint is None or checkpoint == scored:
-      time.sleep(_POLL_SECONDS)
-      continue
-    try:
-      scores = score_checkpoint(
-        forward, checkpoint, models.num_outputs(model_flags), top_k
-      )
-    except tf.errors.NotFoundError:
-      # Training deleted it between its name and its weights; there is a newer
-      # one, unless the files were deleted by hand.
-      if checkpoint == train_dirs.latest_checkpoint(train_dir):
-        raise
-      continue
-    report(scores, eval_dir, writer, segment_labels)
+    scores, by_class = next(results)
+    if by_class:
+      path = _path(eval_dir, "metrics-by-class", scores, "csv", segment_labels)
+      write_by_class(path, by_class, classes, class_names or {})
+    report(scores, eval_dir, writer, segment_labels, wanted)
     if run_once:
       writer.close()
       return scores
-    if scored is None:
-      _say_that_it_waits(train_dir)
-    scored = checkpoint
+
+
+def _find_threshold_files(files: list[str]) -> list[str]:
+  """The files of --threshold_data_pattern.
+
+  Args:
+    files: those that are scored.
+
+  Raises:
+    errors.UserError: there are none, or some are scored too.
+  """
+  if not FLAGS.threshold_data_pattern:
+    return []
+  if not requested_metrics.needs_threshold(
+    requested_metrics.find_metrics(FLAGS.metrics)
+  ):
+    logging.info(
+      "No effect without --metrics=best_f1: --threshold_data_pattern."
+    )
+    return []
+  found = find_files(FLAGS.threshold_data_pattern, "threshold_data_pattern")
+  scored = set(map(os.path.realpath, files))
+  in_both = [file for file in found if os.path.realpath(file) in scored]
+  if in_both:
+    raise errors.UserError(
+      "Expected other files as --threshold_data_pattern than as"
+      f" --eval_data_pattern, received {len(in_both)} as both, such as"
+      f" {in_both[0]}. A threshold that is chosen on the scored files flatters"
+      " the score: divide the files between the two."
+    )
+  return found
+
+
+def _read_class_names(files: list[str], model_flags: dict) -> dict[int, str]:
+  """The names of classes that the model keeps, else those of the data.
+
+  Args:
+    files: that are scored.
+    model_flags: of the model.
+
+  Returns:
+    {class index: name}; empty if they are not known or not needed.
+  """
+  if not find_requested(FLAGS.metrics, True, model_flags):
+    return {}
+  path = train_dirs.find_vocabulary(
+    FLAGS.train_dir
+  ) or vocabulary.find_vocabulary(files, model_flags["num_classes"])
+  return vocabulary.read_names(path) if path else {}
 
 
 def main() -> None:
   """Turns the flags into a call of evaluate."""
+  find_requested(FLAGS.metrics, bool(FLAGS.threshold_data_pattern), {})
   card = program_flags.apply_dataset_dir("validate", "eval_data_pattern")
   program_flags.log_flags_without_effect()
   wait_for_checkpoint(FLAGS.train_dir, FLAGS.run_once)
@@ -312,6 +466,9 @@ def main() -> None:
   if ranges is not None:
     model_flags["feature_ranges"] = ranges
   unlikely_flags.warn_of_other_ranges(files, model_flags)
+  threshold_files = _find_threshold_files(files)
+  if threshold_files:
+    unlikely_flags.warn_of_other_ranges(threshold_files, model_flags)
   evaluate(
     FLAGS.train_dir,
     files,
@@ -324,6 +481,9 @@ def main() -> None:
     min_frames=FLAGS.min_frames,
     placement=distribution.choose("", FLAGS.num_gpu),
     feature_ranges=ranges,
+    metrics=FLAGS.metrics,
+    threshold_files=threshold_files,
+    class_names=_read_class_names(files, model_flags),
   )
 
 

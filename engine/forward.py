@@ -4,11 +4,13 @@ Both take the same steps: open the data, build the model that model_flags.json
 describes, compile it, go through every example once, name a bad record.
 """
 
+import copy
 import dataclasses
 import time
 
 import tensorflow as tf
 
+import errors
 import losses
 import models
 import readers
@@ -70,6 +72,7 @@ class ForwardPass:
       self._model = model_building.build_model(
         model_flags, data.reader.quantized
       )
+    self._given_batches = (batch_size, num_readers)
     self._batches = data.evaluation_batches(batch_size, num_readers)
     self._compute = placement.compile_forward(
       self._make_function(loss), models.compiles_predictions(model_flags)
@@ -90,6 +93,27 @@ class ForwardPass:
       return predictions, video_losses
 
     return score if loss else predict
+
+  def over(self, data: Data, flag_name: str) -> "ForwardPass":
+    """The same model, with the same weights, over other data.
+
+    Args:
+      data: see above.
+      flag_name: that names its files, for the message.
+
+    Raises:
+      errors.UserError: its features are not stored as those of this data.
+    """
+    if data.reader.quantized != self._data.reader.quantized:
+      raise errors.UserError(
+        f"Expected features stored as in {self._data.files[0]}, received others"
+        f" in {data.files[0]}: bytes in one, floats in the other. Name files as"
+        f" --{flag_name} that store them alike."
+      )
+    other = copy.copy(self)
+    other._data = data
+    other._batches = data.evaluation_batches(*self._given_batches)
+    return other
 
   def load_weights(self, checkpoint: str) -> None:
     """Restores a checkpoint; see train_dir.load_weights."""

@@ -58,7 +58,8 @@ _DTYPES = {"bytes": "uint8", "float16": "float16", "float": "float32"}
 _OWN_FILES = re.compile(
   r"model_flags\.json|vocabulary\.csv|extraction\.json"
   r"|checkpoint|model\.ckpt-\d+\..*|events\.out\.tfevents\..*"
-  r"|(segment-)?metrics-\d+\.json|step_\d+|skipped_records(-\d+)?\.csv"
+  r"|(segment-)?metrics-(\d+\.json|by-class-\d+\.csv)|step_\d+"
+  r"|skipped_records(-\d+)?\.csv"
   # Left over by a process that was killed while writing.
   r"|\..+\.tmp-[0-9a-f]{8}|checkpoint\.tmp[0-9a-f]{32}|model\.ckpt-\d+_temp"
 )

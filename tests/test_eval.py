@@ -1,6 +1,8 @@
 """Tests of eval, through the real command line."""
 
+import csv
 import json
+import math
 import re
 import shutil
 import signal
@@ -17,6 +19,12 @@ from conftest import (
   load_model,
   run_program,
 )
+from make_records import video_record, write_records
+from sklearn import metrics as reference
+from tiny_runs import NUM_TINY, TINY_FLAGS, tiny_labels, train_tiny
+
+import eval as eval_program
+import requested_metrics
 
 SUMMARY_LINE = re.compile(
   r"I\d{4} \d\d:\d\d:\d\d epoch/eval number (?P<step>\d+)"
@@ -95,6 +103,69 @@ def records(pattern):
     yield tf.train.SequenceExample.FromString(record)
 
 
+def predictions_of_videos(train_dir, pattern):
+  """Predictions and labels of video-level records, (videos, 40) each."""
+  vectors, labels = [], []
+  for record in records(pattern):
+    features = record.context.feature
+    vectors.append(
+      [
+        *features["mean_rgb"].float_list.value,
+        *features["mean_audio"].float_list.value,
+      ]
+    )
+    labels.append(np.zeros(40, bool))
+    labels[-1][features["labels"].int64_list.value] = True
+  predictions = load_model(train_dir)(
+    {
+      "video_matrix": np.array(vectors, np.float32),
+      "num_frames": np.ones(len(vectors), np.int32),
+    },
+    training=False,
+  )["predictions"].numpy()
+  return predictions, np.stack(labels)
+
+
+def predictions_of_segments(train_dir, pattern):
+  """Predictions, labels and rated pairs, (segments, 40) each; their lengths."""
+  frames, labels, rated = [], [], []
+  for record in records(pattern):
+    lists = record.feature_lists.feature_list
+    video = np.stack(
+      [
+        np.frombuffer(
+          rgb.bytes_list.value[0] + audio.bytes_list.value[0], np.uint8
+        )
+        for rgb, audio in zip(
+          lists["rgb"].feature, lists["audio"].feature, strict=True
+        )
+      ]
+    )
+    context = record.context.feature
+    starts = list(context["segment_start_times"].int64_list.value)
+    for start in dict.fromkeys(starts):
+      frames.append(video[start : start + 5])
+      labels.append(np.zeros(40, bool))
+      rated.append(np.zeros(40, bool))
+      for rated_start, index, score in zip(
+        starts,
+        context["segment_labels"].int64_list.value,
+        context["segment_scores"].float_list.value,
+        strict=True,
+      ):
+        if rated_start == start:
+          rated[-1][index] = True
+          labels[-1][index] = score > 0
+  num_frames = np.array([len(segment) for segment in frames], np.int32)
+  matrix = np.stack(
+    [np.pad(segment, [[0, 5 - len(segment)], [0, 0]]) for segment in frames]
+  )
+  predictions = load_model(train_dir)(
+    {"video_matrix": matrix, "num_frames": num_frames}, training=False
+  )["predictions"].numpy()
+  return predictions, np.stack(labels), np.stack(rated), num_frames
+
+
 def check_outputs(log, train_dir, scope, prefix, step, expected) -> None:
   """Checks the log, the JSON file and TensorBoard against scores."""
   (line,) = [line for line in log.splitlines() if "epoch/eval" in line]
@@ -131,26 +202,7 @@ def test_scores_of_videos(video_run, data_dir, tmp_path):
     "--batch_size=7",
     "--top_k=3",
   )
-  vectors, labels = [], []
-  for record in records(pattern):
-    features = record.context.feature
-    vectors.append(
-      [
-        *features["mean_rgb"].float_list.value,
-        *features["mean_audio"].float_list.value,
-      ]
-    )
-    labels.append(np.zeros(40, bool))
-    labels[-1][features["labels"].int64_list.value] = True
-  labels = np.stack(labels)
-  model = load_model(train_dir)
-  predictions = model(
-    {
-      "video_matrix": np.array(vectors, np.float32),
-      "num_frames": np.ones(20, np.int32),
-    },
-    training=False,
-  )["predictions"].numpy()
+  predictions, labels = predictions_of_videos(train_dir, pattern)
   expected = brute_force_scores(predictions, labels, np.ones_like(labels), 3)
   # A model that has learned something, so that the scores are not trivial.
   assert 0.2 < expected["gap"] < 1.0
@@ -179,43 +231,10 @@ def test_scores_of_segments_leave_out_the_unrated(
     "--run_once",
     "--batch_size=4",
   )
-  frames, labels, rated = [], [], []
-  for record in records(segment_files):
-    lists = record.feature_lists.feature_list
-    video = np.stack(
-      [
-        np.frombuffer(
-          rgb.bytes_list.value[0] + audio.bytes_list.value[0], np.uint8
-        )
-        for rgb, audio in zip(
-          lists["rgb"].feature, lists["audio"].feature, strict=True
-        )
-      ]
-    )
-    context = record.context.feature
-    starts = list(context["segment_start_times"].int64_list.value)
-    for start in dict.fromkeys(starts):
-      frames.append(video[start : start + 5])
-      labels.append(np.zeros(40, bool))
-      rated.append(np.zeros(40, bool))
-      for rated_start, index, score in zip(
-        starts,
-        context["segment_labels"].int64_list.value,
-        context["segment_scores"].float_list.value,
-        strict=True,
-      ):
-        if rated_start == start:
-          rated[-1][index] = True
-          labels[-1][index] = score > 0
-  num_frames = np.array([len(segment) for segment in frames], np.int32)
-  assert min(num_frames) == 3  # one starts near the end
-  matrix = np.stack(
-    [np.pad(segment, [[0, 5 - len(segment)], [0, 0]]) for segment in frames]
+  predictions, labels, rated, num_frames = predictions_of_segments(
+    train_dir, segment_files
   )
-  predictions = load_model(train_dir)(
-    {"video_matrix": matrix, "num_frames": num_frames}, training=False
-  )["predictions"].numpy()
-  labels, rated = np.stack(labels), np.stack(rated)
+  assert min(num_frames) == 3  # one starts near the end
   expected = brute_force_scores(predictions, labels, rated, 20)
   unweighted = brute_force_scores(predictions, labels, np.ones_like(rated), 20)
   assert all(abs(expected[name] - unweighted[name]) > 0.01 for name in expected)
@@ -225,7 +244,7 @@ def test_scores_of_segments_leave_out_the_unrated(
     "SegEval",
     "segment-",
     8,
-    {**expected, "num_examples": len(frames)},
+    {**expected, "num_examples": len(labels)},
   )
 
 
@@ -301,3 +320,245 @@ def test_evaluation_during_training(data_dir, tmp_path):
     f"metrics-{step}.json" for step in steps
   }
   assert set(event_tags(train_dir / "eval")["Epoch/Eval_GAP"]) == set(steps)
+
+
+# --------------------------------------------------------------------------
+# Metrics on request
+
+
+def best_threshold(labels, predictions) -> float:
+  """The prediction with the largest micro F1 of flat arrays."""
+  return max(
+    (reference.f1_score(labels, predictions >= value), value)
+    for value in np.unique(predictions[labels])
+  )[1]
+
+
+def rows_of(path) -> list[dict]:
+  with open(path, newline="") as file:
+    return list(csv.DictReader(file))
+
+
+def test_requested_metrics_of_videos(video_run, data_dir, tmp_path):
+  train_dir = shutil.copytree(video_run[0], tmp_path / "model")
+  pattern = f"{data_dir}/video/validate*.tfrecord"
+  others = f"{data_dir}/video/train*.tfrecord"
+  log = in_process.run(
+    "eval",
+    f"--train_dir={train_dir}",
+    f"--eval_data_pattern={pattern}",
+    f"--threshold_data_pattern={others}",
+    "--metrics=f1,best_f1,auc,d_prime,full_map,accuracy",
+    "--run_once",
+    "--batch_size=7",
+  )
+  predictions, labels = predictions_of_videos(train_dir, others)
+  threshold = best_threshold(labels.ravel(), predictions.ravel())
+  predictions, labels = predictions_of_videos(train_dir, pattern)
+  assert threshold != best_threshold(labels.ravel(), predictions.ravel())
+  found = np.flatnonzero(labels.any(axis=0) & ~labels.all(axis=0))
+  auc = reference.roc_auc_score(
+    labels[:, found], predictions[:, found], average=None
+  )
+  precision = reference.average_precision_score(
+    labels[:, found], predictions[:, found], average=None
+  )
+  largest = np.eye(40, dtype=bool)[predictions.argmax(axis=1)]
+
+  def f1(decided, average):
+    return reference.f1_score(labels, decided, average=average, zero_division=0)
+
+  expected = {
+    "f1_micro": f1(predictions >= 0.5, "micro"),
+    "f1_macro": f1(predictions >= 0.5, "macro"),
+    "best_f1_micro": f1(predictions >= threshold, "micro"),
+    "best_f1_macro": f1(predictions >= threshold, "macro"),
+    "best_f1_threshold": threshold,
+    "auc": np.mean(auc),
+    "d_prime": requested_metrics.d_prime(np.mean(auc)),
+    "full_map": np.mean(precision),
+    "accuracy": reference.accuracy_score(labels, largest),
+    "accuracy_f1_micro": f1(largest, "micro"),
+    "accuracy_f1_macro": f1(largest, "macro"),
+  }
+  scores = json.loads((train_dir / "eval" / "metrics-24.json").read_text())
+  tags = event_tags(train_dir / "eval")
+  for metric in requested_metrics.REQUESTED_METRICS:
+    value = expected.pop(metric.key)
+    assert scores[metric.key] == pytest.approx(value, abs=1e-5), metric.key
+    assert tags[f"Epoch/Eval_{metric.tag}"] == pytest.approx({24: value}, 1e-5)
+    logged = re.search(rf" \| {metric.key}: (\S+)", log)[1]
+    assert float(logged) == pytest.approx(value, rel=1e-3)
+  assert not expected
+  rows = rows_of(train_dir / "eval" / "metrics-by-class-24.csv")
+  vocabulary = rows_of(f"{data_dir}/vocabulary.csv")
+  assert [row["name"] for row in rows] == [row["Name"] for row in vocabulary]
+  assert [int(row["index"]) for row in rows] == list(range(40))
+  assert [int(row["positives"]) for row in rows] == labels.sum(axis=0).tolist()
+  for place, index in enumerate(found):
+    row = rows[index]
+    assert float(row["auc"]) == pytest.approx(auc[place], abs=1e-5)
+    assert float(row["d_prime"]) == pytest.approx(
+      requested_metrics.d_prime(auc[place]), abs=1e-4
+    )
+    assert float(row["average_precision"]) == pytest.approx(
+      precision[place], abs=1e-5
+    )
+  by_class = [float(row["best_f1"]) for row in rows]
+  assert by_class == pytest.approx(f1(predictions >= threshold, None), abs=1e-5)
+  missing = next(row for row in rows if row["positives"] == "0")
+  assert missing["auc"] == missing["average_precision"] == ""
+
+
+def test_requested_metrics_of_segments(frame_run, segment_files, tmp_path):
+  train_dir = shutil.copytree(frame_run[0], tmp_path / "model")
+  first, second = (
+    segment_files.replace("*", number) for number in ("0000", "0001")
+  )
+  in_process.run(
+    "eval",
+    f"--train_dir={train_dir}",
+    f"--eval_data_pattern={first}",
+    f"--threshold_data_pattern={second}",
+    "--segment_labels",
+    "--metrics=best_f1,full_map",
+    "--run_once",
+  )
+  predictions, labels, rated, _ = predictions_of_segments(train_dir, second)
+  threshold = best_threshold(labels[rated], predictions[rated])
+  predictions, labels, rated, _ = predictions_of_segments(train_dir, first)
+  micro = reference.f1_score(labels[rated], predictions[rated] >= threshold)
+  path = train_dir / "eval" / "segment-metrics-8.json"
+  scores = json.loads(path.read_text())
+  assert scores["best_f1_threshold"] == pytest.approx(threshold, abs=1e-6)
+  assert scores["best_f1_micro"] == pytest.approx(micro, abs=1e-6)
+  rows = rows_of(train_dir / "eval" / "segment-metrics-by-class-8.csv")
+  assert [int(row["positives"]) for row in rows] == labels.sum(axis=0).tolist()
+  is_rated = [row["best_f1"] != "" for row in rows]
+  assert is_rated == rated.any(axis=0).tolist()
+  assert "Epoch/SegEval_Full_MAP" in event_tags(train_dir / "eval")
+
+
+def test_requested_metrics_of_a_subset_of_classes(tiny_files, tmp_path):
+  train_dir = tmp_path / "model"
+  train_tiny(
+    train_dir, tiny_files, {**TINY_FLAGS, "label_subset": [1, 4]}, num_epochs=1
+  )
+  scores = eval_program.evaluate(
+    str(train_dir), tiny_files, metrics="auc", class_names={4: "four"}
+  )
+  (path,) = (train_dir / "eval").glob("metrics-by-class-*.csv")
+  rows = rows_of(path)
+  assert [(row["index"], row["name"]) for row in rows] == [
+    ("1", ""),
+    ("4", "four"),
+  ]
+  labels = [tiny_labels(number) for number in range(NUM_TINY)]
+  assert [int(row["positives"]) for row in rows] == [
+    sum(index in of_video for of_video in labels) for index in (1, 4)
+  ]
+  assert scores["auc"] == pytest.approx(
+    np.mean([float(row["auc"]) for row in rows]), abs=1e-8
+  )
+
+
+def test_exclusive_classes_always_have_their_accuracy(tmp_path):
+  random = np.random.default_rng(6)
+  files = [
+    write_records(
+      tmp_path / "records",
+      [
+        video_record(
+          f"v{number}",
+          [number % 4],
+          mean_rgb=random.normal(size=4),
+          mean_audio=random.normal(size=3),
+        )
+        for number in range(30)
+      ],
+    )
+  ]
+  train_dir = tmp_path / "model"
+  flags = {**TINY_FLAGS, "num_classes": 4, "exclusive_classes": True}
+  train_tiny(train_dir, files, flags, num_epochs=1)
+  scores = eval_program.evaluate(str(train_dir), files)
+  assert scores["accuracy"] == scores["avg_hit_at_one"]
+  assert scores["accuracy_f1_micro"] == pytest.approx(scores["accuracy"])
+  assert 0 < scores["accuracy_f1_macro"] < 1
+  assert "f1_micro" not in scores
+
+
+def test_scores_that_are_not_finite(tmp_path):
+  metrics = requested_metrics.find_metrics("d_prime,auc,full_map")
+  scores = {
+    "global_step": 3,
+    "avg_hit_at_one": 1.0,
+    "avg_perr": 1.0,
+    "avg_loss": 0.1,
+    "map": 1.0,
+    "gap": 1.0,
+    "examples_per_second": 9.0,
+    "auc": 1.0,
+    "d_prime": math.inf,
+    "full_map": math.nan,
+  }
+  writer = tf.summary.create_file_writer(str(tmp_path))
+  eval_program.report(scores, str(tmp_path), writer, False, metrics)
+
+  def fail(constant):
+    raise AssertionError(constant)  # no JSON, but Python's
+
+  text = (tmp_path / "metrics-3.json").read_text()
+  assert json.loads(text, parse_constant=fail) == {
+    **scores,
+    "d_prime": None,
+    "full_map": None,
+  }
+  tags = event_tags(tmp_path)
+  assert tags["Epoch/Eval_AUC"] == {3: 1.0}
+  assert not {"Epoch/Eval_D_Prime", "Epoch/Eval_Full_MAP"} & set(tags)
+
+
+@pytest.mark.parametrize(
+  ("flags", "message"),
+  [
+    (["--metrics=auc,gap"], "Expected metrics among f1, best_f1, auc, d_prime"),
+    (
+      ["--metrics=best_f1"],
+      "Expected --threshold_data_pattern with --metrics=best_f1, received none",
+    ),
+    (
+      ["--metrics=best_f1", "--threshold_data_pattern={}/video/*.tfrecord"],
+      "Expected other files as --threshold_data_pattern than as"
+      " --eval_data_pattern, received 3 as both, such as {}/video/validate0",
+    ),
+    (
+      ["--metrics=best_f1", "--threshold_data_pattern={}/video/none*"],
+      "Expected files that match --threshold_data_pattern={}/video/none*",
+    ),
+  ],
+)
+def test_requests_that_cannot_be_met(
+  video_run, data_dir, tmp_path, flags, message
+):
+  line = in_process.run_into_error(
+    "eval",
+    f"--train_dir={video_run[0]}",
+    f"--eval_data_pattern={data_dir}/video/validate*.tfrecord",
+    "--run_once",
+    *(flag.format(data_dir) for flag in flags),
+  )
+  assert message.format(data_dir) in line
+
+
+def test_a_threshold_that_is_not_needed(video_run, data_dir, tmp_path):
+  train_dir = shutil.copytree(video_run[0], tmp_path / "model")
+  log = in_process.run(
+    "eval",
+    f"--train_dir={train_dir}",
+    f"--eval_data_pattern={data_dir}/video/validate*.tfrecord",
+    "--threshold_data_pattern=nowhere*",
+    "--run_once",
+  )
+  assert "No effect without --metrics=best_f1: --threshold_data_pattern" in log
+  assert "requested" not in log

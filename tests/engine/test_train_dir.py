@@ -250,6 +250,7 @@ RUN_FILES = [
   "events.out.tfevents.1700000000.host.1.0.v2",
   "eval/events.out.tfevents.1700000000.host.1.0.v2",
   "eval/metrics-10.json",
+  "eval/metrics-by-class-10.csv",
   "export/step_10/saved_model.pb",
   "export/step_10/variables/variables.index",
   # Left behind by a run that was killed while writing.
@@ -287,6 +288,7 @@ def test_remove_run_keeps_notes_next_to_scores_and_exports(tmp_path):
       "model_flags.json",
       "eval/metrics-4.json",
       "eval/segment-metrics-4.json",
+      "eval/segment-metrics-by-class-4.csv",
       "eval/events.out.tfevents.1",
       "eval/notes.txt",
       "export/step_4/saved_model.pb",
