@@ -26,7 +26,14 @@ class BaseLoss:
 
   Each setting is a keyword of __init__ with a default. A flag with the same
   name sets it, and model_flags.json keeps it.
+
+  Attributes:
+    for_exclusive_classes: whether it judges one distribution over the classes,
+      as models predict it with --exclusive_classes, instead of a probability
+      for each class.
   """
+
+  for_exclusive_classes = False
 
   def per_class_loss(self, predictions, labels):
     """Returns each class's part of each video's loss.
@@ -184,13 +191,68 @@ def _power(values, exponent):
 
 
 class SoftmaxLoss(BaseLoss):
-  """-sum_c (y_c / |y|) log softmax(p)_c, with |y| the number of labels."""
+  """-sum_c (y_c / |y|) log softmax(p)_c, with |y| the number of labels.
+
+  As the starter's, it takes the softmax of probabilities, which are sigmoids
+  already, so that no class can be more than e times as likely as another one,
+  and the loss has a floor far above 0. For videos with one class, the loss of
+  one softmax is CategoricalCrossEntropyLoss, with --exclusive_classes.
+  """
 
   def per_class_loss(self, predictions, labels):
     """See BaseLoss."""
     labels = ops.cast(labels, "float32")
     count = ops.maximum(ops.sum(labels, axis=1, keepdims=True), 1e-7)
     return -labels / count * ops.log_softmax(predictions, axis=1)
+
+
+class CategoricalCrossEntropyLoss(BaseLoss):
+  """-sum_c y_c log(p_c + e), with e = 1e-7, for --exclusive_classes.
+
+  One y_c is 1, and p is a distribution over the classes. With a probability for
+  each class it would teach a model to predict all of them.
+  """
+
+  for_exclusive_classes = True
+
+  def per_class_loss(self, predictions, labels):
+    """See BaseLoss."""
+    epsilon = 1e-7
+    return ops.where(
+      ops.cast(labels, "bool"), -ops.log(predictions + epsilon), 0.0
+    )
+
+
+# Where --exclusive_classes is given and --label_loss is not.
+DEFAULT_FOR_EXCLUSIVE_CLASSES = CategoricalCrossEntropyLoss.__name__
+
+
+def check_fits(name: str, exclusive_classes: bool) -> None:
+  """Checks that a loss judges what a model predicts.
+
+  Args:
+    name: a subclass of BaseLoss.
+    exclusive_classes: whether each video has exactly one class.
+
+  Raises:
+    ValueError: it does not, or there is no such loss.
+  """
+  fits = find_class_by_name(name).for_exclusive_classes
+  if exclusive_classes and not fits:
+    raise ValueError(
+      "Expected a loss of one distribution over the classes with"
+      f" --exclusive_classes, received --label_loss={name}, which judges each"
+      f" class alone. Leave it out, for {DEFAULT_FOR_EXCLUSIVE_CLASSES}; a loss"
+      " of your own says for_exclusive_classes = True in its class."
+    )
+  if fits and not exclusive_classes:
+    raise ValueError(
+      f"Expected --exclusive_classes with --label_loss={name}, received none."
+      " It rewards the probability of the label alone, so that with a"
+      " probability for each class a model would predict all of them. Add"
+      " --exclusive_classes if each video has one label, else leave the loss"
+      " out."
+    )
 
 
 def _subclasses(loss_class):
@@ -293,9 +355,10 @@ def make_loss(model_flags: dict) -> BaseLoss:
       of this loss. Missing settings have their defaults.
 
   Raises:
-    ValueError: there is no such loss.
+    ValueError: there is no such loss, or it is for another kind of classes.
   """
   name = model_flags["label_loss"]
+  check_fits(name, bool(model_flags.get("exclusive_classes")))
   settings = {
     keyword: model_flags.get(keyword, default)
     for keyword, default in default_hyperparameters(name).items()

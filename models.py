@@ -18,7 +18,7 @@ from keras import ops
 
 import frame_models
 import quantization
-from layers import preprocessing, whitening
+from layers import classifiers, preprocessing, whitening
 
 FLAGS = flags.FLAGS
 
@@ -37,10 +37,12 @@ GRAPH_FLAGS = (
 )
 # What --preset stood for, which nothing reads.
 PRESET_FLAGS = ("preset", "preset_settings")
-# Keys that only some have: the classes that a model predicts, if not all; how
-# the numbers of the features are stored, and what is done to them.
+# Keys that only some have: the classes that a model predicts, if not all;
+# whether a video has exactly one; how the numbers of the features are stored,
+# and what is done to them.
 _OPTIONAL_FLAGS = (
   "label_subset",
+  "exclusive_classes",
   "feature_ranges",
   "feature_dtypes",
   "input_transform",
@@ -116,7 +118,8 @@ class BaseModel:
     Returns:
       A dict with the key "predictions": (batch, vocab_size) probabilities. They
       must be float32 even if layers compute in bfloat16, as those of
-      layers.classifiers.probabilities(logits) are. Optional keys:
+      layers.classifiers.probabilities(logits) are, which also gives the softmax
+      that --exclusive_classes needs. Optional keys:
       "regularization_loss", a scalar that is added to the losses of kernel
       regularizers; "auxiliary_losses", {tag: scalar}, already weighted, which
       are added to the loss and written to TensorBoard; and
@@ -202,6 +205,15 @@ def output_classes(model_flags: dict) -> Sequence[int]:
 def num_outputs(model_flags: dict) -> int:
   """The number of classes that a model predicts; see output_classes."""
   return len(output_classes(model_flags))
+
+
+def are_exclusive(model_flags: dict) -> bool:
+  """Whether each video has exactly one class; see --exclusive_classes.
+
+  Args:
+    model_flags: see build_model.
+  """
+  return bool(model_flags.get("exclusive_classes"))
 
 
 def compiles_predictions(model_flags: dict) -> bool:
@@ -333,8 +345,10 @@ def build_model(
   Args:
     model_flags: the content of model_flags.json: the GRAPH_FLAGS, the
       hyper-parameters of the model, feature_ranges where bytes have other
-      ranges than YouTube-8M's, input_transform ("l2" without it), and
-      dewhiten_scales where these are not those of whitening.scales_of.
+      ranges than YouTube-8M's, input_transform ("l2" without it),
+      dewhiten_scales where these are not those of whitening.scales_of, and
+      exclusive_classes, which is true where the predictions are one softmax
+      over the classes.
     quantized: whether frame features arrive as bytes; None means that they do
       at frame level.
     dtype_policy: of the layers, such as "mixed_bfloat16"; None for float32.
@@ -350,15 +364,19 @@ def build_model(
     ValueError: there is no such model, it refuses its hyper-parameters,
       feature_ranges are none, or features cannot be transformed as asked for.
   """
+  exclusive = are_exclusive(model_flags)
   with _dtype_policy(dtype_policy or "float32"):
     inputs, given = _inputs(model_flags, quantized)
     model = find_class_by_name(model_flags["model"])()
-    outputs = model.create_model(
-      vocab_size=num_outputs(model_flags),
-      **given,
-      **hyperparameters(model_flags),
-    )
+    with classifiers.exclusive_classes(exclusive) as softmaxes:
+      outputs = model.create_model(
+        vocab_size=num_outputs(model_flags),
+        **given,
+        **hyperparameters(model_flags),
+      )
     _check_outputs(outputs, model_flags)
+    if exclusive:
+      _check_softmax(inputs, outputs, softmaxes, model_flags["model"])
     return keras.Model(inputs, outputs, name=model_flags["model"])
 
 
@@ -521,6 +539,41 @@ def _check_predictions(predictions, key: str, model_flags) -> None:
       " layers.classifiers.probabilities(logits), or give the last layer"
       ' dtype="float32".'
     )
+
+
+def _layers_within(model: keras.Model) -> list[keras.layers.Layer]:
+  """The layers of a model, with those of the models among them."""
+  found = []
+  for layer in model.layers:
+    inner = _layers_within(layer) if isinstance(layer, keras.Model) else []
+    found += [layer, *inner]
+  return found
+
+
+def _check_softmax(inputs, outputs, softmaxes, model_name: str) -> None:
+  """Checks that predictions come from a softmax over exclusive classes.
+
+  Args:
+    inputs: of the whole model.
+    outputs: of create_model.
+    softmaxes: layers that have made one.
+    model_name: for the message.
+
+  Raises:
+    ContractError: they do not, so that a video could have several classes.
+  """
+  for predictions in [
+    outputs["predictions"],
+    *outputs.get("auxiliary_predictions", []),
+  ]:
+    found = _layers_within(keras.Model(inputs, predictions))
+    if not any(layer is softmax for layer in found for softmax in softmaxes):
+      raise ContractError(
+        f"Expected {model_name}.create_model to make its predictions with"
+        " layers.classifiers.probabilities(logits), which gives one softmax"
+        " over the classes with --exclusive_classes, received predictions that"
+        " do not come from it. Call it on the logits, or leave the flag out."
+      )
 
 
 def _check_scalars(outputs, function) -> None:

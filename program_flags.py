@@ -182,7 +182,18 @@ def define_graph_flags(
     " scales for a whitened rgb or mean_rgb of 1024 numbers, and none for"
     " others.",
   )
-  model.string("label_loss", "CrossEntropyLoss", "Class in losses.py.")
+  model.bool(
+    "exclusive_classes",
+    False,
+    "Each video has exactly one label: the model ends in one softmax over the"
+    " classes; False: in a probability for each class.",
+  )
+  model.string(
+    "label_loss",
+    "CrossEntropyLoss",
+    "Class in losses.py; default with --exclusive_classes:"
+    " CategoricalCrossEntropyLoss.",
+  )
 
 
 def define_dataset_dir(flag_values: flags.FlagValues = FLAGS) -> None:
@@ -574,6 +585,32 @@ def _differing_input(model_flags: dict) -> list[str]:
   return differing
 
 
+def loss_flags() -> dict:
+  """The loss and the kind of classes, as in model_flags.json.
+
+  Returns:
+    label_loss, the typed one or the default for the kind of classes;
+    exclusive_classes only if true.
+
+  Raises:
+    ValueError: there is no such loss, or it does not fit --exclusive_classes.
+  """
+  exclusive, name = FLAGS.exclusive_classes, FLAGS.label_loss
+  if exclusive and FLAGS["label_loss"].using_default_value:
+    name = losses.DEFAULT_FOR_EXCLUSIVE_CLASSES
+  losses.check_fits(name, exclusive)
+  kind = {"exclusive_classes": True} if exclusive else {}
+  return {"label_loss": name, **kind}
+
+
+def _differing_exclusive_classes(model_flags: dict) -> list[str]:
+  """Describes a typed --exclusive_classes that is not the model's."""
+  typed, kept = FLAGS["exclusive_classes"], models.are_exclusive(model_flags)
+  if not typed.present or typed.value == kept:
+    return []
+  return [f"--{typed.name}={typed.value} instead of {kept}"]
+
+
 def check_typed_flags(model_flags: dict, source: str, train_dir: str) -> None:
   """Checks that typed flags agree with the model that was trained.
 
@@ -596,6 +633,7 @@ def check_typed_flags(model_flags: dict, source: str, train_dir: str) -> None:
   ]
   differing += _differing_label_subset(model_flags, train_dir)
   differing += _differing_input(model_flags)
+  differing += _differing_exclusive_classes(model_flags)
   if differing:
     raise errors.UserError(
       f"Expected the flags of the trained model of {source}, received"

@@ -282,9 +282,10 @@ def model_flags_from_flags(card: DatasetCard | None = None) -> dict:
     errors.UserError: a flag has an invalid value.
   """
   try:
+    of_loss = program_flags.loss_flags()
     hyperparameters = {
       **models.resolve_hyperparameters(FLAGS.model),
-      **losses.resolve_hyperparameters(FLAGS.label_loss),
+      **losses.resolve_hyperparameters(of_loss["label_loss"]),
     }
     features = program_flags.feature_flags()
     transform = program_flags.input_flags(features, card)
@@ -297,7 +298,7 @@ def model_flags_from_flags(card: DatasetCard | None = None) -> dict:
     "frame_features": FLAGS.frame_features,
     "num_classes": FLAGS.num_classes,
     "max_frames": FLAGS.max_frames,
-    "label_loss": FLAGS.label_loss,
+    **of_loss,
     **transform,
     **hyperparameters,
   }
@@ -419,7 +420,7 @@ def train(
     train_dir if placement.is_chief else None,
     settings,
     data.num_videos,
-    model_flags["model"],
+    model_flags,
   )
   kinds = data.reader.kinds
   exporter = export.BackgroundExporter(model_flags, kinds, train_dir)

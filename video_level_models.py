@@ -45,7 +45,7 @@ flags.DEFINE_integer(
   "moe_num_mixtures",
   2,
   "MoeModel: experts for each class, besides the dummy expert that always"
-  " predicts 0.",
+  " predicts 0; with --exclusive_classes, experts for all classes together.",
   lower_bound=1,
 )
 flags.DEFINE_bool(
@@ -62,6 +62,11 @@ class MoeModel(models.BaseModel):
   p = sum_{i<=m} g_i sigmoid(w_i x + b_i), where g is a softmax over the m
   experts and a dummy that always predicts 0. Source: Jordan & Jacobs 1994;
   Abu-El-Haija et al. 2016, section 4.2.2.
+
+  For exclusive classes, a gate and a dummy for each class have no meaning. The
+  model is then classifiers.mix_softmaxes: m experts, each a softmax over the
+  classes, and one gate for each video. The probabilities after output gating
+  are divided by their sum.
   """
 
   def create_model(
@@ -81,7 +86,22 @@ class MoeModel(models.BaseModel):
         normalization.context_gating (Miech et al. 2017, equation 10).
       l2_penalty: weight of half the sum of squares of the kernels.
     """
-    mixtures = moe_num_mixtures
+    mixture = (
+      classifiers.mix_softmaxes
+      if classifiers.are_exclusive()
+      else self._mix_for_each_class
+    )
+    predictions = mixture(model_input, vocab_size, moe_num_mixtures, l2_penalty)
+    if moe_output_gating:
+      predictions = normalization.context_gating(
+        predictions, "output_gating", dtype="float32"
+      )
+      if classifiers.are_exclusive():
+        predictions = classifiers.divided_by_sum(predictions)
+    return {"predictions": predictions}
+
+  def _mix_for_each_class(self, model_input, vocab_size, mixtures, l2_penalty):
+    """(batch, vocab_size) float32 by the equation above."""
     gates = keras.layers.Dense(
       vocab_size * (mixtures + 1),
       use_bias=False,
@@ -100,12 +120,7 @@ class MoeModel(models.BaseModel):
     experts = classifiers.probabilities(
       ops.reshape(experts, (-1, vocab_size, mixtures))
     )
-    predictions = ops.sum(gates[:, :, :mixtures] * experts, axis=2)
-    if moe_output_gating:
-      predictions = normalization.context_gating(
-        predictions, "output_gating", dtype="float32"
-      )
-    return {"predictions": predictions}
+    return ops.sum(gates[:, :, :mixtures] * experts, axis=2)
 
 
 flags.DEFINE_string(

@@ -141,7 +141,9 @@ class ForwardPass:
         result = tf.nest.map_structure(lambda tensor: tensor.numpy(), result)
         predictions = result[0] if self._with_labels else result
         model_building.check_probabilities(
-          predictions, self._model_flags["model"]
+          predictions,
+          self._model_flags["model"],
+          models.are_exclusive(self._model_flags),
         )
         self._data.check_skipped()
         now = time.monotonic()

@@ -13,6 +13,7 @@ from absl import logging
 
 import errors
 import models
+from layers import classifiers
 
 _ROOT = os.path.dirname(os.path.abspath(models.__file__))
 
@@ -284,39 +285,59 @@ def _error_of_a_trial(model_flags: dict) -> Exception | None:
   if model_flags["frame_features"]:
     for name in ("mean_frame", "mean_dequantized_frame"):
       given[name] = tf.zeros((2, sum(sizes)))
+  model = models.find_class_by_name(model_flags["model"])()
   try:
-    models.find_class_by_name(model_flags["model"])().create_model(
-      model_input=tf.zeros((2, *frames, sum(sizes))),
-      vocab_size=models.num_outputs(model_flags),
-      num_frames=tf.constant(np.array([11, 7], np.int32)),
-      feature_names=model_flags["feature_names"].split(","),
-      feature_sizes=sizes,
-      **given,
-    )
+    with classifiers.exclusive_classes(models.are_exclusive(model_flags)):
+      model.create_model(
+        model_input=tf.zeros((2, *frames, sum(sizes))),
+        vocab_size=models.num_outputs(model_flags),
+        num_frames=tf.constant(np.array([11, 7], np.int32)),
+        feature_names=model_flags["feature_names"].split(","),
+        feature_sizes=sizes,
+        **given,
+      )
   except Exception as error:  # a model may raise anything
     return error
   return None
 
 
-def check_probabilities(predictions, model_name: str) -> None:
+def _named(model_name: str) -> str:
+  """The name of a model, with the line of its create_model if it is known."""
+  if model_name not in models.class_names():
+    return model_name
+  code = _create_model(model_name).__code__
+  return f"{model_name} at {_place(code.co_filename, code.co_firstlineno)}"
+
+
+def check_probabilities(
+  predictions, model_name: str, exclusive_classes: bool = False
+) -> None:
   """Checks that a model's predictions are probabilities.
 
   Args:
     predictions: (videos, classes) float array. NaN passes: training diverged.
     model_name: for the message.
+    exclusive_classes: whether those of a video have a sum of 1.
 
   Raises:
-    errors.UserError: some are below 0 or above 1.
+    errors.UserError: some are below 0 or above 1, or their sums are not 1.
   """
   smallest, largest = np.min(predictions), np.max(predictions)
   if smallest < -_ROUNDING or largest > 1.0 + _ROUNDING:
-    place = ""
-    if model_name in models.class_names():
-      code = _create_model(model_name).__code__
-      place = f" at {_place(code.co_filename, code.co_firstlineno)}"
     raise errors.UserError(
       f"Expected probabilities from 0 to 1 as the predictions of"
-      f" {model_name}{place}, received values from {smallest:.3g} to"
+      f" {_named(model_name)}, received values from {smallest:.3g} to"
       f" {largest:.3g}. If they are logits, return"
       ' {"predictions": keras.ops.sigmoid(logits)} in float32.'
+    )
+  if not exclusive_classes:
+    return
+  sums = np.sum(predictions, axis=1)
+  if (abs(sums - 1.0) > _ROUNDING).any():
+    raise errors.UserError(
+      "Expected probabilities with a sum of 1 for each video, with"
+      f" --exclusive_classes, as the predictions of {_named(model_name)},"
+      f" received sums from {sums.min():.3g} to {sums.max():.3g}. Return those"
+      " of layers.classifiers.probabilities(logits) as they are, or divide by"
+      " their sum."
     )

@@ -12,6 +12,7 @@ from tensorboard.plugins.histogram import metadata as histogram_metadata
 
 import errors
 import eval_util
+import models
 from engine import model_building
 from engine.progress_bar import ProgressBar
 from engine.settings import Settings
@@ -48,7 +49,7 @@ class Reporter:
     train_dir: where the events go; None to write none.
     settings: how long the run is.
     epoch_videos: about how many examples are in one epoch.
-    model_name: for messages.
+    model_flags: see train_dir.py.
   """
 
   def __init__(
@@ -56,14 +57,14 @@ class Reporter:
     train_dir: str | None,
     settings: Settings,
     epoch_videos: int,
-    model_name: str,
+    model_flags: dict,
   ):
     self._writer = (
       tf.summary.create_file_writer(train_dir)
       if train_dir
       else tf.summary.create_noop_writer()
     )
-    self._model_name = model_name
+    self._model_flags = model_flags
     self._num_videos = epoch_videos * (settings.num_epochs or 0)
     self._max_steps = settings.max_steps
     self._epoch_videos = epoch_videos
@@ -103,7 +104,11 @@ class Reporter:
     scalars = {tag: float(value) for tag, value in scalars.items()}
     predictions, labels = predictions.numpy(), labels.numpy()
     if len(labels):
-      model_building.check_probabilities(predictions, self._model_name)
+      model_building.check_probabilities(
+        predictions,
+        self._model_flags["model"],
+        models.are_exclusive(self._model_flags),
+      )
     loss = scalars["label_loss"]
     _check_loss(loss, step)
     with self._writer.as_default(step=step):

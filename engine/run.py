@@ -133,6 +133,7 @@ class Run:
         *data.files,
         repr(self.settings),
         repr(self.model_flags.get("label_subset")),
+        repr(self.model_flags.get("exclusive_classes")),
       ]
     )
     self.placement.check_same(

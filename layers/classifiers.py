@@ -3,12 +3,46 @@
 Shapes in comments: B videos, T frames, D features.
 """
 
+import contextlib
+import contextvars
 import math
 
 import keras
 from keras import ops
 
 from layers import masking, sampling, sums
+
+# The layers that have made distributions over exclusive classes so far; None
+# where a video may have any number of classes.
+_distributions: contextvars.ContextVar[list[keras.layers.Layer] | None] = (
+  contextvars.ContextVar("distributions", default=None)
+)
+
+
+@contextlib.contextmanager
+def exclusive_classes(wanted: bool = True):
+  """In this context, each video has exactly one class.
+
+  Classifiers that are made in the block, on this thread, give a softmax over
+  the classes instead of a sigmoid for each.
+
+  Args:
+    wanted: False: videos may have any number of classes.
+
+  Yields:
+    A list, to which each layer is added that makes such a softmax.
+  """
+  made: list[keras.layers.Layer] = []
+  token = _distributions.set(made if wanted else None)
+  try:
+    yield made
+  finally:
+    _distributions.reset(token)
+
+
+def are_exclusive() -> bool:
+  """Whether each video has exactly one class; see exclusive_classes."""
+  return _distributions.get() is not None
 
 
 @keras.saving.register_keras_serializable("layers")
@@ -35,9 +69,11 @@ def l2(penalty):
 
 
 def probabilities(logits):
-  """The sigmoid of symbolic logits, in float32 under any dtype policy.
+  """The probabilities of symbolic logits, in float32 under any dtype policy.
 
-  In half precision 1 - p has only two digits where p is near 1.
+  The sigmoid of each, or for exclusive_classes the softmax over the last axis,
+  which then is that of the classes. In half precision 1 - p has only two digits
+  where p is near 1.
 
   Args:
     logits: any shape, float.
@@ -45,7 +81,12 @@ def probabilities(logits):
   Returns:
     Same shape, float32.
   """
-  return keras.layers.Activation("sigmoid", dtype="float32")(logits)
+  made = _distributions.get()
+  if made is None:
+    return keras.layers.Activation("sigmoid", dtype="float32")(logits)
+  layer = keras.layers.Activation("softmax", dtype="float32")
+  made.append(layer)
+  return layer(logits)
 
 
 def prior_bias(vocab_size):
@@ -53,7 +94,8 @@ def prior_bias(vocab_size):
 
   A video has about 3 labels. With a bias of 0 every class begins at 0.5, and
   the first steps only lower the probabilities of thousands of classes.
-  Source: Lin et al. 2017, Focal Loss, section 4.1.
+  Source: Lin et al. 2017, Focal Loss, section 4.1. A softmax over exclusive
+  classes begins at their frequency with a bias of 0.
 
   Args:
     vocab_size: number of classes.
@@ -61,6 +103,8 @@ def prior_bias(vocab_size):
   Returns:
     A Keras initializer.
   """
+  if are_exclusive():
+    return keras.initializers.Zeros()
   prior = min(3.0 / vocab_size, 0.5)
   return keras.initializers.Constant(math.log(prior / (1.0 - prior)))
 
@@ -72,7 +116,7 @@ INITIAL_WEIGHTS = ("he", "keras")
 def classify_logistic(
   features, vocab_size, l2_penalty=0.0, name="classifier", initial_weights="he"
 ):
-  """A logistic classifier for each class, with the prior_bias.
+  """A logistic classifier of each class, or a softmax, with the prior_bias.
 
   Args:
     features: (B, D) symbolic.
@@ -82,7 +126,7 @@ def classify_logistic(
     initial_weights: "keras" for a bias of zeros instead.
 
   Returns:
-    (B, vocab_size) float32: sigmoid(W x + b).
+    (B, vocab_size) float32: probabilities(W x + b).
   """
   logits = keras.layers.Dense(
     vocab_size,
@@ -93,6 +137,53 @@ def classify_logistic(
     name=name,
   )(features)
   return probabilities(logits)
+
+
+def mix_softmaxes(features, vocab_size, num_experts, l2_penalty=0.0):
+  """A mixture of experts for exclusive classes.
+
+  p = sum_i g_i softmax(W_i x + b_i), where g = softmax(V x) has a gate for each
+  expert, so p sums to 1. Source: Jordan & Jacobs 1994, section 2, with one
+  level. One expert needs no gate.
+
+  Args:
+    features: (B, D) symbolic.
+    vocab_size: number of classes.
+    num_experts: number of experts.
+    l2_penalty: weight of half the sum of squares of the kernels.
+
+  Returns:
+    (B, vocab_size) float32.
+  """
+  logits = keras.layers.Dense(
+    vocab_size * num_experts,
+    kernel_regularizer=l2(l2_penalty),
+    name="experts",
+  )(features)
+  if num_experts == 1:
+    return probabilities(logits)
+  # Columns are expert major: all classes of expert 0 come first.
+  experts = probabilities(ops.reshape(logits, (-1, num_experts, vocab_size)))
+  gates = keras.layers.Dense(
+    num_experts,
+    use_bias=False,
+    kernel_regularizer=l2(l2_penalty),
+    name="gates",
+  )(features)
+  gates = keras.layers.Softmax(dtype="float32")(gates)
+  return ops.sum(gates[:, :, None] * experts, axis=1)
+
+
+def divided_by_sum(values):
+  """Divides (B, classes) float by their sum, so that they are a distribution.
+
+  Args:
+    values: symbolic, none below 0.
+
+  Returns:
+    The same shape.
+  """
+  return values / ops.maximum(ops.sum(values, axis=1, keepdims=True), 1e-30)
 
 
 def dense_layers(features, sizes, name, vocab_size=None, initial_weights="he"):
@@ -165,10 +256,12 @@ def side_by_side(features):
 
 
 class FrameClassifier(keras.layers.Layer):
-  """A logistic classifier of single frames.
+  """A classifier of single frames: logistic, or a softmax.
 
   In training it classifies one random valid frame of each video. Otherwise it
-  returns the mean of the probabilities of all valid frames.
+  returns the mean of the probabilities of all valid frames. It is a softmax for
+  exclusive_classes; a video without frames then counts as a frame of zeros, so
+  that its probabilities have a sum of 1 too.
 
   Args:
     vocab_size: number of classes.
@@ -180,6 +273,10 @@ class FrameClassifier(keras.layers.Layer):
   def __init__(self, vocab_size, **kwargs):
     super().__init__(**kwargs)
     self.vocab_size = vocab_size
+    made = _distributions.get()
+    self._is_softmax = made is not None
+    if made is not None:
+      made.append(self)
     self.sample = sampling.SampleFrames(1, dtype=self.dtype_policy)
     self.dense = keras.layers.Dense(
       vocab_size,
@@ -193,17 +290,23 @@ class FrameClassifier(keras.layers.Layer):
     del num_frames_shape
     self.dense.build((None, frames_shape[-1]))
 
+  def _probabilities(self, frames):
+    """(..., D) -> (..., vocab_size) float32."""
+    logits = ops.cast(self.dense(frames), "float32")
+    return ops.softmax(logits) if self._is_softmax else ops.sigmoid(logits)
+
   def call(self, frames, num_frames, training=None):
     if training:
       frame = self.sample(frames, num_frames, training=True)[:, 0]
-      return ops.sigmoid(ops.cast(self.dense(frame), "float32"))
+      return self._probabilities(frame)
+    if self._is_softmax:
+      num_frames = ops.maximum(num_frames, 1)
     weights = masking.mean_weights(masking.frame_mask(frames, num_frames))
 
     def classify_video(video):
       # The probabilities of all frames of a batch would take gigabytes.
       frames, weights = video  # (T, D), (T,)
-      likely = ops.sigmoid(ops.cast(self.dense(frames), "float32"))
-      return ops.matmul(weights, likely)
+      return ops.matmul(weights, self._probabilities(frames))
 
     return ops.map(classify_video, (frames, weights))
 

@@ -20,6 +20,7 @@ import startup  # isort: skip # noqa: F401
 import tensorflow as tf
 from make_records import segment_record, write_records
 from tiny_runs import (  # noqa: F401
+  one_label_files,
   tiny_files,
   tiny_frame_files,
   tiny_segment_files,

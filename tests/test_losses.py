@@ -17,6 +17,7 @@ ALL_LOSSES = [
   losses.CrossEntropyLoss,
   losses.HingeLoss,
   losses.SoftmaxLoss,
+  losses.CategoricalCrossEntropyLoss,
 ]
 
 # Two videos, three classes; all probabilities except 0.9 are exact in binary.
@@ -341,6 +342,31 @@ def test_make_loss():
   assert (loss.scale, loss.hinge_margin) == (3.0, 1.0)
   with pytest.raises(ValueError, match="'NoSuchLoss'"):
     losses.make_loss({"label_loss": "NoSuchLoss"})
+
+
+def test_the_loss_of_exclusive_classes_by_hand():
+  predictions = np.float32([[0.25, 0.75, 0.0], [0.5, 0.5, 0.0]])
+  labels = np.array([[False, True, False], [False, False, True]])
+  loss = losses.CategoricalCrossEntropyLoss()
+  # -log(0.75), and -log(1e-7) where the label has no probability.
+  expected = [0.28768207, 16.118095]
+  np.testing.assert_allclose(
+    loss.per_video_loss(predictions, labels), expected, rtol=1e-5
+  )
+  np.testing.assert_allclose(
+    loss.calculate_loss(predictions, labels), sum(expected) / 2, rtol=1e-5
+  )
+
+
+def test_losses_fit_the_kind_of_classes():
+  for name in ("CrossEntropyLoss", "HingeLoss", "SoftmaxLoss"):
+    losses.check_fits(name, False)
+    with pytest.raises(ValueError, match=f"--label_loss={name}, which judges"):
+      losses.make_loss({"label_loss": name, "exclusive_classes": True})
+  name = "CategoricalCrossEntropyLoss"
+  assert losses.make_loss({"label_loss": name, "exclusive_classes": True})
+  with pytest.raises(ValueError, match=f"--exclusive_classes with .*={name},"):
+    losses.make_loss({"label_loss": name})
 
 
 def test_no_setting_of_a_loss_is_a_keyword_of_a_model():

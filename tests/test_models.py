@@ -23,7 +23,7 @@ from every_model import (
 import frame_level_models
 import models
 import video_level_models
-from layers import preprocessing, whitening
+from layers import classifiers, preprocessing, whitening
 
 # --------------------------------------------------------------------------
 # Finding a model
@@ -265,6 +265,38 @@ def test_what_create_model_returns_is_checked(own_model, outputs, complaint):
   with pytest.raises(ValueError, match=complaint) as error:
     models.build_model(model_flags)
   assert "OwnModel.create_model" in str(error.value)
+
+
+def test_a_model_may_end_in_the_softmax_within_another_model(own_model):
+  def create_model(self, model_input, vocab_size, **unused_params):
+    given = keras.Input(model_input.shape[1:])
+    logits = keras.layers.Dense(vocab_size)(given)
+    classifier = keras.Model(given, classifiers.probabilities(logits))
+    return {"predictions": 0.5 * (classifier(model_input) + 1.0 / vocab_size)}
+
+  flags = own_model(create_model)
+  assert models.build_model(flags)
+  assert models.build_model({**flags, "exclusive_classes": True})
+
+
+@pytest.mark.parametrize("also", [False, True])
+def test_exclusive_classes_need_the_softmax(own_model, also):
+  def create_model(self, model_input, vocab_size, **unused_params):
+    logits = keras.layers.Dense(vocab_size)(model_input)
+    outputs = {"predictions": keras.ops.sigmoid(logits)}
+    if also:  # of other logits, it does not count
+      others = classifiers.probabilities(keras.layers.Dense(3)(model_input))
+      outputs["regularization_loss"] = keras.ops.sum(others)
+    return outputs
+
+  flags = own_model(create_model)
+  assert models.build_model(flags)
+  with pytest.raises(models.ContractError) as error:
+    models.build_model({**flags, "exclusive_classes": True})
+  text = str(error.value)
+  assert text.startswith("Expected OwnModel.create_model to make its")
+  assert "layers.classifiers.probabilities(logits)" in text
+  assert "\n" not in text
 
 
 def test_predictions_in_half_precision_are_refused(own_model):

@@ -230,6 +230,36 @@ def test_output_gating_against_a_plain_loop(training):
   )
 
 
+@pytest.mark.parametrize("gating", [False, True])
+def test_moe_model_of_exclusive_classes_against_a_plain_loop(gating):
+  model = build(
+    "MoeModel", 5, 3, moe_output_gating=gating, exclusive_classes=True
+  )
+  weights = random_weights(model)
+  assert weights["gates/kernel"].shape == (5, 2)
+  assert weights["experts/kernel"].shape == (5, 2 * 3)
+  videos = random_videos(5)
+  expected = np.zeros((4, 3))
+  for video in range(4):
+    gates = np.exp(videos[video] @ weights["gates/kernel"])
+    # One expert's classes come first, then the other's.
+    experts = np.exp(dense(videos[video], weights, "experts")).reshape(2, 3)
+    for expert in range(2):
+      share = gates[expert] / sum(gates)
+      expected[video] += share * experts[expert] / sum(experts[expert])
+    if gating:
+      switches = expected[video] @ weights["output_gating_dense/kernel"]
+      mean, variance, gamma, beta = (
+        weights[f"output_gating_bn/{name}"]
+        for name in ("moving_mean", "moving_variance", "gamma", "beta")
+      )
+      normal = (switches - mean) / np.sqrt(variance + 0.001)
+      expected[video] *= sigmoid(normal * gamma + beta)
+      assert abs(sum(expected[video]) - 1.0) > 0.1  # else no need to divide
+      expected[video] /= sum(expected[video])
+  np.testing.assert_allclose(predict(model, videos), expected, atol=1e-5)
+
+
 def test_there_is_no_output_gating_by_default():
   model = build("MoeModel", 5, 3)
   assert {variable.path for variable in model.variables} == {

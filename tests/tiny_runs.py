@@ -63,6 +63,30 @@ def tiny_files(tiny_vectors, tmp_path_factory):
   ]
 
 
+def one_label(vector) -> int:
+  """The only label of a video in one_label_files: its largest number of 6."""
+  return int(np.argmax(vector[:6]))
+
+
+@pytest.fixture(scope="session")
+def one_label_files(tiny_vectors, tmp_path_factory):
+  """Two files with 22 video-level records that have one label each."""
+  folder = tmp_path_factory.mktemp("one_label")
+  records = [
+    video_record(
+      f"v{number}",
+      [one_label(vector)],
+      mean_rgb=vector[:4],
+      mean_audio=vector[4:],
+    )
+    for number, vector in enumerate(tiny_vectors)
+  ]
+  return [
+    write_records(folder / "a", records[:13]),
+    write_records(folder / "b", records[13:]),
+  ]
+
+
 @pytest.fixture(scope="session")
 def tiny_frame_files(tmp_path_factory):
   """Two files with 22 frame-level records."""

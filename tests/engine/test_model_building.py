@@ -445,9 +445,33 @@ def test_logits_in_evaluation_and_prediction(
   assert not (tmp_path / "predictions.csv").exists()
 
 
+def test_sums_that_are_not_one_with_exclusive_classes(
+  own_file, one_label_files, tmp_path
+):
+  own_file.write("""
+def create_model(self, model_input, vocab_size, **unused_params):
+  from layers import classifiers
+  logits = keras.layers.Dense(vocab_size)(model_input)
+  return {"predictions": 0.5 * classifiers.probabilities(logits)}
+""")
+  flags = {
+    **VIDEO_FLAGS,
+    "exclusive_classes": True,
+    "label_loss": "CategoricalCrossEntropyLoss",
+  }
+  text = error_of(train_tiny, tmp_path / "run", one_label_files, flags)
+  assert_names(
+    text,
+    "Expected probabilities with a sum of 1 for each video",
+    f"OwnModel at {own_file.place('def create_model')}, received sums from 0.5",
+  )
+
+
 def test_rounding_errors_and_nan_pass():
   model_building.check_probabilities(np.float32([[-1e-7, 1 + 1e-6]]), "M")
   model_building.check_probabilities(np.float32([[0.5, np.nan]]), "M")
+  rounded = np.float32([[0.5, 0.5 + 1e-6], [0.5, np.nan]])
+  model_building.check_probabilities(rounded, "M", exclusive_classes=True)
 
 
 # --------------------------------------------------------------------------

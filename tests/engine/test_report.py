@@ -24,7 +24,7 @@ from engine.settings import Settings
 def test_a_histogram_of_numbers_that_hardly_differ(tmp_path):
   # Such as moving variances after a first step.
   weights = keras.Variable(np.float32([1.0, np.nextafter(np.float32(1), 2)]))
-  reporter = Reporter(str(tmp_path), Settings(1, 0.1), 10, "MyModel")
+  reporter = Reporter(str(tmp_path), Settings(1, 0.1), 10, {"model": "MyModel"})
   reporter.histograms(types.SimpleNamespace(variables=[weights]), 3)
   reporter.close()
   (buckets,) = event_tags(tmp_path)[weights.path].values()
@@ -33,7 +33,7 @@ def test_a_histogram_of_numbers_that_hardly_differ(tmp_path):
 
 @pytest.mark.parametrize("wrong", [-0.01, 1.5])
 def test_predictions_that_are_not_probabilities_are_refused(tmp_path, wrong):
-  reporter = Reporter(str(tmp_path), Settings(1, 0.1), 10, "MyModel")
+  reporter = Reporter(str(tmp_path), Settings(1, 0.1), 10, {"model": "MyModel"})
   predictions = tf.constant([[0.5, wrong], [0.2, 1.0]])
   labels = tf.constant([[True, False], [False, False]])
   # The loss of such predictions is NaN, which must not be reported instead.
@@ -50,7 +50,7 @@ def test_predictions_that_are_not_probabilities_are_refused(tmp_path, wrong):
 def reported(tmp_path, step, loss, predictions=0.5, **settings) -> Reporter:
   """A Reporter after a step with this loss."""
   reporter = Reporter(
-    str(tmp_path), Settings(1, 0.1, **settings), 1000, "MyModel"
+    str(tmp_path), Settings(1, 0.1, **settings), 1000, {"model": "MyModel"}
   )
   reporter.report(
     step,

@@ -27,6 +27,25 @@ def test_probabilities_are_exact_whatever_the_logits_are():
   )
 
 
+def test_probabilities_of_exclusive_classes_are_a_softmax():
+  logits = keras.ops.cast(
+    [[[math.log(1.0), math.log(3.0)], [5.0, 5.0]]], "bfloat16"
+  )
+  with classifiers.exclusive_classes() as made:
+    assert classifiers.are_exclusive()
+    probabilities = classifiers.probabilities(logits)
+    with classifiers.exclusive_classes(False):
+      assert not classifiers.are_exclusive()
+      assert classifiers.probabilities(logits)[0, 1, 0] > 0.99
+  assert not classifiers.are_exclusive()
+  assert len(made) == 1
+  assert probabilities.dtype == "float32"
+  # bfloat16 has log(3) to 8 bits.
+  np.testing.assert_allclose(
+    probabilities, [[[0.25, 0.75], [0.5, 0.5]]], atol=1e-3
+  )
+
+
 def test_l2_is_half_the_sum_of_squares_times_the_penalty():
   weights = np.array([[1.0, -2.0], [3.0, 4.0]], np.float32)
   # 0.1 / 2 * (1 + 4 + 9 + 16)
@@ -60,6 +79,57 @@ def test_classifiers_start_at_a_labels_frequency(classes, frequency):
   )
   np.testing.assert_allclose(
     frames, np.full((1, classes), frequency), rtol=1e-5
+  )
+
+
+def test_classifiers_of_exclusive_classes_start_at_equal_probabilities():
+  features = keras.Input((2,))
+  with classifiers.exclusive_classes():
+    probabilities = classifiers.classify_logistic(features, 10)
+    layer = classifiers.FrameClassifier(10)
+  model = keras.Model(features, probabilities)
+  np.testing.assert_allclose(model(np.zeros((1, 2))), np.full((1, 10), 0.1))
+  frames = np.zeros((1, 3, 2), np.float32)
+  np.testing.assert_allclose(
+    layer(frames, np.array([2], np.int32)), np.full((1, 10), 0.1), rtol=1e-6
+  )
+
+
+@pytest.mark.parametrize("num_experts", [1, 3])
+def test_mix_softmaxes_against_a_plain_loop(num_experts):
+  features = keras.Input((4,))
+  with classifiers.exclusive_classes():
+    mixed = classifiers.mix_softmaxes(features, 5, num_experts, l2_penalty=0.5)
+  assert mixed.dtype == "float32"
+  model = keras.Model(features, mixed)
+  generator = np.random.default_rng(6)
+  weights = {}
+  for variable in model.weights:
+    weights[variable.path] = generator.normal(size=variable.shape)
+    variable.assign(weights[variable.path])
+  kernel, bias = weights["experts/kernel"], weights["experts/bias"]
+  # One expert needs no gate.
+  gate_kernel = weights.get("gates/kernel", np.zeros((4, 1)))
+  assert len(weights) == (2 if num_experts == 1 else 3)
+  assert gate_kernel.shape == (4, num_experts)
+  videos = generator.normal(size=(6, 4))
+  expected = np.zeros((6, 5))
+  for video, vector in enumerate(videos):
+    gates = np.exp(vector @ gate_kernel)
+    for expert in range(num_experts):
+      own = slice(5 * expert, 5 * expert + 5)
+      powers = np.exp(vector @ kernel[:, own] + bias[own])
+      expected[video] += gates[expert] / sum(gates) * powers / sum(powers)
+  np.testing.assert_allclose(expected.sum(axis=1), 1.0)
+  np.testing.assert_allclose(model(videos), expected, atol=1e-6)
+  squares = (kernel**2).sum() + (gate_kernel**2).sum()
+  assert float(sum(model.losses)) == pytest.approx(0.25 * squares, rel=1e-5)
+
+
+def test_divided_by_sum():
+  values = np.array([[1.0, 3.0], [0.2, 0.0]], np.float32)
+  np.testing.assert_allclose(
+    classifiers.divided_by_sum(values), [[0.25, 0.75], [1.0, 0.0]]
   )
 
 
@@ -136,6 +206,28 @@ def test_frame_classifier_gives_the_mean_of_the_valid_frames():
   predictions = layer(frames, NUM_FRAMES, training=False)
   assert predictions.dtype == "float32"
   np.testing.assert_allclose(predictions, expected, atol=1e-5)
+
+
+def test_frame_classifier_of_exclusive_classes():
+  frames = masked_values(SIZE)
+  frames *= np.arange(frames.shape[1])[:, None] < NUM_FRAMES[:, None, None]
+  with classifiers.exclusive_classes() as made:
+    layer = classifiers.FrameClassifier(CLUSTERS)
+  assert made == [layer]
+  layer(frames, NUM_FRAMES)
+  randomize(layer)
+  logits = frames @ layer.dense.kernel.numpy() + layer.dense.bias.numpy()
+  likely = np.exp(logits) / np.exp(logits).sum(axis=2, keepdims=True)
+  expected = np.zeros((len(NUM_FRAMES), CLUSTERS))
+  for video, valid in enumerate(NUM_FRAMES):
+    for frame in range(max(valid, 1)):
+      expected[video] += likely[video, frame] / max(valid, 1)
+  assert 0 in NUM_FRAMES
+  np.testing.assert_allclose(
+    layer(frames, NUM_FRAMES, training=False), expected, atol=1e-5
+  )
+  trained_on = layer(frames, NUM_FRAMES, training=True).numpy()
+  np.testing.assert_allclose(trained_on.sum(axis=1), 1.0, atol=1e-5)
 
 
 def test_frame_classifier_trains_on_one_random_valid_frame():
