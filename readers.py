@@ -172,6 +172,10 @@ class _VideoBatch:
         context, self._reader.num_classes, self._reader.for_trained
       )
       self._labels[row, classes] = True
+      if self._reader.exclusive_classes:
+        contents.check_one_label(
+          classes, self._reader.label_subset, self._reader.for_trained
+        )
     if self._needs_frames and not self._arrays.num_frames[row]:
       raise BadRecordError(
         "no frames", "expected frames to train on, found none"
@@ -245,12 +249,15 @@ class _Reader:
     num_classes: of the data.
     label_subset: the classes that labels are wanted of, ascending; None for
       all.
+    exclusive_classes: whether a video without exactly one label of these is a
+      bad record.
     for_trained: whether a trained model has fixed the flags, so that errors
       advise to name other files.
   """
 
   num_classes: int
   label_subset: list[int] | None = None
+  exclusive_classes = False
   for_trained = False
   _usual_kind: str
 
@@ -330,6 +337,7 @@ class YT8MAggregatedFeatureReader(_Reader):
       self.for_trained,
       self.ranges,
       self.label_subset,
+      with_labels and self.exclusive_classes,
     )
 
   def element_spec(self, with_labels: bool) -> dict[str, tf.TensorSpec]:
@@ -654,8 +662,8 @@ def make_reader(
 
   Args:
     model_flags: feature_names, feature_sizes, frame_features, num_classes,
-      max_frames and, if there, feature_ranges and label_subset are used; see
-      model_flags.json.
+      max_frames and, if there, feature_ranges, label_subset and
+      exclusive_classes are used; see model_flags.json.
     kinds: see YT8MFrameFeatureReader.
     segment_labels: whether to read segments instead of whole videos.
   """
@@ -679,6 +687,7 @@ def make_reader(
       model_flags["num_classes"], sizes, names, kinds, ranges
     )
   reader.label_subset = model_flags.get("label_subset")
+  reader.exclusive_classes = bool(model_flags.get("exclusive_classes"))
   return reader
 
 

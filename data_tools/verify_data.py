@@ -109,6 +109,7 @@ class Verifier:
     files: local paths.
     needs_labels: whether a record without labels is a bad one.
     segment_labels: whether the records have rated segments.
+    exclusive_classes: whether labels of whole videos must be exactly one.
     list_path: where to list what is damaged; empty for nowhere.
 
   Attributes:
@@ -122,6 +123,7 @@ class Verifier:
     files: list[str],
     needs_labels: bool = True,
     segment_labels: bool = False,
+    exclusive_classes: bool = False,
     list_path: str = "",
   ):
     self.skipped = SkippedRecords(Policy(skip=True, path=list_path))
@@ -133,6 +135,7 @@ class Verifier:
     self._reader = readers.make_reader(model_flags)
     self._needs_labels = needs_labels
     self._segment_labels = segment_labels
+    self._exclusive_classes = exclusive_classes
     self._must_stop = threading.Event()
 
   def run(self, num_threads: int) -> None:
@@ -257,6 +260,8 @@ class Verifier:
         times, classes, _ = contents.segments(context, num_classes)
     elif self._needs_labels or "labels" in context:
       classes = contents.labels(context, num_classes)
+      if self._exclusive_classes:
+        contents.check_one_label(classes)
     shard.num_videos += 1
     shard.num_frames[frames] += 1
     shard.num_labels += len(classes)
@@ -400,6 +405,11 @@ def define_flags() -> None:
     "Records have rated segments, which are checked instead of the labels of"
     " whole videos.",
   )
+  data.bool(
+    "exclusive_classes",
+    False,
+    "Videos must have exactly one label, as train.py needs it with this flag.",
+  )
   program_flags.define_num_readers()
   program_flags.Subject(program_flags.OUTPUT).string(
     "output_file",
@@ -424,6 +434,11 @@ def main(arguments: list[str]) -> None:
       "Expected --frame_features with --segment_labels, received none. Segments"
       " are cut from frames: add --frame_features."
     )
+  if has_segments and values.exclusive_classes:
+    raise errors.UserError(
+      "Expected labels of whole videos with --exclusive_classes, received"
+      " --segment_labels. Leave one of the flags out."
+    )
   patterns = patterns_of(arguments, values.data_pattern)
   files = find_local_files(patterns, "data_pattern", _PROGRAM)
   model_flags = {
@@ -433,7 +448,12 @@ def main(arguments: list[str]) -> None:
     "max_frames": readers.ALL_FRAMES,
   }
   verifier = Verifier(
-    model_flags, files, values.labels, has_segments, values.output_file
+    model_flags,
+    files,
+    needs_labels=values.labels,
+    segment_labels=has_segments,
+    exclusive_classes=values.exclusive_classes,
+    list_path=values.output_file,
   )
   verifier.run(values.num_readers)
   print(report(verifier, has_frames, has_segments))

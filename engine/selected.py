@@ -13,6 +13,7 @@ import tensorflow as tf
 from absl import logging
 
 import errors
+import models
 from engine.progress_bar import Progress
 from records import shards
 from records.messages import BadRecordError
@@ -197,6 +198,25 @@ class SelectedRecords:
       )
 
 
+def _check_exclusive(model_flags: dict, segment_labels: bool) -> None:
+  """Checks that examples can have exactly one label each.
+
+  Raises:
+    errors.UserError: they are segments, or there is nothing to choose.
+  """
+  if segment_labels:
+    raise errors.UserError(
+      "Expected whole videos with --exclusive_classes, received"
+      " --segment_labels: a segment is rated for some classes, which does not"
+      " say which one it has. Leave one of the flags out."
+    )
+  if models.num_outputs(model_flags) < 2:
+    raise errors.UserError(
+      "Expected at least two classes to choose from with --exclusive_classes,"
+      " received one. Leave the flag out, or name more classes."
+    )
+
+
 def select(
   model_flags: dict,
   files: list[str],
@@ -218,8 +238,11 @@ def select(
     None if they leave out nothing.
 
   Raises:
-    errors.UserError: videos without frames are to have some.
+    errors.UserError: videos without frames are to have some; there cannot be
+      one label of each example, as --exclusive_classes needs.
   """
+  if with_labels and models.are_exclusive(model_flags):
+    _check_exclusive(model_flags, segment_labels)
   classes = model_flags.get("label_subset") if with_labels else None
   if not classes and not min_frames:
     return None

@@ -144,6 +144,39 @@ def labels(
   return _classes("labels", feature, num_classes, for_trained)
 
 
+def check_one_label(
+  classes: Sequence[int],
+  subset: Sequence[int] | None = None,
+  for_trained: bool = False,
+) -> None:
+  """Checks that a video has exactly one label, for exclusive classes.
+
+  Args:
+    classes: of the video; one that is there twice counts once.
+    subset: the classes that count; None for all.
+    for_trained: whether a trained model has fixed the flags.
+
+  Raises:
+    BadRecordError: it has none, or several.
+  """
+  found = sorted(set(classes) if subset is None else {*classes} & {*subset})
+  if len(found) == 1:
+    return
+  number = "none"
+  if found:
+    shown = ", ".join(map(str, found[:_MOST_LISTED]))
+    more = ", ..." if len(found) > _MOST_LISTED else ""
+    number = f"{len(found)}: {shown}{more}"
+  advice = "leave this flag out, for a probability of each class"
+  if for_trained:
+    advice = _OTHER_FILES
+  raise BadRecordError(
+    "not one label",
+    "expected exactly one label of each video with --exclusive_classes, found"
+    f" {number}; {advice}",
+  )
+
+
 def _classes(
   name: str, feature: Feature, num_classes: int, for_trained: bool
 ) -> list[int]:

@@ -156,6 +156,8 @@ class VectorBatch:
     ranges: of each feature, what its bytes stand for if its dtype is uint8;
       None for YouTube-8M's.
     label_subset: the classes that labels are wanted of, in order; None for all.
+    exclusive_classes: whether a video without exactly one label of these is a
+      bad record.
   """
 
   def __init__(
@@ -167,9 +169,11 @@ class VectorBatch:
     for_trained: bool = False,
     ranges: Sequence[quantization.Range] | None = None,
     label_subset: Sequence[int] | None = None,
+    exclusive_classes: bool = False,
   ):
     self._ranges = ranges or [quantization.YOUTUBE8M_RANGE] * len(names)
     self._label_subset = label_subset
+    self._exclusive_classes = exclusive_classes
     self._names, self._sizes = names, sizes
     self._num_classes = num_classes
     self._for_trained = for_trained
@@ -216,6 +220,8 @@ class VectorBatch:
           self._is_good[row] = True
         except BadRecordError as error:
           on_bad(row, error)
+    if self._exclusive_classes:
+      self._check_labels(on_bad)
     rows = np.flatnonzero(self._is_good)
     vectors, labels = self._vectors, self._labels
     if len(rows) < len(vectors):
@@ -231,6 +237,22 @@ class VectorBatch:
       subset = self._label_subset
       batch["labels"] = labels if subset is None else labels[:, subset]
     return batch
+
+  def _check_labels(
+    self, on_bad: Callable[[int, BadRecordError], None]
+  ) -> None:
+    """Leaves out the good ones without exactly one label; see finish."""
+    subset = self._label_subset
+    labels = self._labels if subset is None else self._labels[:, subset]
+    is_other = self._is_good & (np.count_nonzero(labels, axis=1) != 1)
+    for row in np.flatnonzero(is_other).tolist():
+      self._is_good[row] = False
+      try:
+        contents.check_one_label(
+          np.flatnonzero(self._labels[row]).tolist(), subset, self._for_trained
+        )
+      except BadRecordError as error:
+        on_bad(row, error)
 
   def _take_apart(self, rows: np.ndarray) -> np.ndarray:
     """Takes those records apart that have the layout of the first one.

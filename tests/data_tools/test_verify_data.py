@@ -187,6 +187,20 @@ def test_split_without_labels(tmp_path):
   assert "1 label out of range" in log
 
 
+def test_exclusive_classes_need_exactly_one_label(tmp_path):
+  file = write_records(
+    tmp_path / "a",
+    [
+      small_video(f"v{number}", labels)
+      for number, labels in enumerate([[1], [1, 3], [], [4]])
+    ],
+  )
+  assert row_of(verify(file, *VIDEO_FLAGS), "a")[1] == "4"
+  log = verify(file, *VIDEO_FLAGS, "--exclusive_classes", exit_code=1)
+  assert f"2 not one label, first in {file}, record 1: expected exactly" in log
+  assert row_of(log, "a")[1] == "2"
+
+
 def test_float_frames_are_recognized(tmp_path):
   wrong = np.full((2, 3), np.nan)
   audio = np.zeros((2, 2))

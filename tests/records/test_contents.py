@@ -57,6 +57,40 @@ BAD = {
     SMALL_VIDEO_FLAGS,
     ["expected class indices (int64) in the feature labels", "3 bytes"],
   ),
+  "two of exclusive classes": (
+    GOOD_VIDEO,
+    small_video("two", labels=(1, 3, 1)),
+    {**SMALL_VIDEO_FLAGS, "exclusive_classes": True},
+    ["exactly one label", "--exclusive_classes, found 2: 1, 3; leave this"],
+  ),
+  "none of exclusive classes": (
+    GOOD_VIDEO,
+    small_video("none", labels=()),
+    {**SMALL_VIDEO_FLAGS, "exclusive_classes": True},
+    ["exactly one label", "--exclusive_classes, found none; leave this"],
+  ),
+  "two of exclusive classes of frames": (
+    GOOD_FRAMES,
+    small_frames("two", labels=(4, 0)),
+    {**SMALL_FRAME_FLAGS, "exclusive_classes": True},
+    ["exactly one label", "--exclusive_classes, found 2: 0, 4; leave this"],
+  ),
+  "none of exclusive classes of frames": (
+    GOOD_FRAMES,
+    small_frames("none", labels=()),
+    {**SMALL_FRAME_FLAGS, "exclusive_classes": True},
+    ["exactly one label", "--exclusive_classes, found none; leave this"],
+  ),
+  "two of a subset of exclusive classes": (
+    small_video("one", labels=(0, 1, 2)),
+    small_video("two", labels=(0, 1, 3)),
+    {
+      **SMALL_VIDEO_FLAGS,
+      "exclusive_classes": True,
+      "label_subset": [1, 3, 4],
+    },
+    ["exactly one label", "--exclusive_classes, found 2: 1, 3; leave this"],
+  ),
   "two values in a frame": (
     GOOD_FRAMES,
     two_values_in_a_frame(),
@@ -229,6 +263,16 @@ def test_no_id(tmp_path, model_flags):
   assert_names(
     text, "expected the feature id (or video_id)", "labels (1 int64)"
   )
+
+
+def test_a_label_that_is_there_twice_is_one():
+  contents.check_one_label([3, 3])
+  contents.check_one_label([3, 1, 2], subset=[2, 5])
+  with pytest.raises(messages.BadRecordError) as error:
+    contents.check_one_label(range(100), for_trained=True)
+  text = str(error.value)
+  assert_names(text, "found 100: 0, 1, ", "19, ...; name files like those that")
+  assert error.value.kind == "not one label"
 
 
 def test_a_message_does_not_list_thousands_of_features():

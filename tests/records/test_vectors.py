@@ -88,6 +88,42 @@ def test_any_mixture_of_good_records():
   assert assert_read_as_parsed([]) == 0
 
 
+def test_videos_without_exactly_one_label_are_left_out():
+  vector = {"mean_rgb": [1.0, 2.0, 3.0], "mean_audio": [0.5] * 40}
+  # Fifteen of one layout, which are taken apart together, and an unusual one.
+  records = [
+    video_record(f"{row:02}", [row % 3, 3 + row % 2], **vector)
+    for row in range(15)
+  ]
+  records.append(video_record("unusual", [1, 4], context=[1], **vector))
+
+  def read_subset(subset, exclusive_classes):
+    found = {}
+    batch = vectors.VectorBatch(
+      16,
+      NAMES,
+      SIZES,
+      6,
+      label_subset=subset,
+      exclusive_classes=exclusive_classes,
+    )
+    for row, record in enumerate(records):
+      batch.add(row, memoryview(record))
+    return batch.finish(found.__setitem__), found
+
+  batch, found = read_subset([1, 2, 3], True)
+  # Classes 0 and 4 do not count.
+  counts = [(row % 3 > 0) + (row % 2 == 0) for row in range(15)] + [1]
+  assert sorted(found) == [row for row in range(16) if counts[row] != 1]
+  assert all("exactly one label" in str(error) for error in found.values())
+  assert batch["labels"].sum(axis=1).tolist() == [1] * counts.count(1)
+  assert batch["video_ids"].tolist()[-1] == b"unusual"
+  assert len(batch["video_matrix"]) == counts.count(1)
+  batch, found = read_subset([1, 2, 3], False)
+  assert not found
+  assert batch["labels"].sum(axis=1).tolist() == counts
+
+
 def test_an_empty_id_beside_a_video_id():
   record = tf.train.Example.FromString(good_record(0))
   record.features.feature["id"].bytes_list.value[:] = [b""]
