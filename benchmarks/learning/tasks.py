@@ -243,7 +243,7 @@ _VARIANCE_CLASSES = 20
 _VARIANCE_TRAIN, _VARIANCE_TEST = 200, 600
 _VARIANCE_FRAMES = (6, 10)
 # Of the unit variance of an informative number: between classes.
-_CLASS_VARIANCE = 0.3
+_CLASS_VARIANCE = 0.5
 # Of that of every number, what changes from frame to frame.
 _FRAME_VARIANCE = 0.2
 
