@@ -267,12 +267,18 @@ def moe_parameters(gating):
   ],
 )
 def test_parameters_of_the_published_models(name, expected):
-  published = models.find_class_by_name(name).presets["published"]
-  assert count_trainable(name, "1024,128", 3862, **published) == expected
+  preset = models.find_class_by_name(name).presets["published"]
+  sizes = {key: preset[key] for key in models.resolve_hyperparameters(name)}
+  assert count_trainable(name, "1024,128", 3862, **sizes) == expected
 
 
 @pytest.mark.parametrize("name", PREFIXES)
 def test_published_settings_are_complete(name):
-  preset = models.find_class_by_name(name).presets["published"]
-  assert set(models.resolve_hyperparameters(name)) <= set(preset)
+  model_class = models.find_class_by_name(name)
+  preset = model_class.presets["published"]
+  resolved = models.resolve_hyperparameters(name)
+  assert set(resolved) <= set(preset)
   assert preset["max_steps"] > 0
+  # The sizes are the defaults, and so is what the model gets.
+  assert {key: preset[key] for key in resolved} == resolved
+  assert preset["input_transform"] == model_class.input_transform

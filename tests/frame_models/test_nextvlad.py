@@ -307,14 +307,17 @@ def network_parameters(clusters, reduction):
   ],
 )
 def test_parameters_of_the_published_models(name, expected):
-  published = models.find_class_by_name(name).presets["published"]
-  assert count_trainable(name, "1024,128", 3862, **published) == expected
+  preset = models.find_class_by_name(name).presets["published"]
+  sizes = {key: preset[key] for key in models.resolve_hyperparameters(name)}
+  assert count_trainable(name, "1024,128", 3862, **sizes) == expected
 
 
 @pytest.mark.parametrize("name", ["NextVladModel", "MixNextVladModel"])
 def test_published_settings_are_complete(name):
-  preset = models.find_class_by_name(name).presets["published"]
+  model_class = models.find_class_by_name(name)
+  preset = model_class.presets["published"]
   resolved = models.resolve_hyperparameters(name)
   assert set(resolved) <= set(preset)
-  # They are the defaults.
+  # The sizes are the defaults, and so is what the model gets.
   assert {key: preset[key] for key in resolved} == resolved
+  assert preset["input_transform"] == model_class.input_transform == "dewhiten"
