@@ -62,16 +62,21 @@ def small_preset(model, name, divisor=16) -> tuple[str, ...]:
     divisor: of all sizes; none becomes smaller than 8.
   """
 
-  def smaller(number) -> str:
-    return str(max(int(number) // divisor, min(int(number), 8)))
+  def smaller(value) -> str:
+    return re.sub(
+      r"\d+",
+      lambda found: str(max(int(found[0]) // divisor, min(int(found[0]), 8))),
+      str(value),
+    )
 
-  preset = presets_of(model)[name]
   return (
     f"--preset={name}",
     *(
-      f"--{flag}=" + re.sub(r"\d+", lambda found: smaller(found[0]), str(value))
-      for flag, value in preset.items()
-      if re.search(r"_(sizes?|cells)$", flag) and flag != "batch_size"
+      f"--{flag}={smaller(value)}"
+      for flag, value in presets_of(model)[name].items()
+      if re.search(r"_(sizes?|cells)$", flag)
+      and flag != "batch_size"
+      and smaller(value) != str(value)
     ),
   )
 

@@ -100,5 +100,4 @@ def test_a_preset_with_a_fraction_of_its_units(monkeypatch):
     "--preset=p",
     "--deep_hidden_sizes=32,256,classes",
     "--lstm_cells=8",
-    "--stream_frame_size=4",
   )
