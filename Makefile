@@ -13,6 +13,8 @@
 #                     prints tables of all rows in LEARNING_RESULTS=<folder>;
 #                     PYTEST_FLAGS="-k NextVladModel" for a part of it, "-n 8"
 #                     for a larger machine
+# make recommended    compares --preset=recommended with the defaults of eight
+#                     models; RECOMMENDED_FLAGS="--jobs=8 --models=MoeModel"
 # make two-workers    trains as two machines would, on this one
 # make bench          the benchmarks, 25 to 50 minutes; results in benchmarks/results/
 
@@ -27,6 +29,7 @@ MIRROR ?= us
 BASE_URL ?=
 VIDEO_DEMO_DIR ?= /tmp/yt8m_video_demo
 LEARNING_RESULTS ?= /tmp/yt8m_learning
+RECOMMENDED_FLAGS ?=
 PIP_INSTALL := $(VENV)/bin/pip install --quiet --disable-pip-version-check
 
 # Extra options for pytest: `make test PYTEST_FLAGS="-k export"`.
@@ -35,7 +38,7 @@ FAST_TESTS = $(RUN) -m pytest --numprocesses=2 --dist=worksteal --durations=25 \
   $(PYTEST_FLAGS)
 
 .PHONY: demo demo-videos yt8m-video test test-pythons fast-tests test-slow \
-  test-backends learn lint docs two-workers bench clean
+  test-backends learn recommended lint docs two-workers bench clean
 
 $(VENV)/bin/activate:
 	@echo "== Creating $(VENV)"
@@ -139,6 +142,9 @@ learn: $(VENV)/.installed-dev
 	  $(PYTEST_FLAGS) tests/learning; status=$$?; \
 	$(RUN) -m benchmarks.learning.tables "$(LEARNING_RESULTS)" || status=1; \
 	exit $$status
+
+recommended: $(VENV)/.installed
+	@$(RUN) -m benchmarks.learning.recommended $(RECOMMENDED_FLAGS)
 
 WORKERS := "127.0.0.1:20001", "127.0.0.1:20002"
 WORKER = TF_CONFIG='{"cluster": {"worker": [$(WORKERS)]}, \
