@@ -15,105 +15,57 @@ from absl import flags
 from keras import ops
 
 import models
-from layers import classifiers, dropout, masking, preprocessing, recurrent
+from layers import classifiers, dropout, masking, preprocessing, streams
 
 # Thesis: the first 100 frames of each video, no video with fewer.
 _FRAMES_OF_THE_THESIS = {"max_frames": 100, "min_frames": 100}
 
 
-def stacked_lstm(states, mask, cells, direction, layer, name):
-  """One of several stacked LSTMs, over the valid frames.
+def classify_streams(
+  pooled, vocab_size, fusion, joint_sizes, dropout_rate, initial_weights
+):
+  """Logistic classifiers of streams, or one of all of them.
 
   Args:
-    states: (B, T, D) float.
-    mask: (B, T) bool.
-    cells: units of each direction.
-    direction: "both", or "alternating": forward in layers 0, 2 and so on,
-      backward in the others.
-    layer: its number, from 0.
-    name: of the layer.
-
-  Returns:
-    The states in the order of the frames, (B, T, 2 cells) for both directions,
-    otherwise (B, T, cells).
-  """
-  if direction == "both":
-    return keras.layers.Bidirectional(
-      recurrent.LSTM(cells, return_sequences=True), name=name
-    )(states, mask=mask)
-  backwards = layer % 2 == 1
-  states = recurrent.LSTM(
-    cells, return_sequences=True, go_backwards=backwards, name=name
-  )(states, mask=mask)
-  # Keras returns the states of a backward LSTM with the last frame first.
-  return ops.flip(states, axis=1) if backwards else states
-
-
-class Streams(typing.NamedTuple):
-  """How the stream of each feature is built: flags of the models below."""
-
-  stream_dense_size: int
-  stream_activation: str
-  lstm_cells: int | None
-  lstm_layers: int
-  lstm_direction: str
-  stream_dropout_rate: float
-  stream_frame_size: int
-  stream_hidden_sizes: str
-  initial_weights: str
-
-
-def lstm_streams(features, num_frames, cells, vocab_size, settings):
-  """A stream of LSTMs for each feature.
-
-  Dense layer -> LSTMs -> dropout -> ReLU layer on each frame, if any -> largest
-  value over the valid frames -> fully connected ReLU layers.
-
-  Args:
-    features: a (B, T, D) float for each stream.
-    num_frames: (B,) int32.
-    cells: units of each direction of the LSTMs of each stream, where
-      settings.lstm_cells is None.
+    pooled: a (B, D) float for each stream.
     vocab_size: number of classes.
-    settings: Streams.
+    fusion: "late" or "concat", see StreamLstmModel.
+    joint_sizes: units of the layers on the concatenated streams.
+    dropout_rate: fraction of a classifier's input left out in training.
+    initial_weights: see classifiers.dense_layers and classify_logistic.
 
   Returns:
-    A (B, the last size) for each stream.
+    The predictions, (B, vocab_size) float32.
+
+  Raises:
+    ValueError: joint layers without concatenated streams.
   """
-  mask = masking.FrameMask()(features[0], num_frames)
-  pooled = []
-  for stream, states in enumerate(features):
-    name = f"stream_{stream}"
-    states = keras.layers.Dense(
-      settings.stream_dense_size,
-      activation=settings.stream_activation,
-      name=f"{name}_dense",
-    )(states)
-    for layer in range(settings.lstm_layers):
-      states = stacked_lstm(
-        states,
-        mask,
-        settings.lstm_cells or cells[stream],
-        settings.lstm_direction,
-        layer,
-        f"{name}_lstm_{layer}",
-      )
-    if settings.stream_dropout_rate:
-      states = dropout.Dropout(settings.stream_dropout_rate)(states)
-    if settings.stream_frame_size:
-      states = keras.layers.Dense(
-        settings.stream_frame_size, activation="relu", name=f"{name}_frame"
-      )(states)
-    pooled.append(
-      classifiers.dense_layers(
-        masking.MaskedMax()(states, mask),
-        settings.stream_hidden_sizes,
-        f"{name}_hidden",
-        vocab_size,
-        settings.initial_weights,
-      )
+  if joint_sizes and fusion != "concat":
+    raise ValueError(
+      "Expected --stream_fusion=concat with --nn_joint_sizes, whose layers are"
+      " on the concatenated streams, received"
+      f" --nn_joint_sizes={joint_sizes} and --stream_fusion={fusion}. Remove"
+      " one of them."
     )
-  return pooled
+  if fusion == "concat":
+    joint = classifiers.side_by_side(pooled)
+    pooled = [
+      classifiers.dense_layers(
+        joint, joint_sizes, "joint", vocab_size, initial_weights
+      )
+    ]
+  if dropout_rate:
+    pooled = [dropout.Dropout(dropout_rate)(stream) for stream in pooled]
+  predictions = [
+    classifiers.classify_logistic(
+      stream,
+      vocab_size,
+      name=f"stream_{index}_classifier",
+      initial_weights=initial_weights,
+    )
+    for index, stream in enumerate(pooled)
+  ]
+  return sum(predictions) / len(predictions)
 
 
 flags.DEFINE_enum(
@@ -165,9 +117,9 @@ flags.DEFINE_enum(
 class StreamLstmModel(models.BaseModel):
   """A stream of LSTMs for each feature.
 
-  See lstm_streams. Each stream has a logistic classifier. The prediction is the
-  mean of the streams' probabilities (late fusion: 0.79 and 0.99 give 0.89), or
-  one classifier takes the concatenated streams.
+  See streams.lstm_streams. Each stream has a logistic classifier. The
+  prediction is the mean of the streams' probabilities (late fusion: 0.79 and
+  0.99 give 0.89), or one classifier takes the concatenated streams.
   """
 
   batch_size = 128
@@ -218,7 +170,7 @@ class StreamLstmModel(models.BaseModel):
       lstm_cells: units of each direction of an LSTM; None for the size of the
         stream's feature (rgb 1024, audio 128).
       lstm_layers: number of stacked LSTMs.
-      lstm_direction: see stacked_lstm.
+      lstm_direction: see streams.stacked_lstm.
       stream_dropout_rate: fraction of the last LSTM's states left out in
         training.
       stream_frame_size: units of the ReLU layer on each frame after the LSTMs,
@@ -229,19 +181,12 @@ class StreamLstmModel(models.BaseModel):
       dropout_rate: fraction of a classifier's input left out in training.
       initial_weights: see classifiers.dense_layers and classify_logistic.
     """
-    if nn_joint_sizes and stream_fusion != "concat":
-      raise ValueError(
-        "Expected --stream_fusion=concat with --nn_joint_sizes, whose layers"
-        " are on the concatenated streams, received"
-        f" --nn_joint_sizes={nn_joint_sizes} and"
-        f" --stream_fusion={stream_fusion}. Remove one of them."
-      )
-    streams = lstm_streams(
+    pooled = streams.lstm_streams(
       preprocessing.split_features(model_input, feature_sizes),
       num_frames,
       feature_sizes,
       vocab_size,
-      Streams(
+      streams.Streams(
         stream_dense_size,
         stream_activation,
         lstm_cells,
@@ -253,25 +198,15 @@ class StreamLstmModel(models.BaseModel):
         initial_weights,
       ),
     )
-    if stream_fusion == "concat":
-      joint = classifiers.side_by_side(streams)
-      streams = [
-        classifiers.dense_layers(
-          joint, nn_joint_sizes, "joint", vocab_size, initial_weights
-        )
-      ]
-    if dropout_rate:
-      streams = [dropout.Dropout(dropout_rate)(stream) for stream in streams]
-    predictions = [
-      classifiers.classify_logistic(
-        stream,
-        vocab_size,
-        name=f"stream_{index}_classifier",
-        initial_weights=initial_weights,
-      )
-      for index, stream in enumerate(streams)
-    ]
-    return {"predictions": sum(predictions) / len(predictions)}
+    predictions = classify_streams(
+      pooled,
+      vocab_size,
+      stream_fusion,
+      nn_joint_sizes,
+      dropout_rate,
+      initial_weights,
+    )
+    return {"predictions": predictions}
 
 
 class Net(typing.NamedTuple):
@@ -290,15 +225,15 @@ def nn_input_features(mean, feature_sizes, nn_tower_sizes):
   return preprocessing.split_features(mean, feature_sizes)
 
 
-def classify_nn_and_streams(features, streams, vocab_size, net, settings):
+def classify_nn_and_streams(features, pooled, vocab_size, net, settings):
   """A net on whole videos beside streams, and one classifier of both.
 
   Args:
     features: what the net gets, a (B, D) float for each tower.
-    streams: result of lstm_streams.
+    pooled: result of streams.lstm_streams.
     vocab_size: number of classes.
     net: Net.
-    settings: Streams.
+    settings: streams.Streams.
 
   Returns:
     The predictions, (B, vocab_size) float32.
@@ -314,7 +249,7 @@ def classify_nn_and_streams(features, streams, vocab_size, net, settings):
     initial_weights,
   )
   joint = classifiers.dense_layers(
-    classifiers.side_by_side([branch, *streams]),
+    classifiers.side_by_side([branch, *pooled]),
     net.nn_joint_sizes,
     "joint",
     vocab_size,
@@ -335,7 +270,7 @@ flags.DEFINE_enum(
 )
 flags.DEFINE_string(
   "nn_branch_sizes",
-  "2048",
+  "2048,1024",
   "NnStreamLstmModel, AutoencoderConcatModel: units of the layers of the"
   " fully connected branch after its towers, separated by commas; classes: as"
   " many as there are classes; empty: none.",
@@ -346,7 +281,7 @@ class NnStreamLstmModel(models.BaseModel):
   """A fully connected net on the mean frame, and the LSTM streams.
 
   The net has a tower for each feature. Its output and the streams (see
-  lstm_streams) are concatenated and classified by one logistic layer.
+  streams.lstm_streams) are concatenated and classified by one logistic layer.
   Frame-level records are enough: the video-level vector is the mean of the
   valid frames.
   """
@@ -354,11 +289,7 @@ class NnStreamLstmModel(models.BaseModel):
   batch_size = 128
   base_learning_rate = 0.001
   xla = False
-  earlier_defaults = {
-    "nn_tower_sizes": "",
-    "nn_branch_sizes": "2048,1024",
-    "stream_hidden_sizes": "",
-  }
+  earlier_defaults = {"nn_tower_sizes": "", "stream_hidden_sizes": ""}
   # The network of the thesis's code: 429,937,568 parameters with its 3846
   # classes, rgb and audio.
   presets = {
@@ -388,7 +319,7 @@ class NnStreamLstmModel(models.BaseModel):
     mean_dequantized_frame,
     nn_input="transformed",
     nn_tower_sizes="1024",
-    nn_branch_sizes="2048",
+    nn_branch_sizes="2048,1024",
     stream_dense_size=512,
     stream_activation="relu",
     lstm_cells=None,
@@ -414,7 +345,7 @@ class NnStreamLstmModel(models.BaseModel):
       initial_weights: see classifiers.dense_layers and classify_logistic.
     """
     mean = mean_frame if nn_input == "transformed" else mean_dequantized_frame
-    settings = Streams(
+    settings = streams.Streams(
       stream_dense_size,
       stream_activation,
       lstm_cells,
@@ -425,7 +356,7 @@ class NnStreamLstmModel(models.BaseModel):
       stream_hidden_sizes,
       initial_weights,
     )
-    streams = lstm_streams(
+    pooled = streams.lstm_streams(
       preprocessing.split_features(model_input, feature_sizes),
       num_frames,
       feature_sizes,
@@ -434,7 +365,7 @@ class NnStreamLstmModel(models.BaseModel):
     )
     predictions = classify_nn_and_streams(
       nn_input_features(mean, feature_sizes, nn_tower_sizes),
-      streams,
+      pooled,
       vocab_size,
       Net(nn_tower_sizes, nn_branch_sizes, nn_joint_sizes, dropout_rate),
       settings,
@@ -452,14 +383,14 @@ def _parse_levels(text):
   Raises:
     ValueError: it names others, or video and joint_video at once.
   """
-  levels = [level.strip() for level in text.split(",")] if text else []
-  if not set(levels) <= set(_LEVELS) or {"video", "joint_video"} <= set(levels):
+  levels = {level.strip() for level in text.split(",")} if text else set()
+  if not levels <= set(_LEVELS) or {"video", "joint_video"} <= levels:
     raise ValueError(
       "Expected --autoencoder_levels to name some of video and frame, or"
       " joint_video instead of video, separated by a comma, received"
       f" {text!r}."
     )
-  return levels
+  return sorted(levels)
 
 
 def encode(inputs, code_size, name):
@@ -485,32 +416,36 @@ def encode(inputs, code_size, name):
   return code, error
 
 
-def encode_features(features, names, level, code_size, num_frames):
-  """An autoencoder for each feature of the video or of its frames.
+def encode_levels(inputs, names, levels, code_sizes, num_frames):
+  """Autoencoders of the features of videos and of frames.
 
   Args:
-    features: for each feature (B, D) float, or (B, T, D) at level "frame".
+    inputs: {level: for each feature (B, D) float, at level "frame" (B, T, D)}.
     names: of the features.
-    level: "video", "frame" or "joint_video"; see AutoencoderConcatModel.
-    code_size: units of each code.
+    levels: those that have autoencoders.
+    code_sizes: units of each code of a video, and of a frame.
     num_frames: (B,) int32.
 
   Returns:
-    The code of each feature, and {tag: scalar float32}, the reconstruction
-    error of each, a mean over the valid frames and over the videos.
+    {level: codes}, like inputs, and {tag: scalar float32}: each autoencoder's
+    reconstruction error, its mean over the valid frames and over the videos.
   """
-  codes, errors = [], {}
-  for index, (feature, name) in enumerate(zip(features, names, strict=True)):
+  codes, errors = {}, {}
+  of_video, of_frame = code_sizes
+  for level in levels:
     joint = level == "joint_video"
-    code, error = encode(
-      feature, code_size, "" if joint else f"_{level}_{index}"
-    )
-    if level == "frame":
-      mask = masking.FrameMask()(feature, num_frames)
-      error = ops.sum(error * masking.mean_weights(mask), axis=1)
-    codes.append(code)
-    tag = "reconstruction_loss" + ("" if joint else f"_{name}_{level}")
-    errors[tag] = ops.mean(error)
+    size = of_frame if level == "frame" else of_video
+    codes[level] = []
+    for index, feature in enumerate(inputs[level]):
+      code, error = encode(feature, size, "" if joint else f"_{level}_{index}")
+      if level == "frame":
+        mask = masking.FrameMask()(feature, num_frames)
+        error = ops.sum(error * masking.mean_weights(mask), axis=1)
+      codes[level].append(code)
+      tag = "reconstruction_loss"
+      errors[tag if joint else f"{tag}_{names[index]}_{level}"] = ops.mean(
+        error
+      )
   return codes, errors
 
 
@@ -582,7 +517,7 @@ class AutoencoderConcatModel(models.BaseModel):
     reconstruction_weight=1.0,
     nn_input="transformed",
     nn_tower_sizes="1024",
-    nn_branch_sizes="2048",
+    nn_branch_sizes="2048,1024",
     stream_dense_size=512,
     stream_activation="relu",
     lstm_cells=None,
@@ -600,35 +535,25 @@ class AutoencoderConcatModel(models.BaseModel):
 
     Args:
       autoencoder: False turns all autoencoders off.
-      autoencoder_levels: "video", "frame", both separated by a comma, or "";
-        "joint_video": one autoencoder of all features of the video.
+      autoencoder_levels: "video,frame", one of them, "joint_video" or "".
       autoencoder_code_size: units of each code at video level.
       autoencoder_frame_code_size: units of each code of a frame.
       reconstruction_weight: weight of each reconstruction error.
     """
-    levels = _parse_levels(autoencoder_levels) if autoencoder else []
     mean = mean_frame if nn_input == "transformed" else mean_dequantized_frame
-    net_features = nn_input_features(mean, feature_sizes, nn_tower_sizes)
-    frames = preprocessing.split_features(model_input, feature_sizes)
-    losses = {}
-    if "joint_video" in levels:
-      net_features, losses = encode_features(
-        [mean], [None], "joint_video", autoencoder_code_size, num_frames
-      )
-    if "video" in levels:
-      net_features, losses = encode_features(
-        preprocessing.split_features(mean, feature_sizes),
-        feature_names,
-        "video",
-        autoencoder_code_size,
-        num_frames,
-      )
-    if "frame" in levels:
-      frames, of_frames = encode_features(
-        frames, feature_names, "frame", autoencoder_frame_code_size, num_frames
-      )
-      losses = {**losses, **of_frames}
-    settings = Streams(
+    inputs = {
+      "video": preprocessing.split_features(mean, feature_sizes),
+      "joint_video": [mean],
+      "frame": preprocessing.split_features(model_input, feature_sizes),
+    }
+    codes, errors = encode_levels(
+      inputs,
+      feature_names,
+      _parse_levels(autoencoder_levels) if autoencoder else [],
+      (autoencoder_code_size, autoencoder_frame_code_size),
+      num_frames,
+    )
+    settings = streams.Streams(
       stream_dense_size,
       stream_activation,
       lstm_cells,
@@ -640,20 +565,22 @@ class AutoencoderConcatModel(models.BaseModel):
       initial_weights,
     )
     predictions = classify_nn_and_streams(
-      net_features,
-      lstm_streams(frames, num_frames, feature_sizes, vocab_size, settings),
+      codes.get("video")
+      or codes.get("joint_video")
+      or nn_input_features(mean, feature_sizes, nn_tower_sizes),
+      streams.lstm_streams(
+        codes.get("frame", inputs["frame"]),
+        num_frames,
+        feature_sizes,
+        vocab_size,
+        settings,
+      ),
       vocab_size,
       Net(nn_tower_sizes, nn_branch_sizes, nn_joint_sizes, dropout_rate),
       settings,
     )
-    if not losses:
-      return {"predictions": predictions}
-    return {
-      "predictions": predictions,
-      "auxiliary_losses": {
-        tag: reconstruction_weight * loss for tag, loss in losses.items()
-      },
-    }
+    losses = {tag: reconstruction_weight * errors[tag] for tag in errors}
+    return {"predictions": predictions, "auxiliary_losses": losses}
 
 
 flags.DEFINE_enum(
@@ -716,7 +643,8 @@ class BiLstmModel(models.BaseModel):
     Args:
       lstm_cells: units of each direction.
       lstm_layers: blocks.
-      lstm_direction: see stacked_lstm. With "both" a block is twice as wide.
+      lstm_direction: see streams.stacked_lstm. With "both" a block is twice as
+        wide.
       bi_lstm_dense: "first" for a ReLU layer before the first LSTM only, "each"
         for one before each.
       bi_lstm_last_shortcut: whether the last block adds its LSTM's input too.
@@ -735,7 +663,7 @@ class BiLstmModel(models.BaseModel):
           activation="relu",
           name=f"projection_{layer}" if layer else "projection",
         )(states)
-      after = stacked_lstm(
+      after = streams.stacked_lstm(
         states, mask, lstm_cells, lstm_direction, layer, f"lstm_{layer}"
       )
       if layer < lstm_layers - 1 or bi_lstm_last_shortcut:

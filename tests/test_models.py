@@ -230,6 +230,7 @@ def own_model(monkeypatch):
     )
     return {
       "model": "OwnModel",
+      "feature_names": "rgb,audio",
       "feature_sizes": "12,4",
       "frame_features": frame_features,
       "num_classes": CLASSES,

@@ -26,7 +26,6 @@ from small_models import (
 
 import losses
 from frame_models import thesis
-from layers import recurrent
 
 # Sizes of small streams, and of a small net with them.
 SMALL_STREAMS = {
@@ -241,31 +240,6 @@ def test_the_preset_of_nn_stream_lstm_model_against_plain_loops():
   np.testing.assert_allclose(
     predict(model, frames, NUM_FRAMES), expected, atol=1e-5
   )
-
-
-def test_alternating_lstms_are_the_same_packed_and_in_keras_loops():
-  model = build(
-    "StreamLstmModel",
-    "3,2",
-    4,
-    **preset(
-      thesis.StreamLstmModel,
-      stream_dense_size=4,
-      stream_dropout_rate=0.0,
-      nn_joint_sizes="6",
-    ),
-  )
-  random_weights(model)
-  frames = random_frames(NUM_FRAMES, 7, 5)
-  weights = [variable.value for variable in model.trainable_variables]
-  results = []
-  for keras_loops in (False, True):
-    with recurrent.keras_loops(keras_loops), tf.GradientTape() as tape:
-      outputs = run(model, frames, NUM_FRAMES, training=True)["predictions"]
-      loss = tf.reduce_sum(tf.square(outputs))
-    results.append([outputs, *tape.gradient(loss, weights)])
-  for packed, looped in zip(*results, strict=True):
-    np.testing.assert_allclose(packed, looped, atol=1e-5)
 
 
 def test_dropout_of_the_preset_is_on_the_lstms_states():
@@ -552,7 +526,7 @@ def test_without_its_autoencoders_it_is_nn_stream_lstm_model(off):
     variable.assign(weights[path])
   frames = random_frames(NUM_FRAMES, 7, 5)
   outputs = run(without, frames, NUM_FRAMES)
-  assert set(outputs) == {"predictions"}
+  assert outputs["auxiliary_losses"] == {}
   np.testing.assert_allclose(
     outputs["predictions"], predict(with_streams, frames, NUM_FRAMES), atol=1e-6
   )
@@ -805,7 +779,7 @@ def test_bi_lstm_model_against_plain_loops(joint_sizes):
     ),
     (
       "NnStreamLstmModel",
-      {},
+      {"nn_branch_sizes": "2048,1024"},
       {
         "stream_0_dense": (3, 4),
         "stream_1_dense": (2, 4),
