@@ -262,6 +262,7 @@ def test_overview_states_the_number_of_parameters(name):
   model = models.build_model(
     {
       "model": name,
+      "feature_names": "rgb,audio",
       "feature_sizes": "1024,128",
       "frame_features": level == "frame",
       "num_classes": 3862,
