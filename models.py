@@ -399,7 +399,7 @@ def _inputs(model_flags, quantized):
       name.strip() for name in model_flags["feature_names"].split(",")
     ],
     "feature_sizes": sizes,
-    "input_transform": model_flags.get("input_transform", "l2"),
+    "input_transform": transform,
   }
   if model_flags["frame_features"]:
     is_float = quantized is False
