@@ -14,10 +14,11 @@ from layers import classifiers, dropout, normalization, preprocessing
 flags.DEFINE_float(
   "l2_penalty",
   None,
-  "Weight of half the sum of squares of the kernels of the classifier, or of"
-  " all layers (AttentionLstmModel), in the loss. Default: 1e-08"
-  " (LogisticModel, MoeModel, FrameLevelLogisticModel), 1e-06 (GruModel), 0.0"
-  " (AttentionLstmModel).",
+  "Weight of half the sum of squares of the kernels of the classifier, with its"
+  " biases (NextVladModel, MixNextVladModel), or of all layers"
+  " (AttentionLstmModel), in the loss. Default: 1e-08 (LogisticModel, MoeModel,"
+  " FrameLevelLogisticModel), 1e-06 (GruModel, NetVladModel, NetFvModel), 1e-05"
+  " (NextVladModel, MixNextVladModel), 0.0 (AttentionLstmModel).",
   lower_bound=0.0,
 )
 

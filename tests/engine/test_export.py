@@ -57,6 +57,18 @@ RANGES_FLAGS = {
   "frame_features": True,
   "num_classes": 5,
 }
+MIXTURE_FLAGS = {
+  **COMMON_FLAGS,
+  "model": "MixNextVladModel",
+  "feature_names": "rgb,audio",
+  "frame_features": True,
+  "num_classes": 5,
+  "mix_branches": 2,
+  "nextvlad_cluster_size": 4,
+  "nextvlad_groups": 2,
+  "nextvlad_hidden_size": 4,
+  "nextvlad_gating_reduction": 2,
+}
 DEWHITENED_FLAGS = {
   **RANGES_FLAGS,
   "input_transform": "dewhiten",
@@ -68,6 +80,7 @@ CASES = {
   "bytes": (BYTES_FLAGS, ["bytes", "bytes"]),
   "floats": (FLOATS_FLAGS, ["float", "float"]),
   "ranges": (RANGES_FLAGS, ["bytes", "bytes"]),
+  "more predictions": (MIXTURE_FLAGS, ["bytes", "bytes"]),
   "mixed": (RANGES_FLAGS, ["bytes", "float16"]),
   "dewhitened": (DEWHITENED_FLAGS, ["bytes", "float16"]),
   "plain video": ({**VIDEO_FLAGS, "input_transform": "none"}, ["float"] * 2),
