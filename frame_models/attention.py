@@ -328,7 +328,9 @@ class AttentionClusterModel(models.BaseModel):
     frames = sampling.SampleFrames(iterations, "jittered")(
       model_input, num_frames
     )
-    mask = masking.FrameMask()(frames, ops.full_like(num_frames, iterations))
+    # Checkpoints find a layer by its place among all operations: those of
+    # earlier versions had these two here, and the product of the scores.
+    mask = masking.FrameMask()(frames, num_frames * 0 + iterations)
     # The numbers of a frame of length 1 are small: unscaled, its scores would
     # take thousands of steps to distinguish frames. Others are near 1.
     scale = math.sqrt(sum(feature_sizes)) if input_transform == "l2" else 1.0

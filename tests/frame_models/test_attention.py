@@ -202,6 +202,26 @@ def test_attention_cluster_model_trains_on_jittered_frames():
   assert set(distances.argmin(axis=1)) == {0, 1, 2, 3}
 
 
+@pytest.mark.parametrize("transform", ["l2", "none"])
+def test_layers_of_attention_cluster_model_keep_their_places(transform):
+  # Among all operations; checkpoints of earlier versions need them.
+  model, _ = attention_cluster(input_transform=transform)
+  places = {
+    operation.name: place
+    for place, operation in enumerate(model.operations)
+    if getattr(operation, "trainable_weights", ())
+  }
+  assert places == {
+    "feature_0_attention": 10,
+    "feature_1_attention": 12,
+    "feature_0_cluster": 15,
+    "feature_1_cluster": 16,
+    "hidden_0": 19,
+    "hidden_1": 20,
+    "classifier": 21,
+  }
+
+
 @pytest.mark.parametrize("sizes", ["6", "6,5,4", "6,x", "", "0,5"])
 def test_attention_models_refuse_other_sizes_than_two(sizes):
   with pytest.raises(ValueError, match="Expected two layer sizes"):
