@@ -52,19 +52,35 @@ def weights_unlike_the_initial_ones(model) -> list:
   return weights
 
 
-def make_case(model_class):
+# Models that do something else with exclusive classes than another softmax.
+EXCLUSIVE = ("MoeModel", "RandomFrameModel", "MixNextVladModel")
+
+
+def case_names() -> list[str]:
+  """The names of all models, and of those with exclusive classes."""
+  names = [model_class.__name__ for model_class in model_classes()]
+  return names + [f"{name}-exclusive" for name in EXCLUSIVE]
+
+
+def make_case(name):
   """A model's flags, weights and inputs, and TensorFlow's results for them.
+
+  Args:
+    name: one of case_names.
 
   Returns:
     ({name: array} for run_on_backend.py, {name: expected array}).
   """
   random.seed(1)  # of Keras's initializers
-  model_flags = make_model_flags(model_class)
-  if model_class.__name__ == "FrameLevelLogisticModel":
+  model_name, _, exclusive = name.partition("-")
+  model_flags = make_model_flags(models.find_class_by_name(model_name))
+  if exclusive:
+    model_flags["exclusive_classes"] = True
+  if name == "FrameLevelLogisticModel":
     model_flags["feature_ranges"] = "-1:3,"  # and YouTube-8M's own
     model_flags["input_transform"] = "dewhiten"
     model_flags["dewhiten_scales"] = [[], [0.5, 1.5, 2.0, 0.25]]
-  elif model_class.__name__ in ("LogisticModel", "LstmModel"):
+  elif name in ("LogisticModel", "LstmModel"):
     model_flags["input_transform"] = "none"
   batch = make_batch(model_flags)
   batches = {"floats": batch}
@@ -103,10 +119,10 @@ def make_cases(folder) -> None:
   """Writes the result of make_case for each model to cases/ and expected/."""
   for name in ("cases", "expected"):
     (folder / name).mkdir()
-  for model_class in model_classes():
-    case, expected = make_case(model_class)
-    np.savez(folder / "cases" / model_class.__name__, **case)
-    np.savez(folder / "expected" / model_class.__name__, **expected)
+  for case_name in case_names():
+    case, expected = make_case(case_name)
+    np.savez(folder / "cases" / case_name, **case)
+    np.savez(folder / "expected" / case_name, **expected)
 
 
 @contextlib.contextmanager
@@ -181,9 +197,7 @@ def load(path) -> dict:
     return dict(arrays)
 
 
-@pytest.mark.parametrize(
-  "name", [model_class.__name__ for model_class in model_classes()]
-)
+@pytest.mark.parametrize("name", case_names())
 def test_a_model_is_the_same_on_another_backend(name, results, cases):
   failure = results / f"{name}.txt"
   assert not failure.exists(), failure.read_text()
