@@ -479,7 +479,12 @@ def test_exclusive_classes_always_have_their_accuracy(tmp_path):
     )
   ]
   train_dir = tmp_path / "model"
-  flags = {**TINY_FLAGS, "num_classes": 4, "exclusive_classes": True}
+  flags = {
+    **TINY_FLAGS,
+    "num_classes": 4,
+    "exclusive_classes": True,
+    "label_loss": "CategoricalCrossEntropyLoss",
+  }
   train_tiny(train_dir, files, flags, num_epochs=1)
   scores = eval_program.evaluate(str(train_dir), files)
   assert scores["accuracy"] == scores["avg_hit_at_one"]
