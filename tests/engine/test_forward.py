@@ -3,11 +3,10 @@
 import numpy as np
 import pytest
 from make_records import frame_record, write_records
-from tiny_runs import NUM_TINY, TINY_FLAGS, TINY_FRAME_FLAGS, train_tiny
+from tiny_runs import NUM_TINY, TINY_FLAGS, TINY_FRAME_FLAGS
 
 import errors
 import losses
-from engine import train_dir as train_dirs
 from engine.data import Data
 from engine.distribution import Placement
 from engine.forward import ForwardPass
@@ -31,14 +30,11 @@ def predictions_of(forward):
   return np.concatenate([result[0] for _, result, _ in forward.run()])
 
 
-def test_the_same_weights_over_other_data(tiny_files, tmp_path):
-  train_tiny(tmp_path, tiny_files, num_epochs=1)
-  checkpoint = train_dirs.latest_checkpoint(str(tmp_path))
-  both = open_forward(TINY_FLAGS, tiny_files)
+def test_the_same_weights_over_other_data(tiny_files):
+  # They are random, so only the same model predicts the same.
   first = open_forward(TINY_FLAGS, tiny_files[:1])
   second = first.over(open_data(TINY_FLAGS, tiny_files[1:]), "more")
-  for forward in (both, first):
-    forward.load_weights(checkpoint)
+  both = second.over(open_data(TINY_FLAGS, tiny_files), "more")
   expected = predictions_of(both)
   assert len(expected) == NUM_TINY
   np.testing.assert_allclose(predictions_of(second), expected[13:], atol=1e-7)

@@ -2,6 +2,7 @@
 
 import io
 import tempfile
+import types
 
 import numpy as np
 import pytest
@@ -167,7 +168,9 @@ def test_what_fails_in_a_thread_is_raised(examples):
 
 def test_progress(monkeypatch, caplog):
   times = iter([0.0, 1.0, 6.0, 7.0])
-  monkeypatch.setattr(prediction_columns.time, "monotonic", lambda: next(times))
+  # Not time.monotonic itself, which other threads call.
+  clock = types.SimpleNamespace(monotonic=lambda: next(times))
+  monkeypatch.setattr(prediction_columns, "time", clock)
   with caplog.at_level("INFO"):
     items = list(prediction_columns.with_progress("abc", 3, "Sorting: part"))
   assert items == ["a", "b", "c"]
