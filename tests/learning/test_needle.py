@@ -33,7 +33,7 @@ RUNS = (
   ("DbofModel", ("--dbof_cluster_size=256",), SEEDS, False),
   ("DbofModel", ("--dbof_cluster_size=256", "--iterations=300"), 2, True),
   ("AttentionClusterModel", (), 1, True),
-  ("LatentPoolingModel", ("--num_epochs=12",), 1, True),
+  ("LatentPoolingModel", ("--batch_size=32", "--num_epochs=4"), 1, True),
   ("NetVladModel", (), 1, True),
   # These take a second per step, or several, and do not need more.
   ("NextVladModel", ("--num_epochs=12",), 1, True),
