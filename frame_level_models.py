@@ -40,6 +40,13 @@ _RISING_ACTIVATIONS = (
 class FrameLevelLogisticModel(models.BaseModel):
   """A logistic classifier on the mean of the valid frames."""
 
+  presets = {
+    "recommended": {
+      **models.RECOMMENDED_TRAINING,
+      "base_learning_rate": 0.1,
+    }
+  }
+
   def create_model(
     self,
     model_input,

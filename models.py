@@ -65,6 +65,18 @@ _FROM_VIDEO_MATRIX = (
 )
 
 
+# The training of the presets named recommended: AdamW, a warm-up, half a cosine
+# and moving averages. The learning rates were chosen by measurement, with
+# benchmarks/learning/recommended.py.
+RECOMMENDED_TRAINING = {
+  "optimizer": "AdamW",
+  "weight_decay": 0.01,
+  "learning_rate_schedule": "cosine",
+  "warmup_fraction": 0.1,
+  "ema_decay": 0.999,
+}
+
+
 class ContractError(ValueError):
   """What create_model returns is not as BaseModel.create_model describes."""
 

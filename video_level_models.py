@@ -26,6 +26,13 @@ flags.DEFINE_float(
 class LogisticModel(models.BaseModel):
   """One logistic classifier for each class: sigmoid(W x + b)."""
 
+  presets = {
+    "recommended": {
+      **models.RECOMMENDED_TRAINING,
+      "base_learning_rate": 0.1,
+    }
+  }
+
   def create_model(
     self, model_input, vocab_size, l2_penalty=1e-8, **unused_params
   ):
@@ -69,6 +76,13 @@ class MoeModel(models.BaseModel):
   classes, and one gate for each video. The probabilities after output gating
   are divided by their sum.
   """
+
+  presets = {
+    "recommended": {
+      **models.RECOMMENDED_TRAINING,
+      "base_learning_rate": 0.03,
+    }
+  }
 
   def create_model(
     self,
@@ -172,12 +186,16 @@ class DeepNnModel(models.BaseModel):
   # The network of the thesis's code: 193,596,166 parameters with its 3846
   # classes, mean_rgb and mean_audio.
   presets = {
+    "recommended": {
+      **models.RECOMMENDED_TRAINING,
+      "base_learning_rate": 0.003,
+    },
     "thesis": {
       "nn_tower_sizes": "512,1024,4096,8192,4096",
       "nn_joint_sizes": "4096",
       "dropout_rate": 0.0,
       "initial_weights": "keras",
-    }
+    },
   }
 
   def create_model(

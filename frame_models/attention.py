@@ -54,6 +54,12 @@ class TransformerModel(models.BaseModel):
   batch_size = 128
   base_learning_rate = 0.0003
   xla = False
+  presets = {
+    "recommended": {
+      **models.RECOMMENDED_TRAINING,
+      "base_learning_rate": 0.0003,
+    }
+  }
 
   def create_model(
     self,
@@ -426,6 +432,12 @@ class LatentPoolingModel(models.BaseModel):
   batch_size = 128
   base_learning_rate = 0.0003
   xla = False
+  presets = {
+    "recommended": {
+      **models.RECOMMENDED_TRAINING,
+      "base_learning_rate": 0.0003,
+    }
+  }
 
   def create_model(
     self,

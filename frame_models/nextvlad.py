@@ -208,7 +208,11 @@ class NextVladModel(models.BaseModel):
       "num_epochs": 5,
       "nextvlad_cluster_size": 128,
       "nextvlad_gating_reduction": 8,
-    }
+    },
+    "recommended": {
+      **models.RECOMMENDED_TRAINING,
+      "base_learning_rate": 0.001,
+    },
   }
 
   def create_model(

@@ -129,6 +129,10 @@ class StreamLstmModel(models.BaseModel):
   # The network of the thesis's code: 65,343,270 parameters with its 3846
   # classes, rgb and audio.
   presets = {
+    "recommended": {
+      **models.RECOMMENDED_TRAINING,
+      "base_learning_rate": 0.001,
+    },
     "thesis": {
       "lstm_direction": "alternating",
       "stream_dropout_rate": 0.5,
@@ -139,7 +143,7 @@ class StreamLstmModel(models.BaseModel):
       "dropout_rate": 0.0,
       "initial_weights": "keras",
       **_FRAMES_OF_THE_THESIS,
-    }
+    },
   }
 
   def create_model(

@@ -229,6 +229,29 @@ def test_each_model_has_a_section_and_a_row_to_choose_it_by():
   assert named - MODELS.keys() <= {"BaseModel", "MyModel", "SavedModel"}
 
 
+def test_the_table_of_all_models_has_their_inputs_and_presets():
+  table = MODEL_OVERVIEW.split("## All models")[1]
+  for name, model_class in MODELS.items():
+    row = re.search(rf"^\| \[{name}\]\(.*$", table, re.MULTILINE)
+    if row:  # a forker's model may have none
+      cells = [cell.strip() for cell in row[0].split("|")]
+      presets = ", ".join(sorted(model_class.presets)) or "none"
+      assert cells[-3:-1] == [model_class.input_transform, presets], name
+
+
+def test_the_flags_to_choose_a_model_by_are_those_of_train(train_flags):
+  table = MODEL_OVERVIEW.split("## All models")[0]
+  lines = re.findall(r"`(--model=\w+Model .*)` \|$", table, re.MULTILINE)
+  assert len(lines) > 7
+  for line in lines:
+    train_flags.unparse_flags()
+    assert train_flags(["train.py", *shlex.split(line)]) == ["train.py"]
+    model_class = MODELS[train_flags.model]
+    assert train_flags.preset in model_class.presets, line
+    is_frame_level = model_class.__module__ != "video_level_models"
+    assert train_flags.frame_features == is_frame_level, line
+
+
 @pytest.mark.parametrize(("name", "text"), overview_sections())
 def test_section_has_one_command_that_train_accepts(name, text, train_flags):
   (command,) = overview_commands(text)
