@@ -379,6 +379,8 @@ def train(
     errors.UserError: for everything that the user can fix.
   """
   placement = placement or distribution.Placement()
+  # So that later versions know that this run's defaults are today's.
+  model_flags = {"input_transform": "l2", **model_flags}
   if not settings.start_new_model and train_dirs.latest_checkpoint(train_dir):
     model_flags = train_dirs.resumed_model_flags(train_dir, model_flags)
   # Keras draws its seeds from here. (keras.utils.set_random_seed would also set

@@ -97,7 +97,11 @@ def test_the_export_reads_what_the_model_was_trained_on(tmp_path):
     vocabulary=str(vocabulary),
   )
   kept = train_dirs.require_model_flags(str(folder))
-  assert kept == {**model_flags, "feature_dtypes": "uint8,float16"}
+  assert kept == {
+    **model_flags,
+    "input_transform": "l2",
+    "feature_dtypes": "uint8,float16",
+  }
 
   def answer(*typed):
     in_process.run(

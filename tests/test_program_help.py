@@ -124,8 +124,8 @@ def test_the_named_model_and_loss_come_with_their_flags():
 
 
 def test_a_model_without_flags_and_a_list_of_the_others():
-  text = help_of("train", "--help")
-  assert "\nLogisticModel has no flags.\n" in text
+  text = help_of("train", "--model=RandomFrameModel", "--help")
+  assert "\nRandomFrameModel has no flags.\n" in text
   for name in (*models.class_names(), *losses.class_names()):
     assert name in text
 

@@ -93,6 +93,7 @@ def test_model_flags_file(video_run):
     "num_classes": 40,
     "max_frames": 300,
     "label_loss": "CrossEntropyLoss",
+    "l2_penalty": 1e-8,
     "input_transform": "l2",
     "feature_dtypes": "float32,float32",
   }
@@ -792,11 +793,14 @@ def test_defaults_that_depend_on_the_model():
     "video_level_classifier_model": "MoeModel",
     "moe_num_mixtures": 2,
     "moe_output_gating": False,
+    "l2_penalty": 1e-8,
   }
   assert lstm == {
     "lstm_cells": 1024,
     "lstm_layers": 2,
+    "lstm_random_frames": 0,
     "video_level_classifier_model": "MoeModel",
     "moe_num_mixtures": 2,
     "moe_output_gating": False,
+    "l2_penalty": 1e-8,
   }
