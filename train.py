@@ -352,6 +352,15 @@ def _keep_facts_of_data(train_dir, vocabulary: str, dataset_dir: str) -> None:
     train_dirs.keep_extraction(train_dir, dataset_dir, read_card(dataset_dir))
 
 
+def _flags_of_run(train_dir, model_flags: dict, starts_new: bool) -> dict:
+  """The flags that a run has, which may have begun in an earlier version."""
+  # So that later versions know that a new run's defaults are today's.
+  model_flags = {"input_transform": "l2", **model_flags}
+  if starts_new or not train_dirs.latest_checkpoint(train_dir):
+    return model_flags
+  return train_dirs.resumed_model_flags(train_dir, model_flags)
+
+
 def train(
   train_dir: str,
   model_flags: dict,
@@ -379,10 +388,7 @@ def train(
     errors.UserError: for everything that the user can fix.
   """
   placement = placement or distribution.Placement()
-  # So that later versions know that this run's defaults are today's.
-  model_flags = {"input_transform": "l2", **model_flags}
-  if not settings.start_new_model and train_dirs.latest_checkpoint(train_dir):
-    model_flags = train_dirs.resumed_model_flags(train_dir, model_flags)
+  model_flags = _flags_of_run(train_dir, model_flags, settings.start_new_model)
   # Keras draws its seeds from here. (keras.utils.set_random_seed would also set
   # TensorFlow's; then tf.data does not accept one that depends on the epoch.)
   random.seed(settings.seed)

@@ -189,6 +189,7 @@ class DeepNnModel(models.BaseModel):
     "recommended": {
       **models.RECOMMENDED_TRAINING,
       "base_learning_rate": 0.003,
+      "input_transform": "dewhiten",
     },
     "thesis": {
       "nn_tower_sizes": "512,1024,4096,8192,4096",
