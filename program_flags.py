@@ -474,7 +474,7 @@ def input_flags(features: dict, card: DatasetCard | None = None) -> dict:
   sizes = [int(size) for size in features["feature_sizes"].split(",")]
   known = whitening.scales_of(names, sizes)
   scales = known
-  if card and card.extraction and not card.extraction.get("pca_dir"):
+  if card and card.extraction and not _is_youtube8ms(card):
     scales = [() for _ in names]  # rgb is that of another encoder
   if FLAGS.dewhiten_scales:
     scales = dewhiten_scales.read_dewhiten_scales(
@@ -501,6 +501,22 @@ def input_flags(features: dict, card: DatasetCard | None = None) -> dict:
     "input_transform": transform,
     "dewhiten_scales": [list(of) for of in scales],
   }
+
+
+def _is_youtube8ms(card: DatasetCard) -> bool:
+  """Whether YouTube-8M's PCA made the features of videos: it alone whitens.
+
+  --pca_dir may also name one that was fitted on another data set, whose frames
+  are stored as floats.
+
+  Args:
+    card: with an extraction.
+  """
+  return (
+    card.extraction.get("encoder") == "inception_2015"
+    and bool(card.extraction.get("pca_dir"))
+    and (not card.frame_features or "uint8" in card.feature_dtypes)
+  )
 
 
 def data_or_sample(

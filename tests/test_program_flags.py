@@ -360,22 +360,34 @@ def test_features_without_scales_are_normalized(input_flags, monkeypatch):
 
 
 @pytest.mark.parametrize(
-  ("extraction", "transform"),
+  ("extraction", "dtype", "transform"),
   [
-    ({}, "dewhiten"),
-    ({"encoder": "inception-2015", "pca_dir": "/pca"}, "dewhiten"),
-    ({"encoder": "clip:ViT-L-14", "pca_dir": ""}, "l2"),
+    ({}, "uint8", "dewhiten"),
+    ({"encoder": "inception_2015", "pca_dir": "/pca"}, "uint8", "dewhiten"),
+    ({"encoder": "clip:ViT-L-14", "pca_dir": ""}, "float32", "l2"),
+    # PCAs that were fitted on another data set, which do not whiten.
+    ({"encoder": "clip:ViT-L-14", "pca_dir": "/pca"}, "float32", "l2"),
+    ({"encoder": "inception_2015", "pca_dir": "/pca"}, "float32", "l2"),
   ],
 )
-def test_rgb_of_another_encoder_is_not_whitened(
-  input_flags, extraction, transform
+def test_rgb_that_youtube8ms_pca_did_not_make_is_not_whitened(
+  input_flags, extraction, dtype, transform
 ):
   card = DatasetCard(
+    *(True, ["rgb"], [1024], [dtype], 3, {}, {}), extraction=extraction
+  )
+  features = {"feature_names": "rgb", "feature_sizes": "1024"}
+  found = input_flags("dewhiten", features, card=card)
+  assert found == {"input_transform": transform}
+
+
+def test_means_of_whitened_frames_are_whitened(input_flags):
+  card = DatasetCard(
     *(False, ["mean_rgb"], [1024], ["float32"], 3, {}, {}),
-    extraction=extraction,
+    extraction={"encoder": "inception_2015", "pca_dir": "/pca"},
   )
   found = input_flags("dewhiten", RGB, card=card)
-  assert found == {"input_transform": transform}
+  assert found == {"input_transform": "dewhiten"}
 
 
 def test_typed_scales_are_kept_as_numbers(input_flags, faces_file):
