@@ -353,12 +353,17 @@ def _keep_facts_of_data(train_dir, vocabulary: str, dataset_dir: str) -> None:
 
 
 def _flags_of_run(train_dir, model_flags: dict, starts_new: bool) -> dict:
-  """The flags that a run has, which may have begun in an earlier version."""
+  """The flags that a run has, which may have begun in an earlier version.
+
+  Logs what is done to the features, unless it is the usual.
+  """
   # So that later versions know that a new run's defaults are today's.
   model_flags = {"input_transform": "l2", **model_flags}
-  if starts_new or not train_dirs.latest_checkpoint(train_dir):
-    return model_flags
-  return train_dirs.resumed_model_flags(train_dir, model_flags)
+  if not starts_new and train_dirs.latest_checkpoint(train_dir):
+    model_flags = train_dirs.resumed_model_flags(train_dir, model_flags)
+  if model_flags["input_transform"] != "l2":
+    logging.info("Input transform: %s", model_flags["input_transform"])
+  return model_flags
 
 
 def train(
@@ -484,8 +489,6 @@ def main() -> None:
     settings.base_learning_rate,
     pattern,
   )
-  if model_flags["input_transform"] != "l2":
-    logging.info("Input transform: %s", model_flags["input_transform"])
   files = find_files(pattern, "train_data_pattern")
   unlikely_flags.warn_of_other_ranges(files, model_flags)
   subset, names_file = program_flags.label_subset_from_flag(

@@ -210,6 +210,8 @@ def find_vocabulary(train_dir: str) -> str:
 def resumed_model_flags(train_dir: str, model_flags: dict) -> dict:
   """Checks that a run to be resumed in a train_dir has the same model.
 
+  Logs which defaults an earlier version has begun it with that are others now.
+
   Returns:
     model_flags, with the run's own value of each flag that an earlier version
     did not know, and that is not set to another value than its default.
@@ -228,9 +230,12 @@ def resumed_model_flags(train_dir: str, model_flags: dict) -> dict:
     ).input_transform
   old = {**defaults, **models.with_earlier_defaults(noted)}
   new = {**defaults, **model_flags}
-  for name in old.keys() - noted.keys():
-    if new.get(name) == defaults.get(name):
-      new[name] = old[name]
+  kept = [
+    name
+    for name in sorted(old.keys() - noted.keys())
+    if new.get(name) == defaults.get(name) != old[name]
+  ]
+  new |= {name: old[name] for name in kept}
   # Training reads the dtypes from the records, so they may change; what a
   # preset stood for is among the other flags.
   ignored = ("feature_dtypes", *models.PRESET_FLAGS)
@@ -240,6 +245,12 @@ def resumed_model_flags(train_dir: str, model_flags: dict) -> dict:
     if name not in ignored and old.get(name) != new.get(name)
   ]
   if not differing:
+    if kept:
+      logging.info(
+        "The run in %s keeps what an earlier version began it with: %s.",
+        train_dir,
+        ", ".join(f"--{name}={old[name]}" for name in kept),
+      )
     return {**model_flags, **{name: new[name] for name in model_flags}}
   raise errors.UserError(
     f"Expected the flags of the model in --train_dir={train_dir}, received"

@@ -9,6 +9,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from absl import logging
 
 import errors
 import models
@@ -209,16 +210,45 @@ def test_what_a_preset_stood_for_may_change(tmp_path):
   assert train_dirs.resumed_model_flags(folder, MODEL_FLAGS) == MODEL_FLAGS
 
 
-def test_a_run_older_than_the_input_transform_continues_with_l2(tmp_path):
+def test_a_run_older_than_the_input_transform_continues_with_l2(
+  tmp_path, monkeypatch
+):
   folder = str(tmp_path)
-  train_dirs.write_model_flags(folder, MODEL_FLAGS)
-  train_dirs.resumed_model_flags(
-    folder, {**MODEL_FLAGS, "input_transform": "l2"}
+  train_dirs.write_model_flags(folder, EARLIER_FLAGS)
+  monkeypatch.setattr(
+    video_level_models.MoeModel, "input_transform", "dewhiten"
   )
+  for declared in ("l2", "dewhiten"):
+    now = {**EARLIER_FLAGS, "input_transform": declared}
+    resumed = train_dirs.resumed_model_flags(folder, now)
+    assert resumed == {**now, "input_transform": "l2"}
   with pytest.raises(errors.UserError, match=r"_transform was 'l2' .* 'none'"):
     train_dirs.resumed_model_flags(
-      folder, {**MODEL_FLAGS, "input_transform": "none"}
+      folder, {**EARLIER_FLAGS, "input_transform": "none"}
     )
+
+
+def test_the_log_says_what_a_run_of_an_earlier_version_keeps(
+  tmp_path, changed_default, monkeypatch
+):
+  shown = []
+  monkeypatch.setattr(
+    logging, "info", lambda text, *values: shown.append(text % values)
+  )
+  monkeypatch.setattr(
+    video_level_models.MoeModel, "input_transform", "dewhiten"
+  )
+  folder = str(tmp_path)
+  train_dirs.write_model_flags(folder, EARLIER_FLAGS)
+  now = {**EARLIER_FLAGS, "input_transform": "l2", "moe_num_mixtures": 4}
+  train_dirs.resumed_model_flags(folder, now)
+  assert not shown
+  now |= {"input_transform": "dewhiten", "moe_num_mixtures": 2}
+  train_dirs.resumed_model_flags(folder, now)
+  assert shown == [
+    f"The run in {folder} keeps what an earlier version began it with:"
+    " --input_transform=l2, --moe_num_mixtures=4."
+  ]
 
 
 def test_a_thousand_scales_are_not_listed(tmp_path):
