@@ -50,6 +50,10 @@ def _read_file(path: str, name: str, size: int) -> list[float]:
     with tf.io.gfile.GFile(path, "rb") as file:
       if path.endswith(".npy"):
         numbers = np.load(file, allow_pickle=False)
+        if (
+          not isinstance(numbers, np.ndarray) or numbers.dtype.kind not in "fiu"
+        ):
+          raise ValueError("not an array of real numbers")
       else:
         numbers = np.array(file.read().split(), np.float64)
     numbers = numbers.astype(np.float64).ravel()

@@ -74,3 +74,12 @@ def test_an_array_of_objects_is_refused(tmp_path):
   path = tmp_path / "a.npy"
   np.save(path, np.array([1.0, None]), allow_pickle=True)
   assert "cannot be read" in error_of(read, f",{path}")
+
+
+def test_complex_numbers_and_several_arrays_are_refused(tmp_path):
+  path = tmp_path / "a.npy"
+  np.save(path, np.array([1.0, 2.0j]))
+  assert "(not an array of real numbers)" in error_of(read, f",{path}")
+  with open(path, "wb") as file:
+    np.savez(file, np.ones(2))
+  assert "(not an array of real numbers)" in error_of(read, f",{path}")
