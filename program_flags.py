@@ -45,8 +45,15 @@ class WholeNumberParser(flags.IntegerParser):
     """Returns the number.
 
     Raises:
-      ValueError: it is not whole.
+      ValueError: it is not whole, or has more than 64 bits.
     """
+    number = self._whole(argument)
+    if abs(number) >= 2**63:
+      raise ValueError(f"{argument} is not a number of 64 bits")
+    return number
+
+  def _whole(self, argument: int | float | str) -> int:
+    """The number, of any size; raises a ValueError if it is not whole."""
     with contextlib.suppress(ValueError):
       if not isinstance(argument, float):
         return super().convert(argument)

@@ -550,7 +550,20 @@ def test_a_whole_number_may_be_written_as_a_float(typed, number):
 
 
 @pytest.mark.parametrize(
-  "typed", ["1.5", "many", "", "inf", "nan", "1e400", "0", "-4e6", 0.5]
+  "typed",
+  [
+    "1.5",
+    "many",
+    "",
+    "inf",
+    "nan",
+    "1e400",
+    "1e30",
+    "9" * 20,
+    "0",
+    "-4e6",
+    0.5,
+  ],
 )
 def test_what_is_no_whole_number_is_refused(typed):
   with pytest.raises(ValueError, match="is not a"):
