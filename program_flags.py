@@ -596,9 +596,8 @@ def _differing_input(model_flags: dict) -> list[str]:
     kept = []
     if model_flags.get("input_transform") == "dewhiten":
       kept = [tuple(of) for of in models.dewhiten_scales(model_flags)]
-    known = whitening.scales_of(names, sizes)
     typed = dewhiten_scales.read_dewhiten_scales(
-      FLAGS.dewhiten_scales, names, sizes, known
+      FLAGS.dewhiten_scales, names, sizes, kept or [() for _ in names]
     )
     if [tuple(of) for of in typed] != kept:
       differing.append(

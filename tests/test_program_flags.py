@@ -456,6 +456,14 @@ def test_the_input_of_a_trained_model(tmp_path):
     == f"{typed} instead of 4 numbers of sum 10.5, none"
   )
   assert differing_input(TINY_FLAGS, typed) == f"{typed} instead of none"
+  # Its card said that the model's rgb was that of another encoder.
+  without = {
+    **DEWHITENED,
+    "feature_names": "rgb,faces",
+    "feature_sizes": "1024,4",
+    "dewhiten_scales": [[], [1.0, 2.0, 3.0, 4.0]],
+  }
+  assert differing_input(without, f"--dewhiten_scales=,{path}") == ""
 
 
 def test_a_run_keeps_its_input(tiny_files, tmp_path):
