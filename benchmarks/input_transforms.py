@@ -11,9 +11,9 @@ of JSON with all figures: mean and standard deviation of GAP and mAP over the
 seeds, and GAP minus that of the first transform with the same seed.
 
 --results names a file that gets a line of JSON for each run. Runs that are in
-it are not repeated, and the table covers all runs with the same steps, batches
-and learning rates in it: several processes, each with its own models or seeds,
-may share one.
+it are not repeated, and the table covers all runs in it with the same steps and
+batch size: several processes, each with its own models, learning rates or
+seeds, may share one.
 """
 
 import itertools
