@@ -231,7 +231,7 @@ class Run:
         " --max_steps. Set one of them."
       )
     logging.info(
-      "The learning rate reaches its end after %d examples, fixed when the run"
+      "The learning rate is planned over %d examples, fixed when the run"
       " began.",
       int(horizon),
     )

@@ -141,14 +141,31 @@ def test_a_stopped_run_keeps_the_end_of_its_cosine(
   )
 
 
-def test_a_cosine_needs_an_end(tiny_files, tmp_path):
+def test_a_stopped_run_keeps_its_warm_up(tiny_files, tmp_path):
+  settings = {"learning_rate_schedule": "constant", "warmup_fraction": 0.5}
+  train_tiny(tmp_path, tiny_files, **settings, num_epochs=0, max_steps=4)
+  # It was planned over half of 20 examples, and not of 40.
+  train_tiny(tmp_path, tiny_files, **settings, num_epochs=0, max_steps=8)
+  values = checkpoint_values(str(tmp_path / "model.ckpt-8"))
+  assert values["schedule_examples/.ATTRIBUTES/VARIABLE_VALUE"] == 20
+  rates = event_tags(tmp_path)["learning_rate"]
+  # Before the first step, no examples were seen.
+  assert rates[1] == pytest.approx(0.01 / 10, rel=1e-5)
+  assert rates[8] == pytest.approx(0.01, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+  "settings",
+  [
+    {"learning_rate_schedule": "cosine"},
+    {"learning_rate_schedule": "constant", "warmup_fraction": 0.1},
+  ],
+)
+def test_a_plan_of_the_learning_rate_needs_an_end(
+  tiny_files, tmp_path, settings
+):
   with pytest.raises(errors.UserError, match="--num_epochs nor --max_steps"):
-    train_tiny(
-      tmp_path,
-      tiny_files,
-      learning_rate_schedule="cosine",
-      num_epochs=0,
-    )
+    train_tiny(tmp_path, tiny_files, **settings, num_epochs=0)
 
 
 def test_averages_by_hand(tiny_files, tmp_path):
