@@ -161,6 +161,8 @@ class DbofModel(models.BaseModel):
       "dbof_add_batch_norm": True,
       "dbof_cluster_size": 4096,
       "dbof_hidden_size": 1024,
+      "dbof_pooling_method": "max",
+      "dbof_activation": "sigmoid",
       "video_level_classifier_model": "MoeModel",
       "moe_num_mixtures": 2,
       "moe_output_gating": False,
@@ -175,6 +177,7 @@ class DbofModel(models.BaseModel):
       "clip_gradient_norm": 1.0,
       "num_epochs": 0,
       "max_steps": 1000000,
+      "max_frames": 300,
     }
   }
 
@@ -310,6 +313,7 @@ class LstmModel(models.BaseModel):
       "clip_gradient_norm": 1.0,
       "num_epochs": 0,
       "max_steps": 400000,
+      "max_frames": 300,
     }
   }
 

@@ -206,6 +206,7 @@ class AttentionLstmModel(models.BaseModel):
       "optimizer": "CenteredRMSProp",
       "clip_gradient_norm": 0.0,
       "num_epochs": 10,
+      "max_frames": 300,
     }
   }
 
@@ -306,6 +307,7 @@ class AttentionClusterModel(models.BaseModel):
       "optimizer": "AdamOptimizer",
       "clip_gradient_norm": 0.0,
       "num_epochs": 5,
+      "max_frames": 300,
     }
   }
 

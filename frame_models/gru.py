@@ -49,6 +49,7 @@ class GruModel(models.BaseModel):
       "clip_gradient_norm": 1.0,
       "num_epochs": 0,
       "max_steps": 300000,
+      "max_frames": 300,
     }
   }
 

@@ -154,6 +154,33 @@ def test_every_preset_has_flags_of_its_model_or_of_training(name):
         assert flags.FLAGS[flag].parser.parse(value) == value, (preset, flag)
 
 
+PUBLISHED = [
+  name
+  for name in models.class_names()
+  if "published" in models.find_class_by_name(name).presets
+]
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_a_published_preset_is_complete(name):
+  """Defaults that change later do not change it."""
+  settings = models.find_class_by_name(name).presets["published"]
+  needed = set(models.resolve_hyperparameters(name)) | {
+    "input_transform",
+    "max_frames",
+    "batch_size",
+    "base_learning_rate",
+    "learning_rate_schedule",
+    "optimizer",
+    "clip_gradient_norm",
+    "num_epochs",
+  }
+  if settings.get("learning_rate_schedule") == "exponential":
+    needed |= {"learning_rate_decay", "learning_rate_decay_examples"}
+  assert not needed - settings.keys()
+  assert settings["num_epochs"] or settings["max_steps"]
+
+
 # --------------------------------------------------------------------------
 # Command lines of forks
 
