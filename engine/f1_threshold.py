@@ -48,7 +48,7 @@ def best_threshold(columns: PredictionColumns) -> float:
   hits_above = _from_above(hits) - hits
   at_borders = _f1(hits_above + hits, predicted_above + counts, positives.size)
   # Within a range, the most is to find all its labels and nothing else.
-  bounds = _f1(hits_above + hits, predicted_above, positives.size)
+  bounds = _f1(hits_above + hits, predicted_above + hits, positives.size)
   least = at_borders.max()
   ranges = np.flatnonzero((hits > 0) & (bounds >= least))
   # The most promising ones first: others may then be out.

@@ -82,19 +82,34 @@ def test_pairs_that_do_not_count():
   assert best_threshold(fill(predictions, labels & rated, rated)) == of_rated
 
 
-def test_only_promising_ranges_are_counted_twice(monkeypatch):
-  counted = []
+@pytest.fixture
+def counted(monkeypatch):
+  """The ranges whose lower bits are counted."""
+  found = []
 
   def count(columns, ranges):
-    counted.extend(ranges.tolist())
+    found.extend(ranges.tolist())
     return original(columns, ranges)
 
   original = f1_threshold._count_lower_bits
   monkeypatch.setattr(f1_threshold, "_count_lower_bits", count)
+  return found
+
+
+def test_only_promising_ranges_are_counted_twice(counted):
   predictions, labels = draw("good", 0)
   best_threshold(fill(predictions, labels))
   with_labels = np.unique(predictions[labels].view(np.uint32) >> 16)
   assert 1 <= len(counted) < len(with_labels) / 2
+
+
+def test_what_a_range_finds_counts_as_predicted(counted):
+  # At 0.9 two of four labels and nothing else: 4 / (2 + 4) = 0.667. At 0.5 the
+  # other two, below 5 that are none: at most 8 / (9 + 4) = 0.615.
+  predictions = np.array([[0.9] * 2 + [0.7] * 5 + [0.5] * 2], np.float32)
+  labels = np.array([[True] * 2 + [False] * 5 + [True] * 2])
+  assert best_threshold(fill(predictions, labels)) == np.float32(0.9)
+  assert counted == [np.float32(0.9).view(np.uint32) >> 16]
 
 
 def test_predictions_that_rounding_puts_outside():
