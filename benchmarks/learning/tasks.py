@@ -6,6 +6,7 @@ describe the content are beside it.
 
 import dataclasses
 import math
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -52,12 +53,24 @@ class DataSet:
 
 
 def made_once(folder: Path, make: Callable[[Path], None]) -> Path:
-  """Fills a folder by a maker unless it is there; returns it."""
+  """Fills a folder by a maker unless it is there; returns it.
+
+  What a process that was killed has left behind is in no one's way, and of
+  several processes the first one to finish makes the folder.
+  """
   if not folder.exists():
-    aside = folder.with_name(f"{folder.name}.being_made")
-    aside.mkdir(parents=True)
-    make(aside)
-    aside.rename(folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(
+      prefix=f"{folder.name}.being_made.", dir=folder.parent
+    ) as aside:
+      made = Path(aside) / folder.name
+      made.mkdir()
+      make(made)
+      try:
+        made.rename(folder)
+      except OSError:
+        if not folder.exists():  # by another process
+          raise
   return folder
 
 

@@ -143,3 +143,25 @@ def test_data_is_made_once(tmp_path):
     folder = tasks.made_once(tmp_path / "data", make)
     assert (folder / "train.tfrecord").exists()
   assert len(made) == 1
+
+
+def test_data_is_made_beside_what_a_killed_process_left(tmp_path):
+  (tmp_path / "data.being_made").mkdir()
+  kept = tmp_path / "data" / "train.tfrecord"
+
+  def make(folder):
+    (folder / "train.tfrecord").write_text("slower")
+    if not kept.exists():  # another process is faster
+      kept.parent.mkdir()
+      kept.write_text("faster")
+
+  assert tasks.made_once(tmp_path / "data", make) == kept.parent
+  assert kept.read_text() == "faster"
+  assert len(list(tmp_path.iterdir())) == 2
+
+  def fail(folder):
+    raise ZeroDivisionError
+
+  with pytest.raises(ZeroDivisionError):
+    tasks.made_once(tmp_path / "other", fail)
+  assert len(list(tmp_path.iterdir())) == 2
