@@ -6,6 +6,7 @@ several machines, can fill one folder.
 
 import dataclasses
 import functools
+import hashlib
 import json
 import os
 import re
@@ -86,6 +87,9 @@ class Summary:
     return mean if least == most else f"{mean} ({least} to {most})"
 
 
+# A file system allows 255 bytes, of which the ending needs some.
+_LONGEST_NAME = 200
+
 _COLUMNS = {field.name for field in dataclasses.fields(Row)} - {"more"}
 
 Results = dict[tuple[str, str], Summary]
@@ -111,7 +115,12 @@ def _file_name(row: Row) -> str:
   parts = [row.task, row.model]
   if row.seed is not None:
     parts.append(f"seed {row.seed}")
-  return re.sub(r"[^A-Za-z0-9_.=,-]+", "_", "-".join(parts)) + ".json"
+  text = "-".join(parts)
+  name = re.sub(r"[^A-Za-z0-9_.=,-]+", "_", text)
+  if len(name) > _LONGEST_NAME:
+    digest = hashlib.sha256(text.encode()).hexdigest()[:16]
+    name = f"{name[:_LONGEST_NAME]}-{digest}"
+  return f"{name}.json"
 
 
 def save(folder: str | os.PathLike, row: Row) -> Path:

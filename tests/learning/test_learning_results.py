@@ -35,6 +35,16 @@ def test_files_of_different_runs_differ(tmp_path):
   assert len({save(tmp_path, run) for run in runs}) == len(runs)
 
 
+def test_settings_may_be_long(tmp_path):
+  flags = " ".join(f"--some_flag_{number}=0.5" for number in range(30))
+  runs = [row(model=f"MoeModel {flags} --last={last}") for last in (1, 2)]
+  assert not results.is_saved(tmp_path, runs[0])
+  save(tmp_path, runs[0])
+  assert results.is_saved(tmp_path, runs[0])
+  assert not results.is_saved(tmp_path, runs[1])
+  assert list(load(tmp_path)) == [("needle", runs[0].model)]
+
+
 def test_a_second_run_replaces_the_first(tmp_path):
   assert not results.is_saved(tmp_path, row())
   save(tmp_path, row(gap=0.1))
