@@ -30,6 +30,7 @@ import startup  # isort: skip
 from absl import flags
 
 import errors
+import models
 from benchmarks.learning import documentation, results, tasks, training
 from benchmarks.learning.results import Results, Row, verdict
 
@@ -339,6 +340,26 @@ def _check_names(given: Sequence[str], known: Sequence[str], flag: str) -> None:
     )
 
 
+def _check_presets(given: Sequence[str], candidates: Sequence[str]) -> None:
+  """Raises errors.UserError if a model lacks a preset that a candidate names.
+
+  Before anything is trained: the defaults come first, and may take hours.
+  """
+  for model, candidate in itertools.product(given, candidates):
+    for flag in shlex.split(candidate):
+      name, _, value = flag.partition("=")
+      if name != "--preset":
+        continue
+      presets = models.find_class_by_name(model).presets
+      if value not in presets:
+        raise errors.UserError(
+          f"Expected --candidate={candidate} to name a preset of {model},"
+          f" received {value!r}. Available:"
+          f" {', '.join(sorted(presets)) or 'none'}. Leave {model} out of"
+          " --models, or name flags as --candidate."
+        )
+
+
 def _make_data(task: str) -> Path:
   """The folder of a task's data, which is made if it is not there."""
   make = TASKS[task].make
@@ -353,6 +374,7 @@ def specs_from_flags() -> list[Spec]:
   table = documentation.model_table()
   _check_names(FLAGS.models, list(table), "models")
   _check_names(FLAGS.tasks, list(TASKS), "tasks")
+  _check_presets(FLAGS.models, FLAGS.candidate)
   if "real records" in FLAGS.tasks and not FLAGS.real_records:
     raise errors.UserError(
       "Expected --real_records for --tasks=real records, received none. Name"
@@ -370,6 +392,12 @@ def specs_from_flags() -> list[Spec]:
     for task in chosen
     if TASKS[task].level == table[model]["level"]
   ]
+  if not pairs:
+    raise errors.UserError(
+      f"Expected --tasks at the level of --models={','.join(FLAGS.models)},"
+      f" received {', '.join(FLAGS.tasks)}: models on frames and on videos have"
+      " different ones. Leave --tasks out for all that fit."
+    )
   folders = {task: _make_data(task) for _, task in pairs}
   return [
     Spec(

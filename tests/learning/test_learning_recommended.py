@@ -137,6 +137,19 @@ def test_unknown_names(program):
   assert_names(message, "--real_records")
 
 
+def test_what_nothing_can_be_compared_by_is_named_before_training(
+  calls, program
+):
+  message = error_of(program, "--models=MoeModel,RandomFrameModel")
+  assert_names(message, "RandomFrameModel", "'recommended'", "Available: none")
+  candidate = "--candidate=--ema_decay=0.9 --preset=thesis"
+  message = error_of(program, "--models=MoeModel", candidate)
+  assert_names(message, "MoeModel", "'thesis'", "Available: recommended.")
+  message = error_of(program, "--models=MoeModel", "--tasks=short needle")
+  assert_names(message, "--models=MoeModel", "received short needle")
+  assert not calls
+
+
 def test_every_model_that_is_compared_exists_and_has_a_task():
   assert len(recommended.MODELS) == 8
   for name in recommended.MODELS:
