@@ -303,7 +303,7 @@ def find_requested(
   Raises:
     errors.UserError: there is no such metric, or files are missing.
   """
-  always = ("accuracy",) if model_flags.get("exclusive_classes") else ()
+  always = ("accuracy",) if models.are_exclusive(model_flags) else ()
   wanted = requested_metrics.find_metrics(metrics, always)
   if requested_metrics.needs_threshold(wanted) and not has_threshold_data:
     raise errors.UserError(

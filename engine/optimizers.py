@@ -28,10 +28,10 @@ class CenteredRMSProp(keras.optimizers.RMSprop):
     """Takes a step of one variable; see keras.optimizers.Optimizer."""
     index = self._get_variable_index(variable)
     square, mean = self._velocities[index], self._average_gradients[index]
-    way = 1.0 - self.rho
+    share = 1.0 - self.rho
     gradient = ops.cast(gradient, variable.dtype)
-    self.assign_add(square, way * (ops.square(gradient) - square))
-    self.assign_add(mean, way * (gradient - mean))
+    self.assign_add(square, share * (ops.square(gradient) - square))
+    self.assign_add(mean, share * (gradient - mean))
     variance = ops.maximum(square - ops.square(mean), 0.0)
     step = gradient * ops.rsqrt(variance + self.epsilon)
     self.assign_sub(variable, ops.cast(learning_rate, variable.dtype) * step)
