@@ -241,17 +241,18 @@ def check_fits(name: str, exclusive_classes: bool) -> None:
   if exclusive_classes and not fits:
     raise ValueError(
       "Expected a loss of one distribution over the classes with"
-      f" --exclusive_classes, received --label_loss={name}, which judges each"
-      f" class alone. Leave it out, for {DEFAULT_FOR_EXCLUSIVE_CLASSES}; a loss"
-      " of your own says for_exclusive_classes = True in its class."
+      f" --exclusive_classes, received --label_loss={name}, which is for a"
+      " probability of each class by itself. Leave it out, for"
+      f" {DEFAULT_FOR_EXCLUSIVE_CLASSES}; a loss of your own says"
+      " for_exclusive_classes = True in its class."
     )
   if fits and not exclusive_classes:
     raise ValueError(
       f"Expected --exclusive_classes with --label_loss={name}, received none."
       " It rewards the probability of the label alone, so that with a"
       " probability for each class a model would predict all of them. Add"
-      " --exclusive_classes if each video has one label, else leave the loss"
-      " out."
+      " --exclusive_classes if each video has one label, else leave"
+      " --label_loss out."
     )
 
 

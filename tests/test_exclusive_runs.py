@@ -262,7 +262,8 @@ def test_a_loss_that_does_not_fit(one_label_files, tmp_path):
   error = in_process.run_into_error(*line, "--label_loss=CrossEntropyLoss")
   assert_names(
     error,
-    "received --label_loss=CrossEntropyLoss, which judges each class alone",
+    "received --label_loss=CrossEntropyLoss, which is for a probability of each"
+    " class by itself",
     "for CategoricalCrossEntropyLoss",
   )
   line.remove("--exclusive_classes")
@@ -270,7 +271,10 @@ def test_a_loss_that_does_not_fit(one_label_files, tmp_path):
     *line, "--label_loss=CategoricalCrossEntropyLoss"
   )
   assert_names(
-    error, "Expected --exclusive_classes with", "predict all of them"
+    error,
+    "Expected --exclusive_classes with",
+    "predict all of them",
+    "else leave --label_loss out",
   )
   assert not (tmp_path / "run").exists()
 

@@ -361,7 +361,7 @@ def test_the_loss_of_exclusive_classes_by_hand():
 def test_losses_fit_the_kind_of_classes():
   for name in ("CrossEntropyLoss", "HingeLoss", "SoftmaxLoss"):
     losses.check_fits(name, False)
-    with pytest.raises(ValueError, match=f"--label_loss={name}, which judges"):
+    with pytest.raises(ValueError, match=f"--label_loss={name}, which is for"):
       losses.make_loss({"label_loss": name, "exclusive_classes": True})
   name = "CategoricalCrossEntropyLoss"
   assert losses.make_loss({"label_loss": name, "exclusive_classes": True})
