@@ -154,6 +154,9 @@ def _named_model() -> list[str]:
       parts.append(_section(f"Flags of {name}", listed, taken))
     else:
       parts.append(f"{name} has no flags.")
+    if resolve is models.resolve_hyperparameters:
+      presets = sorted(models.find_class_by_name(name).presets)
+      parts.append(f"Presets of {name}: {', '.join(presets) or 'none'}.")
   parts.append(
     _indented(
       "Add --model=NAME or --label_loss=NAME to --help for the flags of another"

@@ -60,7 +60,8 @@ def _define_data_flags(flag_values) -> None:
     "preset",
     "",
     "Name of settings of the model and of training that its class declares,"
-    " such as published; typed flags win. A wrong name lists those there are.",
+    " such as published; typed flags win. --help --model=NAME lists"
+    " those there are.",
   )
   program_flags.define_dataset_dir(flag_values)
   data = program_flags.Subject(program_flags.DATA, flag_values)

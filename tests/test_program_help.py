@@ -123,6 +123,17 @@ def test_the_named_model_and_loss_come_with_their_flags():
   assert "gru_cells" not in text
 
 
+def test_the_presets_of_the_named_model():
+  text = help_of("train", "--model=NextVladModel", "--help")
+  presets = ", ".join(
+    sorted(models.find_class_by_name("NextVladModel").presets)
+  )
+  assert "published" in presets
+  assert f"\nPresets of NextVladModel: {presets}.\n" in text
+  text = help_of("train", "--model=CnnLstmModel", "--help")
+  assert "\nPresets of CnnLstmModel: none.\n" in text
+
+
 def test_a_model_without_flags_and_a_list_of_the_others():
   text = help_of("train", "--model=RandomFrameModel", "--help")
   assert "\nRandomFrameModel has no flags.\n" in text
