@@ -264,10 +264,13 @@ def apply_preset() -> dict:
   except ValueError as error:
     raise errors.UserError(str(error)) from error
   if FLAGS.preset not in presets:
-    known = ", ".join(sorted(presets)) or "none"
+    known = ", ".join(sorted(presets))
     raise errors.UserError(
       f"Expected --preset to name a preset of {FLAGS.model}, received"
-      f" {FLAGS.preset!r}. Available: {known}."
+      f" {FLAGS.preset!r}. "
+      + (
+        f"Available: {known}." if known else "It has none: leave --preset out."
+      )
     )
   named = presets[FLAGS.preset]
   for name, value in named.items():

@@ -140,6 +140,16 @@ def test_an_unknown_preset_lists_those_there_are(
   assert not list(tmp_path.iterdir())
 
 
+def test_a_model_without_presets_says_so(tiny_files, tmp_path, monkeypatch):
+  monkeypatch.setattr(video_level_models.LogisticModel, "presets", {})
+  code, log = train_with_preset(tmp_path, tiny_files, "--preset=published")
+  assert code == 1
+  assert log.splitlines()[-1] == (
+    "ERROR: Expected --preset to name a preset of LogisticModel, received"
+    " 'published'. It has none: leave --preset out."
+  )
+
+
 @pytest.mark.parametrize("name", models.class_names())
 def test_every_preset_has_flags_of_its_model_or_of_training(name):
   training = {field.name for field in dataclasses.fields(Settings)}
