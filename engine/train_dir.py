@@ -251,6 +251,13 @@ def resumed_model_flags(train_dir: str, model_flags: dict) -> dict:
         train_dir,
         ", ".join(f"--{name}={old[name]}" for name in kept),
       )
+    if noted.get("preset") and not model_flags.get("preset"):
+      logging.warning(
+        "This run was trained with --preset=%s. Without it the settings of"
+        " training are those of the command line and the defaults; add it to"
+        " continue as before.",
+        noted["preset"],
+      )
     return {**model_flags, **{name: new[name] for name in model_flags}}
   raise errors.UserError(
     f"Expected the flags of the model in --train_dir={train_dir}, received"

@@ -210,6 +210,16 @@ def test_what_a_preset_stood_for_may_change(tmp_path):
   assert train_dirs.resumed_model_flags(folder, MODEL_FLAGS) == MODEL_FLAGS
 
 
+def test_a_run_that_continues_without_its_preset_is_warned_of(tmp_path, caplog):
+  folder = str(tmp_path)
+  train_dirs.write_model_flags(folder, {**MODEL_FLAGS, "preset": "a"})
+  for same in ("a", "b"):
+    train_dirs.resumed_model_flags(folder, {**MODEL_FLAGS, "preset": same})
+  assert "--preset" not in caplog.text
+  train_dirs.resumed_model_flags(folder, MODEL_FLAGS)
+  assert "trained with --preset=a. Without it" in caplog.text
+
+
 def test_a_run_older_than_the_input_transform_continues_with_l2(
   tmp_path, monkeypatch
 ):
