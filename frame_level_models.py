@@ -171,7 +171,7 @@ class DbofModel(models.BaseModel):
       "batch_size": 80,
       "base_learning_rate": 0.0002,
       "learning_rate_schedule": "exponential",
-      "learning_rate_decay": 0.95,
+      "learning_rate_decay": 0.9,
       "learning_rate_decay_examples": 4000000,
       "optimizer": "AdamOptimizer",
       "clip_gradient_norm": 1.0,
@@ -291,8 +291,8 @@ class LstmModel(models.BaseModel):
   """
 
   xla = False
-  # The script of the winning team of 2017, for its ensemble (WILLOW); its other
-  # settings are the starter's. It classified the states and the cells of both
+  # The command of the winning team of 2017, for its ensemble (WILLOW), and the
+  # defaults of the flags there. It classified the states and the cells of both
   # layers, 4096 numbers, and not only the state of the top one.
   presets = {
     "published": {
@@ -307,7 +307,7 @@ class LstmModel(models.BaseModel):
       "batch_size": 128,
       "base_learning_rate": 0.0002,
       "learning_rate_schedule": "exponential",
-      "learning_rate_decay": 0.95,
+      "learning_rate_decay": 0.9,
       "learning_rate_decay_examples": 4000000,
       "optimizer": "AdamOptimizer",
       "clip_gradient_norm": 1.0,

@@ -29,8 +29,8 @@ class GruModel(models.BaseModel):
   base_learning_rate = 0.0002
   xla = False
   earlier_defaults = {"l2_penalty": 1e-8}
-  # The script of the winning team of 2017, for its ensemble (WILLOW); its other
-  # settings are the starter's.
+  # The command of the winning team of 2017, for its ensemble (WILLOW), and the
+  # defaults of the flags there.
   presets = {
     "published": {
       "gru_cells": 1200,

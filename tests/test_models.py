@@ -188,6 +188,54 @@ def test_the_resolved_values_are_what_create_model_takes(model_class):
       assert resolved[name] == default
 
 
+@pytest.mark.parametrize("model_class", model_classes())
+def test_published_settings_are_complete(model_class):
+  if "published" not in model_class.presets:
+    return
+  preset = model_class.presets["published"]
+  expected = models.resolve_hyperparameters(model_class.__name__).keys() | {
+    "input_transform",
+    "batch_size",
+    "base_learning_rate",
+    "learning_rate_schedule",
+    "optimizer",
+    "clip_gradient_norm",
+    "num_epochs",
+  }
+  if preset["learning_rate_schedule"] == "exponential":
+    expected |= {"learning_rate_decay", "learning_rate_decay_examples"}
+  assert expected <= preset.keys()
+  assert preset["num_epochs"] or preset["max_steps"]
+
+
+# --batch_size, --learning_rate_decay (0.9 if a command has none), --max_step,
+# --moe_l2 (1e-8), --moe_prob_gating (False) and --iterations of the winners'
+# commands of 2017. All have a rate of 0.0002.
+@pytest.mark.parametrize(
+  ("name", "expected"),
+  [
+    ("NetVladModel", (80, 0.8, 700_000, 1e-6, True, 300)),
+    ("NetFvModel", (80, 0.8, 600_000, 1e-6, True, 300)),
+    ("DbofModel", (80, 0.9, 1_000_000, 1e-6, False, 300)),
+    ("SoftDbowModel", (80, 0.9, 800_000, 1e-8, False, 300)),
+    ("GruModel", (128, 0.9, 300_000, 1e-6, False, None)),
+    ("LstmModel", (128, 0.9, 400_000, 1e-8, False, 150)),
+  ],
+)
+def test_published_settings_are_those_of_the_winners_commands(name, expected):
+  preset = models.find_class_by_name(name).presets["published"]
+  assert preset["base_learning_rate"] == 0.0002
+  assert preset["learning_rate_decay_examples"] == 4_000_000
+  assert expected == (
+    preset["batch_size"],
+    preset["learning_rate_decay"],
+    preset["max_steps"],
+    preset["l2_penalty"],
+    preset["moe_output_gating"],
+    preset.get("iterations", preset.get("lstm_random_frames")),
+  )
+
+
 @pytest.mark.parametrize(
   ("model", "frame_features", "wanted"),
   [
