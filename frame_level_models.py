@@ -435,7 +435,16 @@ class CnnLstmModel(models.BaseModel):
       cnn_filters: of each convolution.
       cnn_lstm_cells: units of each LSTM, "512,256,128".
       dropout_rate: fraction of the classifier's input left out in training.
+
+    Raises:
+      ValueError: the cells are not whole numbers above 0, or there are none.
     """
+    cells = classifiers.layer_sizes(cnn_lstm_cells)
+    if not cells:
+      raise ValueError(
+        "Expected --cnn_lstm_cells to have the units of one LSTM or more, such"
+        f" as 512,256,128, received {cnn_lstm_cells!r}."
+      )
     mask = masking.FrameMask()(model_input, num_frames)
     frames = model_input
     for block in range(3):
@@ -449,7 +458,6 @@ class CnnLstmModel(models.BaseModel):
       # The next convolution looks past the last frame.
       frames = masking.ZeroPadding()(frames, mask)
     states = model_input
-    cells = [int(size) for size in cnn_lstm_cells.split(",")]
     for layer, size in enumerate(cells):
       states = recurrent.LSTM(
         size, return_sequences=layer < len(cells) - 1, name=f"lstm_{layer}"

@@ -186,15 +186,39 @@ def divided_by_sum(values):
   return values / ops.maximum(ops.sum(values, axis=1, keepdims=True), 1e-30)
 
 
+def layer_sizes(text, vocab_size=None):
+  """Parses the sizes of layers, or of cells.
+
+  Args:
+    text: whole numbers separated by commas: "512,1024"; "" for none. If
+      vocab_size is given, "classes" stands for it.
+    vocab_size: number of classes.
+
+  Returns:
+    A list of ints.
+
+  Raises:
+    ValueError: the sizes are not whole numbers above 0.
+  """
+  sizes = [size.strip() for size in text.split(",")] if text else []
+  if vocab_size is not None:
+    sizes = [str(vocab_size) if size == "classes" else size for size in sizes]
+  if not all(size.isdecimal() and int(size) > 0 for size in sizes):
+    example = "512,1024" if vocab_size is None else "512,1024 or 512,classes"
+    raise ValueError(
+      f"Expected layer sizes such as {example}, received {text!r}."
+    )
+  return [int(size) for size in sizes]
+
+
 def dense_layers(features, sizes, name, vocab_size=None, initial_weights="he"):
   """Stacked dense layers with ReLU.
 
   Args:
     features: (B, D) symbolic.
-    sizes: units of each layer, separated by commas: "512,1024"; "" for none. If
-      vocab_size is given, "classes" stands for it.
+    sizes: units of each layer, see layer_sizes.
     name: of the layers; each gets its number.
-    vocab_size: number of classes.
+    vocab_size: see layer_sizes.
     initial_weights: of the kernels, "he" for He's normal distribution (He et
       al. 2015, equation 10), "keras" for Keras's default, Glorot's uniform one.
 
@@ -204,19 +228,9 @@ def dense_layers(features, sizes, name, vocab_size=None, initial_weights="he"):
   Raises:
     ValueError: the sizes are not whole numbers above 0.
   """
-  numbers = [size.strip() for size in sizes.split(",")] if sizes else []
-  if vocab_size is not None:
-    numbers = [
-      str(vocab_size) if size == "classes" else size for size in numbers
-    ]
-  if not all(size.isdigit() and int(size) > 0 for size in numbers):
-    example = "512,1024" if vocab_size is None else "512,1024 or 512,classes"
-    raise ValueError(
-      f"Expected layer sizes such as {example}, received {sizes!r}."
-    )
-  for index, size in enumerate(numbers):
+  for index, size in enumerate(layer_sizes(sizes, vocab_size)):
     features = keras.layers.Dense(
-      int(size),
+      size,
       activation="relu",
       kernel_initializer=(
         "glorot_uniform" if initial_weights == "keras" else "he_normal"

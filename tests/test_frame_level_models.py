@@ -113,6 +113,12 @@ def test_cnn_lstm_model_against_plain_loops(training, filters):
   )
 
 
+@pytest.mark.parametrize("cells", ["", "4,", "4,x", "0", "4,\u00b2"])
+def test_cnn_lstm_model_refuses_cells_that_are_none(cells):
+  with pytest.raises(ValueError, match=r"^Expected .* such as 512,"):
+    build("CnnLstmModel", "5", 4, cnn_lstm_cells=cells)
+
+
 def test_the_frame_after_the_last_valid_one_does_not_reach_a_convolution():
   model = build("CnnLstmModel", "5", 4, cnn_lstm_cells="4,3,2")
   random_weights(model, 0.35)

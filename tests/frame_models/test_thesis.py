@@ -435,7 +435,7 @@ def test_stream_lstm_model_drops_a_classifiers_inputs(fusion):
 
 
 @pytest.mark.parametrize(
-  "sizes", ["5,", "0", "-1", "x", "5;6", "5,category", "class"]
+  "sizes", ["5,", "0", "-1", "x", "5;6", "\u00b2", "5,category", "class"]
 )
 def test_sizes_that_are_none_are_refused(sizes):
   with pytest.raises(
