@@ -59,26 +59,34 @@ def keyword_defaults(model_class):
   }
 
 
-def small_hyperparameters(model_class):
+def small_hyperparameters(model_class, preset=""):
   """A model's own defaults, with 8 for each whole number above it.
 
   Strings of whole numbers separated by commas are treated the same way.
+
+  Args:
+    model_class: a model.
+    preset: whose values replace the defaults; "" for none.
   """
+  settings = model_class.presets[preset] if preset else {}
   small = {}
-  for name, default in keyword_defaults(model_class).items():
+  for name, of_model in keyword_defaults(model_class).items():
+    default = settings.get(name, of_model)
     if name in SMALL_VALUES:
       small[name] = SMALL_VALUES[name]
     elif isinstance(default, int) and default > SMALL_NUMBER:
       small[name] = SMALL_NUMBER
-    elif isinstance(default, str) and re.fullmatch(r"\d+(,\d+)*", default):
+    elif isinstance(default, str) and re.fullmatch(
+      r"\d+(,(\d+|classes))*", default
+    ):
       small[name] = re.sub(r"\d\d+", str(SMALL_NUMBER), default)
     else:
       small[name] = default
   return small
 
 
-def make_model_flags(model_class, **changes):
-  """Content of model_flags.json for a small model of a class."""
+def make_model_flags(model_class, preset="", **changes):
+  """Model_flags.json of a small model; see small_hyperparameters."""
   return {
     "model": model_class.__name__,
     "feature_names": "rgb,audio",
@@ -87,7 +95,7 @@ def make_model_flags(model_class, **changes):
     "num_classes": CLASSES,
     "max_frames": 20,
     "label_loss": "CrossEntropyLoss",
-    **small_hyperparameters(model_class),
+    **small_hyperparameters(model_class, preset),
     **changes,
   }
 

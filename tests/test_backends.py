@@ -52,14 +52,23 @@ def weights_unlike_the_initial_ones(model) -> list:
   return weights
 
 
-# Models that do something else with exclusive classes than another softmax.
-EXCLUSIVE = ("MoeModel", "RandomFrameModel", "MixNextVladModel")
+# Besides all models: those that do something else with exclusive classes than
+# another softmax, and presets whose networks differ from the default in more
+# than sizes.
+MORE_CASES = (
+  "MoeModel-exclusive",
+  "RandomFrameModel-exclusive",
+  "MixNextVladModel-exclusive",
+  "BiLstmModel-thesis",
+  "StreamLstmModel-thesis",
+  "NnStreamLstmModel-thesis",
+  "LstmModel-published",
+)
 
 
 def case_names() -> list[str]:
-  """The names of all models, and of those with exclusive classes."""
-  names = [model_class.__name__ for model_class in model_classes()]
-  return names + [f"{name}-exclusive" for name in EXCLUSIVE]
+  """The names of all models, and MORE_CASES."""
+  return [*(each.__name__ for each in model_classes()), *MORE_CASES]
 
 
 def make_case(name):
@@ -72,8 +81,11 @@ def make_case(name):
     ({name: array} for run_on_backend.py, {name: expected array}).
   """
   random.seed(1)  # of Keras's initializers
-  model_name, _, exclusive = name.partition("-")
-  model_flags = make_model_flags(models.find_class_by_name(model_name))
+  model_name, _, variant = name.partition("-")
+  exclusive = variant == "exclusive"
+  model_flags = make_model_flags(
+    models.find_class_by_name(model_name), "" if exclusive else variant
+  )
   if exclusive:
     model_flags["exclusive_classes"] = True
   if name == "FrameLevelLogisticModel":
