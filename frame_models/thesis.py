@@ -44,8 +44,8 @@ def classify_streams(
     raise ValueError(
       "Expected --stream_fusion=concat with --nn_joint_sizes, whose layers are"
       " on the concatenated streams, received"
-      f" --nn_joint_sizes={joint_sizes} and --stream_fusion={fusion}. Remove"
-      " one of them."
+      f" --nn_joint_sizes={joint_sizes} and --stream_fusion={fusion}. Add"
+      " --nn_joint_sizes= for no such layers, or --stream_fusion=concat."
     )
   if fusion == "concat":
     joint = classifiers.side_by_side(pooled)
