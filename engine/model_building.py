@@ -75,14 +75,16 @@ def _create_model(model_name: str):
 
 
 def _is_on_purpose(error: BaseException) -> bool:
-  """Whether a model itself refuses its hyper-parameters with a message."""
-  last = traceback.extract_tb(error.__traceback__)[-1:]
-  frames = _own_frames(error)
+  """Whether a model, or one of layers/, refuses hyper-parameters itself."""
+  last = traceback.extract_tb(error.__traceback__)[-1]
   return (
     isinstance(error, ValueError)
     and str(error).startswith("Expected ")
-    and frames[-1:] == last
-    and (last[0].line or "").startswith("raise")
+    and (
+      _own_frames(error)[-1:] == [last]
+      or os.path.dirname(last.filename) == os.path.join(_ROOT, "layers")
+    )
+    and (last.line or "").startswith("raise")
   )
 
 

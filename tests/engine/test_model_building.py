@@ -262,6 +262,22 @@ def test_a_refused_flag_is_the_models_own_sentence():
   )
 
 
+@pytest.mark.parametrize(
+  ("flags_of_data", "model", "flag", "example"),
+  [
+    (TINY_FRAME_FLAGS, "CnnLstmModel", "cnn_lstm_cells", "512,1024"),
+    (TINY_FLAGS, "DeepNnModel", "nn_joint_sizes", "512,1024 or 512,classes"),
+  ],
+)
+def test_refused_sizes_are_one_sentence_too(
+  flags_of_data, model, flag, example
+):
+  # A function of layers/ raises it.
+  model_flags = {**flags_of_data, "model": model, flag: "4,x"}
+  text = error_of(model_building.build_model, model_flags, False)
+  assert text == f"Expected layer sizes such as {example}, received '4,x'."
+
+
 def test_a_class_that_no_longer_exists():
   model_flags = {**TINY_FLAGS, "model": "GoneModel"}
   text = error_of(model_building.build_model, model_flags, False)
