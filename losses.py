@@ -207,7 +207,7 @@ class SoftmaxLoss(BaseLoss):
 
 
 class CategoricalCrossEntropyLoss(BaseLoss):
-  """-sum_c y_c log(p_c + e), with e = 1e-7, for --exclusive_classes.
+  """-sum_c y_c log((p_c + e) / (1 + e)), e = 1e-7, for --exclusive_classes.
 
   One y_c is 1, and p is a distribution over the classes. With a probability for
   each class it would teach a model to predict all of them.
@@ -218,9 +218,8 @@ class CategoricalCrossEntropyLoss(BaseLoss):
   def per_class_loss(self, predictions, labels):
     """See BaseLoss."""
     epsilon = 1e-7
-    return ops.where(
-      ops.cast(labels, "bool"), -ops.log(predictions + epsilon), 0.0
-    )
+    likelihood = (predictions + epsilon) / (1.0 + epsilon)
+    return ops.where(ops.cast(labels, "bool"), -ops.log(likelihood), 0.0)
 
 
 # Where --exclusive_classes is given and --label_loss is not.

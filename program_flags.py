@@ -12,15 +12,15 @@ from collections.abc import Callable
 from absl import flags, logging
 
 import errors
+import input_flags
 import losses
 import models
 import quantization
 import readers
-from data_tools import dewhiten_scales, label_subset, sample_data, vocabulary
+from data_tools import label_subset, sample_data, vocabulary
 from engine import train_dir as train_dirs
 from engine.data_files import find_files
 from engine.dataset_card import DatasetCard, read_card
-from layers import whitening
 
 FLAGS = flags.FLAGS
 
@@ -452,83 +452,6 @@ def range_flags(number: int) -> dict:
   return {"feature_ranges": ranges} if ranges else {}
 
 
-def input_flags(features: dict, card: DatasetCard | None = None) -> dict:
-  """What is done to the features, as in model_flags.json.
-
-  A model that declares "dewhiten" gets "l2" if no feature has scales: it is
-  then unknown what their variances were.
-
-  Args:
-    features: result of feature_flags.
-    card: of --dataset_dir, if it is given.
-
-  Returns:
-    "input_transform", and "dewhiten_scales" if these are not those of
-    whitening.scales_of.
-
-  Raises:
-    errors.UserError: a typed flag does not fit the features or the other one.
-    ValueError: there is no such model.
-  """
-  declared = models.find_class_by_name(FLAGS.model).input_transform
-  transform = FLAGS.input_transform or declared
-  if transform != "dewhiten":
-    if FLAGS.dewhiten_scales:
-      raise errors.UserError(
-        "Expected --dewhiten_scales with --input_transform=dewhiten, received"
-        f" it with {transform}, which multiplies nothing. Leave one of them"
-        " out."
-      )
-    return {"input_transform": transform}
-  names = features["feature_names"].split(",")
-  sizes = [int(size) for size in features["feature_sizes"].split(",")]
-  known = whitening.scales_of(names, sizes)
-  scales = known
-  if card and card.extraction and not _is_youtube8ms(card):
-    scales = [() for _ in names]  # rgb is that of another encoder
-  if FLAGS.dewhiten_scales:
-    scales = dewhiten_scales.read_dewhiten_scales(
-      FLAGS.dewhiten_scales, names, sizes, scales
-    )
-  if not any(map(len, scales)):
-    if FLAGS["input_transform"].present:
-      raise errors.UserError(
-        "Expected whitened features with --input_transform=dewhiten, such as"
-        f" YouTube-8M's rgb of 1024 numbers, received {', '.join(names)}. Name"
-        " files of their scales by --dewhiten_scales, or set another"
-        " --input_transform."
-      )
-    logging.info(
-      "%s dewhitens its features, but none of %s is known to be whitened:"
-      " --input_transform is l2.",
-      FLAGS.model,
-      ", ".join(names),
-    )
-    return {"input_transform": "l2"}
-  if scales == known:
-    return {"input_transform": transform}
-  return {
-    "input_transform": transform,
-    "dewhiten_scales": [list(of) for of in scales],
-  }
-
-
-def _is_youtube8ms(card: DatasetCard) -> bool:
-  """Whether YouTube-8M's PCA made the features of videos: it alone whitens.
-
-  --pca_dir may also name one that was fitted on another data set, whose frames
-  are stored as floats.
-
-  Args:
-    card: with an extraction.
-  """
-  return (
-    card.extraction.get("encoder") == "inception_2015"
-    and bool(card.extraction.get("pca_dir"))
-    and (not card.frame_features or "uint8" in card.feature_dtypes)
-  )
-
-
 def data_or_sample(
   flag_name: str, split: str, frame_features: bool, checkpoint: str
 ) -> str:
@@ -585,31 +508,6 @@ def _differing_label_subset(model_flags: dict, train_dir: str) -> list[str]:
   return [f"--label_subset={FLAGS.label_subset} instead of {shown}"]
 
 
-def _differing_input(model_flags: dict) -> list[str]:
-  """Describes typed flags of the input that are not the model's."""
-  differing = []
-  kept = model_flags.get("input_transform", "l2")
-  if FLAGS["input_transform"].present and FLAGS.input_transform != kept:
-    differing.append(
-      f"--input_transform={FLAGS.input_transform} instead of {kept}"
-    )
-  if FLAGS["dewhiten_scales"].present:
-    names = model_flags["feature_names"].split(",")
-    sizes = [int(size) for size in model_flags["feature_sizes"].split(",")]
-    kept = []
-    if model_flags.get("input_transform") == "dewhiten":
-      kept = [tuple(of) for of in models.dewhiten_scales(model_flags)]
-    typed = dewhiten_scales.read_dewhiten_scales(
-      FLAGS.dewhiten_scales, names, sizes, kept or [() for _ in names]
-    )
-    if [tuple(of) for of in typed] != kept:
-      differing.append(
-        f"--dewhiten_scales={FLAGS.dewhiten_scales} instead of"
-        f" {whitening.describe(kept) or 'none'}"
-      )
-  return differing
-
-
 def loss_flags() -> dict:
   """The loss and the kind of classes, as in model_flags.json.
 
@@ -657,7 +555,7 @@ def check_typed_flags(model_flags: dict, source: str, train_dir: str) -> None:
     and not _is_same(flag.value, model_flags[flag.name])
   ]
   differing += _differing_label_subset(model_flags, train_dir)
-  differing += _differing_input(model_flags)
+  differing += input_flags.differing(model_flags)
   differing += _differing_exclusive_classes(model_flags)
   if differing:
     raise errors.UserError(

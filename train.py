@@ -15,6 +15,7 @@ import tensorflow as tf
 from absl import flags, logging
 
 import errors
+import input_flags
 import losses
 import models
 import program_flags
@@ -289,7 +290,7 @@ def model_flags_from_flags(card: DatasetCard | None = None) -> dict:
       **losses.resolve_hyperparameters(of_loss["label_loss"]),
     }
     features = program_flags.feature_flags()
-    transform = program_flags.input_flags(features, card)
+    transform = input_flags.resolve(features, card)
   except ValueError as error:
     raise errors.UserError(str(error)) from error
   return {

@@ -345,16 +345,16 @@ def test_make_loss():
 
 
 def test_the_loss_of_exclusive_classes_by_hand():
-  predictions = np.float32([[0.25, 0.75, 0.0], [0.5, 0.5, 0.0]])
-  labels = np.array([[False, True, False], [False, False, True]])
+  predictions = np.float32([[0.25, 0.75, 0], [0.5, 0.5, 0], [0, 0, 1]])
+  labels = np.array([[False, True, False], *[[False, False, True]] * 2])
   loss = losses.CategoricalCrossEntropyLoss()
   # -log(0.75), and -log(1e-7) where the label has no probability.
-  expected = [0.28768207, 16.118095]
+  expected = [0.28768207, 16.118095, 0.0]
+  of_videos = loss.per_video_loss(predictions, labels)
+  np.testing.assert_allclose(of_videos, expected, rtol=1e-5)
+  assert of_videos[2] == 0.0
   np.testing.assert_allclose(
-    loss.per_video_loss(predictions, labels), expected, rtol=1e-5
-  )
-  np.testing.assert_allclose(
-    loss.calculate_loss(predictions, labels), sum(expected) / 2, rtol=1e-5
+    loss.calculate_loss(predictions, labels), sum(expected) / 3, rtol=1e-5
   )
 
 

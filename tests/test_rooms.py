@@ -47,6 +47,7 @@ ROOM_OF_FILE = {
   "average_precision_calculator.py": "metrics",
   "mean_average_precision_calculator.py": "metrics",
   "program_flags.py": "help of programs",
+  "input_flags.py": "help of programs",
   "command_line.py": "help of programs",
   "startup.py": "help of programs",
 }
