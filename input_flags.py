@@ -7,6 +7,7 @@ from absl import flags, logging
 
 import errors
 import models
+import readers
 from data_tools import dewhiten_scales
 from engine.dataset_card import DatasetCard
 from layers import whitening
@@ -42,8 +43,7 @@ def resolve(features: dict, card: DatasetCard | None = None) -> dict:
         " out."
       )
     return {"input_transform": transform}
-  names = features["feature_names"].split(",")
-  sizes = [int(size) for size in features["feature_sizes"].split(",")]
+  names, sizes = _names_and_sizes(features)
   known = whitening.scales_of(names, sizes)
   scales = known
   if card and card.extraction and not _is_youtube8ms(card):
@@ -100,8 +100,7 @@ def differing(model_flags: dict) -> list[str]:
       f"--input_transform={FLAGS.input_transform} instead of {kept}"
     )
   if FLAGS["dewhiten_scales"].present:
-    names = model_flags["feature_names"].split(",")
-    sizes = [int(size) for size in model_flags["feature_sizes"].split(",")]
+    names, sizes = _names_and_sizes(model_flags)
     kept = []
     if model_flags.get("input_transform") == "dewhiten":
       kept = [tuple(of) for of in models.dewhiten_scales(model_flags)]
@@ -114,3 +113,10 @@ def differing(model_flags: dict) -> list[str]:
         f" {whitening.describe(kept) or 'none'}"
       )
   return differing
+
+
+def _names_and_sizes(model_flags: dict) -> tuple[list[str], list[int]]:
+  """The features in model_flags.json, or in the result of feature_flags."""
+  return readers.get_feature_names_and_sizes(
+    model_flags["feature_names"], model_flags["feature_sizes"]
+  )

@@ -13,6 +13,7 @@ from absl import logging
 
 import errors
 import models
+import readers
 from layers import classifiers
 
 _ROOT = os.path.dirname(os.path.abspath(models.__file__))
@@ -281,7 +282,9 @@ def _error_of_a_trial(model_flags: dict) -> Exception | None:
 
   The operations of a compiled function do not know the lines they come from.
   """
-  sizes = [int(size) for size in model_flags["feature_sizes"].split(",")]
+  names, sizes = readers.get_feature_names_and_sizes(
+    model_flags["feature_names"], model_flags["feature_sizes"]
+  )
   frames = (11,) if model_flags["frame_features"] else ()
   given = models.hyperparameters(model_flags)
   if model_flags["frame_features"]:
@@ -294,8 +297,9 @@ def _error_of_a_trial(model_flags: dict) -> Exception | None:
         model_input=tf.zeros((2, *frames, sum(sizes))),
         vocab_size=models.num_outputs(model_flags),
         num_frames=tf.constant(np.array([11, 7], np.int32)),
-        feature_names=model_flags["feature_names"].split(","),
+        feature_names=names,
         feature_sizes=sizes,
+        input_transform=model_flags.get("input_transform", "l2"),
         **given,
       )
   except Exception as error:  # a model may raise anything

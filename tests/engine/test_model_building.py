@@ -548,3 +548,32 @@ def test_a_run_in_bfloat16_on_several_threads(tiny_frame_files, tmp_path):
     predictions,
     atol=1e-6,
   )
+
+
+def test_a_trial_gives_a_model_all_that_building_gives(monkeypatch):
+  def create_model(
+    self,
+    model_input,
+    vocab_size,
+    num_frames,
+    feature_names,
+    input_transform,
+    feature_sizes,
+  ):
+    found.append((feature_names, feature_sizes, input_transform))
+
+  found = []
+  model_class = models.find_class_by_name("LogisticModel")
+  monkeypatch.setattr(model_class, "create_model", create_model)
+  model_flags = {
+    "model": "LogisticModel",
+    "feature_names": "mean_rgb, mean_audio",
+    "feature_sizes": "4,3",
+    "frame_features": False,
+    "num_classes": 2,
+    "max_frames": 300,
+    "label_loss": "CrossEntropyLoss",
+    "input_transform": "none",
+  }
+  assert model_building._error_of_a_trial(model_flags) is None
+  assert found == [(["mean_rgb", "mean_audio"], [4, 3], "none")]
