@@ -32,7 +32,7 @@ PAIR_TRAINING = ("--batch_size=32", "--num_epochs=6", "--iterations=30")
 # The epochs of models that learn more slowly at their own learning rates.
 LONGER = {"StreamLstmModel": 12}
 # Those of the small networks of the thesis, which are deeper.
-THESIS_TRAINING = ("--num_epochs=18", "--min_frames=0")  # all are shorter
+THESIS_TRAINING = ("--num_epochs=30", "--min_frames=0")  # all are shorter
 # Of models that take half a minute, or more than one.
 FEWER_SEEDS = {
   "AttentionLstmModel": 1,
