@@ -9,6 +9,7 @@ import contextlib
 import difflib
 import inspect
 import logging as std_logging
+import math
 import os
 import re
 import sys
@@ -32,6 +33,9 @@ STOPPED, STOPPED_CODE = "Stopped by Ctrl-C.\n", 130
 """What a program prints after Ctrl-C, and its exit code."""
 
 _HELP_WORDS = {"help", "helpshort", "helpfull", "h", "?"}
+
+# What absl says of a flag that is neither true nor false.
+_NO_TRUTH_VALUE = re.compile(r"\('Non-boolean argument to boolean flag', .*\)")
 
 # A flag that is this similar to an unknown one was probably meant.
 _SIMILARITY = 0.85
@@ -152,11 +156,14 @@ def parse_flags(main, argv: list[str]) -> list[str]:
       flags.FLAGS(rest, known_only=True)
       print(program_help.help_text(main, every_model="helpfull" in words))
       sys.exit(0)
-    return _with_home_folder(flags.FLAGS(argv))
+    rest = _with_home_folder(flags.FLAGS(argv))
+    _refuse_nan()
+    return rest
   except flags.UnrecognizedFlagError:
     message = f"Expected flags of this program, received {_unknown_flags(argv)}"
   except flags.Error as error:
     received = " ".join(str(error).split()).removeprefix("flag ")
+    received = _NO_TRUTH_VALUE.sub("neither true nor false", received)
     message = f"Expected values that the flags take, received {received}"
   except UserError as error:
     sys.exit(f"ERROR: {error}")
@@ -202,6 +209,14 @@ def _with_home_folder(argv: list[str]) -> list[str]:
         for part in flag.value
       ]
   return [argv[0], *map(expand_home, argv[1:])]
+
+
+def _refuse_nan() -> None:
+  """Raises flags.IllegalFlagValueError for nan, which passes all bounds."""
+  for name in flags.FLAGS:
+    value = flags.FLAGS[name].value
+    if isinstance(value, float) and math.isnan(value):
+      raise flags.IllegalFlagValueError(f"flag --{name}=nan: not a number")
 
 
 def _unknown_flags(argv: list[str]) -> str:

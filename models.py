@@ -392,6 +392,13 @@ def build_model(
     return keras.Model(inputs, outputs, name=model_flags["model"])
 
 
+def _names_and_sizes(model_flags) -> tuple[list[str], list[int]]:
+  """The features; readers, which checks them, is not imported by models."""
+  names = [name.strip() for name in model_flags["feature_names"].split(",")]
+  sizes = [int(size) for size in model_flags["feature_sizes"].split(",")]
+  return names, sizes
+
+
 def _inputs(model_flags, quantized):
   """The inputs of the whole model, and what create_model gets of them.
 
@@ -402,14 +409,12 @@ def _inputs(model_flags, quantized):
   Returns:
     {name: Keras input}, and {keyword of create_model: value}.
   """
-  sizes = [int(size) for size in model_flags["feature_sizes"].split(",")]
+  names, sizes = _names_and_sizes(model_flags)
   transform = model_flags.get("input_transform", "l2")
   num_frames = keras.Input((), dtype="int32", name="num_frames")
   given = {
     "num_frames": num_frames,
-    "feature_names": [
-      name.strip() for name in model_flags["feature_names"].split(",")
-    ],
+    "feature_names": names,
     "feature_sizes": sizes,
     "input_transform": transform,
   }
@@ -497,9 +502,7 @@ def dewhiten_scales(model_flags: dict) -> list[Sequence[float]]:
   """
   if "dewhiten_scales" in model_flags:
     return model_flags["dewhiten_scales"]
-  names = model_flags["feature_names"].split(",")
-  sizes = [int(size) for size in model_flags["feature_sizes"].split(",")]
-  return whitening.scales_of(names, sizes)
+  return whitening.scales_of(*_names_and_sizes(model_flags))
 
 
 def _check_outputs(outputs, model_flags) -> None:

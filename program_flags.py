@@ -572,15 +572,21 @@ def log_unused_model_flags(model_flags: dict) -> None:
   Args:
     model_flags: the content of its model_flags.json.
   """
-  unused = sorted(
-    f"--{flag.name}"
+  unused = {
+    flag.name
     for flag in _graph_flags()
     if flag.present and flag.name not in model_flags
-  )
-  if unused:
-    logging.info(
-      "No effect on %s: %s.", model_flags["model"], ", ".join(unused)
-    )
+  }
+  of_losses = unused & {
+    flag.name for flag in FLAGS.flags_by_module_dict()[losses.__name__]
+  }
+  for name, of in (
+    (model_flags["model"], unused - of_losses),
+    (model_flags["label_loss"], of_losses),
+  ):
+    if of:
+      listing = ", ".join(f"--{flag}" for flag in sorted(of))
+      logging.info("No effect on %s: %s.", name, listing)
 
 
 def hyperparameter_modules() -> list[str]:

@@ -39,6 +39,11 @@ def _check_loss(loss: float, step: int) -> None:
   )
 
 
+def _shown(rate: float) -> str:
+  """A rate with at least two digits: large models take minutes for a step."""
+  return f"{rate:.0f}" if rate >= 10 else f"{rate:.2g}"
+
+
 class Reporter:
   """Writes log lines, the progress bar and TensorBoard events.
 
@@ -155,7 +160,7 @@ class Reporter:
     unit = "/s" if self._bar.columns < 95 else " videos/s"
     self._bar.draw(
       self._part_done(step, examples_seen),
-      f"epoch {epoch} step {step} | {rate:.0f}{unit} | Loss: {loss:.2f}"
+      f"epoch {epoch} step {step} | {_shown(rate)}{unit} | Loss: {loss:.2f}"
       f" GAP: {gap:.2f}",
     )
 
@@ -172,7 +177,7 @@ class Reporter:
       best = "; best GAP in training {:.3f} at step {}".format(*self._best)
     return (
       f"{videos} videos in {datetime.timedelta(seconds=round(seconds))},"
-      f" {videos / seconds:.0f} videos/s including saving{best}."
+      f" {_shown(videos / seconds)} videos/s including saving{best}."
       f" All files: {train_dir}"
     )
 

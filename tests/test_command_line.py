@@ -38,6 +38,34 @@ def run_main(body):
 
 
 # --------------------------------------------------------------------------
+# Flags
+
+
+@pytest.mark.parametrize(
+  ("flag", "expected"),
+  [
+    ("--exclusive_classes=maybe", "maybe: neither true nor false."),
+    ("--warmup_fraction=nan", "nan: not a number."),
+    ("--warmup_fraction=2", "2: 2.0 is not a number in the range [0.0, 1.0]."),
+  ],
+)
+def test_a_value_that_a_flag_does_not_take(flag, expected):
+  finished = subprocess.run(
+    [sys.executable, "train.py", flag],
+    cwd=REPOSITORY,
+    capture_output=True,
+    text=True,
+    check=False,
+  )
+  assert finished.returncode == 1
+  name = flag.partition("=")[0]
+  assert finished.stderr == (
+    f"ERROR: Expected values that the flags take, received {name}={expected}"
+    " python train.py --help lists the flags.\n"
+  )
+
+
+# --------------------------------------------------------------------------
 # Running
 
 

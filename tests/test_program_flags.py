@@ -241,9 +241,11 @@ def test_flags_of_other_models_have_no_effect(hinge_run, tmp_path):
     f"--output_dir={tmp_path}/export",
     "--gru_cells=7",
     "--netvlad_cluster_size=8",
+    "--asymmetric_margin=0.1",
     "--hinge_margin=2",
   )
   assert "No effect on LogisticModel: --gru_cells, --netvlad_clust" in log
+  assert "No effect on HingeLoss: --asymmetric_margin." in log
   assert "hinge_margin" not in log
 
 
