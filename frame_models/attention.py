@@ -57,7 +57,7 @@ class TransformerModel(models.BaseModel):
   presets = {
     "recommended": {
       **models.RECOMMENDED_TRAINING,
-      "base_learning_rate": 0.0003,
+      "base_learning_rate": 0.001,
     }
   }
 

@@ -131,7 +131,7 @@ class StreamLstmModel(models.BaseModel):
   presets = {
     "recommended": {
       **models.RECOMMENDED_TRAINING,
-      "base_learning_rate": 0.001,
+      "base_learning_rate": 0.003,
     },
     "thesis": {
       "lstm_direction": "alternating",
