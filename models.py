@@ -389,6 +389,8 @@ def build_model(
     _check_outputs(outputs, model_flags)
     if exclusive:
       _check_softmax(inputs, outputs, softmaxes, model_flags["model"])
+    # The order of weights follows that of outputs, which PyTorch does not sort.
+    outputs = dict(sorted(outputs.items()))
     return keras.Model(inputs, outputs, name=model_flags["model"])
 
 

@@ -450,7 +450,8 @@ def encode_levels(inputs, names, levels, code_sizes, num_frames):
       errors[tag if joint else f"{tag}_{names[index]}_{level}"] = ops.mean(
         error
       )
-  return codes, errors
+  # Sorted as models.build_model sorts the outputs.
+  return codes, dict(sorted(errors.items()))
 
 
 flags.DEFINE_bool(
