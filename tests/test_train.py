@@ -599,7 +599,7 @@ def test_progress_bar_on_a_terminal(data_dir, tmp_path):
   text = shown.decode()
   assert "training step" not in text
   bars = re.findall(
-    r"\r\[(=*) *\] epoch (\d+) step (\d+) \| \d+ videos/s"
+    r"\r\[(=*) *\] epoch (\d+) step (\d+) \| [\d.]+ videos/s"
     r" \| Loss: \d+\.\d\d GAP: \d\.\d\d(?: \| (\d+:\d\d:\d\d) left)?",
     text,
   )
@@ -616,7 +616,7 @@ def test_progress_bar_on_a_terminal(data_dir, tmp_path):
   assert epochs[-1] == 4
   assert re.search(r"\nI\d{4} .*Done at step 24", text)
   assert re.search(
-    r"240 videos in 0:\d\d:\d\d, \d+ videos/s including saving;"
+    r"240 videos in 0:\d\d:\d\d, [\d.]+ videos/s including saving;"
     r" best GAP in training 0\.\d{3} at step \d+\. All files: ",
     text,
   )
