@@ -9,6 +9,8 @@ import contextlib
 import dataclasses
 import os
 import random
+import sys
+import time
 
 import startup  # isort: skip
 import tensorflow as tf
@@ -25,12 +27,13 @@ from engine import (
   distribution,
   export,
   report,
+  run_record,
   schedules,
   unlikely_flags,
 )
 from engine import train_dir as train_dirs
 from engine.data import Data
-from engine.data_files import find_files
+from engine.data_files import find_files, hash_of_files
 from engine.dataset_card import VOCABULARY_FILE, DatasetCard, read_card
 from engine.loop import train_until_stopped
 from engine.run import Run
@@ -113,6 +116,14 @@ def _define_training_flags(flag_values) -> None:
     None,
     "Steps, counted from the beginning of the run; default: no limit.",
     lower_bound=1,
+  )
+  training.float(
+    "max_minutes",
+    0.0,
+    "Minutes of training, counted from the beginning of the run, without the"
+    " first step of each start, which compiles, and without saving; 0: no"
+    " limit.",
+    lower_bound=0.0,
   )
   training.float(
     "regularization_penalty", 1.0, "Weight of the regularization losses."
@@ -376,6 +387,7 @@ def train(
   placement: distribution.Placement | None = None,
   vocabulary: str = "",
   dataset_dir: str = "",
+  call: run_record.Call = run_record.NO_CALL,
 ) -> int:
   """Trains a model, or continues a run, until the data or the steps end.
 
@@ -387,6 +399,7 @@ def train(
     placement: where; None for one device.
     vocabulary: CSV with the names of the classes, which the train_dir keeps.
     dataset_dir: with a card; the train_dir keeps how features were extracted.
+    call: what was typed, for the record of the run.
 
   Returns:
     The number of steps so far.
@@ -394,6 +407,7 @@ def train(
   Raises:
     errors.UserError: for everything that the user can fix.
   """
+  began = time.monotonic()
   placement = placement or distribution.Placement()
   model_flags = _flags_of_run(train_dir, model_flags, settings.start_new_model)
   # Keras draws its seeds from here. (keras.utils.set_random_seed would also set
@@ -425,28 +439,65 @@ def train(
   if run.has_ended():
     logging.info(
       "Nothing to do: the run in %s has ended after step %d. Raise"
-      " --num_epochs or --max_steps to continue, or start again with"
-      " --start_new_model.",
+      " --num_epochs, --max_steps or --max_minutes to continue, or start again"
+      " with --start_new_model.",
       train_dir,
       run.step,
     )
     return run.step
-  reporter = report.Reporter(
-    train_dir if placement.is_chief else None,
-    settings,
-    data.num_videos,
-    model_flags,
+  record = _begin_record(run, data, call, began)
+  _train_to_end(run, data, record)
+  return run.step
+
+
+def _begin_record(
+  run: Run, data: Data, call: run_record.Call, began: float
+) -> run_record.RunRecord:
+  """The record of a run at the beginning of a start; see run_record.py."""
+  about = {
+    "command": call.command,
+    "settings": dataclasses.asdict(run.settings),
+    "model_flags": run.model_flags,
+    "data": {
+      "pattern": call.data_pattern,
+      "files": len(data.files),
+      "videos": data.num_videos,
+      "hash": hash_of_files(data.files, data.file_sizes),
+    },
+    "parameters": run.model.count_params(),
+  }
+  return run_record.RunRecord(
+    run.train_dir,
+    about,
+    step=run.step,
+    replicas=run.placement.num_replicas,
+    writes=run.placement.is_chief,
+    began=began,
   )
-  kinds = data.reader.kinds
-  exporter = export.BackgroundExporter(model_flags, kinds, train_dir)
+
+
+def _train_to_end(run: Run, data: Data, record: run_record.RunRecord) -> None:
+  """Trains until the data or the steps end, or a signal stops it; see train."""
+  placement = run.placement
+  reporter = report.Reporter(
+    run.train_dir if placement.is_chief else None,
+    run.settings,
+    data.num_videos,
+    run.model_flags,
+    run.model.count_params(),
+  )
+  exporter = export.BackgroundExporter(
+    run.model_flags, data.reader.kinds, run.train_dir
+  )
   seen_before = run.examples_seen
   with contextlib.closing(reporter):  # so that an error is the last line
-    train_until_stopped(run, data, reporter, exporter)
+    record.write()
+    train_until_stopped(run, data, reporter, exporter, record)
   exporter.close()
+  record.write(ended=True)
   with placement.naming_lost_machine(run.step):
     placement.wait_for_all()
   _log_end(run, reporter, seen_before)
-  return run.step
 
 
 def _log_end(run: Run, reporter: report.Reporter, seen_before: int) -> None:
@@ -501,7 +552,8 @@ def main() -> None:
     model_flags["label_subset"] = subset
     vocabulary = vocabulary or names_file
   given = (FLAGS.train_dir, model_flags, files, settings, placement)
-  train(*given, vocabulary, FLAGS.dataset_dir)
+  call = run_record.Call(["python", "train.py", *sys.argv[1:]], pattern)
+  train(*given, vocabulary, FLAGS.dataset_dir, call)
 
 
 if __name__ == "__main__":

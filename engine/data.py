@@ -105,6 +105,7 @@ class Data:
 
   Attributes:
     files: see above.
+    file_sizes: bytes of each.
     reader: knows which features are floats.
     by_number: whether the files are read by number.
     skipped: the records that were left out so far.
@@ -201,7 +202,8 @@ class Data:
       raise errors.UserError(
         f"Expected a record that can be used, found none. {first_error}"
       )
-    num_bytes = sum(tf.io.gfile.stat(file).length for file in self.files)
+    self.file_sizes = [tf.io.gfile.stat(file).length for file in self.files]
+    num_bytes = sum(self.file_sizes)
     self._record_bytes = sum(sizes) / len(sizes)
     self.num_videos = max(round(num_bytes / sum(sizes) * num_examples), 1)
     self.num_sampled = len(sizes)

@@ -1,6 +1,7 @@
 """Finds the files that a flag names, and decides how they are read."""
 
 import glob
+import hashlib
 import itertools
 import math
 import os
@@ -216,3 +217,21 @@ def reads_by_number(files: list[str]) -> bool:
     )
     return False
   return True
+
+
+def hash_of_files(files: Sequence[str], sizes: Sequence[int]) -> str:
+  """A hash of the names and sizes of files, without their folders.
+
+  Args:
+    files: their paths.
+    sizes: their bytes.
+
+  Returns:
+    SHA-256, 64 hexadecimal digits, of a line "name, tab, size" for each file,
+    in order.
+  """
+  lines = [
+    f"{os.path.basename(file)}\t{size}\n"
+    for file, size in zip(files, sizes, strict=True)
+  ]
+  return hashlib.sha256("".join(lines).encode()).hexdigest()

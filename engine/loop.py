@@ -13,7 +13,9 @@ from engine import model_building
 from engine.data import Data
 from engine.distribution import Placement
 from engine.report import Profile, Reporter
+from engine.resources import Meter
 from engine.run import Run
+from engine.run_record import RunRecord
 from engine.skipped import SkippedRecords, listing
 from engine.step import make_run_steps
 
@@ -54,6 +56,7 @@ class Saver:
 
   Args:
     run: the run.
+    record: its record, written after each checkpoint.
     reporter: writes the histograms.
     exporter: writes the SavedModels.
     skipped: records that were left out, whose list is written first.
@@ -62,11 +65,13 @@ class Saver:
   def __init__(
     self,
     run: Run,
+    record: RunRecord,
     reporter: Reporter,
     exporter: exports.BackgroundExporter,
     skipped: SkippedRecords,
   ):
     self._run = run
+    self._record = record
     self._skipped = skipped
     self._reporter = reporter
     self._exporter = exporter
@@ -93,6 +98,7 @@ class Saver:
     # A run that goes on after this checkpoint does not meet them again.
     self._skipped.write()
     run.save()
+    self._record.write()
     self._reporter.histograms(run.model, step)
     if (at_export or ended) and run.placement.is_chief:
       self._exporter.export(run.model, step, ended, run.average)
@@ -149,6 +155,7 @@ def train_until_stopped(
   data: Data,
   reporter: Reporter,
   exporter: exports.BackgroundExporter,
+  record: RunRecord,
 ) -> None:
   """Trains until the data or the steps end, or a signal stops it.
 
@@ -157,6 +164,7 @@ def train_until_stopped(
     data: to train on.
     reporter: shows the run.
     exporter: writes its SavedModels.
+    record: of the run.
 
   Raises:
     errors.UserError: a record is bad, training diverged or a machine was lost.
@@ -168,7 +176,8 @@ def train_until_stopped(
       run, losses.make_loss(run.model_flags), batches.element_spec
     )
   iterator = iter(batches)
-  saver = Saver(run, reporter, exporter, data.skipped)
+  saver = Saver(run, record, reporter, exporter, data.skipped)
+  meter = Meter()
   profile = Profile(
     run.train_dir if placement.is_chief else None, settings.profile_steps
   )
@@ -180,7 +189,7 @@ def train_until_stopped(
       if settings.max_steps:
         wanted = min(wanted, settings.max_steps - step)
       wanted = profile.steps_to_border(step, wanted)
-      seen_before = run.examples_seen
+      seen_before, cpu_before = run.examples_seen, time.process_time()
       with (
         placement.naming_lost_machine(step),
         data.naming_errors(),
@@ -189,6 +198,11 @@ def train_until_stopped(
         done, outputs, seconds, stopped, pace = run_some_steps(
           run_steps, iterator, wanted, placement, stop
         )
+      usage = meter.usage(seconds, time.process_time() - cpu_before)
+      seen = run.examples_seen
+      run.training_seconds += record.add_steps(
+        done, seen - seen_before, pace * done, usage
+      )
       step += done
       data.skipped.check(*run.state["epoch_records"].numpy().tolist())
       if done < wanted and settings.num_epochs:
@@ -203,10 +217,10 @@ def train_until_stopped(
         )
       profile.begin_or_end(step, ended)
       if done:
-        seen = run.examples_seen
-        reporter.report(step, seen, (seen - seen_before) / seconds, outputs)
+        rate = (seen - seen_before) / seconds
+        reporter.report(step, seen, rate, outputs, usage, run.training_seconds)
         # Ten steps between two reports, fewer if steps are slow.
-        chunk = int(_LONGEST_SILENCE_SECONDS / pace)
+        chunk = int(min(_LONGEST_SILENCE_SECONDS, run.seconds_left()) / pace)
         chunk = max(1, min(_MOST_STEPS_AT_ONCE, chunk))
       if ended:
         reporter.wait()

@@ -15,6 +15,7 @@ import eval_util
 import models
 from engine import model_building
 from engine.progress_bar import ProgressBar
+from engine.resources import NO_USAGE, Usage
 from engine.settings import Settings
 
 
@@ -55,6 +56,7 @@ class Reporter:
     settings: how long the run is.
     epoch_videos: about how many examples are in one epoch.
     model_flags: see train_dir.py.
+    parameters: of the model, how many.
   """
 
   def __init__(
@@ -63,6 +65,7 @@ class Reporter:
     settings: Settings,
     epoch_videos: int,
     model_flags: dict,
+    parameters: int = 0,
   ):
     self._writer = (
       tf.summary.create_file_writer(train_dir)
@@ -70,8 +73,11 @@ class Reporter:
       else tf.summary.create_noop_writer()
     )
     self._model_flags = model_flags
+    self._parameters = parameters
     self._num_videos = epoch_videos * (settings.num_epochs or 0)
     self._max_steps = settings.max_steps
+    self._max_seconds = 60.0 * settings.max_minutes
+    self._part_done = 0.0
     self._epoch_videos = epoch_videos
     self._thread = concurrent.futures.ThreadPoolExecutor(1)
     self._pending = None
@@ -79,7 +85,15 @@ class Reporter:
     self._began = time.monotonic()
     self._best = None
 
-  def report(self, step, examples_seen, rate, outputs) -> None:
+  def report(
+    self,
+    step,
+    examples_seen,
+    rate,
+    outputs,
+    usage: Usage = NO_USAGE,
+    training_seconds: float = 0.0,
+  ) -> None:
     """Reports a step, after the previous report is done.
 
     Args:
@@ -87,6 +101,8 @@ class Reporter:
       examples_seen: videos so far.
       rate: videos/s since the last report.
       outputs: (scalars, predictions, labels) of the step.
+      usage: of the machine since the last report.
+      training_seconds: that all steps took so far.
 
     Raises:
       errors.UserError: the loss was not finite, or a prediction was not a
@@ -94,9 +110,10 @@ class Reporter:
     """
     self.wait()
     # The first step takes long, so the time left is estimated from there.
-    self._bar.begin(self._part_done(step, examples_seen))
+    self._part_done = self._find_part(step, examples_seen, training_seconds)
+    self._bar.begin(self._part_done)
     self._pending = self._thread.submit(
-      self._report, step, examples_seen, rate, *outputs
+      self._report, step, examples_seen, rate, usage, *outputs
     )
 
   def wait(self) -> None:
@@ -105,7 +122,9 @@ class Reporter:
       self._pending.result()
       self._pending = None
 
-  def _report(self, step, examples_seen, rate, scalars, predictions, labels):
+  def _report(
+    self, step, examples_seen, rate, usage, scalars, predictions, labels
+  ):
     scalars = {tag: float(value) for tag, value in scalars.items()}
     predictions, labels = predictions.numpy(), labels.numpy()
     if len(labels):
@@ -143,15 +162,27 @@ class Reporter:
         if metric.name in scores:
           tf.summary.scalar(f"model/Training_{metric.tag}", scores[metric.name])
       tf.summary.scalar("global_step/Examples/Second", rate)
+      for tag, value in self._resources(rate, usage).items():
+        tf.summary.scalar(tag, value)
     self._writer.flush()
 
-  def _part_done(self, step, examples_seen) -> float:
+  def _resources(self, rate, usage) -> dict[str, float]:
+    """What training takes, by tag."""
+    return {
+      **usage.scalars(),
+      "resources/videos_per_second": rate,
+      "resources/parameters": self._parameters,
+    }
+
+  def _find_part(self, step, examples_seen, training_seconds) -> float:
     """How much of the whole run is done, from 0 to 1; 0 if it has no end."""
     parts = [0.0]
     if self._num_videos:
       parts.append(examples_seen / self._num_videos)
     if self._max_steps:
       parts.append(step / self._max_steps)
+    if self._max_seconds:
+      parts.append(training_seconds / self._max_seconds)
     return min(max(parts), 1.0)
 
   def _draw_bar(self, step, examples_seen, rate, loss, gap) -> None:
@@ -159,7 +190,7 @@ class Reporter:
     epoch = 1 + int((examples_seen - 1) / max(self._epoch_videos, 1))
     unit = "/s" if self._bar.columns < 95 else " videos/s"
     self._bar.draw(
-      self._part_done(step, examples_seen),
+      self._part_done,
       f"epoch {epoch} step {step} | {_shown(rate)}{unit} | Loss: {loss:.2f}"
       f" GAP: {gap:.2f}",
     )

@@ -1,13 +1,20 @@
 """A model in training: everything that a checkpoint holds."""
 
 import dataclasses
+import math
 
 import tensorflow as tf
 from absl import logging
 
 import errors
 import models
-from engine import data_order, model_building, optimizers, schedules
+from engine import (
+  data_order,
+  model_building,
+  optimizers,
+  run_record,
+  schedules,
+)
 from engine import train_dir as train_dirs
 from engine.data import Data
 from engine.distribution import Placement
@@ -65,6 +72,8 @@ class Run:
     optimizer: built for its weights.
     average: their moving averages, empty without --ema_decay.
     state: counters, by name.
+    training_seconds: that its steps took so far, over all starts of the
+      program, as far as is recorded; the same on all machines.
 
   Raises:
     errors.UserError: the model or the optimizer cannot be built.
@@ -95,6 +104,7 @@ class Run:
         placement.replicated(variable.value) for variable in averaged
       ]
     self.state = _make_counters(placement.num_workers)
+    self.training_seconds = 0.0
     self._checkpoints: train_dirs.Checkpoints | None = None
 
   def restore_or_begin(self, data: Data) -> None:
@@ -140,6 +150,10 @@ class Run:
       [self.step, asked_for % 2**53],
       "Expected all machines to begin at the same step of the same run. Give"
       " them the same flags, the same files and a --train_dir that they share.",
+    )
+    # Not in the checkpoint, which is the same for two equal runs.
+    (self.training_seconds,) = self.placement.most(
+      [run_record.training_seconds(self.train_dir)]
     )
     data.skipped.continue_list()
     self._find_place(data)
@@ -247,11 +261,19 @@ class Run:
     return int(self.state["examples_seen"])
 
   def has_ended(self) -> bool:
-    """Whether num_epochs or max_steps was reached."""
+    """Whether num_epochs, max_steps or max_minutes was reached."""
     num_epochs, max_steps = self.settings.num_epochs, self.settings.max_steps
     if num_epochs and int(self.state["finished_epochs"]) >= num_epochs:
       return True
-    return bool(max_steps and self.step >= max_steps)
+    if max_steps and self.step >= max_steps:
+      return True
+    return self.seconds_left() <= 0.0
+
+  def seconds_left(self) -> float:
+    """Seconds that steps may still take; infinite without max_minutes."""
+    if not self.settings.max_minutes:
+      return math.inf
+    return 60.0 * self.settings.max_minutes - self.training_seconds
 
   def save(self) -> None:
     """Saves a checkpoint, unless a weight is not finite.

@@ -32,6 +32,7 @@ class Settings:
   ema_decay: float = 0.0
   num_epochs: int | None = 5
   max_steps: int | None = None
+  max_minutes: float = 0.0
   export_model_steps: int = 1000
   keep_checkpoints: int = 5
   mixed_precision: str = ""

@@ -1,6 +1,7 @@
 """Every file in a --train_dir.
 
   model_flags.json          what shapes the graph or reads the data
+  run.json                  how it was made and what it took, see run_record.py
   checkpoint                names the newest checkpoint
   model.ckpt-N.*            weights, optimizer and data position after step N
   events.out.tfevents.*     TensorBoard, training
@@ -56,7 +57,7 @@ _ADDED_PARTS = frozenset(
 _DTYPES = {"bytes": "uint8", "float16": "float16", "float": "float32"}
 
 _OWN_FILES = re.compile(
-  r"model_flags\.json|vocabulary\.csv|extraction\.json"
+  r"model_flags\.json|vocabulary\.csv|extraction\.json|run\.json"
   r"|checkpoint|model\.ckpt-\d+\..*|events\.out\.tfevents\..*"
   r"|(segment-)?metrics-(\d+\.json|by-class-\d+\.csv)|step_\d+"
   r"|skipped_records(-\d+)?\.csv"

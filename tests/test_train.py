@@ -75,6 +75,7 @@ def test_files_of_a_run(video_run):
   assert {path.name for path in train_dir.iterdir()} == {
     "checkpoint",
     "model_flags.json",
+    "run.json",
     "export",
     events.name,
     *[f"model.ckpt-{step}.{part}" for step in (9, 18, 24) for part in parts],
@@ -474,8 +475,18 @@ def test_killed_run_continues_from_its_last_checkpoint(data_dir, tmp_path):
   with Program(tmp_path / "log", *command) as run:
     run.wait_for(lambda: checkpoint_steps(killed) - {11})
     run.send_signal(signal.SIGKILL)
+  (start,) = json.loads((killed / "run.json").read_text())["starts"]
+  # It was written after a checkpoint, the last or the one before.
+  assert start["ended"] is None
+  assert start["last_step"] > 0
+  assert start["last_step"] % 11 == 0
+  assert start["videos"] == 7 * start["last_step"]
   step = int(tf.train.latest_checkpoint(killed).rsplit("-", 1)[1])
   assert_goes_on_exactly(data_dir, tmp_path, killed, step)
+  record = json.loads((killed / "run.json").read_text())
+  first, second = record["starts"]
+  assert first == start
+  assert (second["first_step"], second["last_step"]) == (step + 1, step + 5)
 
 
 # For each name: level of the data, shards in a window, steps, further flags.

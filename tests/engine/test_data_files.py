@@ -1,12 +1,13 @@
 """Tests of engine.data_files."""
 
+import hashlib
 import os
 
 import pytest
 import tensorflow as tf
 from conftest import assert_names, error_of
 
-from engine.data_files import expand_ranges, find_files
+from engine.data_files import expand_ranges, find_files, hash_of_files
 
 
 def test_find_files_sorts_and_joins_patterns(tmp_path):
@@ -135,3 +136,17 @@ def test_ranges_of_numbers_are_expanded(pattern, wanted):
 def test_a_range_of_absurd_size_is_refused():
   text = error_of(expand_ranges, "a{0..1000},{0..9999999999}", "webdataset")
   assert_names(text, "at most 1000000 files as --webdataset", "9999999999")
+
+
+def test_the_hash_is_of_names_and_sizes():
+  found = hash_of_files(["/a/x", "gs://b/y"], [10, 200])
+  assert found == hashlib.sha256(b"x\t10\ny\t200\n").hexdigest()
+  assert hash_of_files(["/elsewhere/x", "y"], [10, 200]) == found
+  others = [
+    hash_of_files(["/a/x", "gs://b/y"], [10, 201]),
+    hash_of_files(["/a/x", "gs://b/z"], [10, 200]),
+    hash_of_files(["/a/x"], [10]),
+    hash_of_files(["/a/x", "gs://b/y"], [200, 10]),
+  ]
+  assert found not in others
+  assert len(set(others)) == 4

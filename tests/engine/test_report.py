@@ -126,3 +126,27 @@ def test_the_bar_fits_the_terminal(tmp_path, monkeypatch, columns):
   if columns in (0, 120):
     assert second.startswith(f"[===={16 * ' '}] epoch 1 step 900 | 12345 vid")
     assert second.endswith(" left")
+
+
+@pytest.mark.parametrize(
+  ("settings", "seconds", "expected"),
+  [
+    ({"num_epochs": 0}, 45.0, 0.0),
+    ({"num_epochs": 0, "max_minutes": 1.5}, 45.0, 0.5),
+    ({"num_epochs": 0, "max_minutes": 1.5}, 91.0, 1.0),
+    ({"num_epochs": 1, "max_minutes": 1.5}, 45.0, 0.9),  # 900 of 1000 videos
+    ({"num_epochs": 0, "max_minutes": 1.5, "max_steps": 10}, 45.0, 0.9),
+  ],
+)
+def test_how_much_of_a_run_is_done(tmp_path, settings, seconds, expected):
+  reporter = Reporter(
+    str(tmp_path), Settings(1, 0.1, **settings), 1000, {"model": "MyModel"}
+  )
+  outputs = (
+    {"label_loss": tf.constant(1.0)},
+    tf.fill([2, 3], 0.5),
+    tf.constant([[True, False, False]] * 2),
+  )
+  reporter.report(9, 900, 3.0, outputs, training_seconds=seconds)
+  reporter.close()
+  assert reporter._part_done == pytest.approx(expected)

@@ -284,6 +284,7 @@ def test_a_thousand_scales_are_not_listed(tmp_path):
 
 RUN_FILES = [
   "model_flags.json",
+  "run.json",
   "checkpoint",
   "model.ckpt-10.index",
   "model.ckpt-10.data-00000-of-00001",
@@ -295,6 +296,7 @@ RUN_FILES = [
   "export/step_10/variables/variables.index",
   # Left behind by a run that was killed while writing.
   ".model_flags.json.tmp-0123abcd",
+  ".run.json.tmp-0123abcd",
   "model.ckpt-11_temp/part-00000-of-00001.index",
   "checkpoint.tmp0123456789abcdef0123456789abcdef",
 ]
@@ -304,6 +306,8 @@ OTHER_FILES = [
   "model.ckpt.backup",
   "predictions.csv",
   "results/model_flags.json",
+  "results/run.json",
+  "my_run.json",
   ".hidden",
   ".notes.tmp",
 ]
