@@ -29,6 +29,7 @@ from engine import (
   report,
   run_record,
   schedules,
+  tensorboard_pages,
   unlikely_flags,
 )
 from engine import train_dir as train_dirs
@@ -446,7 +447,7 @@ def train(
     )
     return run.step
   record = _begin_record(run, data, call, began)
-  _train_to_end(run, data, record)
+  _train_to_end(run, data, record, dataset_dir)
   return run.step
 
 
@@ -476,7 +477,9 @@ def _begin_record(
   )
 
 
-def _train_to_end(run: Run, data: Data, record: run_record.RunRecord) -> None:
+def _train_to_end(
+  run: Run, data: Data, record: run_record.RunRecord, dataset_dir: str
+) -> None:
   """Trains until the data or the steps end, or a signal stops it; see train."""
   placement = run.placement
   reporter = report.Reporter(
@@ -491,6 +494,8 @@ def _train_to_end(run: Run, data: Data, record: run_record.RunRecord) -> None:
   )
   seen_before = run.examples_seen
   with contextlib.closing(reporter):  # so that an error is the last line
+    if placement.is_chief:
+      _show_run(run, record, reporter, dataset_dir)
     record.write()
     train_until_stopped(run, data, reporter, exporter, record)
   exporter.close()
@@ -498,6 +503,19 @@ def _train_to_end(run: Run, data: Data, record: run_record.RunRecord) -> None:
   with placement.naming_lost_machine(run.step):
     placement.wait_for_all()
   _log_end(run, reporter, seen_before)
+
+
+def _show_run(run: Run, record, reporter, dataset_dir: str) -> None:
+  """Writes the pages of TensorBoard about a run."""
+  tensorboard_pages.write_pages(
+    reporter.writer,
+    run.train_dir,
+    record.content,
+    model=run.model,
+    settings=run.settings,
+    card=read_card(dataset_dir) if dataset_dir else None,
+    step=run.step,
+  )
 
 
 def _log_end(run: Run, reporter: report.Reporter, seen_before: int) -> None:

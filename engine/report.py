@@ -18,6 +18,14 @@ from engine.progress_bar import ProgressBar
 from engine.resources import NO_USAGE, Usage
 from engine.settings import Settings
 
+# Tags that eval.py writes too, so that TensorBoard draws both into one chart.
+_COMPARED = {
+  "compare/GAP": "gap",
+  "compare/Hit@1": "hit_at_one",
+  "compare/PERR": "perr",
+}
+_COMPARED_LOSS = "compare/loss"
+
 
 def _check_loss(loss: float, step: int) -> None:
   """Checks the loss of a step.
@@ -57,6 +65,9 @@ class Reporter:
     epoch_videos: about how many examples are in one epoch.
     model_flags: see train_dir.py.
     parameters: of the model, how many.
+
+  Attributes:
+    writer: of the events.
   """
 
   def __init__(
@@ -67,7 +78,7 @@ class Reporter:
     model_flags: dict,
     parameters: int = 0,
   ):
-    self._writer = (
+    self.writer = (
       tf.summary.create_file_writer(train_dir)
       if train_dir
       else tf.summary.create_noop_writer()
@@ -135,7 +146,7 @@ class Reporter:
       )
     loss = scalars["label_loss"]
     _check_loss(loss, step)
-    with self._writer.as_default(step=step):
+    with self.writer.as_default(step=step):
       for tag, value in scalars.items():
         tf.summary.scalar(tag, value)
     if not len(labels):  # only other machines had videos
@@ -157,18 +168,20 @@ class Reporter:
         scores["perr"],
         gap,
       )
-    with self._writer.as_default(step=step):
+    with self.writer.as_default(step=step):
       for metric in eval_util.METRICS:
         if metric.name in scores:
           tf.summary.scalar(f"model/Training_{metric.tag}", scores[metric.name])
       tf.summary.scalar("global_step/Examples/Second", rate)
-      for tag, value in self._resources(rate, usage).items():
+      for tag, value in self._more_scalars(scores, loss, rate, usage).items():
         tf.summary.scalar(tag, value)
-    self._writer.flush()
+    self.writer.flush()
 
-  def _resources(self, rate, usage) -> dict[str, float]:
-    """What training takes, by tag."""
+  def _more_scalars(self, scores, loss, rate, usage) -> dict[str, float]:
+    """What is compared with evaluation, and what training takes, by tag."""
     return {
+      **{tag: scores[name] for tag, name in _COMPARED.items()},
+      _COMPARED_LOSS: loss,
       **usage.scalars(),
       "resources/videos_per_second": rate,
       "resources/parameters": self._parameters,
@@ -224,7 +237,7 @@ class Reporter:
 
   def _histograms(self, values, step) -> None:
     metadata = histogram_metadata.create_summary_metadata(None, None)
-    with self._writer.as_default(step=step):
+    with self.writer.as_default(step=step):
       for tag, array in values.items():
         # tf.summary.histogram takes 30 doubles for each weight to count them.
         # In float32 there may be no room for the bins between two numbers.
@@ -238,7 +251,7 @@ class Reporter:
     self.wait()
     self._bar.end()
     self._thread.shutdown()
-    self._writer.close()
+    self.writer.close()
 
 
 class Profile:

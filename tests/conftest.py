@@ -231,7 +231,7 @@ def assert_same_state(one, other):
 def event_tags(folder) -> dict:
   """{tag: {step: value}} of the TensorBoard events in a folder.
 
-  Values that are not scalars are arrays.
+  Values that are not scalars are arrays, texts are bytes.
   """
   tags = {}
   for file in Path(folder).glob("events.out.tfevents.*"):
@@ -240,7 +240,7 @@ def event_tags(folder) -> dict:
       for value in event.summary.value:
         array = tf.make_ndarray(value.tensor)
         steps = tags.setdefault(value.tag, {})
-        steps[event.step] = array if array.ndim else float(array)
+        steps[event.step] = array if array.ndim else array.item()
   return tags
 
 

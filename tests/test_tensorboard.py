@@ -67,7 +67,10 @@ def get_json(evaluated_run, tmp_path_factory):
     def get(path, **queries):
       query = urllib.parse.urlencode(queries)
       with opener.open(f"{address}data/{path}?{query}", timeout=30) as answer:
-        return json.load(answer)
+        content = answer.read()
+      return (
+        content.decode() if path.endswith("/graph") else json.loads(content)
+      )
 
     yield get
 
@@ -104,3 +107,68 @@ def test_scalars_of_training_and_evaluation(get_json, evaluated_run):
 def test_histograms_of_training(get_json):
   tags = get_json("plugin/histograms/tags")
   assert {"fully_connected/kernel", "fully_connected/bias"} <= set(tags["."])
+
+
+def test_the_graph_of_the_model(get_json):
+  assert get_json("plugin/graphs/info") == {
+    ".": {"run": ".", "tags": {}, "run_graph": True}
+  }
+  graph = get_json("plugin/graphs/graph", run=".", conceptual="false")
+  for name in ("video_matrix", "l2_normalize", "fully_connected", "Dense"):
+    assert name in graph
+
+
+def test_charts_of_training_and_evaluation(get_json):
+  layout = get_json("plugin/custom_scalars/layout")
+  charts = {
+    chart["title"]: chart["multiline"]["tag"]
+    for category in layout["category"]
+    for chart in category["chart"]
+  }
+  for name in ("GAP", "Hit@1", "PERR", "loss"):
+    (tag,) = charts[name]
+    points = get_json("plugin/custom_scalars/scalars", run=".", tag=tag)
+    assert points["regex_valid"]
+    assert list(points["tag_to_events"]) == [f"compare/{name}"]
+    steps = [step for _, step, _ in points["tag_to_events"][f"compare/{name}"]]
+    assert len(steps) > 1
+    assert steps[-1] == 24
+
+
+def test_the_page_with_the_command(get_json, data_dir):
+  assert get_json("plugin/text/tags") == {".": ["run"]}
+  (page,) = get_json("plugin/text/text", run=".", tag="run")
+  assert page["step"] == 0
+  assert (
+    f"python train.py --train_dir={data_dir.parents[1]}/video_run/"
+  ) in page["text"]
+  assert f"<code>{data_dir}/video/train*.tfrecord</code>" in page["text"]
+  assert "3 files, about 60 examples" in page["text"]
+
+
+def test_hyper_parameters_and_the_scores_of_the_evaluation(
+  get_json, evaluated_run
+):
+  request = json.dumps({"experimentName": ""})
+  experiment = get_json("plugin/hparams/experiment", request=request)
+  names = {info["name"] for info in experiment["hparamInfos"]}
+  assert {"batch_size", "optimizer", "model", "l2_penalty"} <= names
+  request = json.dumps(
+    {
+      "allowedStatuses": ["STATUS_UNKNOWN", "STATUS_RUNNING", "STATUS_SUCCESS"],
+      "colParams": [],
+      "startIndex": 0,
+      "sliceSize": 10,
+      "includeMetrics": True,
+    }
+  )
+  answer = get_json("plugin/hparams/session_groups", request=request)
+  (group,) = answer["sessionGroups"]
+  assert group["hparams"]["batch_size"] == 10
+  assert group["hparams"]["model"] == "LogisticModel"
+  scores = json.loads((evaluated_run / "eval/metrics-24.json").read_text())
+  found = {
+    value["name"]["tag"]: value["value"] for value in group["metricValues"]
+  }
+  for tag, name in EVALUATION_TAGS.items():
+    assert found[tag] == pytest.approx(scores[name]), tag

@@ -77,6 +77,7 @@ def test_files_of_a_run(video_run):
     "model_flags.json",
     "run.json",
     "export",
+    "eval",
     events.name,
     *[f"model.ckpt-{step}.{part}" for step in (9, 18, 24) for part in parts],
   }
