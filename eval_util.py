@@ -121,6 +121,18 @@ def evaluation_tags(scope):
   }
 
 
+COMPARED_TAGS = {
+  "compare/Hit@1": "avg_hit_at_one",
+  "compare/PERR": "avg_perr",
+  "compare/GAP": "gap",
+  "compare/loss": "avg_loss",
+}
+"""Second tags of an evaluation, which training has too, by key.
+
+TensorBoard lays curves of one tag over each other.
+"""
+
+
 def score_batch(predictions, labels, top_k=20):
   """The metrics that a reported training step shows.
 
@@ -486,6 +498,15 @@ class EvaluationMetrics:
       "aps": self._map_calculator.peek_map_at_n(),
       "gap": self._map_calculator.peek_pooled_ap(),
     }
+
+  def average_precisions(self):
+    """The average precision of each class over all videos so far.
+
+    Returns:
+      A list of floats, one for each class that has positives, in the order of
+      the classes; their mean is the mAP.
+    """
+    return self._map_calculator.peek_map_at_n()
 
   def scores(self, only_training=False):
     """One number for each of METRICS, and avg_loss, over all videos so far.

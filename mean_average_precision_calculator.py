@@ -158,6 +158,7 @@ class MeanAveragePrecisionCalculator:
         f"{num_positives.min(initial=0)}. Count the positives of each class."
       )
     self._num_positives += num_positives.astype(np.int64)
+    self._peeked = None
     if not predictions.size:
       return
     self._num_entries += np.bincount(class_indexes, minlength=self._num_class)
@@ -172,6 +173,7 @@ class MeanAveragePrecisionCalculator:
     self._entries = ap_calculator.ArrayBlocks()
     self._num_entries = np.zeros(self._num_class, np.int64)
     self._num_positives = np.zeros(self._num_class, np.int64)
+    self._peeked = None
 
   def is_empty(self):
     """Whether no prediction was accumulated."""
@@ -185,6 +187,8 @@ class MeanAveragePrecisionCalculator:
       positives, or for every class if filter_empty_classes is False. Their mean
       is the mAP.
     """
+    if self._peeked is not None:  # an evaluation asks twice
+      return list(self._peeked)
     precision_sums = np.zeros(self._num_class)
     blocks = self._entries.blocks()
     for first, end in self._class_ranges():
@@ -204,7 +208,8 @@ class MeanAveragePrecisionCalculator:
     average_precisions = precision_sums / np.maximum(divisors, 1)
     if self._filter_empty_classes:
       average_precisions = average_precisions[self._num_positives > 0]
-    return average_precisions.tolist()
+    self._peeked = average_precisions.tolist()
+    return list(self._peeked)
 
   def peek_pooled_ap(self):
     """Average precision of all classes' predictions in one ranking.

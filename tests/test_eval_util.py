@@ -435,6 +435,7 @@ def test_get_keeps_and_clear_forgets():
   metrics.accumulate(PREDICTIONS, LABELS, 1.0)
   first = metrics.get()
   assert metrics.get() == first
+  assert metrics.average_precisions() == first["aps"]
   metrics.accumulate(PREDICTIONS[:1], LABELS[:1], 1.0)
   assert_same(
     metrics.get(),

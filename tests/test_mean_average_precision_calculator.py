@@ -178,6 +178,7 @@ def test_peek_keeps_and_clear_forgets():
   calculator.accumulate([[0.9, 0.8], [0.7]], [[0, 1], [1]])
   assert not calculator.is_empty()
   assert calculator.peek_map_at_n() == calculator.peek_map_at_n() == [0.5, 1.0]
+  calculator.peek_map_at_n().clear()  # of the caller
   # Class 0 is then ranked 0.95 +, 0.9 -, 0.8 +: 5/6.
   calculator.accumulate([[0.95], []], [[1], []])
   assert calculator.peek_map_at_n() == pytest.approx([5 / 6, 1.0])
