@@ -12,7 +12,7 @@ from absl import flags, logging
 
 import errors
 import program_flags
-from engine import export
+from engine import best_checkpoint, export
 from engine import train_dir as train_dirs
 
 FLAGS = flags.FLAGS
@@ -35,8 +35,10 @@ def define_flags(flag_values: flags.FlagValues = FLAGS) -> None:
   model.string(
     "checkpoint_file",
     "",
-    "Checkpoint to export, without its file endings; empty: the newest one.",
+    "Path of the checkpoint to export, without its file endings; empty: the one"
+    " that --checkpoint names.",
   )
+  program_flags.define_checkpoint(flag_values)
   program_flags.Subject(program_flags.OUTPUT, flag_values).string(
     "output_dir",
     "",
@@ -78,21 +80,35 @@ def export_checkpoint(
   exporter.save(folder)
 
 
-def main() -> None:
-  """Exports the checkpoint that the flags name."""
-  model_flags = train_dirs.require_model_flags(FLAGS.train_dir)
-  program_flags.check_typed_flags(
-    model_flags, f"--train_dir={FLAGS.train_dir}", FLAGS.train_dir
-  )
-  checkpoint = FLAGS.checkpoint_file or train_dirs.require_checkpoint(
-    FLAGS.train_dir
-  )
+def _find_checkpoint() -> str:
+  """The checkpoint that the flags name.
+
+  Raises:
+    errors.UserError: there is none.
+  """
+  checkpoint = FLAGS.checkpoint_file
+  if not checkpoint:
+    return best_checkpoint.find_checkpoint(FLAGS.train_dir, FLAGS.checkpoint)
   if not tf.io.gfile.exists(f"{checkpoint}.index"):
     raise errors.UserError(
       f"Expected a checkpoint as --checkpoint_file={checkpoint}, found no"
       f" {checkpoint}.index. Give its path without the file endings, such as"
       " /tmp/yt8m_model/model.ckpt-1000."
     )
+  if FLAGS["checkpoint"].present:
+    logging.info(
+      "No effect with --checkpoint_file: --checkpoint=%s.", FLAGS.checkpoint
+    )
+  return checkpoint
+
+
+def main() -> None:
+  """Exports the checkpoint that the flags name."""
+  model_flags = train_dirs.require_model_flags(FLAGS.train_dir)
+  program_flags.check_typed_flags(
+    model_flags, f"--train_dir={FLAGS.train_dir}", FLAGS.train_dir
+  )
+  checkpoint = _find_checkpoint()
   folder = FLAGS.output_dir or os.path.join(
     FLAGS.train_dir,
     train_dirs.EXPORT_DIR,

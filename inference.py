@@ -2,8 +2,8 @@
 
 Reads records, which need no labels, and writes the best classes of each video
 to --output_file, in the order of the input; or, with --segment_labels, the
-best segments of each class. The model is the newest checkpoint in --train_dir
-or what --input_model_tgz holds.
+best segments of each class. The model is the newest checkpoint in --train_dir,
+the one that --checkpoint names, or what --input_model_tgz holds.
 """
 
 import contextlib
@@ -23,7 +23,7 @@ import models
 import program_flags
 import train
 from data_tools import video_prediction, vocabulary
-from engine import distribution, skipped, unlikely_flags
+from engine import best_checkpoint, distribution, skipped, unlikely_flags
 from engine import train_dir as train_dirs
 from engine.data import Data
 from engine.data_files import find_files
@@ -66,6 +66,7 @@ def _define_model_flags(flag_values) -> None:
     "/tmp/yt8m-model",
     "Folder that --input_model_tgz is unpacked to.",
   )
+  program_flags.define_checkpoint(flag_values)
 
 
 def _define_data_flags(flag_values) -> None:
@@ -397,6 +398,11 @@ def write_segment_predictions(
 # The whole prediction
 
 
+def _model_folder() -> str:
+  """The folder of the model that the flags name."""
+  return FLAGS.untar_model_dir if FLAGS.input_model_tgz else FLAGS.train_dir
+
+
 def find_model() -> tuple[dict, str]:
   """Finds the model that the flags name.
 
@@ -408,12 +414,15 @@ def find_model() -> tuple[dict, str]:
   """
   if not FLAGS.input_model_tgz:
     model_flags = train_dirs.require_model_flags(FLAGS.train_dir)
-    return model_flags, train_dirs.require_checkpoint(FLAGS.train_dir)
-  if FLAGS["train_dir"].present:
-    raise errors.UserError(
-      "Expected one of --train_dir and --input_model_tgz, received both. Leave"
-      " one of them out."
+    return model_flags, best_checkpoint.find_checkpoint(
+      FLAGS.train_dir, FLAGS.checkpoint
     )
+  for name in ("train_dir", "checkpoint"):
+    if FLAGS[name].present:
+      raise errors.UserError(
+        f"Expected one of --{name} and --input_model_tgz, received both. Leave"
+        " one of them out."
+      )
   with startup.naming_flag("input_model_tgz"):
     checkpoint = train_dirs.extract_model_tgz(
       FLAGS.input_model_tgz, FLAGS.untar_model_dir
@@ -578,7 +587,7 @@ def _predict_videos(model_flags, checkpoint, class_names, placement) -> None:
     return predicted_batches(_open_pass(*given, files, *more))
 
   model = video_prediction.Model(
-    folder=os.path.dirname(checkpoint),
+    folder=_model_folder(),
     is_frame_level=model_flags["frame_features"],
     model_name=model_flags["model"],
     max_frames=model_flags["max_frames"],
@@ -601,16 +610,14 @@ def main() -> None:
     f"--input_model_tgz={FLAGS.input_model_tgz}"
     if FLAGS.input_model_tgz
     else f"--train_dir={FLAGS.train_dir}",
-    os.path.dirname(checkpoint),
+    _model_folder(),
   )
   ranges = program_flags.ranges_of_data(model_flags, card)
   if ranges is not None:
     model_flags["feature_ranges"] = ranges
   num_classes = model_flags["num_classes"]
   class_names = classes = None
-  names_file = FLAGS.vocabulary or train_dirs.find_vocabulary(
-    os.path.dirname(checkpoint)
-  )
+  names_file = FLAGS.vocabulary or train_dirs.find_vocabulary(_model_folder())
   if names_file:
     with startup.naming_flag("vocabulary"):
       class_names = vocabulary.read_class_names(names_file, num_classes)
@@ -635,7 +642,7 @@ def main() -> None:
   if FLAGS.output_model_tgz:
     with startup.naming_flag("output_model_tgz"):
       train_dirs.write_model_tgz(
-        os.path.dirname(checkpoint), checkpoint, FLAGS.output_model_tgz
+        _model_folder(), checkpoint, FLAGS.output_model_tgz
       )
     logging.info("Model: %s", FLAGS.output_model_tgz)
   if FLAGS.videos:

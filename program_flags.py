@@ -363,6 +363,34 @@ def define_device_flags(flag_values: flags.FlagValues = FLAGS) -> None:
   )
 
 
+def define_checkpoint(flag_values: flags.FlagValues = FLAGS) -> None:
+  """Defines the flag that names a checkpoint of the run in --train_dir."""
+  Subject(MODEL, flag_values).string(
+    "checkpoint",
+    "latest",
+    "Checkpoint in --train_dir: latest; best, which scored best so far, see"
+    " --best_metric of eval.py and train.py; or the number of a step.",
+  )
+
+
+def define_best_metric(
+  title: str, flag_values: flags.FlagValues = FLAGS
+) -> None:
+  """Defines the flag that says which checkpoint is the best.
+
+  Args:
+    title: one of SUBJECTS.
+    flag_values: where to define it.
+  """
+  Subject(title, flag_values).string(
+    "best_metric",
+    "gap",
+    "Score by which the best checkpoint is chosen and kept: a key of"
+    " metrics-N.json, such as gap, map, avg_hit_at_one or avg_loss, of which"
+    " less is better.",
+  )
+
+
 def accept_flags_of(define_flags) -> None:
   """Accepts the flags of another program that this one does not use.
 

@@ -9,7 +9,7 @@ import contextlib
 import json
 import os
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import tensorflow as tf
 
@@ -81,6 +81,34 @@ def write_json(path: str, content: dict) -> None:
   """Writes a dict as readable JSON, whole or not at all."""
   with text_written_aside(path) as file:
     file.write(json.dumps(content, indent=2) + "\n")
+
+
+def read_json(path: str, keys: Sequence[str], advice: str) -> dict | None:
+  """Reads a dict that write_json has written.
+
+  Args:
+    path: of the file.
+    keys: that it must have.
+    advice: what to do if it holds something else, a sentence.
+
+  Returns:
+    The dict; None if there is no file.
+
+  Raises:
+    errors.UserError: the file holds something else.
+  """
+  if not tf.io.gfile.exists(path):
+    return None
+  with tf.io.gfile.GFile(path, "rb") as file:
+    text = file.read()
+  with contextlib.suppress(ValueError):
+    content = json.loads(text)
+    if isinstance(content, dict) and content.keys() >= set(keys):
+      return content
+  raise errors.UserError(
+    f"Expected JSON with {', '.join(keys)} in {path}, received something else."
+    f" {advice}"
+  )
 
 
 @contextlib.contextmanager

@@ -92,7 +92,7 @@ class _DecisionCounts:
     )
 
 
-def _rated_labels(
+def rated_labels(
   labels: np.ndarray, label_weights: np.ndarray | None
 ) -> tuple[np.ndarray, np.ndarray | None]:
   """Returns labels and rated pairs, bool; see PredictionColumns.add."""
@@ -122,7 +122,7 @@ def choose_threshold(forward: ForwardPass, num_classes: int) -> float:
         error = ranking.not_finite_error(np.flatnonzero(~finite))
         raise errors.UserError(str(error))
       weights = batch.get("label_weights")
-      labels, rated = _rated_labels(
+      labels, rated = rated_labels(
         batch["labels"].numpy(), None if weights is None else weights.numpy()
       )
       columns.add(predictions, labels, rated)
@@ -187,7 +187,7 @@ class RequestedScores:
     """
     if not self._metrics:
       return
-    labels, rated = _rated_labels(labels, label_weights)
+    labels, rated = rated_labels(labels, label_weights)
     for counts in self._counts.values():
       counts.add(predictions, labels, rated)
     if self._columns:

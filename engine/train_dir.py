@@ -6,6 +6,8 @@
   model.ckpt-N.*            weights, optimizer and data position after step N
   events.out.tfevents.*     TensorBoard, training
   eval/                     TensorBoard, evaluation; metrics-N.json
+  evaluations.json          the scores of training's own evaluations
+  best.json, best/          the checkpoint with the best score
   export/step_N/            SavedModels
   vocabulary.csv            the names of the classes, if they are known
   extraction.json, pca/     how features were made of videos, if they were
@@ -37,6 +39,9 @@ MODEL_FLAGS_FILE = "model_flags.json"
 CHECKPOINT_NAME = "model.ckpt"
 EVAL_DIR = "eval"
 EXPORT_DIR = "export"
+BEST_DIR = "best"
+BEST_FILE = "best.json"
+EVALUATIONS_FILE = "evaluations.json"
 EXTRACTION_FILE = "extraction.json"
 
 # Parts that a checkpoint may lack: averages exist only with --ema_decay, the
@@ -57,8 +62,9 @@ _ADDED_PARTS = frozenset(
 _DTYPES = {"bytes": "uint8", "float16": "float16", "float": "float32"}
 
 _OWN_FILES = re.compile(
-  r"model_flags\.json|vocabulary\.csv|extraction\.json|run\.json"
-  r"|checkpoint|model\.ckpt-\d+\..*|events\.out\.tfevents\..*"
+  r"model_flags\.json|vocabulary\.csv|extraction\.json"
+  r"|run\.json|best\.json|evaluations\.json"
+  r"|checkpoint|model\.ckpt-(again-)?\d+\..*|events\.out\.tfevents\..*"
   r"|(segment-)?metrics-(\d+\.json|by-class-\d+\.csv)|step_\d+"
   r"|skipped_records(-\d+)?\.csv"
   # Left over by a process that was killed while writing.
@@ -366,7 +372,7 @@ def remove_run(train_dir: str) -> None:
   """
   check_removable(train_dir)
   if tf.io.gfile.exists(train_dir):
-    for folder in (EVAL_DIR, EXPORT_DIR):
+    for folder in (EVAL_DIR, EXPORT_DIR, BEST_DIR):
       path = os.path.join(train_dir, folder)
       if tf.io.gfile.isdir(path):
         _remove_own_files(path)
@@ -393,6 +399,11 @@ def _remove_own_files(folder) -> None:
 
 # --------------------------------------------------------------------------
 # Checkpoints
+
+
+def checkpoint_path(train_dir: str, step: int) -> str:
+  """The path, without its file endings, of a checkpoint in a train_dir."""
+  return os.path.join(train_dir, f"{CHECKPOINT_NAME}-{step}")
 
 
 def latest_checkpoint(train_dir: str) -> str | None:
@@ -570,26 +581,29 @@ def write_model_tgz(train_dir: str, checkpoint_path: str, tgz: str) -> None:
 
   Args:
     train_dir: folder of the run.
-    checkpoint_path: result of latest_checkpoint.
+    checkpoint_path: of a checkpoint, without its file endings.
     tgz: path of the archive to write.
   """
+  of_checkpoint = tf.io.gfile.glob(f"{checkpoint_path}.*")
   files = [
     os.path.join(train_dir, MODEL_FLAGS_FILE),
-    *tf.io.gfile.glob(f"{checkpoint_path}.*"),
     *_pca_files(train_dir),
   ]
   for name in (VOCABULARY_FILE, EXTRACTION_FILE):
     path = os.path.join(train_dir, name)
     if tf.io.gfile.exists(path):
       files.append(path)
+  # The best checkpoint is in a folder of its own.
+  members = {path: os.path.basename(path) for path in of_checkpoint}
+  members |= {path: os.path.relpath(path, train_dir) for path in files}
   with (
     written_aside(tgz) as aside,
     tf.io.gfile.GFile(aside, "wb") as file,
     tarfile.open(fileobj=file, mode="w:gz") as archive,
   ):
-    for path in files:
+    for path, name in members.items():
       with tf.io.gfile.GFile(path, "rb") as member:
-        info = tarfile.TarInfo(os.path.relpath(path, train_dir))
+        info = tarfile.TarInfo(name)
         info.size = tf.io.gfile.stat(path).length
         archive.addfile(info, member)
 

@@ -2,7 +2,6 @@
 
 import csv
 import json
-import math
 import re
 import shutil
 import signal
@@ -25,6 +24,7 @@ from tiny_runs import NUM_TINY, TINY_FLAGS, tiny_labels, train_tiny
 
 import eval as eval_program
 import requested_metrics
+from engine import scoring
 
 SUMMARY_LINE = re.compile(
   r"I\d{4} \d\d:\d\d:\d\d epoch/eval number (?P<step>\d+)"
@@ -209,14 +209,14 @@ def test_scores_of_videos(video_run, data_dir, tmp_path):
   check_outputs(
     log, train_dir, "Eval", "", 24, {**expected, "num_examples": 20}
   )
-  # Evaluation only adds its own folder.
+  # Evaluation only adds its own folder and the best checkpoint.
   after = folder_content(train_dir)
   assert {
     name: content
     for name, content in after.items()
-    if not name.startswith("eval/")
+    if not name.startswith(("eval/", "best"))
   } == before
-  assert len(after) == len(before) + 2
+  assert len(after) == len(before) + 5
 
 
 def test_scores_of_segments_leave_out_the_unrated(
@@ -493,37 +493,6 @@ def test_exclusive_classes_always_have_their_accuracy(tmp_path):
   assert "f1_micro" not in scores
 
 
-def test_scores_that_are_not_finite(tmp_path):
-  metrics = requested_metrics.find_metrics("d_prime,auc,full_map")
-  scores = {
-    "global_step": 3,
-    "avg_hit_at_one": 1.0,
-    "avg_perr": 1.0,
-    "avg_loss": 0.1,
-    "map": 1.0,
-    "gap": 1.0,
-    "examples_per_second": 9.0,
-    "auc": 1.0,
-    "d_prime": math.inf,
-    "full_map": math.nan,
-  }
-  writer = tf.summary.create_file_writer(str(tmp_path))
-  eval_program.report(scores, str(tmp_path), writer, False, metrics)
-
-  def fail(constant):
-    raise AssertionError(constant)  # no JSON, but Python's
-
-  text = (tmp_path / "metrics-3.json").read_text()
-  assert json.loads(text, parse_constant=fail) == {
-    **scores,
-    "d_prime": None,
-    "full_map": None,
-  }
-  tags = event_tags(tmp_path)
-  assert tags["Epoch/Eval_AUC"] == {3: 1.0}
-  assert not {"Epoch/Eval_D_Prime", "Epoch/Eval_Full_MAP"} & set(tags)
-
-
 @pytest.mark.parametrize(
   ("flags", "message"),
   [
@@ -567,3 +536,131 @@ def test_a_threshold_that_is_not_needed(video_run, data_dir, tmp_path):
   )
   assert "No effect without --metrics=best_f1: --threshold_data_pattern" in log
   assert "requested" not in log
+
+
+# --------------------------------------------------------------------------
+# Which checkpoints
+
+
+def scored(log) -> list[int]:
+  """The steps of the checkpoints that were scored, in this order."""
+  return [
+    int(match["step"])
+    for match in map(SUMMARY_LINE.fullmatch, log.splitlines())
+    if match
+  ]
+
+
+def evaluation_flags(train_dir, data_dir, split="validate") -> tuple[str, ...]:
+  return (
+    f"--train_dir={train_dir}",
+    f"--eval_data_pattern={data_dir}/video/{split}*.tfrecord",
+  )
+
+
+@pytest.fixture
+def train_dir(video_run, tmp_path):
+  """A train_dir with the checkpoints 9, 18 and 24."""
+  return shutil.copytree(video_run[0], tmp_path / "model")
+
+
+def test_all_checkpoints_are_scored_once(train_dir, data_dir):
+  command = ("eval", *evaluation_flags(train_dir, data_dir))
+  log = in_process.run(*command, "--run_once")
+  assert scored(log) == [24]
+  # It ends, without --run_once too.
+  log = in_process.run(*command, "--all_checkpoints")
+  assert scored(log) == [9, 18]
+  assert "Scored 2 of the 3 kept checkpoints" in log
+  assert set(event_tags(train_dir / "eval")["Epoch/Eval_GAP"]) == {9, 18, 24}
+  gaps = {
+    step: json.loads(path.read_text())["gap"]
+    for step in (9, 18, 24)
+    for path in [train_dir / f"eval/metrics-{step}.json"]
+  }
+  # Also those that were scored before.
+  best = json.loads((train_dir / "best.json").read_text())
+  assert best["step"] == max(gaps, key=gaps.__getitem__)
+  assert best["score"] == max(gaps.values())
+  pattern = f"{data_dir}/video/validate*.tfrecord"
+  assert (best["metric"], best["pattern"]) == ("gap", pattern)
+  before = folder_content(train_dir)
+  log = in_process.run(*command, "--all_checkpoints", "--run_once")
+  assert scored(log) == []
+  assert "Scored 0 of the 3 kept checkpoints" in log
+  assert folder_content(train_dir) == before
+  # In another way.
+  for more in ("--top_k=3", "--metrics=f1"):
+    assert scored(in_process.run(*command, "--all_checkpoints", more)) == [
+      9,
+      18,
+      24,
+    ]
+
+
+def test_checkpoints_by_name(train_dir, data_dir):
+  command = ("eval", *evaluation_flags(train_dir, data_dir, "validate0000"))
+  in_process.run(*command, "--all_checkpoints", "--best_metric=avg_loss")
+  before = (train_dir / "best.json").read_text()
+  best = json.loads(before)["step"]
+  for path in train_dir.glob(f"model.ckpt-{best}.*"):
+    path.unlink()  # as training does
+  log = in_process.run(*command, "--checkpoint=best")
+  assert scored(log) == [best]
+  assert "chosen by avg_loss on 1 of the 1 scored files themselves" in log
+  command = ("eval", *evaluation_flags(train_dir, data_dir, "validate000[12]"))
+  log = in_process.run(*command, "--checkpoint=best")
+  assert scored(log) == [best]
+  assert "scored files themselves" not in log
+  assert scored(in_process.run(*command, "--checkpoint=9")) == [9]
+  assert "scored files themselves" not in log
+  command = ("eval", *evaluation_flags(train_dir, data_dir))
+  log = in_process.run(*command, "--checkpoint=best")
+  assert "chosen by avg_loss on 1 of the 3 scored files themselves" in log
+  # A single score chooses nothing.
+  assert (train_dir / "best.json").read_text() == before
+  line = in_process.run_into_error(*command, "--checkpoint=10")
+  assert "received 10. There are 9, 18, 24; the best one is" in line
+
+
+def test_only_one_way_to_name_checkpoints(train_dir, data_dir):
+  line = in_process.run_into_error(
+    "eval",
+    *evaluation_flags(train_dir, data_dir),
+    "--all_checkpoints",
+    "--checkpoint=9",
+  )
+  assert "Expected one of --all_checkpoints and --checkpoint" in line
+
+
+@pytest.mark.parametrize("name", ["auc", "GAP", "best_f1_threshold"])
+def test_a_metric_that_cannot_choose(data_dir, tmp_path, name):
+  """Before it waits for a checkpoint."""
+  line = in_process.run_into_error(
+    "eval", *evaluation_flags(tmp_path, data_dir), f"--best_metric={name}"
+  )
+  assert f"as --best_metric, received {name!r}" in line
+
+
+def test_all_checkpoints_of_a_run_without_any(data_dir, tmp_path):
+  line = in_process.run_into_error(
+    "eval", *evaluation_flags(tmp_path, data_dir), "--all_checkpoints"
+  )
+  assert "Expected a checkpoint in --train_dir" in line
+
+
+def test_a_checkpoint_that_training_deletes_is_left_out(
+  train_dir, data_dir, monkeypatch
+):
+  score = scoring.score_checkpoint
+
+  def delete_next(checkpoint, *given):
+    for path in train_dir.glob("model.ckpt-18.*"):
+      path.unlink()
+    return score(checkpoint, *given)
+
+  monkeypatch.setattr(scoring, "score_checkpoint", delete_next)
+  command = ("eval", *evaluation_flags(train_dir, data_dir))
+  log = in_process.run(*command, "--all_checkpoints")
+  assert scored(log) == [9, 24]
+  assert "Step 18: training has deleted this checkpoint." in log

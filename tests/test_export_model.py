@@ -1,5 +1,7 @@
 """Tests of the program export_model.py."""
 
+import shutil
+
 import in_process
 import numpy as np
 import pytest
@@ -16,6 +18,7 @@ from saved_models import (
 
 import models
 import train
+from engine import best_checkpoint
 from engine import train_dir as train_dirs
 from engine.settings import Settings
 from records import writing
@@ -132,3 +135,30 @@ def test_the_export_reads_what_the_model_was_trained_on(tmp_path):
   # Floats, where the records hold bytes.
   with pytest.raises(tf.errors.InvalidArgumentError):
     answer("--float_frames")
+
+
+def test_the_checkpoint_that_is_exported(train_dir):
+  checkpoint = f"{train_dir}/model.ckpt-4"
+  conditions = {"files": "", "pattern": ""}
+  best_checkpoint.consider(str(train_dir), checkpoint, "gap", 1.0, conditions)
+  folder = train_dir / "export"
+
+  def exported(*flags) -> str:
+    log = in_process.run("export_model", f"--train_dir={train_dir}", *flags)
+    (path,) = folder.iterdir()
+    shutil.rmtree(folder)
+    assert f"SavedModel of {train_dir}/" in log
+    return f"{path.name}: {'No effect with --checkpoint_file' in log}"
+
+  assert exported() == "step_9: False"
+  assert exported("--checkpoint=latest") == "step_9: False"
+  assert exported("--checkpoint=best") == "step_4: False"
+  assert exported("--checkpoint=4") == "step_4: False"
+  newest = f"--checkpoint_file={train_dir}/model.ckpt-9"
+  assert exported(newest) == "step_9: False"
+  # The path wins, and the log says so.
+  assert exported(newest, "--checkpoint=best") == "step_9: True"
+  line = in_process.run_into_error(
+    "export_model", f"--train_dir={train_dir}", "--checkpoint=5"
+  )
+  assert "There are 4, 9; the best one is 4." in line

@@ -19,6 +19,7 @@ from make_records import frame_record, video_record, write_records
 import errors
 import inference
 import models
+from engine import best_checkpoint
 from engine import train_dir as train_dirs
 
 # --------------------------------------------------------------------------
@@ -645,3 +646,53 @@ def test_best_segments_over_many_merges(limit):
 
 def test_best_segments_of_nothing():
   assert list(inference.BestSegments(2, 5).ranked()) == [[], []]
+
+
+# --------------------------------------------------------------------------
+# Which checkpoint
+
+
+def test_the_best_checkpoint_predicts_and_is_packed(tmp_path):
+  """Three checkpoints, of which training has deleted the best one."""
+  train_dir = tmp_path / "model"
+  model = models.build_model(TINY_FLAGS)
+  train_dirs.write_model_flags(str(train_dir), TINY_FLAGS)
+  names = ["a", "b", "c", "d", "e", "f"]
+  lines = [f"{index},{name}" for index, name in enumerate(names)]
+  (train_dir / "vocabulary.csv").write_text("\n".join(["Index,Name", *lines]))
+  checkpoints = train_dirs.Checkpoints(str(train_dir), 2, model=model)
+  for step in (1, 2, 3):
+    logits = np.eye(6)[step] * 2.0  # the class of the step is the best
+    weights = [np.zeros((2, 6)), logits]
+    model.get_layer("fully_connected").set_weights(weights)
+    path = checkpoints.save(step)
+    best_checkpoint.consider(
+      str(train_dir), path, "gap", 1 / step, {"files": "", "pattern": ""}
+    )
+  assert not (train_dir / "model.ckpt-1.index").exists()
+  records = write_records(tmp_path / "records", tiny_records(range(3)))
+
+  def best_class(*flags) -> set[str]:
+    output = tmp_path / "out.csv"
+    in_process.run(
+      "inference",
+      f"--input_data_pattern={records}",
+      f"--output_file={output}",
+      "--top_k=1",
+      *flags,
+    )
+    with open(tmp_path / "out_readable.csv", newline="") as file:
+      return {row["Name"] for row in csv.DictReader(file)}
+
+  of_run = f"--train_dir={train_dir}"
+  assert best_class(of_run) == {"d"}
+  assert best_class(of_run, "--checkpoint=2") == {"c"}
+  tgz = f"{tmp_path}/model.tgz"
+  flags = ("--checkpoint=best", f"--output_model_tgz={tgz}")
+  assert best_class(of_run, *flags) == {"b"}
+  packed = (f"--input_model_tgz={tgz}", f"--untar_model_dir={tmp_path}/untar")
+  assert best_class(*packed) == {"b"}
+  line = in_process.run_into_error("inference", *packed, "--checkpoint=best")
+  assert "Expected one of --checkpoint and --input_model_tgz" in line
+  line = in_process.run_into_error("inference", of_run, "--checkpoint=7")
+  assert "There are 1, 2, 3; the best one is 1." in line

@@ -172,3 +172,17 @@ def test_hyper_parameters_and_the_scores_of_the_evaluation(
   }
   for tag, name in EVALUATION_TAGS.items():
     assert found[tag] == pytest.approx(scores[name]), tag
+def test_curves_and_distributions_of_an_evaluation(get_json):
+  tag = "Eval_PR/all/pr_curves"
+  tags = get_json("plugin/pr_curves/tags")["eval"]
+  assert tags[tag]["displayName"] == "all classes"
+  assert len(tags) == 6
+  curves = get_json("plugin/pr_curves/pr_curves", run="eval", tag=tag)
+  (curve,) = curves["eval"]
+  assert curve["step"] == 24
+  # TensorBoard leaves out the thresholds at which nothing is predicted.
+  assert curve["recall"][0] == pytest.approx(1.0)
+  assert sorted(curve["recall"], reverse=True) == curve["recall"]
+  assert len(curve["precision"]) == len(curve["thresholds"]) > 50
+  tags = get_json("plugin/distributions/tags")
+  assert "Epoch/Eval_AP_By_Class" in tags["eval"]

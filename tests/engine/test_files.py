@@ -9,7 +9,7 @@ from conftest import folder_content
 
 import errors
 from engine import files
-from engine.files import write_json, written_aside
+from engine.files import read_json, write_json, written_aside
 
 
 def test_a_file_is_replaced_when_it_is_whole(tmp_path):
@@ -265,3 +265,23 @@ def test_only_a_write_that_may_be_lost_is_an_error(
   else:
     write_json(str(path), {})
     assert folder_content(tmp_path) == {"content.json": b"{}\n"}
+
+
+@pytest.mark.parametrize(
+  "content", ["", "{", "[1]", "null", '{"a": 1}', "\xff"]
+)
+def test_json_that_was_not_written_here(tmp_path, content):
+  path = tmp_path / "content.json"
+  assert read_json(str(path), ("a", "b"), "Delete it.") is None
+  path.write_bytes(content.encode("latin-1"))
+  with pytest.raises(errors.UserError) as caught:
+    read_json(str(path), ("a", "b"), "Delete it.")
+  assert str(caught.value) == (
+    f"Expected JSON with a, b in {path}, received something else. Delete it."
+  )
+
+
+def test_json_is_read_as_it_was_written(tmp_path):
+  content = {"a": 0.1, "b": None, "c": [1, "\u00e9"]}
+  write_json(str(tmp_path / "content.json"), content)
+  assert read_json(str(tmp_path / "content.json"), ("a",), "") == content

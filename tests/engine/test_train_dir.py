@@ -292,6 +292,12 @@ RUN_FILES = [
   "eval/events.out.tfevents.1700000000.host.1.0.v2",
   "eval/metrics-10.json",
   "eval/metrics-by-class-10.csv",
+  "evaluations.json",
+  "best.json",
+  "best/model.ckpt-9.index",
+  "best/model.ckpt-9.data-00000-of-00001",
+  "best/model.ckpt-again-9.index",
+  "best/.model.ckpt-10.index.tmp-0123abcd",
   "export/step_10/saved_model.pb",
   "export/step_10/variables/variables.index",
   # Left behind by a run that was killed while writing.

@@ -1,0 +1,317 @@
+"""The best checkpoint of a run, and checkpoints by name: latest, best, a step.
+
+best.json in a train_dir says which checkpoint is the best one, by which metric,
+and on which files it was chosen. The checkpoint is in the folder best, where
+training does not delete it. best.json is written after the new checkpoint is
+there and before the old one is removed, so that it always names a whole one.
+"""
+
+import contextlib
+import os
+import re
+from collections.abc import Iterator
+
+import tensorflow as tf
+from absl import logging
+
+import errors
+from engine import train_dir as train_dirs
+from engine.data_files import is_local
+from engine.files import beside, put_in_place, read_json, write_json
+
+LATEST = "latest"
+BEST = "best"
+
+# The metrics of which less is better.
+_LOSSES = ("avg_loss",)
+_INDEX = re.compile(rf"{re.escape(train_dirs.CHECKPOINT_NAME)}-(\d+)\.index")
+_GONE_ERRORS = (FileNotFoundError, tf.errors.NotFoundError)
+
+
+def is_better(metric: str, score: float, other: float) -> bool:
+  """Whether a score of a metric is better than another one, not the same."""
+  return score < other if metric in _LOSSES else score > other
+
+
+# --------------------------------------------------------------------------
+# Names
+
+
+def kept_checkpoints(train_dir: str) -> dict[int, str]:
+  """The paths of all whole checkpoints of a run, by step, in order.
+
+  The best one is among them, also if training has deleted it.
+  """
+  found = {}
+  best = read_best(train_dir)
+  if best and tf.io.gfile.exists(f"{best['checkpoint']}.index"):
+    found[best["step"]] = best["checkpoint"]
+  if tf.io.gfile.isdir(train_dir):
+    for name in tf.io.gfile.listdir(train_dir):
+      if match := _INDEX.fullmatch(name):
+        step = int(match[1])
+        found[step] = train_dirs.checkpoint_path(train_dir, step)
+  return dict(sorted(found.items()))
+
+
+def find_checkpoint(train_dir: str, which: str) -> str:
+  """Finds the checkpoint that --checkpoint names.
+
+  Args:
+    train_dir: folder of the run.
+    which: "latest", "best" or the number of a step.
+
+  Returns:
+    Its path without its file endings.
+
+  Raises:
+    errors.UserError: there is none; lists those there are.
+  """
+  if which == LATEST:
+    return train_dirs.require_checkpoint(train_dir)
+  if which != BEST and not which.isdecimal():
+    raise errors.UserError(
+      "Expected latest, best or the number of a step as --checkpoint, received"
+      f" {which!r}. Name one of these."
+    )
+  best = read_best(train_dir)
+  if which != BEST:
+    kept = kept_checkpoints(train_dir)
+    if int(which) in kept:
+      return kept[int(which)]
+    listed = ", ".join(map(str, kept)) or "none"
+    more = f"; the best one is {best['step']}" if best else ""
+    raise errors.UserError(
+      f"Expected the step of a checkpoint in --train_dir={train_dir} as"
+      f" --checkpoint, received {which}. There are {listed}{more}. Name one of"
+      " these; train.py --keep_checkpoints=0 keeps all."
+    )
+  if best is None:
+    raise errors.UserError(
+      f"Expected a best checkpoint in --train_dir={train_dir}, found none,"
+      " because none was scored. Score them (python eval.py --all_checkpoints"
+      f" --train_dir={train_dir} ...) or name another --checkpoint."
+    )
+  if not tf.io.gfile.exists(f"{best['checkpoint']}.index"):
+    raise errors.UserError(
+      f"Expected the best checkpoint, {best['checkpoint']}, which"
+      f" {train_dirs.BEST_FILE} names, found no such file. Name another"
+      " --checkpoint, or choose the best one again with eval.py"
+      " --all_checkpoints."
+    )
+  return best["checkpoint"]
+
+
+# --------------------------------------------------------------------------
+# The best one
+
+
+def read_best(train_dir: str) -> dict | None:
+  """Reads best.json.
+
+  Returns:
+    None if there is none; else "checkpoint", its path, without its file
+    endings; "step"; "metric", by which it was chosen, and its "score";
+    "pattern" of the files that it was chosen on; and what else the score
+    depends on, see scoring.Evaluator.conditions.
+
+  Raises:
+    errors.UserError: it was written by something else.
+  """
+  best = read_json(
+    os.path.join(train_dir, train_dirs.BEST_FILE),
+    ("checkpoint", "step", "metric", "score", "files", "pattern"),
+    "Delete it; eval.py --all_checkpoints chooses the best checkpoint again.",
+  )
+  if best is None:
+    return None
+  return {**best, "checkpoint": os.path.join(train_dir, best["checkpoint"])}
+
+
+def consider(
+  train_dir: str,
+  checkpoint: str,
+  metric: str,
+  score: float,
+  conditions: dict,
+  replaces_others: bool = True,
+) -> bool:
+  """Keeps a checkpoint if it is better than the best one so far.
+
+  Of equal ones, the first that was scored stays. A checkpoint that was deleted
+  meanwhile is not kept.
+
+  Args:
+    train_dir: folder of the run.
+    checkpoint: path without its file endings.
+    metric: by which to choose, see --best_metric.
+    score: of the checkpoint, a finite number.
+    conditions: what the score depends on, see scoring.Evaluator.conditions.
+    replaces_others: whether a best checkpoint that was chosen by another metric
+      or under other conditions gives way. Where only one checkpoint is scored,
+      it should not: this is no choice, and the other one may exist nowhere
+      else.
+
+  Returns:
+    Whether it is the best one now.
+  """
+  folder = os.path.join(train_dir, train_dirs.BEST_DIR)
+  tf.io.gfile.makedirs(folder)
+  step = train_dirs.checkpoint_step(checkpoint)
+  with _locked(folder):
+    old = read_best(train_dir)
+    if old and not tf.io.gfile.exists(f"{old['checkpoint']}.index"):
+      old = None
+    if old and not _gives_way(old, metric, score, conditions, replaces_others):
+      return False
+    try:
+      path = _take(checkpoint, folder, old["checkpoint"] if old else "")
+    except _GONE_ERRORS:
+      logging.info(
+        "Step %d has the best %s so far, %.6g, but its checkpoint was deleted"
+        " while it was scored. Raise train.py's --keep_checkpoints.",
+        step,
+        metric,
+        score,
+      )
+      return False
+    content = {
+      "checkpoint": f"{train_dirs.BEST_DIR}/{os.path.basename(path)}",
+      "step": step,
+      "metric": metric,
+      "score": score,
+      **conditions,
+    }
+    write_json(os.path.join(train_dir, train_dirs.BEST_FILE), content)
+    _remove_others(path)
+  logging.info("The best checkpoint by %s: step %d, %.6g.", metric, step, score)
+  return True
+
+
+def _gives_way(
+  old: dict, metric: str, score: float, conditions: dict, to_others: bool
+) -> bool:
+  """Whether the best checkpoint so far is replaced; see consider."""
+  of_choice = {
+    name: value
+    for name, value in old.items()
+    if name not in ("checkpoint", "step", "score")
+  }
+  # The pattern may name the same files in another folder.
+  wanted = {**conditions, "metric": metric, "pattern": old["pattern"]}
+  if of_choice == wanted:
+    return is_better(metric, score, old["score"])
+  if to_others:
+    message = (
+      "The search for the best checkpoint starts again. That of step %d was"
+      " chosen by %s on %s, by another metric, on other files or otherwise."
+    )
+  else:
+    message = (
+      "The best checkpoint stays that of step %d, chosen by %s on %s: by"
+      " another metric, on other files or otherwise than now. eval.py"
+      " --all_checkpoints chooses again."
+    )
+  logging.info(message, old["step"], old["metric"], old["pattern"])
+  return to_others
+
+
+@contextlib.contextmanager
+def _locked(folder: str) -> Iterator[None]:
+  """Keeps other processes of this machine out of a folder, where it can."""
+  with contextlib.ExitStack() as stack:
+    # What may be missing: the module on some systems, the descriptor of a
+    # remote folder, locks on some file systems.
+    with contextlib.suppress(ImportError, OSError):
+      import fcntl
+
+      descriptor = os.open(folder, os.O_RDONLY)
+      stack.callback(os.close, descriptor)
+      fcntl.flock(descriptor, fcntl.LOCK_EX)
+    yield
+
+
+def _files_of(checkpoint: str) -> list[str]:
+  """The names of a checkpoint's files; the index, which completes it, is last.
+
+  Raises:
+    FileNotFoundError: some are missing.
+  """
+  folder, name = os.path.split(checkpoint)
+  names = tf.io.gfile.listdir(folder)
+  data = sorted(one for one in names if one.startswith(f"{name}.data-"))
+  # model.ckpt-40.data-00000-of-00001
+  if not data or len(data) != int(data[0].rsplit("-", 1)[1]):
+    raise FileNotFoundError(checkpoint)
+  return [*data, f"{name}.index"]
+
+
+def _content(path: str) -> bytes:
+  with tf.io.gfile.GFile(path, "rb") as file:
+    return file.read()
+
+
+def _take(checkpoint: str, folder: str, old: str) -> str:
+  """Puts a checkpoint into a folder, as a link where this is possible.
+
+  Args:
+    checkpoint: path without its file endings.
+    folder: of the best one.
+    old: the best one so far, which must stay whole; empty for none.
+
+  Returns:
+    Its new path.
+
+  Raises:
+    FileNotFoundError, tf.errors.NotFoundError: it was deleted meanwhile.
+  """
+  names = _files_of(checkpoint)
+  base = os.path.basename(checkpoint)
+  path = os.path.join(folder, base)
+  if path == old:
+    # A run that has reached this step twice, or has been scored twice. The
+    # index has checksums of all that a checkpoint holds.
+    if _content(f"{checkpoint}.index") == _content(f"{old}.index"):
+      return old
+    step = train_dirs.checkpoint_step(checkpoint)
+    path = os.path.join(folder, f"{train_dirs.CHECKPOINT_NAME}-again-{step}")
+  for name in names:
+    source = os.path.join(os.path.dirname(checkpoint), name)
+    target = f"{path}{name.removeprefix(base)}"
+    with beside(target) as aside:
+      if not _link(source, aside):
+        tf.io.gfile.copy(source, aside)
+      put_in_place(aside, target)
+  return path
+
+
+def _link(source: str, target: str) -> bool:
+  """Makes a hard link; returns False if the file system has none.
+
+  Raises:
+    FileNotFoundError: there is no such source.
+  """
+  if not is_local(source):
+    return False
+  try:
+    os.link(source, target)
+  except FileNotFoundError:
+    raise
+  except OSError:
+    return False
+  return True
+
+
+def _remove_others(path: str) -> None:
+  """Removes what else is in the folder of the best checkpoint.
+
+  That is the one before, and what a process that was killed left over.
+  """
+  folder, kept = os.path.split(path)
+  for name in tf.io.gfile.listdir(folder):
+    is_of_checkpoint = name.lstrip(".").startswith(
+      f"{train_dirs.CHECKPOINT_NAME}-"
+    )
+    if is_of_checkpoint and not name.startswith(f"{kept}."):
+      with contextlib.suppress(tf.errors.NotFoundError):
+        tf.io.gfile.remove(os.path.join(folder, name))
