@@ -22,13 +22,15 @@ import losses
 import models
 import program_flags
 from data_tools import sample_data
-from data_tools.vocabulary import find_vocabulary
+from data_tools.vocabulary import find_vocabulary, read_names
 from engine import (
+  best_checkpoint,
   distribution,
   export,
   report,
   run_record,
   schedules,
+  scoring,
   tensorboard_pages,
   unlikely_flags,
 )
@@ -39,6 +41,7 @@ from engine.dataset_card import VOCABULARY_FILE, DatasetCard, read_card
 from engine.loop import train_until_stopped
 from engine.run import Run
 from engine.settings import Settings
+from engine.validation import Validation
 
 FLAGS = flags.FLAGS
 
@@ -55,6 +58,7 @@ def define_flags(flag_values: flags.FlagValues = FLAGS) -> None:
   _define_data_flags(flag_values)
   _define_training_flags(flag_values)
   _define_learning_rate_flags(flag_values)
+  _define_evaluation_flags(flag_values)
   _define_saving_flags(flag_values)
   _define_device_flags(flag_values)
 
@@ -215,6 +219,33 @@ def _define_learning_rate_flags(flag_values) -> None:
     lower_bound=0.0,
     upper_bound=1.0,
   )
+
+
+def _define_evaluation_flags(flag_values) -> None:
+  program_flags.Subject(program_flags.DATA, flag_values).string(
+    "eval_data_pattern",
+    "",
+    "Like --train_data_pattern, labeled files on which the run is evaluated"
+    " while it trains. Empty: it is not, unless --eval_steps or"
+    " --early_stopping asks for it; then the validate split of --dataset_dir,"
+    " or of the built-in sample data if it is trained on.",
+  )
+  training = program_flags.Subject(program_flags.TRAINING, flag_values)
+  training.integer(
+    "eval_steps",
+    None,
+    "Steps between two evaluations, each of a checkpoint that is saved; step 0"
+    " and the last one are evaluated too. Default: --export_model_steps.",
+    lower_bound=1,
+  )
+  training.integer(
+    "early_stopping",
+    0,
+    "End the run after so many evaluations in a row without gain of"
+    " --best_metric; 0: never.",
+    lower_bound=0,
+  )
+  program_flags.define_best_metric(program_flags.TRAINING, flag_values)
 
 
 def _define_saving_flags(flag_values) -> None:
@@ -380,6 +411,72 @@ def _flags_of_run(train_dir, model_flags: dict, starts_new: bool) -> dict:
   return model_flags
 
 
+def _open_data(train_dir, model_flags, files, settings, placement) -> Data:
+  """Opens the data to train on; see train."""
+  data = Data(
+    model_flags,
+    files,
+    with_labels=True,
+    segment_labels=settings.segment_labels,
+    policy=settings.policy.listing_in(train_dir, placement.worker),
+    min_frames=settings.min_frames,
+  )
+  data.check_can_train()
+  if not files[0].startswith(f"{sample_data.DEFAULT_FOLDER}/"):
+    unlikely_flags.warn_of_few_classes(data, data.reader.num_outputs)
+  return data
+
+
+def _open_evaluator(
+  train_dir: str,
+  model_flags: dict,
+  settings: Settings,
+  placement: distribution.Placement,
+  vocabulary: str,
+) -> scoring.Evaluator | None:
+  """Opens the data that a run is evaluated on while it trains.
+
+  Returns:
+    None if it is not evaluated.
+
+  Raises:
+    errors.UserError: there are no such files, or they are not what the flags
+      say; --best_metric is no metric.
+  """
+  pattern = settings.eval_data_pattern
+  if not pattern:
+    return None
+  files = find_files(pattern, "eval_data_pattern")
+  unlikely_flags.warn_of_other_ranges(files, model_flags)
+  vocabulary = vocabulary or find_vocabulary(files, model_flags["num_classes"])
+  task = scoring.Task(
+    files,
+    pattern,
+    segment_labels=settings.segment_labels,
+    batch_size=settings.batch_size * placement.local_replicas,
+    num_readers=settings.num_readers,
+    policy=settings.policy,
+    min_frames=settings.min_frames,
+    class_names=read_names(vocabulary) if vocabulary else {},
+    best_metric=settings.best_metric,
+  )
+  # What several machines compute, they compute together; the chief is alone.
+  if placement.num_workers > 1:
+    placement = distribution.Placement()
+  return scoring.Evaluator(train_dir, model_flags, task, placement)
+
+
+def _find_end(run: Run, validation: Validation | None) -> str:
+  """The flags that have ended a run; empty if it goes on.
+
+  Makes up for missing evaluations first.
+  """
+  lacks_gain = validation is not None and validation.catch_up()
+  if run.has_ended():
+    return "--num_epochs, --max_steps or --max_minutes"
+  return "--early_stopping" if lacks_gain else ""
+
+
 def train(
   train_dir: str,
   model_flags: dict,
@@ -414,21 +511,16 @@ def train(
   # Keras draws its seeds from here. (keras.utils.set_random_seed would also set
   # TensorFlow's; then tf.data does not accept one that depends on the epoch.)
   random.seed(settings.seed)
-  data = Data(
-    model_flags,
-    files,
-    with_labels=True,
-    segment_labels=settings.segment_labels,
-    policy=settings.policy.listing_in(train_dir, placement.worker),
-    min_frames=settings.min_frames,
-  )
-  data.check_can_train()
+  data = _open_data(train_dir, model_flags, files, settings, placement)
   model_flags = train_dirs.with_dtypes(model_flags, data.reader.kinds)
   unlikely_flags.warn_of_little_training(
     data.num_videos, settings, placement.num_replicas, bool(dataset_dir)
   )
-  if not files[0].startswith(f"{sample_data.DEFAULT_FOLDER}/"):
-    unlikely_flags.warn_of_few_classes(data, data.reader.num_outputs)
+  evaluator = _open_evaluator(
+    train_dir, model_flags, settings, placement, vocabulary
+  )
+  if evaluator:
+    unlikely_flags.warn_of_trained_files(files, evaluator.task.files)
   run = Run(train_dir, model_flags, data.reader.quantized, settings, placement)
   # Only now: the old run stays if the new model cannot be built.
   if settings.start_new_model and placement.is_chief:
@@ -437,17 +529,19 @@ def train(
   run.restore_or_begin(data)
   if placement.is_chief:
     _keep_facts_of_data(train_dir, vocabulary, dataset_dir)
-  if run.has_ended():
+  validation = Validation(run, evaluator) if evaluator else None
+  end = _find_end(run, validation)
+  if end:
     logging.info(
-      "Nothing to do: the run in %s has ended after step %d. Raise"
-      " --num_epochs, --max_steps or --max_minutes to continue, or start again"
-      " with --start_new_model.",
+      "Nothing to do: the run in %s has ended after step %d. Raise %s to"
+      " continue, or start again with --start_new_model.",
       train_dir,
       run.step,
+      end,
     )
     return run.step
   record = _begin_record(run, data, call, began)
-  _train_to_end(run, data, record, dataset_dir)
+  _train_to_end(run, data, record, dataset_dir, validation)
   return run.step
 
 
@@ -478,7 +572,11 @@ def _begin_record(
 
 
 def _train_to_end(
-  run: Run, data: Data, record: run_record.RunRecord, dataset_dir: str
+  run: Run,
+  data: Data,
+  record: run_record.RunRecord,
+  dataset_dir: str,
+  validation: Validation | None,
 ) -> None:
   """Trains until the data or the steps end, or a signal stops it; see train."""
   placement = run.placement
@@ -497,7 +595,7 @@ def _train_to_end(
     if placement.is_chief:
       _show_run(run, record, reporter, dataset_dir)
     record.write()
-    train_until_stopped(run, data, reporter, exporter, record)
+    train_until_stopped(run, data, reporter, exporter, record, validation)
   exporter.close()
   record.write(ended=True)
   with placement.naming_lost_machine(run.step):
@@ -526,9 +624,43 @@ def _log_end(run: Run, reporter: report.Reporter, seen_before: int) -> None:
     run.examples_seen,
     train_dirs.latest_checkpoint(run.train_dir),
   )
+  if run.settings.eval_data_pattern:
+    best = best_checkpoint.read_best(run.train_dir) or {}
+    logging.info("Best checkpoint: %s", best.get("checkpoint", "none"))
   logging.info(
     "%s", reporter.summary(run.examples_seen - seen_before, run.train_dir)
   )
+
+
+def _find_evaluation_files(card: DatasetCard | None) -> None:
+  """Sets --eval_data_pattern where other flags ask for evaluations.
+
+  Args:
+    card: of --dataset_dir, if it is given.
+
+  Raises:
+    errors.UserError: there are no files to evaluate on.
+  """
+  if FLAGS.eval_data_pattern:
+    return
+  if not (FLAGS.eval_steps or FLAGS.early_stopping):
+    if FLAGS["best_metric"].present:
+      logging.info("No effect without --eval_data_pattern: --best_metric.")
+    return
+  if card:
+    pattern = card.pattern(FLAGS.dataset_dir, "validate")
+  elif not FLAGS.train_data_pattern:
+    pattern = sample_data.pattern_or_sample_data(
+      "", "validate", FLAGS.frame_features
+    )
+  else:
+    flag = "eval_steps" if FLAGS.eval_steps else "early_stopping"
+    raise errors.UserError(
+      f"Expected --eval_data_pattern with --{flag}={FLAGS[flag].value},"
+      " received none. Name labeled files that are not trained on, such as"
+      " validate*.tfrecord."
+    )
+  FLAGS.set_default("eval_data_pattern", pattern)
 
 
 def main() -> None:
@@ -543,6 +675,7 @@ def main() -> None:
   preset = program_flags.apply_preset()
   model_flags = {**model_flags_from_flags(card), **preset}
   program_flags.log_unused_model_flags(model_flags)
+  _find_evaluation_files(card)
   settings = settings_from_flags(model_flags["model"], num_videos)
   train_dirs.check_no_file(FLAGS.train_dir)
   if settings.start_new_model:

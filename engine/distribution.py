@@ -6,9 +6,10 @@ B videos compute what one computes with batches of R * B videos. See
 docs/distributed.md.
 """
 
+import concurrent.futures
 import contextlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import tensorflow as tf
 from absl import logging
@@ -17,6 +18,8 @@ import errors
 
 # A machine that does not answer for this long is considered lost.
 _PATIENCE_SECONDS = 60
+# How often the others hear from the chief while it works alone.
+_SIGN_OF_LIFE_SECONDS = 5
 # Raised by a computation when a machine does not answer.
 _LOST_ERRORS = (
   tf.errors.AbortedError,
@@ -240,6 +243,28 @@ class Placement:
   def wait_for_all(self) -> None:
     """Waits until all machines have called it."""
     self.most([0.0])
+
+  def let_chief_work(self, work: Callable[[], object]) -> None:
+    """Runs a function on the chief only, however long it takes.
+
+    The other machines wait for it. All exchange signs of life meanwhile: one
+    that does not answer for a minute is considered lost.
+
+    Args:
+      work: the function, which may not compute across machines.
+    """
+    if self.num_workers == 1:
+      work()
+      return
+    with concurrent.futures.ThreadPoolExecutor(1) as thread:
+      pending = thread.submit(work) if self.is_chief else None
+      is_working = True
+      while is_working:
+        if pending:
+          concurrent.futures.wait([pending], _SIGN_OF_LIFE_SECONDS)
+        (is_working,) = self.most([float(bool(pending and not pending.done()))])
+      if pending:
+        pending.result()
 
   def check_same(self, numbers: list[int], message: str) -> None:
     """Checks that all machines have the same numbers, below 2^53.

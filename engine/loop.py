@@ -18,6 +18,7 @@ from engine.run import Run
 from engine.run_record import RunRecord
 from engine.skipped import SkippedRecords, listing
 from engine.step import make_run_steps
+from engine.validation import Validation
 
 SAVE_SECONDS = 15 * 60
 _LONGEST_SILENCE_SECONDS = 5.0
@@ -52,7 +53,9 @@ class StopSignal:
 
 
 class Saver:
-  """Saves checkpoints, histograms and SavedModels of a run when it is time.
+  """Saves and evaluates a run when it is time.
+
+  Writes checkpoints, histograms and SavedModels.
 
   Args:
     run: the run.
@@ -60,6 +63,7 @@ class Saver:
     reporter: writes the histograms.
     exporter: writes the SavedModels.
     skipped: records that were left out, whose list is written first.
+    validation: of the run, if it is evaluated while it trains.
   """
 
   def __init__(
@@ -69,40 +73,67 @@ class Saver:
     reporter: Reporter,
     exporter: exports.BackgroundExporter,
     skipped: SkippedRecords,
+    validation: Validation | None = None,
   ):
     self._run = run
     self._record = record
     self._skipped = skipped
     self._reporter = reporter
     self._exporter = exporter
+    self._validation = validation
     self._every = run.settings.export_model_steps
     self._saved_step = run.step
     self._saved_time = time.monotonic()
 
   def steps_to_next(self, step: int) -> int:
     """How many steps there are until the next save by number of steps."""
-    return self._every - step % self._every
+    steps = self._every - step % self._every
+    if self._validation is None:
+      return steps
+    return min(steps, self._validation.steps_to_next(step))
 
-  def save_if_due(self, step: int, ended: bool) -> None:
+  def save_if_due(self, step: int, ended: bool, stop: StopSignal) -> bool:
     """Saves every --export_model_steps, every 15 minutes and at the end.
+
+    Also where the run is evaluated: always a checkpoint, which may be the best.
+
+    Args:
+      step: steps so far.
+      ended: whether the run ends here; it was perhaps told to stop.
+      stop: whether this machine was.
+
+    Returns:
+      Whether the run ends here, also by the evaluation.
 
     Raises:
       errors.UserError: the last report's loss or a weight is not finite.
     """
+    run, validation = self._run, self._validation
     at_export = step % self._every == 0 and step > self._saved_step
     late = time.monotonic() - self._saved_time > SAVE_SECONDS
-    if not (ended or at_export or late):
-      return
-    run = self._run
+    was_told_to_stop = ended and not run.has_ended()
+    is_evaluated = (
+      validation is not None
+      and not was_told_to_stop
+      and validation.is_due(step, ended)
+    )
+    if not (ended or at_export or late or is_evaluated):
+      return False
     self._reporter.wait()  # raises, before anything is saved, on a loss of NaN
     # A run that goes on after this checkpoint does not meet them again.
     self._skipped.write()
     run.save()
     self._record.write()
     self._reporter.histograms(run.model, step)
+    if validation is not None and is_evaluated:
+      began = time.monotonic()
+      if validation.evaluate(lambda: stop.received is not None):
+        ended = True
+      self._reporter.leave_out(time.monotonic() - began)
     if (at_export or ended) and run.placement.is_chief:
       self._exporter.export(run.model, step, ended, run.average)
     self._saved_step, self._saved_time = step, time.monotonic()
+    return ended
 
 
 def training_batches(run: Run, data: Data):
@@ -156,6 +187,7 @@ def train_until_stopped(
   reporter: Reporter,
   exporter: exports.BackgroundExporter,
   record: RunRecord,
+  validation: Validation | None = None,
 ) -> None:
   """Trains until the data or the steps end, or a signal stops it.
 
@@ -165,6 +197,7 @@ def train_until_stopped(
     reporter: shows the run.
     exporter: writes its SavedModels.
     record: of the run.
+    validation: its evaluations, if it is evaluated while it trains.
 
   Raises:
     errors.UserError: a record is bad, training diverged or a machine was lost.
@@ -176,7 +209,7 @@ def train_until_stopped(
       run, losses.make_loss(run.model_flags), batches.element_spec
     )
   iterator = iter(batches)
-  saver = Saver(run, record, reporter, exporter, data.skipped)
+  saver = Saver(run, record, reporter, exporter, data.skipped, validation)
   meter = Meter()
   profile = Profile(
     run.train_dir if placement.is_chief else None, settings.profile_steps
@@ -224,6 +257,7 @@ def train_until_stopped(
         chunk = max(1, min(_MOST_STEPS_AT_ONCE, chunk))
       if ended:
         reporter.wait()
-        data.skipped.log()
         logging.info("Saving step %d and exporting the model.", step)
-      saver.save_if_due(step, ended)
+      ended = saver.save_if_due(step, ended, stop)
+    profile.begin_or_end(step, ended)  # if an evaluation has ended the run
+  data.skipped.log()

@@ -208,6 +208,10 @@ class Reporter:
       f" GAP: {gap:.2f}",
     )
 
+  def leave_out(self, seconds: float) -> None:
+    """Leaves time that was not spent on training out of the summary."""
+    self._began += seconds
+
   def summary(self, videos, train_dir) -> str:
     """One line about the whole run.
 

@@ -39,6 +39,10 @@ class Settings:
   xla: bool | None = None
   start_new_model: bool = False
   profile_steps: tuple[int, int] | None = None
+  eval_data_pattern: str = ""
+  eval_steps: int | None = None
+  early_stopping: int = 0
+  best_metric: str = "gap"
 
   @property
   def policy(self) -> Policy:
@@ -49,6 +53,13 @@ class Settings:
   def dtype_policy(self) -> str | None:
     """The Keras dtype policy to build the model with; None for float32."""
     return f"mixed_{self.mixed_precision}" if self.mixed_precision else None
+
+  @property
+  def steps_between_evaluations(self) -> int:
+    """How often the run is evaluated while it trains; 0 for never."""
+    if not self.eval_data_pattern:
+      return 0
+    return self.eval_steps or self.export_model_steps
 
   def step_examples(self, num_replicas: int) -> int:
     """How many examples a step has, over all batches and replicas of it."""

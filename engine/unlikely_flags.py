@@ -116,6 +116,25 @@ def warn_of_few_classes(data: Data, num_classes: int) -> None:
     )
 
 
+def warn_of_trained_files(files: list[str], scored: list[str]) -> None:
+  """Warns of files on which a run is both trained and evaluated.
+
+  Args:
+    files: that are trained on.
+    scored: that are evaluated on.
+  """
+  shared = set(map(os.path.realpath, files)) & set(
+    map(os.path.realpath, scored)
+  )
+  if shared:
+    logging.warning(
+      "%d of the files of --eval_data_pattern are trained on too, such as %s:"
+      " scores on them say little about other videos.",
+      len(shared),
+      min(shared),
+    )
+
+
 def warn_of_other_ranges(files: list[str], model_flags: dict) -> None:
   """Warns of bytes that the card beside the files gives another range.
 

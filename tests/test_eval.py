@@ -589,13 +589,6 @@ def test_all_checkpoints_are_scored_once(train_dir, data_dir):
   assert scored(log) == []
   assert "Scored 0 of the 3 kept checkpoints" in log
   assert folder_content(train_dir) == before
-  # In another way.
-  for more in ("--top_k=3", "--metrics=f1"):
-    assert scored(in_process.run(*command, "--all_checkpoints", more)) == [
-      9,
-      18,
-      24,
-    ]
 
 
 def test_checkpoints_by_name(train_dir, data_dir):

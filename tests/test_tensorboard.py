@@ -172,6 +172,8 @@ def test_hyper_parameters_and_the_scores_of_the_evaluation(
   }
   for tag, name in EVALUATION_TAGS.items():
     assert found[tag] == pytest.approx(scores[name]), tag
+
+
 def test_curves_and_distributions_of_an_evaluation(get_json):
   tag = "Eval_PR/all/pr_curves"
   tags = get_json("plugin/pr_curves/tags")["eval"]

@@ -1,5 +1,6 @@
 """Tests of train: the real command line, and train() on tiny data."""
 
+import dataclasses
 import gzip
 import importlib
 import json
@@ -33,7 +34,9 @@ from make_records import video_record, write_records
 import errors
 import models
 import train
+from data_tools import sample_data
 from engine import data_order
+from engine.dataset_card import DatasetCard
 
 STEP_LINE = re.compile(
   r"I\d{4} \d\d:\d\d:\d\d training step (?P<step>\d+) \|"
@@ -816,3 +819,72 @@ def test_defaults_that_depend_on_the_model():
     "moe_output_gating": False,
     "l2_penalty": 1e-8,
   }
+
+
+# --------------------------------------------------------------------------
+# Evaluations while training; tests/engine/test_validation.py has the rest
+
+
+@pytest.fixture
+def evaluation_pattern(tmp_path, monkeypatch):
+  """A function of flags that returns which files train.py evaluates on."""
+  card = DatasetCard(
+    frame_features=False,
+    feature_names=["a"],
+    feature_sizes=[1],
+    feature_dtypes=["float32"],
+    num_classes=1,
+    splits={"train": {"videos": 3}, "validate": {"videos": 2}},
+    made_by={},
+  )
+  monkeypatch.setattr(
+    sample_data,
+    "pattern_or_sample_data",
+    lambda typed, split, frames: typed or f"sample/{split}/{frames}",
+  )
+
+  def find(*typed, **splits) -> str:
+    found = dataclasses.replace(card, splits={**card.splits, **splits})
+    with flagsaver.flagsaver():
+      train.define_flags()
+      flags.FLAGS(["train", *typed])
+      given = flags.FLAGS.dataset_dir
+      if given:  # as apply_dataset_dir does
+        flags.FLAGS.set_default("train_data_pattern", "of the card")
+      train._find_evaluation_files(found if given else None)
+      return train.settings_from_flags("LogisticModel").eval_data_pattern
+
+  return find
+
+
+DATASET = "--dataset_dir=data"
+
+
+@pytest.mark.parametrize(
+  ("typed", "expected"),
+  [
+    ([], ""),
+    ([DATASET], ""),  # no command becomes slower by itself
+    ([DATASET, "--best_metric=map"], ""),
+    ([DATASET, "--eval_steps=3"], "data/validate*.tfrecord"),
+    ([DATASET, "--early_stopping=3"], "data/validate*.tfrecord"),
+    ([DATASET, "--early_stopping=3", "--eval_data_pattern=own*"], "own*"),
+    (["--eval_data_pattern=own*"], "own*"),
+    (["--train_data_pattern=t*", "--eval_data_pattern=own*"], "own*"),
+    (["--eval_steps=3"], "sample/validate/False"),
+    (["--early_stopping=1", "--frame_features"], "sample/validate/True"),
+  ],
+)
+def test_which_files_are_evaluated_on(evaluation_pattern, typed, expected):
+  assert evaluation_pattern(*typed) == expected
+
+
+@pytest.mark.parametrize("flag", ["--eval_steps=3", "--early_stopping=3"])
+def test_evaluations_need_files(evaluation_pattern, flag):
+  with pytest.raises(errors.UserError) as caught:
+    evaluation_pattern("--train_data_pattern=t*", flag)
+  assert f"Expected --eval_data_pattern with {flag}, received" in str(
+    caught.value
+  )
+  with pytest.raises(errors.UserError, match="the split validate"):
+    evaluation_pattern(DATASET, flag, validate={"videos": 0})

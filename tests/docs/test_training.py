@@ -77,8 +77,10 @@ def test_flags_about_training_are_on_the_page():
     flag.name
     for flag in flag_values.flags_by_module_dict()[program_flags.TRAINING]
   }
-  of_others = r"`python -m [^`]*`"  # of other programs, with their own flags
-  named = set(re.findall(r"--(\w+)", re.sub(of_others, "", PAGE)))
+  # Of other programs, with their own flags.
+  of_others = r"`(?:python -m|eval\.py|export_model\.py) [^`]*`|^python eval.*"
+  page = re.sub(of_others, "", PAGE.replace("\\\n", " "), flags=re.MULTILINE)
+  named = set(re.findall(r"--(\w+)", page))
 
   warn_of_missing(about_training - named, "docs/training.md")
   by_module = flags.FLAGS.flags_by_module_dict()

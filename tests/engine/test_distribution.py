@@ -5,6 +5,7 @@ import json
 import os
 import signal
 import socket
+import threading
 import time
 
 import in_process
@@ -521,3 +522,124 @@ def test_bad_clusters_are_refused(content, part):
   with pytest.raises(errors.UserError, match="TF_CONFIG") as error:
     distribution.choose(content, None)
   assert part in str(error.value)
+
+
+# --------------------------------------------------------------------------
+# Evaluations
+
+
+def test_one_machine_works_at_once():
+  done = []
+  distribution.Placement().let_chief_work(lambda: done.append(1))
+  assert done == [1]
+  with pytest.raises(ZeroDivisionError):
+    distribution.Placement().let_chief_work(lambda: 1 // 0)
+
+
+class Meeting(distribution.Placement):
+  """A Placement whose machines are threads of this process."""
+
+  def __init__(self, worker, meeting):
+    super().__init__(num_workers=2, worker=worker)
+    self._meeting = meeting
+    self.num_signs = 0
+
+  def most(self, values):
+    self.num_signs += 1
+    barrier, table = self._meeting
+    table[self.worker] = list(values)
+    barrier.wait(timeout=20)
+    found = [max(column) for column in zip(*table, strict=True)]
+    barrier.wait(timeout=20)
+    return found
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_the_others_wait_for_the_chief_and_hear_from_it(monkeypatch, fails):
+  monkeypatch.setattr(distribution, "_SIGN_OF_LIFE_SECONDS", 0.01)
+  meeting = threading.Barrier(2), [[], []]
+  machines = [Meeting(worker, meeting) for worker in range(2)]
+  done = []
+
+  def work():
+    time.sleep(0.3)
+    done.append(1)
+    if fails:
+      raise errors.UserError("it failed")
+
+  other = threading.Thread(
+    target=machines[1].let_chief_work, args=(lambda: done.append(2),)
+  )
+  other.start()
+  if fails:
+    with pytest.raises(errors.UserError, match="it failed"):
+      machines[0].let_chief_work(work)
+  else:
+    machines[0].let_chief_work(work)
+  other.join(20)
+  assert done == [1]
+  assert machines[0].num_signs == machines[1].num_signs > 5
+
+
+@pytest.mark.slow
+def test_the_chief_evaluates_and_all_stop_early(tmp_path, data):
+  """With a learning rate of 0, no evaluation is better than the first."""
+  flags = (
+    f"--train_dir={tmp_path}/run",
+    f"--train_data_pattern={data}/video[0-2].tfrecord",
+    f"--eval_data_pattern={data}/video[34].tfrecord",
+    *VIDEO_FLAGS,
+    "--batch_size=4",
+    "--num_epochs=0",
+    "--base_learning_rate=0",
+    "--eval_steps=3",
+    "--early_stopping=4",
+  )
+  for _ in range(2):  # the second time there is nothing to do
+    with workers(tmp_path, 2, *flags) as programs:
+      logs = [program.finish() for program in programs]
+    assert train_dirs.latest_checkpoint(str(tmp_path / "run")).endswith("-12")
+  assert all("has ended after step 12. Raise --early_st" in log for log in logs)
+  content = json.loads((tmp_path / "run" / "evaluations.json").read_text())
+  evaluated = [scores["global_step"] for scores in content["evaluations"]]
+  assert evaluated == [0, 3, 6, 9, 12]
+  assert {scores["num_examples"] for scores in content["evaluations"]} == {20}
+  # The chief alone has written the events.
+  assert len(list((tmp_path / "run" / "eval").glob("events*"))) == 1
+
+
+@pytest.mark.slow
+def test_evaluated_machines_killed_at_any_moment(tmp_path, data):
+  def flags(train_dir):
+    return (
+      f"--train_dir={train_dir}",
+      f"--train_data_pattern={data}/video[0-2].tfrecord",
+      f"--eval_data_pattern={data}/video[34].tfrecord",
+      *VIDEO_FLAGS,
+      "--batch_size=4",
+      "--num_epochs=0",
+      "--max_steps=60",
+      "--base_learning_rate=0.1",
+      "--eval_steps=4",
+      "--early_stopping=9",
+    )
+
+  killed, whole = tmp_path / "killed", tmp_path / "whole"
+  random = np.random.default_rng(8)
+  for most_seconds in (0.2, 0.5, 1.0):
+    with workers(tmp_path, 2, *flags(killed)) as programs:
+      programs[0].wait_for_line("epoch/eval number")
+      time.sleep(random.uniform(0.0, most_seconds))
+      for program in programs:
+        program.send_signal(signal.SIGKILL)
+        program.wait_for_end()
+  for folder in (killed, whole):
+    with workers(tmp_path, 2, *flags(folder)) as programs:
+      for program in programs:
+        program.finish()
+  newest = train_dirs.latest_checkpoint(str(whole)).rsplit("/", 1)[1]
+  assert_same_state(killed / newest, whole / newest)
+  best = [
+    json.loads((run / "best.json").read_text()) for run in (killed, whole)
+  ]
+  assert best[0]["step"] == best[1]["step"]

@@ -17,6 +17,7 @@ from absl import logging
 from conftest import event_tags
 
 import errors
+from engine import report
 from engine.report import Reporter
 from engine.settings import Settings
 
@@ -150,3 +151,14 @@ def test_how_much_of_a_run_is_done(tmp_path, settings, seconds, expected):
   reporter.report(9, 900, 3.0, outputs, training_seconds=seconds)
   reporter.close()
   assert reporter._part_done == pytest.approx(expected)
+
+
+def test_what_is_left_out_of_the_summary(monkeypatch):
+  now = 100.0
+  monkeypatch.setattr(report.time, "monotonic", lambda: now)
+  reporter = Reporter(None, Settings(1, 0.1), 10, {"model": "MyModel"})
+  now = 110.0
+  reporter.leave_out(6.0)
+  summary = reporter.summary(40, "/run")
+  assert summary.startswith("40 videos in 0:00:04, 10 videos/s including sav")
+  reporter.close()

@@ -235,3 +235,15 @@ def test_files_without_a_card_have_the_ranges_of_the_flags(shown, tmp_path):
   (tmp_path / "dataset.json").write_text("{}")
   unlikely_flags.warn_of_other_ranges(files, {"feature_names": "a"})
   assert not shown
+
+
+def test_files_that_are_trained_and_evaluated_on(shown, tmp_path):
+  for name in "abc":
+    (tmp_path / name).touch()
+  (tmp_path / "link").symlink_to(tmp_path / "b")
+  a, b, c, link = (str(tmp_path / name) for name in ("a", "b", "c", "link"))
+  unlikely_flags.warn_of_trained_files([a, b], [c])
+  assert not shown
+  unlikely_flags.warn_of_trained_files([a, b], [c, link])
+  (text,) = shown
+  assert_names(text, "1 of the files of --eval_data_pattern", f"such as {b}:")
