@@ -332,7 +332,11 @@ def main() -> None:
     model_flags, f"--train_dir={FLAGS.train_dir}", FLAGS.train_dir
   )
   pattern = program_flags.data_or_sample(
-    "eval_data_pattern", "validate", model_flags["frame_features"], checkpoint
+    "eval_data_pattern",
+    "validate",
+    model_flags["frame_features"],
+    checkpoint,
+    FLAGS.segment_labels,
   )
   logging.info("Scoring the model in %s on %s", FLAGS.train_dir, pattern)
   files = find_files(pattern, "eval_data_pattern")

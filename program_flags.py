@@ -481,7 +481,11 @@ def range_flags(number: int) -> dict:
 
 
 def data_or_sample(
-  flag_name: str, split: str, frame_features: bool, checkpoint: str
+  flag_name: str,
+  split: str,
+  frame_features: bool,
+  checkpoint: str,
+  segment_labels: bool = False,
 ) -> str:
   """The pattern that a flag names, else that of the built-in sample data.
 
@@ -492,12 +496,14 @@ def data_or_sample(
     split: "validate" or "test".
     frame_features: the level of the model's data.
     checkpoint: of the model.
+    segment_labels: whether the examples are segments.
   """
   typed = FLAGS[flag_name].value or ""
-  pattern = sample_data.pattern_or_sample_data(typed, split, frame_features)
+  of_data = (frame_features, segment_labels)
+  pattern = sample_data.pattern_or_sample_data(typed, split, *of_data)
   if typed:
     return pattern
-  trained = sample_data.pattern_or_sample_data("", "train", frame_features)
+  trained = sample_data.pattern_or_sample_data("", "train", *of_data)
   if not train_dirs.was_trained_on(checkpoint, find_files(trained, flag_name)):
     logging.warning(
       "Reading the built-in sample data, but this model was trained on other"

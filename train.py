@@ -422,7 +422,7 @@ def _open_data(train_dir, model_flags, files, settings, placement) -> Data:
     min_frames=settings.min_frames,
   )
   data.check_can_train()
-  if not files[0].startswith(f"{sample_data.DEFAULT_FOLDER}/"):
+  if not sample_data.is_sample_data(files[0]):
     unlikely_flags.warn_of_few_classes(data, data.reader.num_outputs)
   return data
 
@@ -651,7 +651,7 @@ def _find_evaluation_files(card: DatasetCard | None) -> None:
     pattern = card.pattern(FLAGS.dataset_dir, "validate")
   elif not FLAGS.train_data_pattern:
     pattern = sample_data.pattern_or_sample_data(
-      "", "validate", FLAGS.frame_features
+      "", "validate", FLAGS.frame_features, FLAGS.segment_labels
     )
   else:
     flag = "eval_steps" if FLAGS.eval_steps else "early_stopping"
@@ -681,7 +681,10 @@ def main() -> None:
   if settings.start_new_model:
     train_dirs.check_removable(FLAGS.train_dir)
   pattern = sample_data.pattern_or_sample_data(
-    FLAGS.train_data_pattern, "train", FLAGS.frame_features
+    FLAGS.train_data_pattern,
+    "train",
+    FLAGS.frame_features,
+    FLAGS.segment_labels,
   )
   placement = distribution.choose(
     os.environ.get("TF_CONFIG", ""), FLAGS.num_gpu

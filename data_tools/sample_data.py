@@ -9,6 +9,9 @@ writes to output_dir
 
   frame/train0000.tfrecord ...  frame-level records, also validate and test
   video/train0000.tfrecord ...  video-level records of the same videos
+  segment/train0000.tfrecord ...
+                                with --levels=segment: the frame-level records
+                                with ratings of their segments of 5 s
   vocabulary.csv                the class names, in the official columns
   sample_data.json              the arguments that made the data
 
@@ -42,6 +45,13 @@ from engine.data_files import is_local
 
 DEFAULT_FOLDER = "/tmp/yt8m_sample_data"
 DEFAULT_SETTINGS = Settings()
+# Rated segments are a data set for themselves. The classes look as in the other
+# one, so that a model may learn from both; videos are longer, so that most
+# segments do not show all classes of their video.
+SEGMENT_FOLDER = "/tmp/yt8m_sample_segments"
+SEGMENT_SETTINGS = Settings(
+  num_videos=240, min_frames=20, max_frames=30, levels=("segment",)
+)
 # The batches of many models are larger than the default train split. Batches of
 # at most this size leave at least 30 steps in an epoch, enough to learn from.
 MAX_BATCH_SIZE = 16
@@ -55,7 +65,10 @@ _VOCABULARY_HEADER = (
 
 
 def sample_data_pattern(
-  split: str, frame_features: bool, folder: str = DEFAULT_FOLDER
+  split: str,
+  frame_features: bool,
+  folder: str = DEFAULT_FOLDER,
+  segment_labels: bool = False,
 ) -> str:
   """Returns the glob pattern of the records of a split.
 
@@ -63,6 +76,7 @@ def sample_data_pattern(
     split: one of SPLITS.
     frame_features: True for frame-level records, False for video-level ones.
     folder: what ensure_sample_data() returned.
+    segment_labels: True for frame-level records with rated segments.
 
   Raises:
     SampleDataError: if the split is not one of SPLITS.
@@ -73,11 +87,13 @@ def sample_data_pattern(
       " of these."
     )
   level = "frame" if frame_features else "video"
+  if segment_labels:
+    level = "segment"
   return os.path.join(folder, level, f"{split}*.tfrecord")
 
 
 def pattern_or_sample_data(
-  pattern: str, split: str, frame_features: bool
+  pattern: str, split: str, frame_features: bool, segment_labels: bool = False
 ) -> str:
   """Returns a flag's glob pattern, or that of the sample data if it is empty.
 
@@ -87,10 +103,20 @@ def pattern_or_sample_data(
     pattern: the value of the flag.
     split: see sample_data_pattern.
     frame_features: see sample_data_pattern.
+    segment_labels: whether the examples are rated segments, which only
+      frame-level records have.
   """
-  return pattern or sample_data_pattern(
-    split, frame_features, ensure_sample_data()
-  )
+  if pattern:
+    return pattern
+  if segment_labels and frame_features:
+    folder = ensure_sample_data(SEGMENT_FOLDER, SEGMENT_SETTINGS)
+    return sample_data_pattern(split, True, folder, segment_labels=True)
+  return sample_data_pattern(split, frame_features, ensure_sample_data())
+
+
+def is_sample_data(path: str) -> bool:
+  """Whether a file is one of the default data sets."""
+  return path.startswith((f"{DEFAULT_FOLDER}/", f"{SEGMENT_FOLDER}/"))
 
 
 def make_sample_data(
@@ -138,14 +164,17 @@ def make_sample_data(
   logging.info("The data set is complete: %s", output_dir)
 
 
-def ensure_sample_data(folder: str = DEFAULT_FOLDER) -> str:
-  """Makes the default data set if it does not exist yet.
+def ensure_sample_data(
+  folder: str = DEFAULT_FOLDER, settings: Settings | None = None
+) -> str:
+  """Makes a default data set if it does not exist yet.
 
   Several processes may call this at the same time. A data set of another
   version, with other arguments or with missing files is replaced.
 
   Args:
     folder: where the data set should be.
+    settings: what to make; None for DEFAULT_SETTINGS.
 
   Returns:
     folder.
@@ -157,7 +186,7 @@ def ensure_sample_data(folder: str = DEFAULT_FOLDER) -> str:
     tf.errors.OpError: as above.
   """
   target = os.path.realpath(folder)
-  settings = DEFAULT_SETTINGS
+  settings = settings or DEFAULT_SETTINGS
   while not _is_complete(target, settings):
     if _is_occupied(target) and _read_description(target) is None:
       raise SampleDataError(
@@ -278,6 +307,7 @@ def _num_bytes(settings):
     "frame": 80 + mean_frames * (feature_size + 18),
     "video": 120 + 4 * feature_size,
   }
+  record_bytes["segment"] = record_bytes["frame"] + 10 * mean_frames
   return sum(record_bytes[level] for level in settings.levels) * sum(
     settings.num_split_videos(split) for split in SPLITS
   )
@@ -308,6 +338,7 @@ def _write_split(folder, videos, split):
   serializers = {
     "frame": sample_videos.frame_level_record,
     "video": sample_videos.video_level_record,
+    "segment": sample_videos.segment_level_record,
   }
   last_report = time.monotonic()
   for shard, name in enumerate(names):
@@ -400,7 +431,7 @@ def define_flags() -> None:
   flags.DEFINE_list(
     "levels",
     list(DEFAULT_SETTINGS.levels),
-    "What to write: frame, video or frame,video.",
+    "What to write: frame, video, segment or several, such as frame,video.",
   )
 
 

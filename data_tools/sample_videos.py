@@ -32,9 +32,10 @@ import quantization
 # Increase it when the same arguments give different bytes.
 FORMAT_VERSION = 1
 SPLITS = ("train", "validate", "test")
-LEVELS = ("frame", "video")
+LEVELS = ("frame", "video", "segment")
 RGB_SIZE = 1024
 AUDIO_SIZE = 128
+SEGMENT_FRAMES = 5  # of a rated segment, one a second
 # How many scenes the labels of one video need at most; each needs a frame.
 MAX_LABEL_SCENES = 8
 
@@ -97,7 +98,8 @@ class Settings:
     max_frames: most frames of a video.
     num_shards: files that each split is cut into, at most one for each video.
     seed: any integer from 0.
-    levels: what is written, "frame", "video" or both.
+    levels: what is written, some of LEVELS. Records of "segment" are those of
+      "frame" with ratings of the segments.
 
   Raises:
     SampleDataError: if a value is out of range.
@@ -112,7 +114,7 @@ class Settings:
   max_frames: int = 14
   num_shards: int = 4
   seed: int = 0
-  levels: tuple[str, ...] = LEVELS
+  levels: tuple[str, ...] = ("frame", "video")
 
   def __post_init__(self):
     for name, least in [
@@ -152,8 +154,8 @@ class Settings:
       or len(set(self.levels)) < len(self.levels)
     ):
       raise SampleDataError(
-        f"Expected levels of frame, video or frame,video, received"
-        f" {','.join(self.levels)!r}. Name one of these."
+        f"Expected levels of {', '.join(LEVELS)}, or several with commas"
+        f" between them, received {','.join(self.levels)!r}. Name each once."
       )
 
   def num_split_videos(self, split: str) -> int:
@@ -189,11 +191,14 @@ class Video(NamedTuple):
     id: a name that is unique in the data set, ASCII bytes.
     labels: class indices, ascending.
     frames: (num_frames, RGB_SIZE + AUDIO_SIZE) uint8, quantized, rgb first.
+    ratings: (start time in seconds, class, score) of each segment for each
+      label; the score is 1.0 if a scene of the class is in the segment.
   """
 
   id: bytes
   labels: list[int]
   frames: np.ndarray
+  ratings: list[tuple[int, int, float]]
 
 
 def plan_classes(num_active_classes: int) -> list[SampleClass]:
@@ -301,12 +306,29 @@ class SampleVideos:
     noise = self._noise[position : position + num_frames * feature_size]
     frames = noise.reshape(num_frames, feature_size).copy()
     offset = random.integers(_VIDEO_WIDTHS, dtype=np.uint8)
+    scene_of_frame = np.repeat(scenes, np.diff(starts))
     for scene, (start, end) in zip(
       scenes, itertools.pairwise(starts), strict=True
     ):
       frames[start:end] += self.scenes[scene] + offset
     video_id = self._video_id(number * len(SPLITS) + stream)
-    return Video(video_id, labels, frames)
+    ratings = self._rate(labels, scene_of_frame)
+    return Video(video_id, labels, frames, ratings)
+
+  def _rate(self, labels, scene_of_frame):
+    """Returns the ratings of a video, see Video."""
+    starts = range(0, len(scene_of_frame), SEGMENT_FRAMES)
+    is_shown = [
+      np.logical_or.reduceat(
+        np.isin(scene_of_frame, self.class_scenes[label]), starts
+      ).tolist()
+      for label in labels
+    ]
+    return [
+      (start, label, float(of_label[number]))
+      for number, start in enumerate(starts)
+      for label, of_label in zip(labels, is_shown, strict=True)
+    ]
 
   def _draw_labels(self, random):
     """Returns class indices, ascending: what one video is about."""
@@ -381,7 +403,9 @@ def class_name(index: int) -> str:
   return f"{_ADJECTIVES[column]} {noun}{suffix}"
 
 
-def frame_level_record(video: Video, with_labels: bool = True) -> bytes:
+def frame_level_record(
+  video: Video, with_labels: bool = True, with_ratings: bool = False
+) -> bytes:
   """Returns the serialized tf.train.SequenceExample of a video.
 
   The frames are serialized here instead of by protobuf, which processes them
@@ -390,9 +414,12 @@ def frame_level_record(video: Video, with_labels: bool = True) -> bytes:
   Args:
     video: the video.
     with_labels: False omits the key `labels`, as in a test split.
+    with_ratings: adds the ratings of segments.
   """
   context = tf.train.SequenceExample()
   _fill(context.context, video, with_labels)
+  if with_ratings:
+    _fill_ratings(context.context, video)
   parts = []
   # Deterministic serialization sorts the keys of a map.
   for name, first, size in [
@@ -412,6 +439,16 @@ def frame_level_record(video: Video, with_labels: bool = True) -> bytes:
   return b"".join(
     [context.SerializeToString(deterministic=True), feature_lists, *parts]
   )
+
+
+def segment_level_record(video: Video, with_labels: bool = True) -> bytes:
+  """Returns a frame_level_record with ratings of its segments.
+
+  Args:
+    video: the video.
+    with_labels: False omits labels and ratings, as in a test split.
+  """
+  return frame_level_record(video, with_labels, with_ratings=with_labels)
 
 
 def video_level_record(video: Video, with_labels: bool = True) -> bytes:
@@ -508,3 +545,15 @@ def _fill(features, video, with_labels):
   features.feature["id"].bytes_list.value.append(video.id)
   if with_labels:
     features.feature["labels"].int64_list.value.extend(video.labels)
+
+
+def _fill_ratings(features, video):
+  """Sets the ratings of segments in a tf.train.Features."""
+  starts, labels, scores = zip(*video.ratings, strict=True)
+  feature = features.feature
+  feature["segment_start_times"].int64_list.value.extend(starts)
+  feature["segment_end_times"].int64_list.value.extend(
+    start + SEGMENT_FRAMES for start in starts
+  )
+  feature["segment_labels"].int64_list.value.extend(labels)
+  feature["segment_scores"].float_list.value.extend(scores)

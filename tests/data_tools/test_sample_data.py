@@ -319,6 +319,30 @@ def test_a_failure_leaves_nothing(tmp_path, monkeypatch):
   assert os.listdir(tmp_path) == []
 
 
+def test_rated_segments_are_a_data_set_of_their_own(tmp_path, monkeypatch):
+  """With the same videos, and without a change to the usual data set."""
+  settings = dataclasses.replace(SMALL, levels=("segment",))
+  monkeypatch.setattr(sample_data, "SEGMENT_FOLDER", f"{tmp_path}/data")
+  monkeypatch.setattr(sample_data, "SEGMENT_SETTINGS", settings)
+  monkeypatch.delattr(sample_data, "DEFAULT_SETTINGS")
+  pattern = sample_data.pattern_or_sample_data("", "validate", True, True)
+  assert pattern == f"{tmp_path}/data/segment/validate*.tfrecord"
+  (first,) = tf.data.TFRecordDataset(sorted(tf.io.gfile.glob(pattern))).take(1)
+  video = SampleVideos(SMALL).video("validate", 0)
+  assert first.numpy() == sample_videos.segment_level_record(video)
+  assert sample_data.is_sample_data(f"{tmp_path}/data/segment/validate0000")
+  assert not sample_data.is_sample_data(f"{tmp_path}/database/validate0000")
+  typed = sample_data.pattern_or_sample_data("mine*", "validate", True, True)
+  assert typed == "mine*"
+
+
+def test_whole_videos_have_no_segments(monkeypatch):
+  """The program then says that segments need frames."""
+  monkeypatch.setattr(sample_data, "ensure_sample_data", lambda: "folder")
+  pattern = sample_data.pattern_or_sample_data("", "train", False, True)
+  assert "/video/train" in pattern
+
+
 @pytest.mark.parametrize(
   ("split", "frame_features", "expected"),
   [

@@ -297,3 +297,72 @@ def test_mean_features_predict_labels():
   baseline = gap(np.tile(frequency, (len(unseen), 1)), expected)
   assert 0.05 < baseline < 0.2
   assert gap(ridge, expected) > 3 * baseline
+
+
+# Ratings of segments.
+
+
+def scenes_of_frames(videos, video):
+  """The scene of each frame, found by its features alone.
+
+  A frame is the sum of its scene and of other numbers, none of them below 0 and
+  together below 128.
+  """
+  rest = video.frames[:, None].astype(int) - videos.scenes[None]
+  is_possible = ((rest >= 0) & (rest < 128)).all(axis=-1)
+  assert (is_possible.sum(axis=1) == 1).all()
+  return is_possible.argmax(axis=1)
+
+
+def test_a_segment_is_rated_by_the_scenes_in_it():
+  videos = SampleVideos(
+    Settings(num_active_classes=20, min_frames=8, max_frames=23)
+  )
+  scores = []
+  for number in range(30):
+    video = videos.video("train", number)
+    scenes = scenes_of_frames(videos, video)
+    expected = [
+      (
+        start,
+        label,
+        float(
+          any(
+            scene in videos.class_scenes[label]
+            for scene in scenes[start : start + 5]
+          )
+        ),
+      )
+      for start in range(0, len(scenes), 5)
+      for label in video.labels
+    ]
+    assert video.ratings == expected
+    scores += [score for _, _, score in expected]
+  # Neither is rare.
+  assert 0.25 < np.mean(scores) < 0.75
+
+
+def test_segment_level_records():
+  """Frame-level records with four more lists in the context."""
+  videos = SampleVideos(Settings(num_active_classes=20))
+  for number in range(5):
+    video = videos.video("validate", number)
+    record = tf.train.SequenceExample.FromString(
+      sample_videos.segment_level_record(video)
+    )
+    context = record.context.feature
+    starts, labels, scores = zip(*video.ratings, strict=True)
+    assert tuple(context["segment_start_times"].int64_list.value) == starts
+    assert tuple(context["segment_end_times"].int64_list.value) == tuple(
+      start + 5 for start in starts
+    )
+    assert tuple(context["segment_labels"].int64_list.value) == labels
+    assert tuple(context["segment_scores"].float_list.value) == scores
+    for name in [name for name in context if name.startswith("segment_")]:
+      del context[name]
+    plain = sample_videos.frame_level_record(video)
+    assert record == tf.train.SequenceExample.FromString(plain)
+    # The test split has neither labels nor ratings.
+    assert sample_videos.segment_level_record(
+      video, with_labels=False
+    ) == sample_videos.frame_level_record(video, with_labels=False)
