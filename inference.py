@@ -13,7 +13,6 @@ import os
 
 import startup  # isort: skip
 import numpy as np
-import tensorflow as tf
 from absl import flags, logging
 
 import errors
@@ -23,7 +22,13 @@ import models
 import program_flags
 import train
 from data_tools import video_prediction, vocabulary
-from engine import best_checkpoint, distribution, skipped, unlikely_flags
+from engine import (
+  best_checkpoint,
+  distribution,
+  segment_predictions,
+  skipped,
+  unlikely_flags,
+)
 from engine import train_dir as train_dirs
 from engine.data import Data
 from engine.data_files import find_files
@@ -78,7 +83,9 @@ def _define_data_flags(flag_values) -> None:
     " the built-in sample data.",
   )
   data.bool(
-    "segment_labels", False, "Predict for each 5 s segment of the videos."
+    "segment_labels",
+    False,
+    "Predict every 5 s segment of the videos: the best segments of each class.",
   )
   data.integer("batch_size", 512, "Videos per step.", lower_bound=1)
   data.integer(
@@ -120,7 +127,8 @@ def _define_output_flags(flag_values) -> None:
     "segment_label_ids_file",
     "",
     "With --segment_labels: CSV with a header and one class index per line, the"
-    " classes to write; empty: all classes of the model.",
+    " classes to write; empty: those that the records have ratings of, or all"
+    " classes of the model if there are none.",
   )
 
 
@@ -256,142 +264,6 @@ def readable_path(output_file: str) -> str:
   """The path of the file with class names that goes with an output file."""
   root, ending = os.path.splitext(output_file)
   return f"{root}_readable{ending}"
-
-
-# --------------------------------------------------------------------------
-# Segments
-
-
-def read_segment_classes(
-  path: str, num_classes: int, label_subset: list[int] | None = None
-) -> np.ndarray:
-  """Reads which classes to predict segments of.
-
-  Args:
-    path: CSV with a header and one class index per line; empty for all classes.
-    num_classes: classes of the data.
-    label_subset: those that the model predicts; None for all.
-
-  Returns:
-    Class indices, int64, in the order of the file.
-
-  Raises:
-    errors.UserError: a line is not a class of the model.
-  """
-  if not path:
-    return np.array(label_subset or range(num_classes))
-  classes = []
-  with tf.io.gfile.GFile(path) as file:
-    header, *lines = file.read().splitlines() or [""]
-    if header.strip().isdigit() or not header:
-      raise errors.UserError(
-        f"Expected a header, such as Index, in {path}, line 1, found"
-        f" {header!r}."
-      )
-    for number, line in enumerate(lines, start=2):
-      index = line.strip()
-      if not index.isdigit() or int(index) >= num_classes:
-        raise errors.UserError(
-          f"Expected a class index from 0 to {num_classes - 1} in {path}, line"
-          f" {number}, found {line!r}."
-        )
-      if label_subset and int(index) not in label_subset:
-        raise errors.UserError(
-          f"Expected classes of the model's --label_subset in {path}, line"
-          f" {number}, found {index}. Leave it out, or name another model."
-        )
-      classes.append(int(index))
-  return np.array(classes, np.int64)
-
-
-class BestSegments:
-  """Keeps the best segments of each class, in bounded memory.
-
-  Of equally confident segments, the earlier one in the input comes first.
-
-  Args:
-    num_classes: number of classes kept.
-    limit: best segments kept for each.
-  """
-
-  def __init__(self, num_classes: int, limit: int):
-    self._limit = limit
-    self._confidences = np.zeros((0, num_classes), np.float32)
-    self._segments = np.zeros((0, num_classes), np.int32)
-    self._pending = []
-    self._num_pending = 0
-    self._num_segments = 0
-    self._names = []
-
-  def add(self, names: list[str], confidences: np.ndarray) -> None:
-    """Takes segments, "id:start", and their confidences (segments, classes)."""
-    self._names.extend(names)
-    self._pending.append(confidences)
-    self._num_pending += len(names)
-    if self._num_pending > max(self._limit, 4096):
-      self._merge()
-
-  def _merge(self) -> None:
-    count = self._num_pending
-    new = np.arange(self._num_segments, self._num_segments + count)
-    confidences = np.concatenate([self._confidences, *self._pending])
-    segments = np.concatenate(
-      [
-        self._segments,
-        np.broadcast_to(
-          new[:, np.newaxis].astype(np.int32),
-          (count, confidences.shape[1]),
-        ),
-      ]
-    )
-    order = np.argsort(-confidences, axis=0, kind="stable")[: self._limit]
-    self._confidences = np.take_along_axis(confidences, order, axis=0)
-    self._segments = np.take_along_axis(segments, order, axis=0)
-    self._num_segments += count
-    self._pending, self._num_pending = [], 0
-
-  def ranked(self):
-    """Yields for each class the names of its best segments, best first."""
-    self._merge()
-    for column in self._segments.T:
-      yield [self._names[index] for index in column]
-
-
-def write_segment_predictions(
-  forward: ForwardPass,
-  output_file: str,
-  classes: np.ndarray,
-  limit: int,
-  label_subset: list[int] | None = None,
-) -> None:
-  """Writes the best segments of each class, highest confidence first.
-
-  Every segment competes in every class: nothing is cut to a segment's best
-  classes first.
-
-  Args:
-    forward: over segments.
-    output_file: CSV: Class,Segments; a line is class,id:start id:start ...
-    classes: the classes to write, in this order.
-    limit: most segments per class.
-    label_subset: see write_video_predictions.
-  """
-  columns = classes
-  if label_subset:
-    columns = np.searchsorted(label_subset, classes)  # it is ascending
-  best = BestSegments(len(classes), limit)
-  for batch, confidences in predicted_batches(forward):
-    video_ids = batch["video_ids"].numpy()
-    starts = batch["segment_start_times"].numpy()
-    names = [
-      f"{video_id.decode()}:{start}"
-      for video_id, start in zip(video_ids, starts, strict=True)
-    ]
-    best.add(names, confidences[:, columns])
-  with text_written_aside(output_file) as file:
-    file.write("Class,Segments\n")
-    for class_index, names in zip(classes, best.ranked(), strict=True):
-      file.write(f"{class_index},{' '.join(names)}\n")
 
 
 # --------------------------------------------------------------------------
@@ -532,7 +404,9 @@ def predict_segments(
   policy: skipped.Policy = skipped.STOP,
   min_frames: int = 0,
 ) -> None:
-  """Writes the best segments of each class; see write_segment_predictions.
+  """Writes the best segments of each class.
+
+  See engine.segment_predictions.write_best_segments.
 
   Args:
     model_flags: see engine/train_dir.py.
@@ -560,8 +434,12 @@ def predict_segments(
     min_frames,
     segment_labels=True,
   )
-  write_segment_predictions(
-    forward, output_file, classes, limit, model_flags.get("label_subset")
+  segment_predictions.write_best_segments(
+    predicted_batches(forward),
+    output_file,
+    classes,
+    limit,
+    model_flags.get("label_subset"),
   )
   logging.info("Predictions: %s", output_file)
 
@@ -599,6 +477,16 @@ def _predict_videos(model_flags, checkpoint, class_names, placement) -> None:
   video_prediction.predict_videos(model, FLAGS.output_file)
 
 
+def _segment_classes(files: list[str], model_flags: dict) -> np.ndarray:
+  """The classes to predict segments of, see --segment_label_ids_file."""
+  path = FLAGS.segment_label_ids_file
+  given = (model_flags["num_classes"], model_flags.get("label_subset"))
+  if not path:
+    return segment_predictions.find_classes(files, *given)
+  with startup.naming_flag("segment_label_ids_file"):
+    return segment_predictions.read_classes(path, *given)
+
+
 def main() -> None:
   """Predicts what the flags ask for."""
   video_prediction.check_flags()
@@ -621,23 +509,22 @@ def main() -> None:
   if names_file:
     with startup.naming_flag("vocabulary"):
       class_names = vocabulary.read_class_names(names_file, num_classes)
-  if FLAGS.segment_labels:
-    with startup.naming_flag("segment_label_ids_file"):
-      classes = read_segment_classes(
-        FLAGS.segment_label_ids_file,
-        num_classes,
-        model_flags.get("label_subset"),
-      )
   for name in ("output_file", "output_model_tgz"):
     train_dirs.check_no_own_file(getattr(FLAGS, name), name)
   files = []
   if not FLAGS.videos:
     pattern = program_flags.data_or_sample(
-      "input_data_pattern", "test", model_flags["frame_features"], checkpoint
+      "input_data_pattern",
+      "test",
+      model_flags["frame_features"],
+      checkpoint,
+      FLAGS.segment_labels,
     )
     logging.info("Predicting %s with %s", pattern, checkpoint)
     files = find_files(pattern, "input_data_pattern")
     unlikely_flags.warn_of_other_ranges(files, model_flags)
+  if FLAGS.segment_labels:
+    classes = _segment_classes(files, model_flags)
   placement = distribution.choose("", FLAGS.num_gpu)
   if FLAGS.output_model_tgz:
     with startup.naming_flag("output_model_tgz"):

@@ -117,6 +117,23 @@ def _context(data: _Data) -> dict[str, messages.Feature]:
   return messages.parse_context(data.part(begin, end - begin))
 
 
+def stored_context(
+  reader: shards.RecordReader, offset: int, length: int
+) -> dict[str, messages.Feature]:
+  """Reads the context of a record, and of a large one no frames.
+
+  Args:
+    reader: of a single file.
+    offset: where the record begins.
+    length: bytes of data.
+
+  Raises:
+    BadRecordError: it is damaged, or no record.
+    OSError: it cannot be read.
+  """
+  return _context(_stored(reader, offset, length))
+
+
 def _usual_num_frames(data: _Data, feature: str) -> int:
   """Computes the number of frames of a list from lengths.
 

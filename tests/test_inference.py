@@ -12,8 +12,6 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from conftest import Program, load_model, make_once, run_program
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from make_records import frame_record, video_record, write_records
 
 import errors
@@ -535,7 +533,7 @@ def test_segments_of_all_classes(frame_run, segment_files, tmp_path):
     frame_run[0],
     sorted(tf.io.gfile.glob(segment_files)),
     tmp_path / "out.csv",
-    inference.read_segment_classes("", 40),
+    np.arange(40),
   )
   header, *lines = (tmp_path / "out.csv").read_text().splitlines()
   assert header == "Class,Segments"
@@ -564,88 +562,36 @@ def test_a_video_without_frames_has_no_segments(frame_run, tmp_path):
   assert sorted(line.split(",")[1].split(" ")) == ["a:0", "c:0"]
 
 
-def test_segment_classes_in_the_order_of_the_file(tmp_path):
-  path = tmp_path / "ids.csv"
-  path.write_text("Index\n3\n0\n39\n")
-  found = inference.read_segment_classes(str(path), 40)
-  assert found.tolist() == [3, 0, 39]
-  assert inference.read_segment_classes("", 3).tolist() == [0, 1, 2]
+def test_segments_of_the_classes_that_have_ratings(
+  frame_run, segment_files, tmp_path
+):
+  log = in_process.run(
+    "inference",
+    f"--train_dir={frame_run[0]}",
+    f"--input_data_pattern={segment_files}",
+    f"--output_file={tmp_path}/predictions.csv",
+    "--segment_labels",
+  )
+  _, *lines = (tmp_path / "predictions.csv").read_text().splitlines()
+  assert [line.split(",")[0] for line in lines] == ["0", "3", "4", "7", "39"]
+  assert "Segments of the 5 classes that the records have ratings of" in log
+  names, _ = segment_predictions(frame_run[0], segment_files)
+  assert sorted(lines[0].split(",")[1].split(" ")) == sorted(names)
 
 
-@pytest.mark.parametrize(
-  ("content", "line", "found"),
-  [
-    ("Index\n3\n40\n", 3, "40"),
-    ("Index\n-1\n", 2, "-1"),
-    ("Index\n3\n4\ngame\n", 4, "game"),
-    ("Index\n3\n4,5\n", 3, "4,5"),
-    ("Index\n3\n1.5\n", 3, "1.5"),
-  ],
-)
-def test_bad_segment_label_ids(tmp_path, content, line, found):
-  path = tmp_path / "ids.csv"
-  path.write_text(content)
-  text = error_of(inference.read_segment_classes, str(path), 40)
-  assert f"{path}, line {line}, found {found!r}" in text
-  assert "from 0 to 39" in text
-
-
-def test_segment_label_ids_without_a_header(tmp_path):
-  # Taking the first class for a header would silently lose it.
-  path = tmp_path / "ids.csv"
-  path.write_text("3\n5\n")
-  text = error_of(inference.read_segment_classes, str(path), 40)
-  assert f"{path}, line 1" in text
-
-
-def brute_force_ranking(confidences, limit):
-  """The rows of each class, best first; of equal ones, the earlier first."""
-  return [
-    sorted(range(len(column)), key=lambda row: (-column[row], row))[:limit]
-    for column in confidences.T.tolist()
-  ]
-
-
-def kept_by_best_segments(confidences, limit, sizes):
-  best = inference.BestSegments(confidences.shape[1], limit)
-  first = 0
-  for size in sizes:
-    rows = range(first, min(first + size, len(confidences)))
-    best.add([str(row) for row in rows], confidences[rows.start : rows.stop])
-    first = rows.stop
-  assert first == len(confidences)
-  return [[int(name) for name in names] for names in best.ranked()]
-
-
-@settings(deadline=None)
-@given(
-  st.integers(0, 2**32 - 1),
-  st.integers(1, 40),
-  st.integers(1, 50),
-  st.integers(1, 4),
-)
-def test_best_segments_with_ties(seed, num_segments, limit, num_values):
-  random = np.random.default_rng(seed)
-  values = random.random(num_values).astype(np.float32)
-  confidences = random.choice(values, (num_segments, 3))
-  sizes = [num_segments // 3] * 3 + [num_segments]
-  assert kept_by_best_segments(
-    confidences, limit, sizes
-  ) == brute_force_ranking(confidences, limit)
-
-
-@pytest.mark.parametrize("limit", [1, 100, 4096, 7000, 100000])
-def test_best_segments_over_many_merges(limit):
-  random = np.random.default_rng(6)
-  # 300 different values among 20,000 segments.
-  confidences = random.integers(300, size=(20000, 2)).astype(np.float32) / 300
-  assert kept_by_best_segments(
-    confidences, limit, [1500] * 13 + [500]
-  ) == brute_force_ranking(confidences, limit)
-
-
-def test_best_segments_of_nothing():
-  assert list(inference.BestSegments(2, 5).ranked()) == [[], []]
+def test_a_missing_file_of_segment_classes_names_its_flag(
+  frame_run, segment_files, tmp_path
+):
+  line = in_process.run_into_error(
+    "inference",
+    f"--train_dir={frame_run[0]}",
+    f"--input_data_pattern={segment_files}",
+    f"--output_file={tmp_path}/predictions.csv",
+    "--segment_labels",
+    f"--segment_label_ids_file={tmp_path}/none.csv",
+  )
+  assert "--segment_label_ids_file" in line
+  assert list(tmp_path.iterdir()) == []
 
 
 # --------------------------------------------------------------------------

@@ -13,7 +13,12 @@ from make_records import (
 )
 
 from records import messages, shards
-from records.selection import Selection, count_segments, renumbered
+from records.selection import (
+  Selection,
+  count_segments,
+  renumbered,
+  stored_context,
+)
 
 NUM_CLASSES = 5
 BIG = 3000  # numbers of a frame, so that a record has many of its front's size
@@ -285,3 +290,26 @@ def test_classes_of_video_level_records_of_any_order(tmp_path):
   ]
   selection = Selection(NUM_CLASSES, [2])
   assert used(selection, tmp_path, records) == [0, 0, 0, 0, 1, 1]
+
+
+@pytest.mark.parametrize("make", [wide_frames, frame_record, video_record])
+def test_the_context_of_a_stored_record(tmp_path, make):
+  """The same as of a record that was read whole; also of large ones."""
+  records = [
+    make(f"v{number}", *([6] if make is wide_frames else []), labels=[number])
+    for number in range(3)
+  ]
+  path = write_records(tmp_path / "a", records)
+  walk, reader = shards.kept_walk(path), shards.RecordReader([path])
+  for number, record in enumerate(records):
+    context = stored_context(reader, *walk.place(number))
+    assert context == messages.parse_record(record).context
+    assert context["labels"].values == [number]
+
+
+def test_a_context_in_a_damaged_record(tmp_path):
+  path = write_records(tmp_path / "a", [frame_record("v", [1]), b"nothing"])
+  walk, reader = shards.kept_walk(path), shards.RecordReader([path])
+  assert stored_context(reader, *walk.place(0))["labels"].values == [1]
+  with pytest.raises(messages.BadRecordError):
+    stored_context(reader, *walk.place(1))
