@@ -27,6 +27,7 @@ from engine import (
   best_checkpoint,
   distribution,
   export,
+  initial_weights,
   report,
   run_record,
   schedules,
@@ -257,6 +258,13 @@ def _define_saving_flags(flag_values) -> None:
     "start_new_model",
     False,
     "Delete the run in --train_dir and start again; False: continue it.",
+  )
+  saving.string(
+    "init_checkpoint",
+    "",
+    "Start a new run with the weights of another one: its --train_dir, or the"
+    " path of a checkpoint, such as DIR/model.ckpt-100; empty: with random"
+    " weights. A run that continues keeps its own.",
   )
   saving.integer(
     "export_model_steps",
@@ -522,6 +530,7 @@ def train(
   if evaluator:
     unlikely_flags.warn_of_trained_files(files, evaluator.task.files)
   run = Run(train_dir, model_flags, data.reader.quantized, settings, placement)
+  initial_weights.take_over(run)
   # Only now: the old run stays if the new model cannot be built.
   if settings.start_new_model and placement.is_chief:
     train_dirs.remove_run(train_dir)
@@ -680,6 +689,7 @@ def main() -> None:
   train_dirs.check_no_file(FLAGS.train_dir)
   if settings.start_new_model:
     train_dirs.check_removable(FLAGS.train_dir)
+  initial_weights.source_of_run(FLAGS.train_dir, settings)  # or one error
   pattern = sample_data.pattern_or_sample_data(
     FLAGS.train_data_pattern,
     "train",

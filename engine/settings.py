@@ -38,6 +38,7 @@ class Settings:
   mixed_precision: str = ""
   xla: bool | None = None
   start_new_model: bool = False
+  init_checkpoint: str = ""
   profile_steps: tuple[int, int] | None = None
   eval_data_pattern: str = ""
   eval_steps: int | None = None

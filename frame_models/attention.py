@@ -251,6 +251,7 @@ class AttentionLstmModel(models.BaseModel):
           return_sequences=True,
           kernel_regularizer=regularizer,
           recurrent_regularizer=regularizer,
+          name="lstm",
         ),
         name=f"{name}_lstm",
       )(states, mask=mask)

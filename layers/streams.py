@@ -29,7 +29,7 @@ def stacked_lstm(states, mask, cells, direction, layer, name):
   """
   if direction == "both":
     return keras.layers.Bidirectional(
-      recurrent.LSTM(cells, return_sequences=True), name=name
+      recurrent.LSTM(cells, return_sequences=True, name="lstm"), name=name
     )(states, mask=mask)
   backwards = layer % 2 == 1
   states = recurrent.LSTM(
