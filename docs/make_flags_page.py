@@ -31,6 +31,7 @@ _FIRST = (
   "losses.py",
   "eval.py",
   "inference.py",
+  "segment_eval_inference.py",
   "export_model.py",
 )
 

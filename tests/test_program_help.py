@@ -14,6 +14,7 @@ PROGRAMS = (
   "train",
   "eval",
   "inference",
+  "segment_eval_inference",
   "export_model",
   "data_tools.sample_data",
   "data_tools.download",
