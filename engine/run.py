@@ -156,12 +156,16 @@ class Run:
       [run_record.training_seconds(self.train_dir)]
     )
     data.skipped.continue_list()
-    self._find_place(data)
-    self._fix_horizon(data.num_videos)
+    examples_before = self._find_place(data)
+    self._fix_horizon(data.num_videos, examples_before)
     self.state["version"].assign(__version__)
 
-  def _find_place(self, data: Data) -> None:
-    """Finds where in the data to continue; at its beginning for other data."""
+  def _find_place(self, data: Data) -> int:
+    """Finds where in the data to continue; at its beginning for other data.
+
+    Returns:
+      The examples seen before those that epochs are counted of.
+    """
     state, placement, seed = self.state, self.placement, self.settings.seed
     fingerprint = train_dirs.fingerprint(data.files)
     position = state["position"]
@@ -194,6 +198,7 @@ class Run:
     state["min_frames"].assign(self.settings.min_frames)
     if data.by_number and not int(state["window_shards"]):
       self._begin_order(data, int(tf.reduce_sum(position)))
+    return self.examples_seen if is_other else 0
 
   def _begin_order(self, data: Data, num_examples: int) -> None:
     """Fixes the order in which a run reads its records by number.
@@ -221,22 +226,27 @@ class Run:
     """Where the run is in the order of its data."""
     return data_order.Place(*self.state["place"].numpy().tolist())
 
-  def _fix_horizon(self, epoch_videos) -> None:
+  def _fix_horizon(self, epoch_videos: int, examples_before: int) -> None:
     """Fixes the end of the run for the learning rate schedule.
 
     A resumed run keeps the end that was planned when it began, so that its
     learning rate does not depend on where it was stopped.
+
+    Args:
+      epoch_videos: examples in one epoch.
+      examples_before: result of _find_place.
     """
     horizon = self.state["schedule_examples"]
     if not schedules.needs_horizon(self.settings):
       return
     if not int(horizon):
-      horizon.assign(
-        self.settings.planned_examples(
-          epoch_videos,
-          self.settings.step_examples(self.placement.num_replicas),
-        )
+      planned = self.settings.planned_examples(
+        epoch_videos,
+        self.settings.step_examples(self.placement.num_replicas),
       )
+      if 0 < planned <= examples_before:
+        self._check_rate(examples_before, planned)
+      horizon.assign(planned)
     if not int(horizon):
       raise errors.UserError(
         "Expected a run with an end for --learning_rate_schedule="
@@ -249,6 +259,30 @@ class Run:
       " began.",
       int(horizon),
     )
+
+  def _check_rate(self, examples_before: int, planned: int) -> None:
+    """Refuses to train on at a learning rate of 0.
+
+    Args:
+      examples_before: result of _find_place.
+      planned: all examples that the run will see.
+
+    Raises:
+      errors.UserError: a schedule that ends has ended before.
+    """
+    schedule = self.settings.learning_rate_schedule
+    rate = schedules.learning_rate(
+      tf.constant(examples_before, tf.int64),
+      self.settings,
+      tf.constant(planned, tf.int64),
+    )
+    if not float(rate):
+      raise errors.UserError(
+        f"Expected a run at its beginning for --learning_rate_schedule="
+        f"{schedule}, received one that has seen {examples_before} examples of"
+        f" other data, while {planned} are planned: its learning rate would be"
+        " 0. Set --learning_rate_schedule to exponential or constant."
+      )
 
   @property
   def step(self) -> int:

@@ -168,6 +168,21 @@ def test_a_plan_of_the_learning_rate_needs_an_end(
     train_tiny(tmp_path, tiny_files, **settings, num_epochs=0)
 
 
+def test_a_cosine_that_has_ended_on_other_data_is_refused(tiny_files, tmp_path):
+  train_tiny(tmp_path, tiny_files, num_epochs=3)
+  other, cosine = tiny_files[:1], {"learning_rate_schedule": "cosine"}
+  with pytest.raises(
+    errors.UserError, match=r"seen 66 .* while 26 are planned"
+  ):
+    train_tiny(tmp_path, other, num_epochs=2, **cosine)
+  # 78 examples are more than 66.
+  train_tiny(tmp_path, other, num_epochs=6, **cosine)
+  rates = event_tags(tmp_path)["learning_rate"]
+  assert rates[15] == pytest.approx(
+    0.005 * (1 + np.cos(np.pi * 66 / 78)), rel=1e-4
+  )
+
+
 def test_averages_by_hand(tiny_files, tmp_path):
   settings = {"ema_decay": 0.6, "export_model_steps": 1, "keep_checkpoints": 0}
   train_tiny(tmp_path, tiny_files, **settings, max_steps=12)
