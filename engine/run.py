@@ -107,6 +107,35 @@ class Run:
     self.training_seconds = 0.0
     self._checkpoints: train_dirs.Checkpoints | None = None
 
+  def open_checkpoints(
+    self, with_optimizer: bool = True
+  ) -> train_dirs.Checkpoints:
+    """Says what the checkpoints of this run hold; needed before `save`.
+
+    Args:
+      with_optimizer: whether they hold the optimizer. A run that continues from
+        one without begins with a new optimizer.
+
+    Returns:
+      What restores them.
+    """
+    optimizer = {"optimizer": self.optimizer} if with_optimizer else {}
+    self._checkpoints = train_dirs.Checkpoints(
+      self.train_dir,
+      self.settings.keep_checkpoints,
+      self.average,
+      model=self.model,
+      # Keras keeps these in the layers, where tf.train.Checkpoint misses them.
+      random_state=[
+        variable.value
+        for variable in self.model.variables
+        if variable.path.endswith("seed_generator_state")
+      ],
+      **optimizer,
+      **self.state,
+    )
+    return self._checkpoints
+
   def restore_or_begin(self, data: Data) -> None:
     """Continues the run in train_dir on this data, or begins one.
 
@@ -117,26 +146,13 @@ class Run:
       errors.UserError: the checkpoint is of another model or damaged; machines
         disagree; the learning rate schedule needs an end and there is none.
     """
-    self._checkpoints = train_dirs.Checkpoints(
-      self.train_dir,
-      self.settings.keep_checkpoints,
-      self.average,
-      model=self.model,
-      optimizer=self.optimizer,
-      # Keras keeps these in the layers, where tf.train.Checkpoint misses them.
-      random_state=[
-        variable.value
-        for variable in self.model.variables
-        if variable.path.endswith("seed_generator_state")
-      ],
-      **self.state,
-    )
+    checkpoints = self.open_checkpoints()
     if train_dirs.latest_checkpoint(self.train_dir) is None:
       if self.placement.is_chief:
         train_dirs.write_model_flags(self.train_dir, self.model_flags)
       logging.info("A new run in %s.", self.train_dir)
     else:
-      path = self._checkpoints.restore()
+      path = checkpoints.restore()
       logging.info("Continuing from %s.", path)
     asked_for = train_dirs.fingerprint(
       [

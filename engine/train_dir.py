@@ -44,11 +44,13 @@ BEST_FILE = "best.json"
 EVALUATIONS_FILE = "evaluations.json"
 EXTRACTION_FILE = "extraction.json"
 
-# Parts that a checkpoint may lack: averages exist only with --ema_decay, the
-# others were not written by earlier versions.
+# Parts that a checkpoint may lack: averages exist only with --ema_decay, an
+# optimizer not if data_tools.import_tf1_checkpoint found none, and the others
+# were not written by earlier versions.
 _ADDED_PARTS = frozenset(
   {
     "average",
+    "optimizer",
     "min_frames",
     "schedule_examples",
     "version",
@@ -94,9 +96,10 @@ def _read_noted_flags(train_dir: str) -> dict | None:
   if missing:
     raise errors.UserError(
       f"Expected {', '.join(models.GRAPH_FLAGS)} in {path}, received a file"
-      f" without {missing[0]}, probably by the original TensorFlow 1 code: its"
-      " checkpoints cannot be read. Name another model, or start again with"
-      " train.py --start_new_model."
+      f" without {missing[0]}, probably by the original TensorFlow 1 code. Make"
+      " a new folder of its checkpoint with python -m"
+      " data_tools.import_tf1_checkpoint, name another model, or start again"
+      " with train.py --start_new_model."
     )
   return model_flags
 
