@@ -360,6 +360,7 @@ class AttentionClusterModel(models.BaseModel):
     )
 
 
+@keras.saving.register_keras_serializable("frame_models")
 class LearnedQueries(keras.layers.Layer):
   """The same learned vectors for every video.
 

@@ -269,6 +269,7 @@ def side_by_side(features):
   return keras.layers.Concatenate()(features)
 
 
+@keras.saving.register_keras_serializable("layers")
 class FrameClassifier(keras.layers.Layer):
   """A classifier of single frames: logistic, or a softmax.
 
@@ -279,16 +280,17 @@ class FrameClassifier(keras.layers.Layer):
 
   Args:
     vocab_size: number of classes.
+    is_softmax: None: as exclusive_classes says. A saved layer says it itself.
 
   Input shape: frames (B, T, D), num_frames (B,) int.
   Output shape: (B, vocab_size) float32.
   """
 
-  def __init__(self, vocab_size, **kwargs):
+  def __init__(self, vocab_size, is_softmax: bool | None = None, **kwargs):
     super().__init__(**kwargs)
     self.vocab_size = vocab_size
     made = _distributions.get()
-    self._is_softmax = made is not None
+    self._is_softmax = made is not None if is_softmax is None else is_softmax
     if made is not None:
       made.append(self)
     self.sample = sampling.SampleFrames(1, dtype=self.dtype_policy)
@@ -298,6 +300,13 @@ class FrameClassifier(keras.layers.Layer):
       dtype=self.dtype_policy,
       name="dense",
     )
+
+  def get_config(self):
+    return {
+      **super().get_config(),
+      "vocab_size": self.vocab_size,
+      "is_softmax": self._is_softmax,
+    }
 
   def build(self, frames_shape, num_frames_shape):
     """Creates W and b."""

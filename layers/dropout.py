@@ -6,6 +6,7 @@ from keras import ops
 from layers import random_numbers
 
 
+@keras.saving.register_keras_serializable("layers")
 class Dropout(keras.layers.Dropout):
   """keras.layers.Dropout with the faster random numbers of random_numbers.py.
 

@@ -27,6 +27,7 @@ def mean_weights(mask):
   return mask / ops.maximum(ops.sum(mask, axis=1, keepdims=True), 1.0)
 
 
+@keras.saving.register_keras_serializable("layers")
 class FrameMask(keras.layers.Layer):
   """frame_mask as a layer, for symbolic tensors.
 
@@ -53,6 +54,7 @@ class MaskedLayer(keras.layers.Layer):
     return None
 
 
+@keras.saving.register_keras_serializable("layers")
 class MaskedMax(MaskedLayer):
   """The largest value of each feature over the valid frames.
 
@@ -67,6 +69,7 @@ class MaskedMax(MaskedLayer):
     return ops.where(ops.any(mask, axis=1), largest, 0)
 
 
+@keras.saving.register_keras_serializable("layers")
 class MaskedMean(MaskedLayer):
   """The mean of each feature over the valid frames.
 
@@ -79,6 +82,7 @@ class MaskedMean(MaskedLayer):
     return ops.einsum("bt,btd->bd", weights, frames)
 
 
+@keras.saving.register_keras_serializable("layers")
 class ZeroPadding(MaskedLayer):
   """Sets the frames past the valid ones to zero.
 

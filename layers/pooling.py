@@ -12,6 +12,7 @@ from keras import ops
 from layers import masking, sums
 
 
+@keras.saving.register_keras_serializable("layers")
 class AttentionPooling(masking.MaskedLayer):
   """Weighted sums of the frames; the weights are a softmax over valid frames.
 
@@ -32,6 +33,7 @@ class AttentionPooling(masking.MaskedLayer):
     return keras.KerasTensor(shape, self.compute_dtype)
 
 
+@keras.saving.register_keras_serializable("layers")
 class AttentionCluster(keras.layers.Layer):
   """Attention units with a shift: v_i = L2(alpha_i a_i + beta_i) / sqrt(K).
 
@@ -82,6 +84,7 @@ def _assigned(assignment):
   return ops.cast(assigned, assignment.dtype)
 
 
+@keras.saving.register_keras_serializable("layers")
 class Vlad(keras.layers.Layer):
   """Vectors of locally aggregated descriptors, with soft assignment.
 
@@ -132,6 +135,7 @@ class Vlad(keras.layers.Layer):
     return keras.KerasTensor((frames.shape[0], size), self.compute_dtype)
 
 
+@keras.saving.register_keras_serializable("layers")
 class FisherVector(keras.layers.Layer):
   """First and second order statistics of the frames around learned centers.
 
@@ -179,6 +183,7 @@ class FisherVector(keras.layers.Layer):
     return keras.KerasTensor((frames.shape[0], size), self.compute_dtype)
 
 
+@keras.saving.register_keras_serializable("layers")
 class BagOfWords(keras.layers.Layer):
   """How often each word occurs: the sum of the assignments over the frames.
 
@@ -192,6 +197,7 @@ class BagOfWords(keras.layers.Layer):
     return sums.l2_normalize(_assigned(assignment)[:, :, 0])
 
 
+@keras.saving.register_keras_serializable("layers")
 class NextVlad(masking.MaskedLayer):
   """VLAD over groups of features: each frame is cut into G smaller ones.
 

@@ -6,6 +6,7 @@ import keras
 from keras import ops
 
 
+@keras.saving.register_keras_serializable("layers")
 class PositionEncoding(keras.layers.Layer):
   """Adds sines and cosines of the frame's index to each frame.
 

@@ -3,6 +3,8 @@
 Shapes in comments: B videos, T frames, D features.
 """
 
+import math
+
 import keras
 from keras import ops
 
@@ -29,6 +31,14 @@ class _OfBytes(keras.layers.Layer):
     super().__init__(autocast=False, **kwargs)
     self._scale_and_bias = scale, bias
 
+  def get_config(self):
+    """The arguments, arrays as lists of numbers."""
+    scale, bias = (
+      number if isinstance(number, float) else [float(one) for one in number]
+      for number in self._scale_and_bias
+    )
+    return {**super().get_config(), "scale": scale, "bias": bias}
+
   def _dequantize(self, values, weights=1.0):
     """See quantization.dequantize.
 
@@ -52,6 +62,7 @@ class _OfBytes(keras.layers.Layer):
     return values
 
 
+@keras.saving.register_keras_serializable("layers")
 class L2Normalize(keras.layers.Layer):
   """l2_normalize as a layer.
 
@@ -62,6 +73,7 @@ class L2Normalize(keras.layers.Layer):
     return sums.l2_normalize(vectors)
 
 
+@keras.saving.register_keras_serializable("layers")
 class NormalizeFrames(_OfBytes):
   """Dequantizes, zeroes the padding and L2-normalizes each frame.
 
@@ -79,6 +91,7 @@ class NormalizeFrames(_OfBytes):
     return keras.KerasTensor(video_matrix.shape, self.compute_dtype)
 
 
+@keras.saving.register_keras_serializable("layers")
 class ScaleFeatures(_OfBytes):
   """Multiplies each number and adds to it; zeroes the padding.
 
@@ -99,6 +112,7 @@ class ScaleFeatures(_OfBytes):
     return keras.KerasTensor(vectors.shape, self.compute_dtype)
 
 
+@keras.saving.register_keras_serializable("layers")
 class MeanFrame(_OfBytes):
   """The mean of a video's valid frames, each number multiplied and added to.
 
@@ -133,6 +147,9 @@ class MeanFrame(_OfBytes):
   def call(self, video_matrix, num_frames):
     batch, length, features = ops.shape(video_matrix)
     group, run = self._VIDEOS_AT_A_TIME, self._FRAMES_AT_A_TIME
+    # Numbers that are known need no padding, which LiteRT has not for bytes.
+    if isinstance(batch, int) and isinstance(length, int):
+      group, run = math.gcd(batch, group), math.gcd(length, run)
     weights = masking.mean_weights(masking.frame_mask(video_matrix, num_frames))
     dtype = keras.backend.standardize_dtype(video_matrix.dtype)
 
@@ -151,10 +168,11 @@ class MeanFrame(_OfBytes):
       return self._scale_mean(means, ops.sum(scale, axis=1)[:, None], dtype)
 
     more_videos, more_frames = -batch % group, -length % run
-    video_matrix = ops.pad(
-      video_matrix, [[0, more_videos], [0, more_frames], [0, 0]]
-    )
-    weights = ops.pad(weights, [[0, more_videos], [0, more_frames]])
+    if not (isinstance(batch, int) and isinstance(length, int)):
+      video_matrix = ops.pad(
+        video_matrix, [[0, more_videos], [0, more_frames], [0, 0]]
+      )
+      weights = ops.pad(weights, [[0, more_videos], [0, more_frames]])
     length = length + more_frames
     means = ops.map(
       means_of_group,
@@ -171,6 +189,7 @@ class MeanFrame(_OfBytes):
     return keras.KerasTensor(shape, self.compute_dtype)
 
 
+@keras.saving.register_keras_serializable("layers")
 class MeanNormalizedFrame(MeanFrame):
   """The mean of a video's valid, dequantized and L2-normalized frames.
 

@@ -9,6 +9,7 @@ from keras import ops
 from layers import random_numbers
 
 
+@keras.saving.register_keras_serializable("layers")
 class SampleFrames(keras.layers.Layer):
   """Picks the same number of valid frames from each video.
 
