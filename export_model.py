@@ -46,6 +46,20 @@ def define_flags(flag_values: flags.FlagValues = FLAGS) -> None:
   )
 
 
+def check_checkpoint(checkpoint: str) -> None:
+  """Checks that a checkpoint exists.
+
+  Raises:
+    errors.UserError: there is none of this name.
+  """
+  if not tf.io.gfile.exists(f"{checkpoint}.index"):
+    raise errors.UserError(
+      f"Expected a checkpoint as --checkpoint_file={checkpoint}, found no"
+      f" {checkpoint}.index. Give its path without the file endings, such as"
+      " /tmp/yt8m_model/model.ckpt-1000."
+    )
+
+
 def export_checkpoint(
   train_dir: str,
   checkpoint: str,
@@ -89,12 +103,7 @@ def _find_checkpoint() -> str:
   checkpoint = FLAGS.checkpoint_file
   if not checkpoint:
     return best_checkpoint.find_checkpoint(FLAGS.train_dir, FLAGS.checkpoint)
-  if not tf.io.gfile.exists(f"{checkpoint}.index"):
-    raise errors.UserError(
-      f"Expected a checkpoint as --checkpoint_file={checkpoint}, found no"
-      f" {checkpoint}.index. Give its path without the file endings, such as"
-      " /tmp/yt8m_model/model.ckpt-1000."
-    )
+  check_checkpoint(checkpoint)
   if FLAGS["checkpoint"].present:
     logging.info(
       "No effect with --checkpoint_file: --checkpoint=%s.", FLAGS.checkpoint

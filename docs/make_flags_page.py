@@ -33,6 +33,7 @@ _FIRST = (
   "inference.py",
   "segment_eval_inference.py",
   "export_model.py",
+  "export_model_mediapipe.py",
 )
 
 _INTRODUCTION = """# Flags

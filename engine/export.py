@@ -15,6 +15,8 @@ they are known, the names of the classes in vocabulary.csv. The attributes
 `model_flags` and `vocabulary` are these files, as tf.saved_model.Asset.
 `classes`, (classes,) int32, has the class index of each column of
 predict_arrays.
+
+SavedModels for MediaPipe, see save_for_mediapipe, have another signature.
 """
 
 import concurrent.futures
@@ -22,9 +24,12 @@ import os
 import tempfile
 
 import keras
+import numpy as np
 import tensorflow as tf
 from absl import logging
 
+import errors
+import models
 import readers
 from engine import files, model_building
 from engine import train_dir as train_dirs
@@ -32,25 +37,90 @@ from version import __version__
 
 TOP_K = 20
 
+LABEL_MAP_FILE = "label_map.txt"
+
 
 class _Servable(tf.Module):
-  """The object to save: the variables and the two functions on them."""
+  """The object to save: a model's variables and what is known about it.
 
-  def __init__(self, model: keras.Model, reader: readers.Reader):
+  Args:
+    model: result of models.build_model.
+    model_flags: see train_dir.py.
+    float16: whether to keep matrices in half precision; the model computes in
+      float32 all the same.
+  """
+
+  def __init__(self, model: keras.Model, model_flags: dict, float16=False):
     super().__init__()
     self.version = tf.Variable(__version__, trainable=False)
-    self._reader = reader
-    self._model = tf.autograph.experimental.do_not_convert(
-      lambda inputs: model(inputs, training=False)["predictions"]
-    )
     # SavedModel follows attributes, but does not know Keras variables.
-    self.weights = [variable.value for variable in model.variables]
-    subset = reader.label_subset
+    self.weights = [
+      tf.Variable(_narrow(variable), trainable=False)
+      if float16 and _is_matrix(variable)
+      else variable.value
+      for variable in model.variables
+    ]
     self.classes = tf.Variable(
-      range(reader.num_classes) if subset is None else subset,
-      trainable=False,
-      dtype=tf.int32,
+      models.output_classes(model_flags), trainable=False, dtype=tf.int32
     )
+    variables = list(model.variables)
+
+    def call(inputs):
+      if not float16:
+        return model(inputs, training=False)["predictions"]
+      wide = [
+        (variable, tf.cast(weight, variable.dtype))
+        for variable, weight in zip(variables, self.weights, strict=True)
+      ]
+      with keras.StatelessScope(wide):
+        return model(inputs, training=False)["predictions"]
+
+    self._call = tf.autograph.experimental.do_not_convert(call)
+
+  def save(self, folder: str, signatures: dict, assets: dict[str, str]) -> None:
+    """Writes a SavedModel to a new folder, in the place of an older one.
+
+    Args:
+      folder: see files.written_aside.
+      signatures: by name.
+      assets: files that go with it, by the attribute that names them.
+    """
+    for name, path in assets.items():
+      setattr(self, name, tf.saved_model.Asset(path))
+    with files.written_aside(folder) as aside:
+      tf.saved_model.save(self, aside, signatures)
+
+
+def _is_matrix(variable) -> bool:
+  """Whether float16 is enough for a weight.
+
+  Biases and the statistics of batch normalization take little space, and a
+  variance may be too small for half precision.
+  """
+  return variable.dtype == "float32" and len(variable.shape) > 1
+
+
+def _narrow(variable) -> tf.Tensor:
+  """A weight in float16.
+
+  Raises:
+    errors.UserError: it has numbers that are too large.
+  """
+  narrow = tf.cast(variable.value, tf.float16)
+  if not tf.reduce_all(tf.math.is_finite(narrow)):
+    raise errors.UserError(
+      f"Expected weights below 65504 for --float16, received larger ones in"
+      f" {variable.path}. Leave --float16 out."
+    )
+  return narrow
+
+
+class _RecordServable(_Servable):
+  """Predicts records and batches; see this module."""
+
+  def __init__(self, model, model_flags, reader: readers.Reader, float16=False):
+    super().__init__(model, model_flags, float16)
+    self._reader = reader
     self._top_k = min(TOP_K, reader.num_outputs)
     self._input_specs = {
       tensor.name: tf.TensorSpec(tensor.shape, tensor.dtype, tensor.name)
@@ -58,7 +128,7 @@ class _Servable(tf.Module):
     }
 
   def _predict_arrays(self, video_matrix, num_frames):
-    predictions = self._model(
+    predictions = self._call(
       {"video_matrix": video_matrix, "num_frames": num_frames}
     )
     return {"predictions": predictions}
@@ -88,6 +158,84 @@ class _Servable(tf.Module):
     }
 
 
+class _MediaPipeServable(_Servable):
+  """Predicts windows of frames; see save_for_mediapipe."""
+
+  def _predict(self, rgb_and_audio, num_frames):
+    windows, length = tf.unstack(tf.shape(rgb_and_audio)[:2])
+    num_frames = tf.broadcast_to(num_frames[:, 0], [windows])
+    predictions = self._call(
+      {
+        "video_matrix": rgb_and_audio,
+        "num_frames": tf.minimum(num_frames, length),
+      }
+    )
+    return {"predictions": predictions}
+
+  def signatures(self, num_features: int) -> dict:
+    """Traces the function; returns it by signature name."""
+    return {
+      "serving_default": tf.function(self._predict).get_concrete_function(
+        rgb_and_audio=tf.TensorSpec(
+          [None, None, num_features], tf.float32, "rgb_and_audio"
+        ),
+        num_frames=tf.TensorSpec([None, 1], tf.int32, "num_frames"),
+      )
+    }
+
+
+def save_for_mediapipe(
+  model: keras.Model,
+  model_flags: dict,
+  folder: str,
+  vocabulary: str = "",
+  label_map: list[str] | None = None,
+) -> None:
+  """Writes a SavedModel for MediaPipe's graphs of YouTube-8M.
+
+  It has one signature, serving_default: rgb_and_audio (windows, frames, 1152)
+  float32, dequantized frames with rgb first, and num_frames (windows, 1) int32,
+  or (1, 1) for all windows -> predictions (windows, classes) float32. Frames
+  past num_frames do not count. Its assets are those of the other SavedModels,
+  and label_map.txt.
+
+  Args:
+    model: result of models.build_model on frames of floats.
+    model_flags: see train_dir.py.
+    folder: for the SavedModel; replaced if it holds one.
+    vocabulary: CSV with the names of the classes; empty for none.
+    label_map: a name for each column of the predictions; None for no
+      label_map.txt.
+  """
+  servable = _MediaPipeServable(model, model_flags)
+  signatures = servable.signatures(model.input["video_matrix"].shape[-1])
+  with tempfile.TemporaryDirectory() as temporary:
+    assets = _assets(temporary, model_flags, vocabulary)
+    if label_map is not None:
+      assets["label_map"] = os.path.join(temporary, LABEL_MAP_FILE)
+      with files.text_written_aside(assets["label_map"]) as file:
+        file.write("".join(f"{name}\n" for name in label_map))
+    servable.save(folder, signatures, assets)
+
+
+def _assets(
+  temporary: str, model_flags: dict, vocabulary: str
+) -> dict[str, str]:
+  """The files that go with a SavedModel, by the attribute that names them.
+
+  Args:
+    temporary: a folder to write them to.
+    model_flags: see train_dir.py.
+    vocabulary: CSV with the names of the classes; empty for none.
+  """
+  path = os.path.join(temporary, train_dirs.MODEL_FLAGS_FILE)
+  files.write_json(path, model_flags)
+  assets = {"model_flags": path}
+  if vocabulary:
+    assets["vocabulary"] = vocabulary
+  return assets
+
+
 class Exporter:
   """Exports one model any number of times; traces it once.
 
@@ -95,6 +243,11 @@ class Exporter:
     model_flags: see train_dir.py.
     kinds: how numbers are stored, see the two readers in readers.py.
     vocabulary: CSV with the names of the classes; empty for none.
+
+  Attributes:
+    model: the model, whose weights are exported.
+    model_flags: see above, with how the numbers are stored if that is known.
+    reader: of the records.
   """
 
   def __init__(
@@ -103,28 +256,51 @@ class Exporter:
     kinds: list[str] | None = None,
     vocabulary: str = "",
   ):
-    self._model_flags = model_flags
+    self.model_flags = model_flags
     if kinds:
-      self._model_flags = train_dirs.with_dtypes(model_flags, kinds)
+      self.model_flags = train_dirs.with_dtypes(model_flags, kinds)
     self._vocabulary = vocabulary
-    reader = readers.make_reader(model_flags, kinds)
+    self.reader = readers.make_reader(model_flags, kinds)
     with tf.device("/cpu:0"):
-      self.model = model_building.build_model(model_flags, reader.quantized)
-    self._servable = _Servable(self.model, reader)
+      self.model = model_building.build_model(
+        model_flags, self.reader.quantized
+      )
+    self._servable = _RecordServable(self.model, self.model_flags, self.reader)
     self._signatures = self._servable.signatures()
 
-  def save(self, folder: str) -> None:
-    """Writes a SavedModel of the model's current weights to a new folder."""
-    with (
-      tempfile.TemporaryDirectory() as assets,
-      files.written_aside(folder) as aside,
-    ):
-      path = os.path.join(assets, train_dirs.MODEL_FLAGS_FILE)
-      files.write_json(path, self._model_flags)
-      self._servable.model_flags = tf.saved_model.Asset(path)
-      if self._vocabulary:
-        self._servable.vocabulary = tf.saved_model.Asset(self._vocabulary)
-      tf.saved_model.save(self._servable, aside, self._signatures)
+  def predict(self, batch: dict[str, np.ndarray]) -> np.ndarray:
+    """What the signature predict_arrays answers.
+
+    Args:
+      batch: video_matrix and num_frames, see this module.
+
+    Returns:
+      (videos, classes) float32.
+    """
+    arrays = {name: tf.constant(values) for name, values in batch.items()}
+    answer = self._signatures["predict_arrays"](**arrays)
+    return answer["predictions"].numpy()
+
+  def save(self, folder: str, float16: bool = False) -> None:
+    """Writes a SavedModel of the model's current weights to a new folder.
+
+    Args:
+      folder: for the SavedModel; replaced if it holds one.
+      float16: whether to keep matrices in half precision.
+
+    Raises:
+      errors.UserError: the folder holds other files, or weights are too large
+        for half precision.
+    """
+    servable, signatures = self._servable, self._signatures
+    if float16:
+      servable = _RecordServable(
+        self.model, self.model_flags, self.reader, float16
+      )
+      signatures = servable.signatures()
+    with tempfile.TemporaryDirectory() as temporary:
+      assets = _assets(temporary, self.model_flags, self._vocabulary)
+      servable.save(folder, signatures, assets)
 
 
 class BackgroundExporter:

@@ -16,6 +16,7 @@ PROGRAMS = (
   "inference",
   "segment_eval_inference",
   "export_model",
+  "export_model_mediapipe",
   "data_tools.sample_data",
   "data_tools.download",
   "data_tools.label_frequencies",

@@ -10,7 +10,7 @@ import threading
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import PATIENCE_SECONDS, make_once
+from conftest import PATIENCE_SECONDS, error_of, make_once
 from make_records import frame_record, video_record, write_records
 from saved_models import (
   BATCH,
@@ -449,3 +449,143 @@ def test_close_raises_the_error_of_a_failed_export(model, tmp_path):
   exporter.export(model, 1)
   with pytest.raises(tf.errors.OpError, match="export"):
     exporter.close()
+
+
+# --------------------------------------------------------------------------
+# float16
+
+
+@pytest.mark.parametrize("name", ["video", "bytes"])
+def test_matrices_in_float16_are_what_a_rounded_model_has(name, tmp_path):
+  model_flags, kinds = CASES[name]
+  exporter = export.Exporter(model_flags, kinds)
+  randomize(exporter.model)
+  exporter.save(str(tmp_path / "wide"))
+  exporter.save(str(tmp_path / "narrow"), float16=True)
+  generator = np.random.default_rng(2)
+  matrix = generator.integers(256, size=(3, 5, 8), dtype=np.uint8)
+  if not model_flags["frame_features"]:
+    matrix = generator.normal(size=(3, 8)).astype(np.float32)
+  batch = {"video_matrix": matrix, "num_frames": np.array([5, 1, 3], np.int32)}
+  wide = predict(exporter.model, batch)
+  for weight in exporter.model.weights:
+    if weight.dtype == "float32" and len(weight.shape) > 1:
+      weight.assign(weight.numpy().astype(np.float16))
+  rounded = predict(exporter.model, batch)
+  assert abs(rounded - wide).max() > 1e-5
+
+  def served(folder):
+    loaded = tf.saved_model.load(str(tmp_path / folder))
+    arrays = {key: tf.constant(values) for key, values in batch.items()}
+    answer = loaded.signatures["predict_arrays"](**arrays)["predictions"]
+    matrices = [one for one in loaded.weights if one.shape.rank > 1]
+    return answer.numpy(), {one.dtype for one in matrices}
+
+  answer, dtypes = served("narrow")
+  np.testing.assert_allclose(answer, rounded, atol=1e-6)
+  assert dtypes == {tf.float16}
+  answer, dtypes = served("wide")
+  np.testing.assert_allclose(answer, wide, atol=1e-6)
+  assert dtypes == {tf.float32}
+
+
+def test_weights_that_float16_cannot_hold_are_refused(tmp_path):
+  exporter = export.Exporter(VIDEO_FLAGS)
+  kernel = next(one for one in exporter.model.weights if len(one.shape) == 2)
+  kernel.assign(kernel.numpy() + 7e4)
+  message = error_of(exporter.save, str(tmp_path / "out"), float16=True)
+  assert "weights below 65504" in message
+  assert kernel.path in message
+  assert os.listdir(tmp_path) == []
+
+
+# --------------------------------------------------------------------------
+# MediaPipe
+
+
+@pytest.fixture(scope="module")
+def for_mediapipe(tmp_path_factory):
+  """A SavedModel of the LstmModel of BYTES_FLAGS, and the model itself."""
+  folder = tmp_path_factory.mktemp("mediapipe")
+  model = models.build_model(BYTES_FLAGS, quantized=False)
+  randomize(model)
+  vocabulary = folder / "vocabulary.csv"
+  vocabulary.write_text("Index,Name\n0,a\n")
+  names = [f"class {index}" for index in range(25)]
+  path = folder / "saved_model"
+  export.save_for_mediapipe(
+    model, BYTES_FLAGS, str(path), str(vocabulary), names
+  )
+  return path, model
+
+
+def windows(count=3, frames=5):
+  random = np.random.default_rng(4)
+  return random.uniform(-2, 2, (count, frames, 8)).astype(np.float32)
+
+
+def test_the_signature_is_what_mediapipe_feeds(for_mediapipe):
+  path, _ = for_mediapipe
+  signatures = tf.saved_model.load(str(path)).signatures
+  assert set(signatures) == {"serving_default"}
+  signature = signatures["serving_default"]
+  assert {
+    name: (spec.shape.as_list(), spec.dtype.name)
+    for name, spec in signature.structured_input_signature[1].items()
+  } == {
+    "rgb_and_audio": ([None, None, 8], "float32"),
+    "num_frames": ([None, 1], "int32"),
+  }
+  (output,) = signature.structured_outputs.items()
+  assert output[0] == "predictions"
+  assert output[1].shape.as_list() == [None, 25]
+
+
+def test_windows_are_predicted_as_frames_are(for_mediapipe):
+  path, model = for_mediapipe
+  served = tf.saved_model.load(str(path)).signatures["serving_default"]
+
+  def answer(frames, num_frames):
+    column = tf.constant(num_frames, tf.int32, [len(num_frames), 1])
+    found = served(rgb_and_audio=tf.constant(frames), num_frames=column)
+    return found["predictions"].numpy()
+
+  def wanted(frames, num_frames):
+    batch = {"video_matrix": frames, "num_frames": np.int32(num_frames)}
+    return predict(model, batch)
+
+  frames = windows()
+  np.testing.assert_allclose(
+    answer(frames, [5, 2, 4]), wanted(frames, [5, 2, 4]), atol=1e-6
+  )
+  # MediaPipe's test feeds one number for all, its last window may be shorter.
+  for given in ([4], [9]):
+    number = min(given[0], 5)
+    np.testing.assert_allclose(
+      answer(frames, given), wanted(frames, [number] * 3), atol=1e-6
+    )
+  # Bytes of records are the same numbers after they are dequantized.
+  of_bytes = models.build_model(BYTES_FLAGS, quantized=True)
+  of_bytes.set_weights(model.get_weights())
+  stored = np.random.default_rng(5).integers(256, size=(2, 4, 8))
+  batch = {
+    "video_matrix": stored.astype(np.uint8),
+    "num_frames": np.array([4, 3], np.int32),
+  }
+  floats = np.float32(stored * (4 / 255) + (4 / 512 - 2))
+  np.testing.assert_allclose(
+    answer(floats, [4, 3]), predict(of_bytes, batch), atol=1e-6
+  )
+
+
+def test_mediapipe_gets_names_and_what_the_model_reads(for_mediapipe):
+  path, _ = for_mediapipe
+  assets = path / "assets"
+  assert set(os.listdir(assets)) == {
+    "label_map.txt",
+    "model_flags.json",
+    "vocabulary.csv",
+  }
+  lines = (assets / "label_map.txt").read_text().splitlines()
+  assert lines == [f"class {index}" for index in range(25)]
+  assert json.loads((assets / "model_flags.json").read_text()) == BYTES_FLAGS
