@@ -72,6 +72,13 @@ $(VENV)/clip/.installed-tests: $(VENV)/clip/.installed requirements/dev.txt
 	  $$(grep ^pytest== requirements/dev.txt)
 	@touch $@
 
+# tests/engine/test_export_formats.py runs itself there.
+$(VENV)/export/.installed-tests: $(VENV)/export/.installed requirements.txt \
+    requirements/dev.txt
+	@$(VENV)/export/bin/pip install --quiet --disable-pip-version-check \
+	  -r requirements.txt $$(grep ^pytest== requirements/dev.txt)
+	@touch $@
+
 # tests/data_tools/test_ray_engine.py runs itself there, and whole programs.
 $(VENV)/ray/.installed-tests: $(VENV)/ray/.installed requirements.txt \
     requirements/videos.txt requirements/dev.txt
@@ -130,7 +137,8 @@ fast-tests: $(VENV)/.installed-dev
 
 test-slow: $(VENV)/.installed-dev \
     $(VENV)/jax/.installed $(VENV)/torch/.installed \
-    $(VENV)/clip/.installed-tests $(VENV)/ray/.installed-tests
+    $(VENV)/clip/.installed-tests $(VENV)/ray/.installed-tests \
+    $(VENV)/export/.installed-tests
 	@YT8M_BACKENDS="jax torch" $(RUN) -m pytest -m "slow and not learn"
 
 test-backends: $(VENV)/.installed-dev $(VENV)/jax/.installed \

@@ -1,7 +1,8 @@
-"""Exports a checkpoint as a SavedModel: python export_model.py.
+"""Exports a checkpoint for serving: python export_model.py.
 
-The SavedModel runs in any process that has TensorFlow, without this repository.
-engine/export.py describes its signatures.
+By default it becomes a SavedModel, which runs in any process that has
+TensorFlow, without this repository; engine/export.py describes its signatures.
+--format names other formats, see docs/export.md.
 """
 
 import os
@@ -12,10 +13,20 @@ from absl import flags, logging
 
 import errors
 import program_flags
-from engine import best_checkpoint, export
+import readers
+from data_tools import sample_data, sample_videos
+from engine import best_checkpoint, export, export_formats
 from engine import train_dir as train_dirs
+from engine.data import Data
+from engine.data_files import find_files
 
 FLAGS = flags.FLAGS
+
+SAVED_MODEL = "saved_model"
+ALL = "all"
+
+# Videos that are predicted to compare the formats.
+_NUM_VIDEOS = 32
 
 
 def define_flags(flag_values: flags.FlagValues = FLAGS) -> None:
@@ -28,6 +39,13 @@ def define_flags(flag_values: flags.FlagValues = FLAGS) -> None:
     "Records hold floats; False: frame-level records hold bytes, as in"
     " YouTube-8M; default: as in training.",
   )
+  data.string(
+    "input_data_pattern",
+    "",
+    "Records whose predictions are compared in the formats, as a glob pattern,"
+    " or several separated by commas; empty: the built-in sample data, if it"
+    " has the model's features.",
+  )
   model = program_flags.Subject(program_flags.MODEL, flag_values)
   model.string(
     "train_dir", "/tmp/yt8m_model/", "Folder with the trained model."
@@ -39,10 +57,25 @@ def define_flags(flag_values: flags.FlagValues = FLAGS) -> None:
     " that --checkpoint names.",
   )
   program_flags.define_checkpoint(flag_values)
-  program_flags.Subject(program_flags.OUTPUT, flag_values).string(
+  output = program_flags.Subject(program_flags.OUTPUT, flag_values)
+  output.enum(
+    "format",
+    SAVED_MODEL,
+    [SAVED_MODEL, *export_formats.FORMATS, ALL],
+    "What to write; all: each of them, but those that cannot hold the model."
+    " litert, onnx and openvino need requirements/export.txt.",
+  )
+  output.bool(
+    "float16",
+    False,
+    "Store weights in float16, half the size; the model computes in float32.",
+  )
+  output.string(
     "output_dir",
     "",
-    "Folder for the SavedModel; empty: export/step_N in --train_dir.",
+    "Folder for what is written. With --format=saved_model it becomes the"
+    " SavedModel itself; empty: export/step_N in --train_dir, for other formats"
+    " export/formats_N.",
   )
 
 
@@ -60,27 +93,24 @@ def check_checkpoint(checkpoint: str) -> None:
     )
 
 
-def export_checkpoint(
+def make_exporter(
   train_dir: str,
   checkpoint: str,
-  folder: str,
   float_frames: bool | None = None,
   feature_ranges: str | None = None,
-) -> None:
-  """Writes a SavedModel of a checkpoint, with the names of the classes.
+) -> export.Exporter:
+  """Builds the model of a checkpoint, with the names of the classes.
 
   Args:
     train_dir: folder of the run, with its model_flags.json.
     checkpoint: path without its file endings.
-    folder: for the SavedModel; replaced if it holds one.
     float_frames: whether records hold floats, else bytes at frame level; None
       for how the training data is stored, if that is known, else False.
     feature_ranges: of the records' bytes, see program_flags.ranges_of_data;
       None for those of the training data.
 
   Raises:
-    errors.UserError: the checkpoint is of another model, or the folder holds
-      other files.
+    errors.UserError: the checkpoint is of another model.
   """
   model_flags = train_dirs.require_model_flags(train_dir, feature_ranges)
   kinds = train_dirs.kinds_of_training_data(model_flags)
@@ -91,7 +121,132 @@ def export_checkpoint(
   vocabulary = train_dirs.find_vocabulary(train_dir)
   exporter = export.Exporter(model_flags, kinds, vocabulary)
   train_dirs.load_weights(exporter.model, checkpoint)
-  exporter.save(folder)
+  return exporter
+
+
+def read_batch(exporter: export.Exporter, files: list[str]) -> dict:
+  """Reads the first videos of files, as a model takes them.
+
+  Args:
+    exporter: has the model.
+    files: as from find_files.
+
+  Returns:
+    {"video_matrix": (videos, ...), "num_frames": (videos,)}, arrays.
+
+  Raises:
+    errors.UserError: the records are not as the model's flags say, or store
+      the features otherwise than those it is exported for.
+  """
+  data = Data(exporter.model_flags, files, with_labels=False, for_trained=True)
+  if data.reader.quantized != exporter.reader.quantized:
+    wanted, found = (
+      "bytes" if reader.quantized else "floats"
+      for reader in (exporter.reader, data.reader)
+    )
+    raise errors.UserError(
+      f"Expected frames of {wanted}, for which the model is exported, received"
+      f" {found} in {files[0]}. Set --float_frames={found == 'floats'}, or name"
+      " other files as --input_data_pattern."
+    )
+  with data.naming_errors():
+    batches = data.evaluation_batches(_NUM_VIDEOS)
+    batch = next(batches.as_numpy_iterator())
+  return {
+    name: batch[name].astype(tensor.dtype)
+    for name, tensor in exporter.model.input.items()
+  }
+
+
+def _has_features_of_sample_data(model_flags: dict) -> bool:
+  """Whether the built-in sample data has what a model reads."""
+  prefix = "" if model_flags["frame_features"] else "mean_"
+  known = {
+    f"{prefix}rgb": sample_videos.RGB_SIZE,
+    f"{prefix}audio": sample_videos.AUDIO_SIZE,
+  }
+  names, sizes = readers.get_feature_names_and_sizes(
+    model_flags["feature_names"], model_flags["feature_sizes"]
+  )
+  return all(
+    known.get(name) == size for name, size in zip(names, sizes, strict=True)
+  )
+
+
+def find_batch(exporter: export.Exporter, is_needed: bool) -> dict | None:
+  """Reads the videos that --input_data_pattern or the sample data has.
+
+  Args:
+    exporter: has the model.
+    is_needed: whether there must be some.
+
+  Returns:
+    See read_batch; None if there are none.
+
+  Raises:
+    errors.UserError: there are none, or see read_batch.
+  """
+  model_flags = exporter.model_flags
+  in_bytes = model_flags["frame_features"]
+  if not FLAGS.input_data_pattern and not (
+    _has_features_of_sample_data(model_flags)
+    and exporter.reader.quantized == in_bytes
+  ):
+    if not is_needed:
+      return None
+    raise errors.UserError(
+      "Expected records to compare the predictions of the formats on, received"
+      " none, and the built-in sample data has other features than"
+      f" {model_flags['feature_names']} with {model_flags['feature_sizes']}"
+      " numbers, or stores them otherwise. Name some by --input_data_pattern."
+    )
+  pattern = sample_data.pattern_or_sample_data(
+    FLAGS.input_data_pattern, "validate", model_flags["frame_features"]
+  )
+  files = find_files(pattern, "input_data_pattern")
+  return read_batch(exporter, files)
+
+
+def _report(name: str, exported: export_formats.Exported) -> None:
+  """Logs what was written."""
+  text = f"{exported.num_bytes / 1e6:.2f} MB"
+  if exported.videos_per_second is not None:
+    text += f", {exported.videos_per_second:.0f} videos/s"
+  if exported.difference is not None and (FLAGS.float16 or name != SAVED_MODEL):
+    text += f", differs by up to {exported.difference:.1g}"
+  logging.info("%s: %s: %s", name, text, exported.path)
+
+
+def export_others(
+  names: list[str],
+  exporter: export.Exporter,
+  folder: str,
+  batch: dict,
+  float16: bool,
+) -> None:
+  """Writes a model in several formats, and says which cannot hold it.
+
+  Args:
+    names: of export_formats.FORMATS.
+    exporter: has the model.
+    folder: for the files.
+    batch: see read_batch.
+    float16: whether to store weights in float16.
+
+  Raises:
+    errors.UserError: the only format cannot hold the model.
+  """
+  for name in names:
+    path = os.path.join(folder, export_formats.FORMATS[name].path)
+    logging.info("Exporting and checking %s", name)
+    try:
+      exported = export_formats.export(name, exporter, path, batch, float16)
+    except errors.UserError as error:
+      if len(names) == 1:
+        raise
+      logging.warning("No %s. %s", name, error)
+    else:
+      _report(name, exported)
 
 
 def _find_checkpoint() -> str:
@@ -113,24 +268,38 @@ def _find_checkpoint() -> str:
 
 def main() -> None:
   """Exports the checkpoint that the flags name."""
+  others = {ALL: list(export_formats.FORMATS), SAVED_MODEL: []}.get(
+    FLAGS.format, [FLAGS.format]
+  )
+  export_formats.require_packages(others)
   model_flags = train_dirs.require_model_flags(FLAGS.train_dir)
   program_flags.check_typed_flags(
     model_flags, f"--train_dir={FLAGS.train_dir}", FLAGS.train_dir
   )
   checkpoint = _find_checkpoint()
-  folder = FLAGS.output_dir or os.path.join(
-    FLAGS.train_dir,
-    train_dirs.EXPORT_DIR,
-    f"step_{train_dirs.checkpoint_step(checkpoint)}",
-  )
-  export_checkpoint(
+  folder = FLAGS.output_dir
+  if not folder:
+    step = train_dirs.checkpoint_step(checkpoint)
+    name = f"formats_{step}" if others else f"step_{step}"
+    folder = os.path.join(FLAGS.train_dir, train_dirs.EXPORT_DIR, name)
+  exporter = make_exporter(
     FLAGS.train_dir,
     checkpoint,
-    folder,
     FLAGS.float_frames,
     program_flags.ranges_of_data(model_flags),
   )
-  logging.info("SavedModel of %s: %s", checkpoint, folder)
+  batch = find_batch(exporter, is_needed=bool(others))
+  if FLAGS.format in (SAVED_MODEL, ALL):
+    exported = export_formats.export_saved_model(
+      exporter,
+      os.path.join(folder, SAVED_MODEL) if others else folder,
+      batch,
+      FLAGS.float16,
+    )
+    logging.info("SavedModel of %s: %s", checkpoint, exported.path)
+    _report(SAVED_MODEL, exported)
+  if batch is not None:
+    export_others(others, exporter, folder, batch, FLAGS.float16)
 
 
 if __name__ == "__main__":

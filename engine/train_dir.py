@@ -9,6 +9,7 @@
   evaluations.json          the scores of training's own evaluations
   best.json, best/          the checkpoint with the best score
   export/step_N/            SavedModels
+  export/formats_N/         the model after step N in other formats
   vocabulary.csv            the names of the classes, if they are known
   extraction.json, pca/     how features were made of videos, if they were
 
@@ -67,7 +68,7 @@ _OWN_FILES = re.compile(
   r"model_flags\.json|vocabulary\.csv|extraction\.json"
   r"|run\.json|best\.json|evaluations\.json"
   r"|checkpoint|model\.ckpt-(again-)?\d+\..*|events\.out\.tfevents\..*"
-  r"|(segment-)?metrics-(\d+\.json|by-class-\d+\.csv)|step_\d+"
+  r"|(segment-)?metrics-(\d+\.json|by-class-\d+\.csv)|(step|formats)_\d+"
   r"|skipped_records(-\d+)?\.csv"
   # Left over by a process that was killed while writing.
   r"|\..+\.tmp-[0-9a-f]{8}|checkpoint\.tmp[0-9a-f]{32}|model\.ckpt-\d+_temp"

@@ -96,6 +96,10 @@ class ScaledDense(keras.layers.Dense):
     **kwargs: see keras.layers.Dense, such as kernel_initializer.
   """
 
+  # In Keras files keras.layers.Dense keeps only its own weights.
+  save_own_variables = keras.layers.Layer.save_own_variables
+  load_own_variables = keras.layers.Layer.load_own_variables
+
   def __init__(self, units, **kwargs):
     super().__init__(units, **{**kwargs, "use_bias": False})
 

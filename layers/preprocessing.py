@@ -33,10 +33,13 @@ class _OfBytes(keras.layers.Layer):
 
   def get_config(self):
     """The arguments, arrays as lists of numbers."""
-    scale, bias = (
-      number if isinstance(number, float) else [float(one) for one in number]
-      for number in self._scale_and_bias
-    )
+
+    def listed(number):
+      if isinstance(number, float):
+        return number
+      return [float(one) for one in number]
+
+    scale, bias = map(listed, self._scale_and_bias)
     return {**super().get_config(), "scale": scale, "bias": bias}
 
   def _dequantize(self, values, weights=1.0):
@@ -167,7 +170,9 @@ class MeanFrame(_OfBytes):
       means = ops.einsum("gpd,gp->gd", parts, ops.ones_like(parts[:, :, 0]))
       return self._scale_mean(means, ops.sum(scale, axis=1)[:, None], dtype)
 
-    more_videos, more_frames = -batch % group, -length % run
+    # The remainder of a negative number is another in ONNX.
+    more_videos = (batch + group - 1) // group * group - batch
+    more_frames = (length + run - 1) // run * run - length
     if not (isinstance(batch, int) and isinstance(length, int)):
       video_matrix = ops.pad(
         video_matrix, [[0, more_videos], [0, more_frames], [0, 0]]

@@ -1,13 +1,16 @@
 """Tests of the program export_model.py."""
 
+import re
 import shutil
+import sys
 
 import in_process
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 from conftest import run_program
-from make_records import write_records
+from make_records import frame_record, video_record, write_records
 from saved_models import (
   BATCH,
   VIDEO_FLAGS,
@@ -15,10 +18,11 @@ from saved_models import (
   randomize,
   saved_predictions,
 )
+from tiny_runs import TINY_FRAME_FLAGS
 
 import models
 import train
-from engine import best_checkpoint
+from engine import best_checkpoint, export_formats
 from engine import train_dir as train_dirs
 from engine.settings import Settings
 from records import writing
@@ -162,3 +166,134 @@ def test_the_checkpoint_that_is_exported(train_dir):
     "export_model", f"--train_dir={train_dir}", "--checkpoint=5"
   )
   assert "There are 4, 9; the best one is 4." in line
+
+
+# --------------------------------------------------------------------------
+# Other formats
+
+
+@pytest.fixture
+def records(tmp_path):
+  """A file of three videos that the model can read."""
+  random = np.random.default_rng(1)
+  videos = [
+    video_record(
+      f"video{number}",
+      mean_rgb=random.normal(size=6),
+      mean_audio=random.normal(size=2),
+    )
+    for number in range(3)
+  ]
+  return write_records(tmp_path / "three", videos)
+
+
+def test_a_keras_file_beside_the_saved_models(train_dir, model, records):
+  log = in_process.run(
+    "export_model",
+    f"--train_dir={train_dir}",
+    "--format=keras",
+    f"--input_data_pattern={records}",
+  )
+  path = train_dir / "export" / "formats_9" / "model.keras"
+  assert re.search(
+    r"keras: 0\.\d\d MB, \d+ videos/s, differs by up to \S+: " + str(path), log
+  )
+  loaded = keras.models.load_model(path, compile=False)
+  found = loaded({"video_matrix": BATCH["video_matrix"]}, training=False)
+  np.testing.assert_allclose(
+    found["predictions"].numpy(), predict(model, BATCH), atol=1e-6
+  )
+  assert [one.name for one in path.parent.iterdir()] == ["model.keras"]
+  assert not (train_dir / "export" / "step_9").exists()
+
+
+def only_keras(monkeypatch, **more):
+  """Leaves the formats that need no other packages, and adds some."""
+  keras_alone = {"keras": export_formats.FORMATS["keras"], **more}
+  monkeypatch.setattr(export_formats, "FORMATS", keras_alone)
+
+
+def test_all_formats_but_those_that_cannot_hold_the_model(
+  train_dir, model, records, monkeypatch
+):
+  def fail(*_):
+    raise NotImplementedError("no such operation")
+
+  bad = export_formats.FORMATS["keras"]._replace(write=fail, path="bad")
+  only_keras(monkeypatch, bad=bad)
+  out = train_dir / "out"
+  given = (f"--train_dir={train_dir}", f"--output_dir={out}")
+  log = in_process.run(
+    "export_model",
+    *given,
+    "--format=all",
+    f"--input_data_pattern={records}",
+  )
+  assert sorted(one.name for one in out.iterdir()) == [
+    "model.keras",
+    "saved_model",
+  ]
+  np.testing.assert_allclose(
+    saved_predictions(out / "saved_model"), predict(model, BATCH), atol=1e-6
+  )
+  (refused,) = [line for line in log.splitlines() if "No bad." in line]
+  assert "no such operation" in refused
+  # Alone, it is an error.
+  error = in_process.run_into_error(
+    "export_model",
+    *given,
+    "--format=bad",
+    f"--input_data_pattern={records}",
+  )
+  assert "no such operation" in error
+
+
+def test_packages_are_asked_for_first(train_dir, monkeypatch):
+  monkeypatch.setitem(sys.modules, "ai_edge_litert.interpreter", None)
+  for name in ("all", "litert"):
+    error = in_process.run_into_error(
+      "export_model", "--train_dir=missing", f"--format={name}"
+    )
+    assert "pip install -r requirements/export.txt" in error
+
+
+def test_without_records_there_is_nothing_to_compare(train_dir):
+  error = in_process.run_into_error(
+    "export_model", f"--train_dir={train_dir}", "--format=keras"
+  )
+  assert "Name some by --input_data_pattern." in error
+  assert "mean_rgb,mean_audio with 6,2" in error
+
+
+def test_records_that_are_stored_otherwise(tmp_path):
+  model_flags = {**TINY_FRAME_FLAGS, "feature_dtypes": "uint8,uint8"}
+  folder = tmp_path / "run"
+  train_dirs.write_model_flags(str(folder), model_flags)
+  model = models.build_model(model_flags)
+  train_dirs.Checkpoints(str(folder), 5, model=model).save(4)
+  frames = np.ones((3, 4), np.float32), np.ones((3, 3), np.float32)
+  path = write_records(
+    tmp_path / "floats", [frame_record("a", rgb=frames[0], audio=frames[1])]
+  )
+  given = (f"--train_dir={folder}", f"--input_data_pattern={path}")
+  error = in_process.run_into_error("export_model", *given)
+  assert "Expected frames of bytes" in error
+  assert "--float_frames=True" in error
+  log = in_process.run("export_model", *given, "--float_frames")
+  assert "videos/s" in log
+
+
+def test_float16_is_about_half_and_says_what_it_changes(train_dir, records):
+  sizes = {}
+  for name in ("", "--float16"):
+    log = in_process.run(
+      "export_model",
+      f"--train_dir={train_dir}",
+      f"--input_data_pattern={records}",
+      *([name] if name else []),
+    )
+    (line,) = [line for line in log.splitlines() if "saved_model: " in line]
+    assert ("differs by up to" in line) == bool(name)
+    variables = train_dir / "export" / "step_9" / "variables"
+    sizes[name] = sum(one.stat().st_size for one in variables.glob("*data*"))
+  assert sizes["--float16"] < 0.75 * sizes[""]

@@ -29,7 +29,8 @@ def make_run(folder, model_flags) -> str:
 
 def answer(folder, frames):
   """What a SavedModel says about windows of frames, all of them valid."""
-  served = tf.saved_model.load(str(folder)).signatures["serving_default"]
+  loaded = tf.saved_model.load(str(folder))  # holds the weights
+  served = loaded.signatures["serving_default"]
   num_frames = tf.fill([len(frames), 1], frames.shape[1])
   found = served(rgb_and_audio=tf.constant(frames), num_frames=num_frames)
   return found["predictions"].numpy()

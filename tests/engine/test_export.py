@@ -543,11 +543,13 @@ def test_the_signature_is_what_mediapipe_feeds(for_mediapipe):
 
 def test_windows_are_predicted_as_frames_are(for_mediapipe):
   path, model = for_mediapipe
-  served = tf.saved_model.load(str(path)).signatures["serving_default"]
+  loaded = tf.saved_model.load(str(path))  # holds the weights
 
   def answer(frames, num_frames):
     column = tf.constant(num_frames, tf.int32, [len(num_frames), 1])
-    found = served(rgb_and_audio=tf.constant(frames), num_frames=column)
+    found = loaded.signatures["serving_default"](
+      rgb_and_audio=tf.constant(frames), num_frames=column
+    )
     return found["predictions"].numpy()
 
   def wanted(frames, num_frames):

@@ -300,6 +300,7 @@ RUN_FILES = [
   "best/.model.ckpt-10.index.tmp-0123abcd",
   "export/step_10/saved_model.pb",
   "export/step_10/variables/variables.index",
+  "export/formats_10/model.onnx",
   # Left behind by a run that was killed while writing.
   ".model_flags.json.tmp-0123abcd",
   ".run.json.tmp-0123abcd",

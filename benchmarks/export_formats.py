@@ -1,0 +1,180 @@
+"""Which models each format of export_model.py can hold: a table in docs/.
+
+Usage, from the root of the repository, with requirements/export.txt:
+
+  python -m benchmarks.export_formats
+
+Exports each model, with smaller layers and random weights, in each format, asks
+its runtime for predictions of 32 videos of the sample data, and writes the
+largest difference from the SavedModel's into the page, or that and why the
+format was refused.
+"""
+
+import os
+import pathlib
+import tempfile
+
+import startup  # isort: skip
+import numpy as np
+from absl import flags, logging
+
+import errors
+import export_model
+import models
+from data_tools import sample_data
+from engine import export, export_formats
+from engine.data_files import find_files
+
+FLAGS = flags.FLAGS
+
+_PAGE = pathlib.Path(__file__).parents[1] / "docs" / "export.md"
+_BEGIN = "<!-- python -m benchmarks.export_formats writes this table. -->"
+_END = "<!-- The table ends here. -->"
+
+# Layers are made as small as this, and videos this short, so that all models
+# take minutes.
+_LARGEST_NUMBER = 64
+_MAX_FRAMES = 20
+_NUM_CLASSES = 100
+
+
+def define_bench_flags() -> None:
+  """Defines the flags of the benchmark."""
+  flags.DEFINE_list("models", [], "Models of the table; empty: all.")
+  flags.DEFINE_string("page", str(_PAGE), "Page to write the table into.")
+
+
+def _small(name: str, value):
+  """A hyper-parameter, or 64 if it is a larger number of units."""
+  if isinstance(value, int) and not isinstance(value, bool):
+    return min(value, _LARGEST_NUMBER)
+  # As many as there are features.
+  if name == "lstm_cells" and value is None:
+    return _LARGEST_NUMBER
+  return value
+
+
+def small_flags(name: str) -> dict:
+  """A model's model_flags.json, with no number above 64."""
+  given = models.resolve_hyperparameters(name)
+  model_class = models.find_class_by_name(name)
+  at_frame_level = model_class.__module__ != "video_level_models"
+  prefix = "" if at_frame_level else "mean_"
+  return {
+    "model": name,
+    "feature_names": f"{prefix}rgb,{prefix}audio",
+    "feature_sizes": "1024,128",
+    "frame_features": at_frame_level,
+    "num_classes": _NUM_CLASSES,
+    "max_frames": _MAX_FRAMES,
+    "label_loss": "CrossEntropyLoss",
+    "input_transform": model_class.input_transform,
+    **{key: _small(key, value) for key, value in given.items()},
+  }
+
+
+def randomize(model) -> None:
+  """Adds random numbers to all weights, also to those that begin as 0 or 1."""
+  random = np.random.default_rng(1)
+  for weight in model.weights:
+    if weight.dtype != "float32":
+      continue
+    values = weight.numpy()
+    values = values + random.normal(scale=0.1, size=values.shape)
+    if "variance" in weight.path:
+      values = abs(values) + 0.1
+    weight.assign(values.astype(np.float32))
+
+
+def try_formats(exporter: export.Exporter, batch: dict) -> dict[str, str]:
+  """Exports a model in each format.
+
+  Args:
+    exporter: has the model.
+    batch: see export_model.read_batch.
+
+  Returns:
+    {format: the largest difference, or the reason for a refusal}.
+  """
+  found = {}
+  with tempfile.TemporaryDirectory() as folder:
+    exported = export_formats.export_saved_model(
+      exporter, os.path.join(folder, export_model.SAVED_MODEL), batch
+    )
+    found[export_model.SAVED_MODEL] = f"{exported.difference:.0e}"
+    for name, form in export_formats.FORMATS.items():
+      path = os.path.join(folder, form.path)
+      try:
+        exported = export_formats.export(name, exporter, path, batch)
+        found[name] = f"{exported.difference:.0e}"
+      except errors.UserError as error:
+        found[name] = str(error)
+  return found
+
+
+def make_table(results: dict[str, dict[str, str]]) -> str:
+  """The Markdown of the table, with the reasons for refusals below it.
+
+  Args:
+    results: of try_formats, by model.
+  """
+  formats = [export_model.SAVED_MODEL, *export_formats.FORMATS]
+  lines = [
+    f"| model | {' | '.join(formats)} |",
+    "|---" * (1 + len(formats)) + "|",
+  ]
+  reasons = []
+  for model, found in results.items():
+    cells = []
+    for name in formats:
+      text = found[name]
+      if " " in text:  # no number
+        if text not in reasons:
+          reasons.append(text)
+        text = f"no ({1 + reasons.index(text)})"
+      cells.append(text)
+    lines.append(f"| {model} | {' | '.join(cells)} |")
+  notes = [f"{number}. {text}" for number, text in enumerate(reasons, 1)]
+  return "\n".join([*lines, *([""] if notes else []), *notes])
+
+
+def with_table(page: str, table: str) -> str:
+  """The text of a page with another table between its two marks.
+
+  Raises:
+    errors.UserError: the page has no place for it.
+  """
+  before, begin, rest = page.partition(_BEGIN)
+  _, end, after = rest.partition(_END)
+  if not begin or not end:
+    raise errors.UserError(
+      f"Expected the lines {_BEGIN} and {_END} in --page, found none. Put them"
+      " where the table should be."
+    )
+  return f"{before}{begin}\n\n{table}\n\n{end}{after}"
+
+
+def main() -> None:
+  """Tries all models and writes the table."""
+  export_formats.require_packages(export_formats.FORMATS)
+  page = pathlib.Path(FLAGS.page)
+  with_table(page.read_text(), "")
+  results = {}
+  for name in FLAGS.models or models.class_names():
+    model_flags = small_flags(name)
+    at_frame_level = model_flags["frame_features"]
+    files = find_files(
+      sample_data.pattern_or_sample_data("", "validate", at_frame_level), "page"
+    )
+    exporter = export.Exporter(model_flags)
+    randomize(exporter.model)
+    results[name] = try_formats(
+      exporter, export_model.read_batch(exporter, files)
+    )
+    logging.info("%s: %s", name, results[name])
+    page.write_text(with_table(page.read_text(), make_table(results)))
+
+
+if __name__ == "__main__":
+  define_bench_flags()
+  startup.run(main)

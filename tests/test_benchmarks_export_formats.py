@@ -1,0 +1,79 @@
+"""Tests of benchmarks/export_formats.py."""
+
+import os
+
+import numpy as np
+import pytest
+
+import errors
+import models
+from benchmarks import export_formats as benchmark
+from engine import export, export_formats
+
+RESULTS = {
+  "AModel": {
+    "saved_model": "0e+00",
+    "keras": "1e-08",
+    "litert": "It has no loop. Name another.",
+    "onnx": "2e-07",
+    "openvino": "Too large.",
+  },
+  "BModel": {
+    "saved_model": "0e+00",
+    "keras": "0e+00",
+    "litert": "Too large.",
+    "onnx": "It has no loop. Name another.",
+    "openvino": "3e-07",
+  },
+}
+TABLE = """\
+| model | saved_model | keras | litert | onnx | openvino |
+|---|---|---|---|---|---|
+| AModel | 0e+00 | 1e-08 | no (1) | 2e-07 | no (2) |
+| BModel | 0e+00 | 0e+00 | no (2) | no (1) | 3e-07 |
+
+1. It has no loop. Name another.
+2. Too large."""
+
+
+def test_reasons_are_numbered_below_the_table():
+  assert benchmark.make_table(RESULTS) == TABLE
+
+
+def test_only_the_table_of_a_page_is_replaced():
+  page = f"a\n{benchmark._BEGIN}\nold\n{benchmark._END}\nb\n"
+  new = benchmark.with_table(page, "| new |")
+  assert new == (f"a\n{benchmark._BEGIN}\n\n| new |\n\n{benchmark._END}\nb\n")
+  assert benchmark.with_table(new, "| new |") == new
+  with pytest.raises(errors.UserError, match="in --page, found none"):
+    benchmark.with_table("no marks", "")
+
+
+def test_models_are_small_and_fit_the_sample_data():
+  for name in ("NetVladModel", "LogisticModel", "StreamLstmModel"):
+    model_flags = benchmark.small_flags(name)
+    model = models.build_model(model_flags)
+    assert model.count_params() < 10e6
+    assert model.input["video_matrix"].shape[-1] == 1152
+  assert benchmark.small_flags("NetVladModel")["netvlad_cluster_size"] == 64
+
+
+def test_what_a_model_gives_in_each_format(monkeypatch):
+  def fail(*_):
+    raise RuntimeError("no loop")
+
+  keras = export_formats.FORMATS["keras"]
+  formats = {"keras": keras, "onnx": keras._replace(write=fail)}
+  monkeypatch.setattr(export_formats, "FORMATS", formats)
+  exporter = export.Exporter(benchmark.small_flags("LogisticModel"))
+  before = exporter.model.get_weights()
+  benchmark.randomize(exporter.model)
+  for old, new in zip(before, exporter.model.get_weights(), strict=True):
+    assert abs(old - new).mean() > 0.01
+  matrix = np.random.default_rng(0).normal(size=(2, 1152)).astype(np.float32)
+  batch = {"video_matrix": matrix, "num_frames": np.ones(2, np.int32)}
+  found = benchmark.try_formats(exporter, batch)
+  assert set(found) == {"saved_model", "keras", "onnx"}
+  assert float(found["keras"]) < 1e-6
+  assert "no loop" in found["onnx"]
+  assert os.path.exists(benchmark._PAGE)
