@@ -6,6 +6,7 @@ describes, compile it, go through every example once, name a bad record.
 
 import copy
 import dataclasses
+import math
 import time
 
 import tensorflow as tf
@@ -115,9 +116,33 @@ class ForwardPass:
     other._batches = data.evaluation_batches(*self._given_batches)
     return other
 
+  @property
+  def num_parameters(self) -> int:
+    """Numbers that training changes."""
+    return int(
+      sum(math.prod(weight.shape) for weight in self._model.trainable_variables)
+    )
+
   def load_weights(self, checkpoint: str) -> None:
     """Restores a checkpoint; see train_dir.load_weights."""
     train_dirs.load_weights(self._model, checkpoint)
+
+  def compute(self, batch: dict):
+    """Computes what `run` yields for a batch that is at hand.
+
+    Args:
+      batch: of readers.py.
+
+    Returns:
+      The result of `run`, as arrays: the computation has ended.
+
+    Raises:
+      errors.UserError: names the line of the model that failed.
+    """
+    with model_building.naming_bug(self._model_flags):
+      result = self._compute(readers.numeric_part(batch))
+    # Once: each call copies, from a GPU too.
+    return tf.nest.map_structure(lambda tensor: tensor.numpy(), result)
 
   def run(self):
     """Goes through every example once, the last batch perhaps smaller.
@@ -135,10 +160,7 @@ class ForwardPass:
     began = last_line = time.monotonic()
     with self._data.naming_errors():
       for batch in self._batches:
-        with model_building.naming_bug(self._model_flags):
-          result = self._compute(readers.numeric_part(batch))
-        # Once: each call copies, from a GPU too.
-        result = tf.nest.map_structure(lambda tensor: tensor.numpy(), result)
+        result = self.compute(batch)
         predictions = result[0] if self._with_labels else result
         model_building.check_probabilities(
           predictions,
