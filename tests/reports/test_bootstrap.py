@@ -32,9 +32,7 @@ def made_up(num_videos, seed, skill=0.3, ties=True):
 def ranked(predictions, labels):
   classes, confidences = eval_util.top_k_classes(predictions, TOP_K)
   hits = np.take_along_axis(labels, classes, axis=1)
-  return Ranked(
-    classes, confidences, hits, np.nonzero(labels), labels.shape[1]
-  )
+  return Ranked(classes, confidences, hits, np.nonzero(labels), labels.shape[1])
 
 
 def slow_scores(predictions, labels, weights):
@@ -60,8 +58,8 @@ def test_by_hand():
   assert gap == pytest.approx((1 + 2 / 4) / 3)
   # Class 0: two hits; class 1 has no positives; class 2: its one is missed.
   assert mean_ap == pytest.approx((1 + 0) / 2)
-  # The second video twice: 1, then the 4th and the 5th of the ranking 0.9, 0.8,
-  # 0.8, 0.6 miss, 0.6, 0.6 are the hits 2 and 3 of 5 positives.
+  # The second video twice: of 0.9, 0.8, 0.8, 0.6 (the miss), 0.6 and 0.6 the
+  # ranks 1, 5 and 6 are hits; there are 5 positives.
   gap, mean_ap = run.scores(np.array([1.0, 2.0]))
   assert gap == pytest.approx((1 + 2 / 5 + 3 / 6) / 5)
   assert mean_ap == pytest.approx(0.5)
@@ -95,9 +93,9 @@ def test_average_precision_of_each_class():
 
 def test_places_without_a_prediction_do_not_count():
   with_places = Ranked(
-    [[0, 1, 0]], [[0.9, 0.6, -np.inf]], [[0, 1, 1]], ([0, 0], [1, 0]), 2
+    [[0, 1, 0]], [[0.9, 0.6, -np.inf]], [[0, 1, 1]], ([0, 0], [1, 2]), 3
   )
-  without = Ranked([[0, 1]], [[0.9, 0.6]], [[0, 1]], ([0, 0], [1, 0]), 2)
+  without = Ranked([[0, 1]], [[0.9, 0.6]], [[0, 1]], ([0, 0], [1, 2]), 3)
   ones = np.ones(1)
   assert with_places.scores(ones) == without.scores(ones) == (0.25, 0.5)
 

@@ -1,0 +1,184 @@
+"""Looks at the entries of a comparison before any is trained.
+
+Builds each model and reads its first records in a process of its own, so that
+a mistake shows at once, and the memory is free again when training begins.
+"""
+
+import concurrent.futures
+import dataclasses
+import multiprocessing
+import shutil
+import time
+from collections.abc import Mapping, Sequence
+
+import keras
+import numpy as np
+from absl import flags, logging
+from absl.testing import flagsaver
+
+import command_line
+import errors
+import models
+import program_flags
+import readers
+import train
+from engine import model_building
+from engine.data import Data
+from engine.data_files import find_files
+from reports.comparison_plan import Budget, Run
+
+# Besides the steps: starting twice, compiling, saving, scoring.
+_SECONDS_BESIDES = 60.0
+# Forward, and twice as much backward.
+_PASSES = 3
+# Of each weight a step reads and writes the gradient, the weight and Adam's two
+# moments, at the speed of a slow memory.
+_UPDATE_SECONDS = 28 / 8e9
+# Weights and Adam's two moments in float32; a SavedModel and a second
+# checkpoint while it is written.
+_KEPT_BYTES, _MORE_BYTES = 12, 16
+_SAMPLED_VIDEOS = 32
+
+
+@dataclasses.dataclass
+class Facts:
+  """What is known of an entry before it is trained.
+
+  Attributes:
+    parameters: of the model.
+    num_videos: to train on, about.
+    seconds_a_video: of a forward pass, as Keras computes it uncompiled.
+    batch_size: videos in a step.
+    error: why it cannot be trained; empty if it can.
+  """
+
+  parameters: int = 0
+  num_videos: int = 0
+  seconds_a_video: float = 0.0
+  batch_size: int = 1
+  error: str = ""
+
+
+def _look_at(arguments: Sequence[str]) -> Facts:
+  """Builds the model of a command of train.py, and opens its data."""
+  with flagsaver.flagsaver():  # removes new flags at the end
+    train.define_flags()
+    command_line.parse_flags(train.main, ["train.py", *arguments])
+    card = program_flags.apply_dataset_dir("train", "train_data_pattern")
+    preset = program_flags.apply_preset()
+    model_flags = {**train.model_flags_from_flags(card), **preset}
+    num_videos = card.splits["train"]["videos"] if card else None
+    settings = train.settings_from_flags(model_flags["model"], num_videos)
+    files = find_files(flags.FLAGS.train_data_pattern, "train_data_pattern")
+    data = Data(
+      model_flags, files, with_labels=True, min_frames=settings.min_frames
+    )
+    batch = next(iter(data.evaluation_batches(_SAMPLED_VIDEOS)))
+    model = model_building.build_model(model_flags, data.reader.quantized)
+    parameters = sum(
+      int(np.prod(weight.shape)) for weight in model.trainable_variables
+    )
+    inputs = models.model_inputs(model, readers.numeric_part(batch))
+    for _ in range(2):  # the first one also sets up
+      began = time.perf_counter()
+      model(inputs, training=False)["predictions"].numpy()
+      seconds = time.perf_counter() - began
+    keras.backend.clear_session()
+    return Facts(
+      parameters,
+      data.num_videos,
+      seconds / len(batch["num_frames"]),
+      settings.batch_size,
+    )
+
+
+def _look_at_all(commands: Mapping[str, Sequence[str]]) -> dict[str, Facts]:
+  """The facts of each command."""
+  found = {}
+  logging.set_verbosity(logging.ERROR)
+  for name, arguments in commands.items():
+    try:
+      found[name] = _look_at(arguments)
+    except (errors.UserError, SystemExit) as error:
+      found[name] = Facts(error=str(error).removeprefix("ERROR: "))
+  return found
+
+
+def look_at_entries(runs: Sequence[Run]) -> dict[str, Facts]:
+  """Finds out what is known of the entries of runs.
+
+  Args:
+    runs: any; only one of each entry is looked at.
+
+  Returns:
+    {entry: Facts}.
+
+  Raises:
+    errors.UserError: an entry cannot be trained; names it.
+  """
+  commands = {
+    run.entry.name: [
+      *run.flags,
+      f"--train_data_pattern={run.data.train_pattern}",
+    ]
+    for run in reversed(runs)
+  }
+  # Not forked: TensorFlow has threads.
+  context = multiprocessing.get_context("spawn")
+  with concurrent.futures.ProcessPoolExecutor(1, mp_context=context) as pool:
+    found = pool.submit(_look_at_all, commands).result()
+  for name, facts in found.items():
+    if facts.error:
+      raise errors.UserError(f"{name} of --models: {facts.error}")
+  return found
+
+
+def seconds_of(run: Run, budget: Budget, facts: Facts) -> float:
+  """About how long a run takes, scoring included; rather too long.
+
+  Args:
+    run: not yet trained.
+    budget: of it.
+    facts: of its entry.
+  """
+  if budget.unit == "minutes":
+    return 60 * budget.amount + _SECONDS_BESIDES
+  steps = budget.amount
+  if budget.unit == "epochs":
+    videos = budget.amount * facts.num_videos * run.fraction
+    steps = videos / (facts.batch_size * run.workers)
+  # Workers are on one machine.
+  videos_a_step = facts.batch_size * run.workers
+  a_step = (
+    _PASSES * facts.seconds_a_video * videos_a_step
+    + _UPDATE_SECONDS * facts.parameters * run.workers
+  )
+  return steps * a_step + _SECONDS_BESIDES
+
+
+def check_disk(
+  runs: Sequence[Run], facts: Mapping[str, Facts], folder: str
+) -> int:
+  """Checks that checkpoints fit on the disk.
+
+  Args:
+    runs: not yet trained.
+    facts: of their entries.
+    folder: that exists, on the disk.
+
+  Returns:
+    Bytes that they need.
+
+  Raises:
+    errors.UserError: there are fewer.
+  """
+  sizes = [facts[run.entry.name].parameters for run in runs]
+  needed = _KEPT_BYTES * sum(sizes) + _MORE_BYTES * max(sizes, default=0)
+  free = shutil.disk_usage(folder).free
+  if needed > free:
+    raise errors.UserError(
+      f"Expected {needed / 1e9:.1f} GB of free disk for {len(runs)} runs,"
+      f" received {free / 1e9:.1f} GB in {folder}. Name an --output_dir on"
+      " another disk, or fewer --models or --seeds."
+    )
+  return needed

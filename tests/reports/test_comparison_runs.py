@@ -1,0 +1,227 @@
+"""Tests of reports.comparison_runs."""
+
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from conftest import REPOSITORY, error_of
+from small_comparison import made_up_run
+
+from reports import comparison_runs
+from reports.comparison_runs import (
+  StepError,
+  alone_in,
+  finish_all,
+  run_folder,
+  run_process,
+  train_command,
+)
+
+
+@pytest.fixture
+def lock(tmp_path):
+  with alone_in(str(tmp_path)) as descriptor:
+    yield descriptor
+
+
+def test_commands_name_folder_and_files(tmp_path):
+  run = made_up_run("A", seed=1)
+  folder = run_folder(run, str(tmp_path))
+  assert train_command(run, str(tmp_path), "t*") == [
+    "train.py",
+    "--batch_size=4",
+    "--train_data_pattern=t*",
+    f"--train_dir={folder}/model",
+  ]
+  part = made_up_run("A", fraction=0.3)
+  assert comparison_runs.planned_pattern(part, "out") == (
+    "out/data/0123456789abcdef_fraction0.3_video/*.tfrecord*"
+  )
+
+
+def test_one_comparison_at_a_time(tmp_path, lock):
+  def enter():
+    with alone_in(str(tmp_path)):
+      pass
+
+  assert "no other comparison works in" in error_of(enter)
+
+
+def test_a_process_holds_the_lock(tmp_path):
+  with alone_in(str(tmp_path)) as lock:
+    child = subprocess.Popen(
+      [sys.executable, "-c", "input()"],
+      stdin=subprocess.PIPE,
+      pass_fds=(lock,),
+    )
+
+  def enter():
+    with alone_in(str(tmp_path)):
+      pass
+
+  assert "no other comparison" in error_of(enter)
+  child.communicate(b"\n")
+  enter()
+
+
+def test_output_and_errors_of_a_process(tmp_path, lock):
+  log = str(tmp_path / "a.log")
+  run_process(["-c", "print('one')"], log, lock)
+  with pytest.raises(StepError, match=r"^Expected more \(log: .*a\.log\)$"):
+    run_process(
+      ["-c", "import sys; sys.exit('ERROR: Expected more')"], log, lock
+    )
+  with pytest.raises(StepError, match="exit code 3: two"):
+    run_process(["-c", "print('two', flush=True); exit(3)"], log, lock)
+  assert (tmp_path / "a.log").read_text().splitlines() == [
+    "one",
+    "ERROR: Expected more",
+    "two",
+  ]
+
+
+def test_processes_run_in_the_root_and_know_of_no_other_machine(
+  tmp_path, lock, monkeypatch
+):
+  monkeypatch.setenv("TF_CONFIG", "{}")
+  program = "import os; print(os.getcwd(), 'TF_CONFIG' in os.environ)"
+  run_process(["-c", program], str(tmp_path / "a.log"), lock)
+  text = (tmp_path / "a.log").read_text()
+  assert text == f"{REPOSITORY} False\n"
+
+
+def test_workers_know_each_other(tmp_path, lock):
+  program = "import os; print(os.environ['TF_CONFIG'])"
+  run_process(["-c", program], str(tmp_path / "a.log"), lock, workers=2)
+  first, second = (
+    json.loads((tmp_path / name).read_text()) for name in ("a.log", "a-1.log")
+  )
+  assert first["cluster"] == second["cluster"]
+  assert len(set(first["cluster"]["worker"])) == 2
+  assert [one["task"]["index"] for one in (first, second)] == [0, 1]
+
+
+def test_a_worker_that_fails_ends_the_others(tmp_path, lock):
+  program = (
+    "import json, os, sys, time\n"
+    "if json.loads(os.environ['TF_CONFIG'])['task']['index']:\n"
+    "  sys.exit('ERROR: lost')\n"
+    "time.sleep(60)"
+  )
+  began = time.monotonic()
+  with pytest.raises(StepError):
+    run_process(["-c", program], str(tmp_path / "a.log"), lock, workers=2)
+  assert time.monotonic() - began < 30
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs prctl")
+def test_a_killed_comparison_leaves_no_process(tmp_path):
+  program = (
+    "import sys\n"
+    "from reports.comparison_runs import alone_in, run_process\n"
+    f"with alone_in({str(tmp_path)!r}) as lock:\n"
+    "  run_process(['-c', 'import os, time; print(os.getpid(), flush=True);"
+    f" time.sleep(100)'], {str(tmp_path / 'a.log')!r}, lock)\n"
+  )
+  with subprocess.Popen([sys.executable, "-c", program], cwd=REPOSITORY) as one:
+    log = tmp_path / "a.log"
+    give_up = time.monotonic() + 100
+    while not log.exists() or not log.read_text().strip():
+      assert time.monotonic() < give_up
+      time.sleep(0.05)
+    child = int(log.read_text())
+    one.send_signal(signal.SIGKILL)
+  while os.path.exists(f"/proc/{child}"):
+    with open(f"/proc/{child}/stat") as file:
+      if file.read().rpartition(")")[2].split()[0] == "Z":
+        break
+    assert time.monotonic() < give_up
+    time.sleep(0.05)
+  with alone_in(str(tmp_path)):
+    pass
+
+
+@pytest.fixture
+def steps(monkeypatch):
+  """Stands for the processes: writes what they would, collects commands."""
+  ran = []
+
+  def run(arguments, log, lock, workers=1):
+    ran.append((arguments, workers))
+    flags = dict(
+      argument.removeprefix("--").split("=", 1)
+      for argument in arguments
+      if "=" in argument
+    )
+    if arguments[0] == "train.py":
+      os.makedirs(f"{flags['train_dir']}/export/step_1")
+      if "fail" in flags:
+        raise StepError("diverged (log: x)")
+    else:
+      with open(f"{flags['output_dir']}/scores.json", "w") as file:
+        file.write("{}")
+
+  monkeypatch.setattr(comparison_runs, "run_process", run)
+  return ran
+
+
+def test_finished_runs_are_not_trained_again(tmp_path, steps):
+  runs = [made_up_run("A"), made_up_run("A", seed=1)]
+  assert finish_all(runs[:1], str(tmp_path), 0) == {}
+  assert len(steps) == 2
+  model = f"{run_folder(runs[0], str(tmp_path))}/model"
+  assert os.listdir(model) == []  # the SavedModel has been measured
+  assert finish_all(runs, str(tmp_path), 0) == {}
+  assert len(steps) == 4
+  assert "--train_dir=" in steps[2][0][-1]
+  assert runs[1].name in steps[2][0][-1]
+  score = steps[3][0]
+  assert score[:2] == ["-m", "reports.score_run"]
+  assert "--eval_data_pattern=validate*.tfrecord" in score
+  assert "--min_frames=0" in score
+
+
+def test_a_run_that_was_stopped_while_it_was_scored(
+  tmp_path, steps, monkeypatch
+):
+  run = made_up_run("A")
+  whole = comparison_runs.run_process
+
+  def stopped(arguments, *more):
+    if arguments[0] == "-m":
+      raise KeyboardInterrupt
+    whole(arguments, *more)
+
+  with monkeypatch.context() as patch:
+    patch.setattr(comparison_runs, "run_process", stopped)
+    with pytest.raises(KeyboardInterrupt):
+      finish_all([run], str(tmp_path), 0)
+  assert not comparison_runs.is_finished(run, str(tmp_path))
+  os.rmdir(f"{run_folder(run, str(tmp_path))}/model/export/step_1")
+  finish_all([run], str(tmp_path), 0)
+  assert comparison_runs.is_finished(run, str(tmp_path))
+
+
+def test_a_run_that_fails_does_not_stop_the_others(tmp_path, steps):
+  good = made_up_run("B", workers=2)
+  bad = dataclasses.replace(made_up_run("A"), flags=("--fail=1",))
+  failed = finish_all([bad, good], str(tmp_path), 0)
+  assert failed == {bad.name: "diverged (log: x)"}
+  assert comparison_runs.is_finished(good, str(tmp_path))
+  assert not comparison_runs.is_finished(bad, str(tmp_path))
+  assert [workers for _, workers in steps] == [1, 2, 1]
+
+
+def test_parts_of_the_data_are_made_before(tmp_path, steps, tiny_files):
+  run = made_up_run("A", fraction=0.5)
+  data = dataclasses.replace(run.data, train_pattern=",".join(tiny_files))
+  run = dataclasses.replace(run, data=data)
+  assert finish_all([run], str(tmp_path), 0) == {}
+  pattern = comparison_runs.planned_pattern(run, str(tmp_path))
+  assert f"--train_data_pattern={pattern}" in steps[0][0]
+  assert os.listdir(os.path.dirname(pattern))
