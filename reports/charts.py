@@ -19,15 +19,15 @@ from matplotlib.ticker import (
   StrMethodFormatter,
 )
 
-_PAPER, _INK = "#ffffff", "#52605b"
-_BLUE, _PALE, _GRAY = "#2468b0", "#a9c8ea", "#cdd5d2"
+PAPER, INK = "#ffffff", "#52605b"
+BLUE, _PALE, GRAY = "#2468b0", "#a9c8ea", "#cdd5d2"
 # What they are on a dark screen, as in templates/look.css.
-_IN_THE_DARK = {
-  _PAPER: "#191f1d",
-  _INK: "#9daaa5",
-  _BLUE: "#6aaef0",
+IN_THE_DARK = {
+  PAPER: "#191f1d",
+  INK: "#9daaa5",
+  BLUE: "#6aaef0",
   _PALE: "#2b4a6b",
-  _GRAY: "#323b38",
+  GRAY: "#323b38",
 }
 # Small, since a phone shows a chart no wider: its text stays readable there.
 _WIDTH, _HEIGHT = 4.8, 2.7
@@ -36,45 +36,62 @@ _DPI = 130  # of images within charts
 # Of the values of a heat map: the outermost ones would leave no contrast.
 _PERCENTILES = (1, 99)
 
-_STYLE: Any = {
+STYLE: Any = {
   "font.family": "sans-serif",
   "font.size": 9,
   "axes.spines.top": False,
   "axes.spines.right": False,
-  "figure.facecolor": _PAPER,
-  "axes.facecolor": _PAPER,
-  "axes.edgecolor": _INK,
-  "axes.labelcolor": _INK,
-  "text.color": _INK,
-  "xtick.color": _INK,
-  "ytick.color": _INK,
+  "figure.facecolor": PAPER,
+  "axes.facecolor": PAPER,
+  "axes.edgecolor": INK,
+  "axes.labelcolor": INK,
+  "text.color": INK,
+  "xtick.color": INK,
+  "ytick.color": INK,
   "figure.constrained_layout.use": True,
   "svg.fonttype": "none",
   "svg.hashsalt": "dataset",  # the same data give the same file
 }
 
 
-def _dark_style() -> str:
+def _dark_style(in_the_dark: Mapping[str, str]) -> str:
   """The style that changes the colors of a chart on a dark screen."""
   rules = "".join(
     f'[style*="{what}: {color}"]{{{what}:{dark}!important}}'
-    for color, dark in _IN_THE_DARK.items()
+    for color, dark in in_the_dark.items()
     for what in ("fill", "stroke")
   )
   return f"<style>@media (prefers-color-scheme:dark){{{rules}}}</style>"
 
 
-def _uri(figure: Figure) -> str:
-  """The figure as the address of an SVG image."""
+def svg_text(
+  figure: Figure, in_the_dark: Mapping[str, str] = IN_THE_DARK
+) -> str:
+  """The figure as the text of an SVG image.
+
+  Args:
+    figure: with the colors of this module.
+    in_the_dark: what its colors are on a dark screen.
+  """
   content = io.StringIO()
   FigureCanvasSVG(figure).print_svg(content, metadata={"Date": None})
-  svg = content.getvalue().replace("</svg>", f"{_dark_style()}</svg>")
-  return "data:image/svg+xml;base64," + base64.b64encode(svg.encode()).decode(
-    "ascii"
-  )
+  style = _dark_style(in_the_dark)
+  return content.getvalue().replace("</svg>", f"{style}</svg>")
 
 
-def _figure(height: float = _HEIGHT) -> Figure:
+def uri_of(svg: str) -> str:
+  """The text of an SVG image as an address that stands in a page."""
+  content = base64.b64encode(svg.encode()).decode("ascii")
+  return f"data:image/svg+xml;base64,{content}"
+
+
+def _uri(figure: Figure) -> str:
+  """The figure as the address of an SVG image."""
+  return uri_of(svg_text(figure))
+
+
+def new_figure(height: float = _HEIGHT) -> Figure:
+  """A figure as wide as all others, of some height in inches."""
   return Figure(figsize=(_WIDTH, height), dpi=_DPI)
 
 
@@ -87,12 +104,12 @@ def label_frequency(counts: Sequence[int]) -> str:
   Returns:
     The address of the image.
   """
-  with mpl.rc_context(_STYLE):
-    figure = _figure()
+  with mpl.rc_context(STYLE):
+    figure = new_figure()
     axes = figure.subplots()
     ranks = np.arange(1, len(counts) + 1)
     marker = "o" if len(counts) <= _MOST_BARS else ""
-    axes.loglog(ranks, counts, color=_BLUE, marker=marker, markersize=3)
+    axes.loglog(ranks, counts, color=BLUE, marker=marker, markersize=3)
     axes.set_xlabel("rank of the class")
     axes.set_ylabel("videos")
     axes.set_xlim(0.9, 1.1 * _power(len(counts), np.ceil))
@@ -102,7 +119,7 @@ def label_frequency(counts: Sequence[int]) -> str:
     for axis in (axes.xaxis, axes.yaxis):
       axis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
       axis.set_minor_formatter(NullFormatter())
-    axes.grid(color=_GRAY, linewidth=0.6)
+    axes.grid(color=GRAY, linewidth=0.6)
     return _uri(figure)
 
 
@@ -128,11 +145,11 @@ def histogram(counts: Mapping[int, int], label: str) -> str:
   heights = np.zeros(len(edges) - 1)
   for number, count in counts.items():
     heights[(number - low) // step] += count
-  with mpl.rc_context(_STYLE):
-    figure = _figure()
+  with mpl.rc_context(STYLE):
+    figure = new_figure()
     axes = figure.subplots()
     axes.bar(
-      edges[:-1] + (step - 1) / 2, heights, width=0.85 * step, color=_BLUE
+      edges[:-1] + (step - 1) / 2, heights, width=0.85 * step, color=BLUE
     )
     # A few bars are no wider than others.
     space = max(0.6, (5 - len(heights)) / 2) * step
@@ -158,8 +175,8 @@ def dimensions(
   Returns:
     The address of the image.
   """
-  with mpl.rc_context(_STYLE):
-    figure = _figure()
+  with mpl.rc_context(STYLE):
+    figure = new_figure()
     axes = figure.subplots()
     # Steps, so that a single dimension has a width too.
     edges = np.arange(len(mean) + 1) - 0.5
@@ -169,9 +186,9 @@ def dimensions(
       low, high = np.append(low, low[-1]), np.append(high, high[-1])
       axes.fill_between(edges, low, high, color=color, label=label, **style)
 
-    band(least, most, _GRAY, "range")
+    band(least, most, GRAY, "range")
     band(mean - spread, mean + spread, _PALE, "mean ± spread")
-    axes.stairs(mean, edges, color=_BLUE, linewidth=0.8, label="mean")
+    axes.stairs(mean, edges, color=BLUE, linewidth=0.8, label="mean")
     axes.set_xlim(edges[0], edges[-1])
     axes.set_xlabel("dimension")
     axes.xaxis.set_major_locator(MaxNLocator(nbins=7, integer=True))
@@ -199,8 +216,8 @@ def heat_map(values: np.ndarray) -> str:
     panels.append(
       ("change from\nframe before", np.diff(values, axis=0), "PuOr")
     )
-  with mpl.rc_context(_STYLE):
-    figure = _figure(1.9 * len(panels) + 0.3)
+  with mpl.rc_context(STYLE):
+    figure = new_figure(1.9 * len(panels) + 0.3)
     all_axes = figure.subplots(len(panels), sharex=True, squeeze=False)[:, 0]
     for axes, (title, matrix, colors) in zip(all_axes, panels, strict=True):
       finite = matrix[np.isfinite(matrix)]
@@ -238,10 +255,10 @@ def vector(values: np.ndarray) -> str:
   Returns:
     The address of the image.
   """
-  with mpl.rc_context(_STYLE):
-    figure = _figure()
+  with mpl.rc_context(STYLE):
+    figure = new_figure()
     axes = figure.subplots()
-    axes.stairs(values, color=_BLUE, linewidth=0.8)
+    axes.stairs(values, color=BLUE, linewidth=0.8)
     axes.set_xlabel("dimension")
     axes.set_xlim(0, len(values))
     axes.xaxis.set_major_locator(MaxNLocator(nbins=7, integer=True))
