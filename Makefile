@@ -15,6 +15,8 @@
 #                     for a larger machine
 # make recommended    compares --preset=recommended with the defaults of eight
 #                     models; RECOMMENDED_FLAGS="--jobs=8 --models=MoeModel"
+# make compare        trains the thesis's models and compares them; writes the table
+#                     and the picture in README.md; report in COMPARE_DIR
 # make two-workers    trains as two machines would, on this one
 # make bench          the benchmarks, 25 to 50 minutes; results in benchmarks/results/
 
@@ -30,6 +32,8 @@ BASE_URL ?=
 VIDEO_DEMO_DIR ?= /tmp/yt8m_video_demo
 LEARNING_RESULTS ?= /tmp/yt8m_learning
 RECOMMENDED_FLAGS ?=
+COMPARE_DIR ?= /tmp/yt8m_compare
+COMPARE_FLAGS ?= --budget=steps:300 --seeds=2
 PIP_INSTALL := $(VENV)/bin/pip install --quiet --disable-pip-version-check
 
 # Extra options for pytest: `make test PYTEST_FLAGS="-k export"`.
@@ -38,7 +42,7 @@ FAST_TESTS = $(RUN) -m pytest --numprocesses=2 --dist=worksteal --durations=25 \
   $(PYTEST_FLAGS)
 
 .PHONY: demo demo-videos yt8m-video test test-pythons fast-tests test-slow \
-  test-backends learn recommended lint docs two-workers bench clean
+  test-backends learn recommended compare lint docs two-workers bench clean
 
 $(VENV)/bin/activate:
 	@echo "== Creating $(VENV)"
@@ -154,6 +158,16 @@ learn: $(VENV)/.installed-dev
 
 recommended: $(VENV)/.installed
 	@$(RUN) -m benchmarks.learning.recommended $(RECOMMENDED_FLAGS)
+
+$(VENV)/.installed-report: $(VENV)/.installed requirements/report.txt
+	@echo "== Installing requirements/report.txt into $(VENV)"
+	@$(PIP_INSTALL) -r requirements/report.txt
+	@touch $@
+
+compare: $(VENV)/.installed-report
+	@$(RUN) -m reports.compare_models --output_dir="$(COMPARE_DIR)" \
+	  $(COMPARE_FLAGS)
+	@$(RUN) -m docs.put_comparison "$(COMPARE_DIR)"
 
 WORKERS := "127.0.0.1:20001", "127.0.0.1:20002"
 WORKER = TF_CONFIG='{"cluster": {"worker": [$(WORKERS)]}, \

@@ -101,7 +101,7 @@ def _numbers(name: str, convert, low, high) -> list:
     errors.UserError: one is not from above `low` to `high`.
   """
   found = []
-  for text in FLAGS[name].value:
+  for text in FLAGS[name].value or []:
     try:
       number = convert(text)
     except ValueError:

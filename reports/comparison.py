@@ -320,7 +320,7 @@ def constant_rows(counts: np.ndarray, num_videos: int, scored: Scored) -> list:
     has_loss = (
       name == FREQUENCIES and scored.scores["label_loss"] == "CrossEntropyLoss"
     )
-    values = {
+    values: dict[str, Spread | None] = {
       key: Spread(value, None)
       for key, value in scores.items()
       if key != "loss" or has_loss

@@ -217,11 +217,18 @@ def make_page(
     HTML that refers to nothing outside itself.
   """
   environment = make_environment("requirements/report.txt")
+  columns = shown_columns(comparison.rows)
   return environment.get_template("comparison.html").render(
     budget=comparison.budget,
     tiles=_tiles(comparison),
     how_to_read=how_to_read(comparison),
-    main=_table(comparison.rows, shown_columns(comparison.rows)),
+    scores=_table(
+      comparison.rows, [column for column in columns if column.has_spread]
+    ),
+    costs=_table(
+      comparison.trained,
+      [column for column in columns if not column.has_spread],
+    ),
     notes=comparison.notes,
     failed=[
       (printable(name), printable(why)) for name, why in comparison.failed

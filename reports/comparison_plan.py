@@ -457,7 +457,7 @@ def add_baseline(entries: list[Entry], given: Given) -> list[Entry]:
   model = "FrameLevelLogisticModel" if level else "LogisticModel"
   if any(entry.model == model and not entry.flags for entry in entries):
     return entries
-  baseline = Entry(f"{model} ({MEAN_FRAME})", model, {}, is_baseline=True)
+  baseline = Entry(MEAN_FRAME, model, {}, is_baseline=True)
   return [*entries, baseline]
 
 

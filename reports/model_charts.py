@@ -4,7 +4,7 @@ A row keeps its color and its marker in all charts. Text is numbers, names of
 entries and words of this file.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import matplotlib as mpl
@@ -13,6 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import (
   EngFormatter,
   FuncFormatter,
+  LogLocator,
   MaxNLocator,
   NullFormatter,
 )
@@ -44,7 +45,8 @@ _DARK = {**IN_THE_DARK, **_SERIES}
 _COLORS = list(_SERIES)
 _MARKERS = "osD^vPX<>"
 _LINES = ("-", "--", ":")
-_LONGEST_NAME = 34
+# Longer names have a line of the legend each.
+_LONGEST_OF_TWO, _LONGEST_NAME = 26, 62
 _SMOOTHED_REPORTS = 9
 # Of a bin of a reliability diagram: fewer predictions are chance.
 FEWEST_PREDICTIONS = 20
@@ -74,19 +76,29 @@ def _short(name: str) -> str:
   return f"{name[: _LONGEST_NAME - 1]}…"
 
 
+def _legend_columns(names: Iterable[str]) -> int:
+  return 2 if max(map(len, names), default=0) <= _LONGEST_OF_TWO else 1
+
+
 def _finish(figure, axes: Axes) -> str:
   """Adds the legend below; returns the image."""
   handles, names = axes.get_legend_handles_labels()
   if names:
     figure.legend(
-      handles, map(_short, names), loc="outside lower center", ncols=2
+      handles,
+      map(_short, names),
+      loc="outside lower center",
+      ncols=_legend_columns(names),
+      columnspacing=1.2,
+      handlelength=1.8,
     )
   return svg_text(figure, _DARK)
 
 
-def _height(rows: int) -> float:
-  """Of a chart with a legend of so many rows, in inches."""
-  return 2.9 + 0.18 * -(-rows // 2)
+def _height(names: Collection[str]) -> float:
+  """Of a chart with a legend of these names and one more, in inches."""
+  lines = -(-(len(names) + 1) // _legend_columns(names))
+  return 2.8 + 0.18 * lines
 
 
 def _grid(axes: Axes) -> None:
@@ -94,10 +106,14 @@ def _grid(axes: Axes) -> None:
   axes.set_axisbelow(True)
 
 
-def _set_logarithmic(axis, base_label) -> None:
-  """Labels of powers of ten, as numbers."""
-  axis.set_major_formatter(base_label)
+def _set_logarithmic(axis, formatter, low: float, high: float) -> None:
+  """Labels of powers of ten, and between them if these are few."""
+  axis.set_major_formatter(formatter)
   axis.set_minor_formatter(NullFormatter())
+  if high < 30 * low:
+    between = (2, 3, 5) if high > 3 * low else (1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 8)
+    axis.set_minor_locator(LogLocator(subs=between))
+    axis.set_minor_formatter(formatter)
 
 
 def _plain(value, _=None) -> str:
@@ -118,7 +134,7 @@ def learning_curves(
     The text of the image.
   """
   with mpl.rc_context(_MODEL_STYLE):
-    figure = new_figure(_height(len(curves)) + 1.6)
+    figure = new_figure(_height(curves) + 1.6)
     above, below = figure.subplots(2, sharex=True)
     for place, (name, curve) in enumerate(curves.items()):
       at = getattr(curve, against)
@@ -127,7 +143,10 @@ def learning_curves(
         axes.plot(at, smoothed(values, _SMOOTHED_REPORTS), label=name, **look)
     above.set_ylabel("loss of training")
     above.set_yscale("log")
-    _set_logarithmic(above.yaxis, FuncFormatter(_plain))
+    losses = np.concatenate([curve.loss for curve in curves.values()])
+    _set_logarithmic(
+      above.yaxis, FuncFormatter(_plain), losses.min(), losses.max()
+    )
     below.set_ylabel("GAP of training")
     below.set_ylim(bottom=0)
     below.set_xlabel(label)
@@ -157,11 +176,15 @@ def quality_against_cost(
     The text of the image.
   """
   with mpl.rc_context(_MODEL_STYLE):
-    figure = new_figure(_height(len(points)))
+    figure = new_figure(_height([name for name, *_ in points]))
     axes = figure.subplots()
+    costs = [cost for _, cost, _ in points]
+    limits = min(costs) / 1.6, max(costs) * 1.6
+    at = [points[place][1] for place in front]
+    best = [points[place][2] for place in front]
     axes.plot(
-      [points[place][1] for place in front],
-      [points[place][2] for place in front],
+      [*at, limits[1]],
+      [*best, best[-1]],
       color=INK,
       linewidth=0.9,
       linestyle="--",
@@ -182,12 +205,8 @@ def quality_against_cost(
         **look,
       )
     axes.set_xscale("log")
-    _set_logarithmic(axes.xaxis, EngFormatter(sep=""))
-    costs = [cost for _, cost, _ in points]
-    axes.set_xlim(min(costs) / 1.6, max(costs) * 1.6)
-    if max(costs) < 8 * min(costs):  # hardly a power of ten among them
-      axes.xaxis.set_minor_formatter(EngFormatter(sep=""))
-      axes.xaxis.set_tick_params(which="minor", labelsize=7)
+    _set_logarithmic(axes.xaxis, EngFormatter(sep=""), *limits)
+    axes.set_xlim(*limits)
     axes.set_xlabel(label)
     axes.set_ylabel("GAP")
     _grid(axes)
@@ -204,16 +223,13 @@ def precision_by_frequency(found: ByFrequency) -> str:
     The text of the image.
   """
   with mpl.rc_context(_MODEL_STYLE):
-    figure = new_figure(_height(len(found.means)))
+    figure = new_figure(_height(found.means))
     axes = figure.subplots()
     for place, (name, means) in enumerate(found.means.items()):
       axes.plot(found.frequencies, means, label=name, **_look(place))
     axes.set_xscale("log")
-    _set_logarithmic(axes.xaxis, FuncFormatter(_plain))
     low, high = found.frequencies.min(), found.frequencies.max()
-    if high < 20 * low:
-      axes.xaxis.set_minor_formatter(FuncFormatter(_plain))
-      axes.xaxis.set_tick_params(which="minor", labelsize=7)
+    _set_logarithmic(axes.xaxis, FuncFormatter(_plain), low, high)
     axes.set_xlim(low / 1.3, high * 1.3)
     axes.set_ylim(0, 1)
     axes.set_xlabel("training videos of the class")
@@ -232,7 +248,7 @@ def reliability(calibrations: Mapping[str, Calibration]) -> str:
     The text of the image.
   """
   with mpl.rc_context(_MODEL_STYLE):
-    figure = new_figure(_height(len(calibrations)) + 0.5)
+    figure = new_figure(_height(calibrations) + 0.5)
     axes = figure.subplots()
     axes.plot([0, 1], [0, 1], color=INK, linewidth=0.9, linestyle="--")
     for place, (name, of) in enumerate(calibrations.items()):
@@ -259,7 +275,7 @@ def quality_by_fraction(
     The text of the image.
   """
   with mpl.rc_context(_MODEL_STYLE):
-    figure = new_figure(_height(len(points)))
+    figure = new_figure(_height(points))
     axes = figure.subplots()
     for place, (name, of) in enumerate(points.items()):
       fractions, means, spreads = zip(*of, strict=True)
@@ -295,7 +311,7 @@ def speed_by_workers(
     The text of the image.
   """
   with mpl.rc_context(_MODEL_STYLE):
-    figure = new_figure(_height(len(points)))
+    figure = new_figure(_height(points))
     axes = figure.subplots()
     most = max(workers for of in points.values() for workers, _ in of)
     axes.plot(

@@ -108,7 +108,7 @@ def test_a_whole_comparison(flags, in_this_process, tmp_path):
   rows = rows_of(tmp_path)
   assert [row["model"] for row in rows] == [
     "MoeModel:batch_size=5",
-    "LogisticModel (mean-frame logistic)",
+    "mean-frame logistic",
     "majority class",
     "label frequencies",
   ]
@@ -140,14 +140,16 @@ def test_a_whole_comparison(flags, in_this_process, tmp_path):
   in_process.run("reports.compare_models", *given)
   assert len(in_this_process) == 8
   assert (out / "table.md").read_text() == first
-  # Another model: only this one is trained.
-  in_process.run(
+  # Another model: only this one is left to be trained.
+  log = in_process.run(
     "reports.compare_models",
     *flags,
     "--models=MoeModel:batch_size=5,MoeModel:batch_size=5:moe_num_mixtures=1",
     "--seeds=1",
+    "--dry_run",
   )
-  assert len(in_this_process) == 10
+  assert "1 of 3: MoeModel:batch_size=5, seed 0: finished" in log
+  assert "1 of 3 runs to train" in log
 
 
 def test_parts_of_the_data(flags, in_this_process, tmp_path):
@@ -172,13 +174,14 @@ def test_a_run_that_fails_is_in_the_report(flags, in_this_process, tmp_path):
   line = in_process.run_into_error(
     "reports.compare_models",
     *flags,
-    "--models=DeepNnModel,MoeModel",
+    "--models=DeepNnModel",
     "--seeds=1",
   )
-  assert "Expected 3 runs to end, of which 1 failed" in line
+  assert "Expected 2 runs to end, of which 1 failed" in line
   text = (tmp_path / "out" / "report.md").read_text()
   assert "- DeepNnModel, seed 0: Expected a finite loss" in text
-  assert "MoeModel" in [row["model"] for row in rows_of(tmp_path)]
+  rows = rows_of(tmp_path)
+  assert rows[0]["model"] == "mean-frame logistic"
 
 
 def test_dry_run_shows_the_plan_and_an_estimate(
@@ -293,7 +296,7 @@ def test_two_workers_and_a_budget_of_time(real_flags, tmp_path):
   main, workers = rows[0], rows[-1]
   assert (workers["table"], workers["workers"]) == ("workers", "2")
   for row in (main, workers):
-    assert 0.9 <= float(row["training_seconds"]) < 10
+    assert 0.9 <= float(row["training_seconds"]) < 60
     assert float(row["start_seconds"]) > 0
     assert float(row["videos_per_second"]) > 0
     assert float(row["peak_memory_bytes"]) > 1e8
@@ -301,7 +304,7 @@ def test_two_workers_and_a_budget_of_time(real_flags, tmp_path):
 
 @pytest.mark.slow
 def test_kill_and_start_again(real_flags, tmp_path):
-  flags = (*real_flags, "--budget=steps:3000")
+  flags = (*real_flags, "--budget=steps:1500")
   log = tmp_path / "log"
   out = tmp_path / "out"
 

@@ -106,7 +106,7 @@ def test_the_size_of_the_export_is_that_of_its_files(
   # Without it, the checkpoint is exported.
   shutil.rmtree(trained / "export")
   found = score_run.score_run(str(trained), tiny_files, str(tmp_path / "b"))
-  assert found["export_bytes"] == pytest.approx(expected, rel=0.01)
+  assert found["export_bytes"] == pytest.approx(expected, rel=0.05)
 
 
 def test_larger_batches_are_tried_as_long_as_they_are_faster(monkeypatch):
