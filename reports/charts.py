@@ -21,6 +21,7 @@ from matplotlib.ticker import (
 
 PAPER, INK = "#ffffff", "#52605b"
 BLUE, _PALE, GRAY = "#2468b0", "#a9c8ea", "#cdd5d2"
+_ORANGE, _GREEN = "#b8520a", "#2c7d4f"
 # What they are on a dark screen, as in templates/look.css.
 IN_THE_DARK = {
   PAPER: "#191f1d",
@@ -28,7 +29,15 @@ IN_THE_DARK = {
   BLUE: "#6aaef0",
   _PALE: "#2b4a6b",
   GRAY: "#323b38",
+  _ORANGE: "#f0954a",
+  _GREEN: "#6cc493",
 }
+# Of curves that may lie on each other: each color, and under it wider lines.
+_CURVES = (
+  (BLUE, "-", 3.2),
+  (_ORANGE, "-", 1.6),
+  (_GREEN, "--", 1.2),
+)
 # Small, since a phone shows a chart no wider: its text stays readable there.
 _WIDTH, _HEIGHT = 4.8, 2.7
 _MOST_BARS = 60
@@ -158,6 +167,48 @@ def histogram(counts: Mapping[int, int], label: str) -> str:
     axes.set_ylabel("videos")
     for axis in (axes.xaxis, axes.yaxis):
       axis.set_major_locator(MaxNLocator(nbins=8, integer=True))
+    return _uri(figure)
+
+
+def curves(
+  series: Mapping[str, tuple[Sequence[float], Sequence[float]]],
+  x_label: str,
+  y_label: str,
+) -> str:
+  """Numbers against others, a line for each series.
+
+  Args:
+    series: {name: (where, numbers)}, each with at least one number.
+    x_label: what "where" is.
+    y_label: what the numbers are.
+
+  Returns:
+    The address of the image.
+  """
+  with mpl.rc_context(STYLE):
+    figure = new_figure()
+    axes = figure.subplots()
+    for place, (name, (where, numbers)) in enumerate(series.items()):
+      color, line, width = _CURVES[place % len(_CURVES)]
+      axes.plot(
+        where,
+        numbers,
+        line if place < len(_CURVES) else ":",
+        color=color,
+        linewidth=width,
+        label=name,
+        marker="o" if len(numbers) == 1 else "",
+      )
+    axes.set_xlabel(x_label)
+    axes.set_ylabel(y_label)
+    axes.grid(color=GRAY, linewidth=0.6)
+    axes.legend(
+      loc="lower center",
+      bbox_to_anchor=(0.5, 1.0),
+      ncols=3,
+      frameon=False,
+      fontsize=8,
+    )
     return _uri(figure)
 
 

@@ -87,6 +87,17 @@ ANY_BACKEND = {"models", "model files", "layers", "losses"}
 # They use TensorFlow if it is the backend, and import it in functions.
 USE_TENSORFLOW = {"layers/recurrent.py", "layers/random_numbers.py"}
 
+# A process of reports/frameworks/ has one framework, which <framework>_loop.py
+# imports, and nothing that needs another one.
+LOOPS = "reports/frameworks/"
+FOR_LOOPS = LOWEST | {"records", "layers", "losses", "models", "model files"}
+PROGRAMS_FOR_LOOPS = ("reports", "engine", "benchmarks")
+MODULES_FOR_LOOPS = (
+  "reports.frameworks",
+  "engine.data_order",
+  "benchmarks.memory",
+)
+
 DEFINE_FLAGS = {"programs", "help of programs", "model files", "losses"}
 READ_FLAGS = DEFINE_FLAGS | {"models"}
 
@@ -167,6 +178,32 @@ def complaints_of_imports(path, tree) -> list[str]:
   return wrong
 
 
+def complaints_of_loops(path, tree) -> list[str]:
+  """Imports that a process with another framework would not have."""
+  if not path.startswith(LOOPS):
+    return []
+  allowed = {"keras", "numpy"}
+  name = path.removeprefix(LOOPS)
+  if name.endswith("_loop.py"):
+    allowed.add(name.removesuffix("_loop.py"))
+  wrong = []
+  for module, _ in imports(tree):
+    top = module.partition(".")[0]
+    of = room_of_module(module)
+    if top in PROGRAMS_FOR_LOOPS:
+      is_allowed = any(
+        f"{one}.".startswith(f"{module}.") or f"{module}.".startswith(f"{one}.")
+        for one in MODULES_FOR_LOOPS
+      )
+    elif of:
+      is_allowed = of in FOR_LOOPS
+    else:
+      is_allowed = top in allowed or top in sys.stdlib_module_names
+    if not is_allowed:
+      wrong.append(f"imports {module}, which one framework alone lacks")
+  return wrong
+
+
 def complaints_of_code(path, tree) -> list[str]:
   """The rules that a file breaks, except by imports."""
   room = room_of(path)
@@ -205,6 +242,7 @@ def complaints(path: str, source: str) -> list[str]:
   tree = ast.parse(source)
   return [
     *complaints_of_imports(path, tree),
+    *complaints_of_loops(path, tree),
     *complaints_of_code(path, tree),
     *complaints_of_comments(path, source),
   ]
@@ -284,6 +322,13 @@ def test_every_room_is_known():
     ("train.py", "import keras  # isort: skip"),
     ("train.py", "import sys\nsys.path.insert(0, '..')"),
     ("reports/new.py", "import sys\nsys.path = []"),
+    ("reports/frameworks/new.py", "import tensorflow as tf"),
+    ("reports/frameworks/new.py", "def run():\n  import torch"),
+    ("reports/frameworks/new.py", "from engine import files"),
+    ("reports/frameworks/new.py", "from reports import charts"),
+    ("reports/frameworks/new.py", "import startup  # isort: skip"),
+    ("reports/frameworks/new.py", "import readers"),
+    ("reports/frameworks/torch_loop.py", "import jax"),
   ],
 )
 def test_a_broken_rule_is_found(path, source):
@@ -303,6 +348,11 @@ def test_a_broken_rule_is_found(path, source):
     ("media/deeper/new.py", "from media import frames"),
     ("reports/new.py", "import startup  # isort: skip\nfrom engine import run"),
     ("data_tools/new.py", "from media import frames"),
+    ("reports/frameworks/torch_loop.py", "import torch\nimport models"),
+    (
+      "reports/frameworks/new.py",
+      "from engine.data_order import Order\nimport reports.frameworks.jobs",
+    ),
     ("new_program.py", "import startup  # isort: skip # noqa: F401"),
   ],
 )

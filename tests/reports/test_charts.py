@@ -118,3 +118,30 @@ def test_every_color_changes_on_a_dark_screen():
     assert {f'[style*="{one}"]' for one in used} <= set(
       re.findall(r'\[style\*="[^"]*"\]', style)
     )
+
+
+def test_curves_have_their_colors_and_places():
+  svg = svg_of(
+    charts.curves(
+      {
+        "one": ([1, 2, 4], [0, 1, 3]),
+        "other": ([1, 2, 4], [3, 2, 0]),
+        "a point": ([3], [1.5]),
+      },
+      "step",
+      "loss",
+    )
+  )
+  assert {"one", "other", "a point", "step", "loss"} <= texts_of(svg)
+  lines = {}
+  for color in ("#2468b0", "#b8520a"):
+    line, _ = re.findall(rf'<path d="(M [^"]*)"[^>]*stroke: {color}', svg)
+    at = np.array(re.findall(r"-?[\d.]+", line), float).reshape(-1, 2)
+    lines[color] = at
+    x = at[:, 0]
+    np.testing.assert_allclose((x[1] - x[0]) / (x[2] - x[0]), 1 / 3, atol=1e-3)
+  # One rises as the other falls: y grows downward.
+  one, other = (at[:, 1] for at in lines.values())
+  assert one[0] > one[2]
+  assert other[0] < other[2]
+  np.testing.assert_allclose(one[0], other[2], atol=1e-3)

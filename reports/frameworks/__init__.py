@@ -1,0 +1,1 @@
+"""Trains a model under one backend of Keras; each process has only this one."""

@@ -1,0 +1,215 @@
+"""Tests of reports.compare_frameworks."""
+
+import json
+import sys
+from pathlib import Path
+
+import in_process
+import pytest
+from conftest import run_into_error, run_program
+
+pytest.importorskip("matplotlib")
+
+from reports import compare_frameworks, framework_comparison, framework_runs
+
+PROGRAM = "reports.compare_frameworks"
+FAST = (
+  "--models=DeepNnModel:nn_tower_sizes=3:nn_branch_sizes=",
+  "--num_classes=40",
+  "--batch_size=4",
+)
+
+
+@pytest.fixture
+def fake(data_dir, monkeypatch):
+  """Flags for processes that compute nothing; see fake_worker.py."""
+  monkeypatch.setattr(framework_runs, "_WORKER", "tests.reports.fake_worker")
+  return (
+    *FAST,
+    f"--train_data_pattern={data_dir}/{{level}}/train*.tfrecord",
+    "--backends=tensorflow,torch",
+    f"--pythons=torch={sys.executable}",
+  )
+
+
+@pytest.fixture
+def all_packages(monkeypatch):
+  monkeypatch.setattr(framework_runs, "_check_python", lambda *_: None)
+
+
+def report_of(folder) -> dict:
+  return json.loads((Path(folder) / "report.json").read_text())
+
+
+def test_a_report(fake, all_packages, tmp_path):
+  log = in_process.run(PROGRAM, *fake, f"--output_dir={tmp_path}")
+  assert "| TensorFlow and PyTorch |" in log
+  report = report_of(tmp_path)
+  (model,) = report["models"]
+  assert [result["backend"] for result in model["results"]] == [
+    *("tensorflow", "torch")
+  ]
+  # Batches of 4, steps of half a second.
+  assert model["results"][0]["videos_per_second"] == 8
+  assert model["results"][0]["how"] == "compiled"
+  assert model["videos"] == 60
+  assert model["agreements"][0]["holds"]
+  for name in ("report.md", "report.html"):
+    assert "PyTorch" in (tmp_path / name).read_text()
+  assert not list((tmp_path / "runs").glob("*weights*"))
+
+
+def test_what_is_finished_is_not_run_again(
+  fake, all_packages, tmp_path, monkeypatch
+):
+  in_process.run(PROGRAM, *fake, f"--output_dir={tmp_path}")
+  before = report_of(tmp_path)
+  monkeypatch.setattr(framework_runs, "_WORKER", "no.such.module")
+  log = in_process.run(PROGRAM, *fake, f"--output_dir={tmp_path}")
+  assert log.count("done before") == 4
+  assert report_of(tmp_path)["models"] == before["models"]
+
+
+def test_a_model_in_progress_is_all_that_is_lost(
+  fake, all_packages, tmp_path, monkeypatch
+):
+  flags = [*fake, f"--output_dir={tmp_path}"]
+  flags[0] += ",MoeModel"
+  real = framework_runs.run_job
+
+  def stopped(job, *arguments):
+    if job.model_flags["model"] == "MoeModel":
+      raise KeyboardInterrupt
+    return real(job, *arguments)
+
+  monkeypatch.setattr(framework_runs, "run_job", stopped)
+  code, _ = in_process.call(PROGRAM, *flags)
+  assert code == 130
+  assert len(report_of(tmp_path)["models"]) == 1
+  monkeypatch.setattr(framework_runs, "run_job", real)
+  log = in_process.run(PROGRAM, *flags)
+  assert log.count("done before") == 4
+  assert len(report_of(tmp_path)["models"]) == 2
+
+
+def test_a_difference_is_an_error_after_the_report(
+  fake, all_packages, tmp_path, monkeypatch
+):
+  monkeypatch.setattr(framework_comparison, "MOST_LOSSES", -1.0)
+  line = in_process.run_into_error(PROGRAM, *fake, f"--output_dir={tmp_path}")
+  assert "Expected TensorFlow and PyTorch to train DeepNnModel" in line
+  assert not report_of(tmp_path)["models"][0]["agreements"][0]["holds"]
+  assert "| NO |" in (tmp_path / "report.md").read_text()
+
+
+def test_results_are_kept_where_asked(
+  fake, all_packages, tmp_path, monkeypatch
+):
+  from benchmarks import run_all
+
+  monkeypatch.setattr(
+    run_all,
+    "result_path",
+    lambda about: f"{tmp_path}/{about['date'][:2]}_{about['cores']}.json",
+  )
+  in_process.run(PROGRAM, *fake, f"--output_dir={tmp_path}", "--keep_results")
+  (kept,) = tmp_path.glob("20*_frameworks.json")
+  assert json.loads(kept.read_text()) == report_of(tmp_path)
+
+
+@pytest.mark.parametrize(
+  ("flag", "part"),
+  [
+    ("--backends=tensorflow,theano", "tensorflow,theano"),
+    ("--backends=jax,jax", "jax,jax"),
+    ("--backends=", "received none"),
+    ("--models=", "received none"),
+    ("--pythons=jax=x", "--pythons"),
+    ("--models=NoModel", "NoModel"),
+  ],
+)
+def test_wrong_flags(flag, part, fake, all_packages, tmp_path):
+  line = in_process.run_into_error(
+    PROGRAM, *fake, f"--output_dir={tmp_path}/x", flag
+  )
+  assert part in line
+  assert not list(tmp_path.iterdir())
+
+
+def test_models_with_batch_statistics():
+  flags = {
+    "model": "DbofModel",
+    "feature_names": "rgb",
+    "feature_sizes": "4",
+    "frame_features": True,
+    "num_classes": 3,
+    "max_frames": 5,
+    "label_loss": "CrossEntropyLoss",
+    "iterations": 2,
+    "dbof_cluster_size": 4,
+    "dbof_hidden_size": 3,
+  }
+  assert compare_frameworks._has_batch_statistics(flags)
+  off = {**flags, "dbof_add_batch_norm": False}
+  assert not compare_frameworks._has_batch_statistics(off)
+
+
+# --------------------------------------------------------------------------
+# With the frameworks
+
+
+def require(backend):
+  python = Path(sys.prefix) / backend / "bin" / "python"
+  if not python.exists():
+    pytest.skip(f"{python} is missing; `make test-backends` makes it")
+
+
+@pytest.mark.slow
+def test_frameworks_and_processes_agree(data_dir, tmp_path):
+  require("torch")
+  require("jax")
+  log = run_program(
+    "-m",
+    PROGRAM,
+    "--backends=tensorflow,torch,jax",
+    "--models=DeepNnModel:nn_tower_sizes=16:nn_branch_sizes=16,"
+    "BiLstmModel:lstm_cells=6:lstm_layers=1",
+    f"--train_data_pattern={data_dir}/{{level}}/train*.tfrecord",
+    "--num_classes=40",
+    "--batch_size=8",
+    "--processes=2",
+    "--seconds=0.5",
+    f"--output_dir={tmp_path}",
+  )
+  assert "NO" not in log
+  for model in report_of(tmp_path)["models"]:
+    assert len(model["results"]) == 6
+    assert len(model["agreements"]) == 5
+    assert all(found["holds"] for found in model["agreements"])
+    for result in model["results"]:
+      assert result["check_losses"][-1] < result["check_losses"][0]
+      assert result["peak_memory_bytes"] > 2**26
+  how = {
+    (result["backend"], result["how"])
+    for result in report_of(tmp_path)["models"][1]["results"]
+  }
+  assert how == {
+    ("tensorflow", "tf.function"),
+    ("torch", "eager"),
+    ("jax", "jit"),
+  }
+
+
+@pytest.mark.slow
+def test_a_model_that_draws_numbers_is_refused(data_dir, tmp_path):
+  line = run_into_error(
+    "-m",
+    PROGRAM,
+    "--backends=tensorflow",
+    "--models=DbofModel:iterations=2:dbof_cluster_size=4:dbof_hidden_size=3",
+    f"--train_data_pattern={data_dir}/{{level}}/train*.tfrecord",
+    "--num_classes=40",
+    "--batch_size=8",
+    f"--output_dir={tmp_path}",
+  )
+  assert "Expected a model that draws no random numbers" in line

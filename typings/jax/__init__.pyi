@@ -1,0 +1,4 @@
+# JAX is not in the environment of the types; see requirements/jax.txt.
+from typing import Any
+
+def __getattr__(name: str) -> Any: ...
