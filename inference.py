@@ -1,9 +1,10 @@
 """Predicts labels: python inference.py.
 
 Reads records, which need no labels, and writes the best classes of each video
-to --output_file, in the order of the input; or, with --segment_labels, the
-best segments of each class. The model is the newest checkpoint in --train_dir,
-the one that --checkpoint names, or what --input_model_tgz holds.
+to --output_file, in the order of the input; with --all_classes all of them; or,
+with --segment_labels, the best segments of each class. The model is the newest
+checkpoint in --train_dir, the one that --checkpoint names, or what
+--input_model_tgz holds.
 """
 
 import contextlib
@@ -25,6 +26,7 @@ from data_tools import video_prediction, vocabulary
 from engine import (
   best_checkpoint,
   distribution,
+  prediction_file,
   segment_predictions,
   skipped,
   unlikely_flags,
@@ -33,7 +35,7 @@ from engine import train_dir as train_dirs
 from engine.data import Data
 from engine.data_files import find_files
 from engine.files import text_written_aside
-from engine.forward import ForwardPass
+from engine.forward import ForwardPass, predicted_batches
 
 FLAGS = flags.FLAGS
 
@@ -104,6 +106,12 @@ def _define_output_flags(flag_values) -> None:
   output.string(
     "output_file", "predictions.csv", "File to write the predictions to."
   )
+  output.bool(
+    "all_classes",
+    False,
+    "Write the predictions of all classes to --output_file, an .npz file with 4"
+    " bytes for each, instead of the best ones as CSV; see docs/formats.md.",
+  )
   output.string(
     "output_model_tgz", "", "Archive to write the model to; empty: none."
   )
@@ -130,54 +138,6 @@ def _define_output_flags(flag_values) -> None:
     " classes to write; empty: those that the records have ratings of, or all"
     " classes of the model if there are none.",
   )
-
-
-# --------------------------------------------------------------------------
-# Predictions of batches
-
-
-def predicted_batches(forward: ForwardPass):
-  """Predicts all examples and logs the progress.
-
-  Yields:
-    (batch of readers.py, predictions (batch, classes) array).
-
-  Raises:
-    errors.UserError: a prediction is not finite, or a record is bad.
-  """
-  progress = None
-  for batch, predictions, progress in forward.run():
-    check_finite(predictions, batch["video_ids"].numpy())
-    yield batch, predictions
-    if progress.is_due:
-      _log_progress(progress)
-  if progress and not progress.is_due:  # else it was logged already
-    _log_progress(progress)
-
-
-def _log_progress(progress) -> None:
-  logging.info(
-    "num examples processed: %d elapsed seconds: %.1f examples/sec: %.2f",
-    progress.num_examples,
-    progress.seconds,
-    progress.rate,
-  )
-
-
-def check_finite(values, video_ids) -> None:
-  """Refuses predictions that are not finite.
-
-  Raises:
-    errors.UserError: names the video.
-  """
-  rows = np.flatnonzero(~np.isfinite(values).all(axis=1))
-  if len(rows):
-    raise errors.UserError(
-      "Expected probabilities, received NaN for the video"
-      f" {video_ids[rows[0]].decode()}: training diverged, or the video's"
-      " features are not finite. Train again with a smaller learning rate, or"
-      " fix the record."
-    )
 
 
 # --------------------------------------------------------------------------
@@ -348,6 +308,7 @@ def predict(
   policy: skipped.Policy = skipped.STOP,
   min_frames: int = 0,
   on_batch: video_prediction.OnBatch | None = None,
+  all_classes: bool = False,
 ) -> None:
   """Writes the best classes of each video; see write_video_predictions.
 
@@ -363,6 +324,7 @@ def predict(
     policy: what to do about records that cannot be used.
     min_frames: shorter videos are left out; 0 for none.
     on_batch: see write_video_predictions.
+    all_classes: write all of them, see engine/prediction_file.py.
 
   Raises:
     errors.UserError: for everything that the user can fix.
@@ -377,6 +339,17 @@ def predict(
     policy,
     min_frames,
   )
+  if all_classes:
+    prediction_file.write_predictions(
+      output_file,
+      (
+        (batch["video_ids"].numpy(), predictions)
+        for batch, predictions in predicted_batches(forward)
+      ),
+      models.output_classes(model_flags),
+    )
+    logging.info("Predictions of all classes: %s", output_file)
+    return
   write_video_predictions(
     forward,
     models.num_outputs(model_flags),
@@ -487,9 +460,29 @@ def _segment_classes(files: list[str], model_flags: dict) -> np.ndarray:
     return segment_predictions.read_classes(path, *given)
 
 
+def _check_all_classes() -> None:
+  """Checks that --all_classes goes with the other flags.
+
+  Raises:
+    errors.UserError: it does not.
+  """
+  for name in ("videos", "segment_labels"):
+    if FLAGS[name].value:
+      raise errors.UserError(
+        f"Expected one of --all_classes and --{name}, received both. Leave one"
+        " of them out."
+      )
+  prediction_file.check_path(FLAGS.output_file, "output_file")
+  for name in ("top_k", "vocabulary"):
+    if FLAGS[name].present:
+      logging.info("No effect with --all_classes: --%s.", name)
+
+
 def main() -> None:
   """Predicts what the flags ask for."""
   video_prediction.check_flags()
+  if FLAGS.all_classes:
+    _check_all_classes()
   card = program_flags.apply_dataset_dir("test", "input_data_pattern")
   program_flags.log_flags_without_effect()
   model_flags, checkpoint = find_model()
@@ -557,6 +550,7 @@ def main() -> None:
       placement=placement,
       policy=policy,
       min_frames=FLAGS.min_frames,
+      all_classes=FLAGS.all_classes,
     )
 
 

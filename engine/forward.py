@@ -9,7 +9,9 @@ import dataclasses
 import math
 import time
 
+import numpy as np
 import tensorflow as tf
+from absl import logging
 
 import errors
 import losses
@@ -54,6 +56,9 @@ class ForwardPass:
     num_readers: see Data.evaluation_batches.
     loss: of the labels; None for predictions of records that may have no
       labels.
+
+  Attributes:
+    model: result of models.build_model.
   """
 
   def __init__(
@@ -70,7 +75,7 @@ class ForwardPass:
     self._data = data
     self._with_labels = loss is not None
     with placement.strategy.scope():
-      self._model = model_building.build_model(
+      self.model = model_building.build_model(
         model_flags, data.reader.quantized
       )
     self._given_batches = (batch_size, num_readers)
@@ -80,7 +85,7 @@ class ForwardPass:
     )
 
   def _make_function(self, loss):
-    model = self._model
+    model = self.model
 
     def predict(batch):
       inputs = models.model_inputs(model, batch)
@@ -125,7 +130,7 @@ class ForwardPass:
 
   def load_weights(self, checkpoint: str) -> None:
     """Restores a checkpoint; see train_dir.load_weights."""
-    train_dirs.load_weights(self._model, checkpoint)
+    train_dirs.load_weights(self.model, checkpoint)
 
   def compute(self, batch: dict):
     """Computes what `run` yields for a batch that is at hand.
@@ -181,3 +186,47 @@ class ForwardPass:
     self._data.check_skipped()
     self._data.skipped.write_over()
     self._data.skipped.log()
+
+
+def predicted_batches(forward: ForwardPass):
+  """Predicts all examples and logs the progress.
+
+  Yields:
+    (batch of readers.py, predictions (batch, classes) array).
+
+  Raises:
+    errors.UserError: a prediction is not finite, or a record is bad.
+  """
+  progress = None
+  for batch, predictions, progress in forward.run():
+    _check_finite(predictions, batch["video_ids"].numpy())
+    yield batch, predictions
+    if progress.is_due:
+      _log_progress(progress)
+  if progress and not progress.is_due:  # else it was logged already
+    _log_progress(progress)
+
+
+def _log_progress(progress) -> None:
+  logging.info(
+    "num examples processed: %d elapsed seconds: %.1f examples/sec: %.2f",
+    progress.num_examples,
+    progress.seconds,
+    progress.rate,
+  )
+
+
+def _check_finite(values, video_ids) -> None:
+  """Refuses predictions that are not finite.
+
+  Raises:
+    errors.UserError: names the video.
+  """
+  rows = np.flatnonzero(~np.isfinite(values).all(axis=1))
+  if len(rows):
+    raise errors.UserError(
+      "Expected probabilities, received NaN for the video"
+      f" {video_ids[rows[0]].decode()}: training diverged, or the video's"
+      " features are not finite. Train again with a smaller learning rate, or"
+      " fix the record."
+    )

@@ -307,6 +307,86 @@ def test_failed_run_leaves_the_old_file(tiny_dir, tmp_path):
   assert output.read_text() == "of an earlier run"
 
 
+@pytest.fixture(scope="module")
+def all_classes(video_run, data_dir, tmp_path_factory):
+  """(path, log) of the predictions of all classes of the test videos."""
+  path = tmp_path_factory.mktemp("all_classes") / "x.npz"
+  log = in_process.run(
+    "inference",
+    f"--train_dir={video_run[0]}",
+    f"--input_data_pattern={data_dir}/video/test*.tfrecord",
+    f"--output_file={path}",
+    "--all_classes",
+    "--top_k=3",
+    "--batch_size=4",
+  )
+  return path, log
+
+
+def test_all_classes(all_classes, video_run, data_dir):
+  path, log = all_classes
+  ids, vectors = read_vectors(list_test_files(data_dir))
+  with np.load(path) as found:
+    assert [name.decode() for name in found["video_ids"].tolist()] == ids
+    np.testing.assert_allclose(
+      found["predictions"], predict_videos(video_run[0], vectors), atol=1e-6
+    )
+    assert found["predictions"].dtype == np.float32
+    np.testing.assert_array_equal(found["classes"], range(40))
+  assert f"Predictions of all classes: {path}" in log
+  assert "No effect with --all_classes: --top_k." in log
+  assert [file.name for file in path.parent.iterdir()] == [path.name]
+
+
+def test_all_classes_of_a_label_subset(tmp_path):
+  model_flags = {**TINY_FLAGS, "label_subset": [1, 4]}
+  model = models.build_model(model_flags)
+  model.get_layer("fully_connected").set_weights(
+    [np.zeros((2, 2), np.float32), np.array([0.0, 2.0])]
+  )
+  train_dirs.write_model_flags(str(tmp_path), model_flags)
+  train_dirs.Checkpoints(str(tmp_path), 1, model=model).save(3)
+  file = write_records(tmp_path / "a", tiny_records([7, 8]))
+  inference.predict(
+    model_flags,
+    train_dirs.latest_checkpoint(str(tmp_path)),
+    [file],
+    str(tmp_path / "x.npz"),
+    all_classes=True,
+  )
+  with np.load(tmp_path / "x.npz") as found:
+    assert found["classes"].tolist() == [1, 4]
+    np.testing.assert_allclose(
+      found["predictions"], [[0.5, 0.880797]] * 2, rtol=1e-5
+    )
+
+
+@pytest.mark.parametrize(
+  ("flags", "part"),
+  [
+    (["--output_file=x.csv"], "ends in .npz as --output_file"),
+    ([], "received predictions.csv"),
+    (
+      ["--output_file=x.npz", "--segment_labels"],
+      "one of --all_classes and --segment_labels, received both",
+    ),
+    (
+      ["--output_file=x.npz", "--videos=clips"],
+      "one of --all_classes and --videos, received both",
+    ),
+  ],
+)
+def test_what_does_not_go_with_all_classes(
+  video_run, tmp_path, monkeypatch, flags, part
+):
+  monkeypatch.chdir(tmp_path)
+  line = in_process.run_into_error(
+    "inference", f"--train_dir={video_run[0]}", "--all_classes", *flags
+  )
+  assert part in line
+  assert not list(tmp_path.iterdir())
+
+
 # --------------------------------------------------------------------------
 # Videos, by the parts
 
