@@ -74,6 +74,44 @@ class BaseLoss:
       losses = self._weighted(predictions, labels, label_weights)
     else:
       losses = self.per_video_loss(predictions, labels, label_weights)
+    return self._mean_over_videos(losses)
+
+  def calculate_target_loss(self, predictions, targets, label_weights=None):
+    """The mean loss over the videos, of targets between no label and a label.
+
+    A target t counts as a label in the fraction t of cases: t times the loss of
+    a label, plus 1 - t times that of none.
+
+    Args:
+      predictions: (batch, classes) float probabilities.
+      targets: (batch, classes) float32, from 0 to 1.
+      label_weights: see per_video_loss.
+
+    Returns:
+      A float32 scalar. For targets of 0 and 1 it is calculate_loss.
+    """
+    of_labels, of_others = (
+      self._weighted(predictions, labels, label_weights)
+      for labels in (ops.ones_like(targets), ops.zeros_like(targets))
+    )
+    losses = targets * of_labels + (1.0 - targets) * of_others
+    return self._mean_over_videos(losses)
+
+  def takes_targets(self) -> bool:
+    """Whether calculate_target_loss is right: classes do not share a loss."""
+    if type(self).per_video_loss is not BaseLoss.per_video_loss:
+      return False
+    predictions = ops.array([[0.1, 0.7, 0.4], [0.6, 0.2, 0.9]])
+    labels = ops.array([[True, False, True], [False, True, False]])
+    of_labels, of_others = (
+      self.per_class_loss(predictions, ops.full_like(labels, value))
+      for value in (True, False)
+    )
+    together = self.per_class_loss(predictions, labels)
+    apart = ops.where(labels, of_labels, of_others)
+    return bool(ops.all(ops.abs(together - apart) < 1e-6))
+
+  def _mean_over_videos(self, losses):
     num_videos = ops.cast(ops.shape(losses)[0], losses.dtype)
     return sums.total(losses) / num_videos
 

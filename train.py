@@ -42,6 +42,7 @@ from engine.dataset_card import VOCABULARY_FILE, DatasetCard, read_card
 from engine.loop import train_until_stopped
 from engine.run import Run
 from engine.settings import Settings
+from engine.teacher import taught_reader
 from engine.validation import Validation
 
 FLAGS = flags.FLAGS
@@ -58,6 +59,7 @@ def define_flags(flag_values: flags.FlagValues = FLAGS) -> None:
   """Defines the flags of this program; the model files define their own."""
   _define_data_flags(flag_values)
   _define_training_flags(flag_values)
+  _define_teacher_flags(flag_values)
   _define_learning_rate_flags(flag_values)
   _define_evaluation_flags(flag_values)
   _define_saving_flags(flag_values)
@@ -174,6 +176,24 @@ def _define_training_flags(flag_values) -> None:
     " step, such as 0.999, for evaluation, prediction and export; 0: none.",
     lower_bound=0.0,
     upper_bound=0.999999,
+  )
+
+
+def _define_teacher_flags(flag_values) -> None:
+  training = program_flags.Subject(program_flags.TRAINING, flag_values)
+  training.string(
+    "teacher",
+    "",
+    "File of inference.py --all_classes with another model's predictions of the"
+    " training videos, to learn from besides the labels; empty: none.",
+  )
+  training.float(
+    "teacher_weight",
+    0.5,
+    "With --teacher: its part in what is learned; 0: labels alone; 1: the"
+    " teacher alone.",
+    lower_bound=0.0,
+    upper_bound=1.0,
   )
 
 
@@ -520,6 +540,7 @@ def train(
   # TensorFlow's; then tf.data does not accept one that depends on the epoch.)
   random.seed(settings.seed)
   data = _open_data(train_dir, model_flags, files, settings, placement)
+  data.reader = taught_reader(data.reader, settings, model_flags)
   model_flags = train_dirs.with_dtypes(model_flags, data.reader.kinds)
   unlikely_flags.warn_of_little_training(
     data.num_videos, settings, placement.num_replicas, bool(dataset_dir)

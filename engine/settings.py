@@ -30,6 +30,8 @@ class Settings:
   accumulate_steps: int = 1
   mixup_alpha: float = 0.0
   ema_decay: float = 0.0
+  teacher: str = ""
+  teacher_weight: float = 0.5
   num_epochs: int | None = 5
   max_steps: int | None = None
   max_minutes: float = 0.0

@@ -152,7 +152,8 @@ def draw_mixup_weight(alpha: float, seed: tf.Tensor, step: tf.Tensor):
 
 def mean_loss(step: Step, predictions, batch, mixup_weight):
   """The label loss of a batch, of mixed videos the weighted mean of two."""
-  labels, weights = batch["labels"], batch.get("label_weights")
+  labels = batch.get("targets", batch["labels"])  # of a teacher, see teacher.py
+  weights = batch.get("label_weights")
   value = step.calculate_loss(predictions, labels, weights)
   if not step.mixes:
     return value
@@ -510,10 +511,13 @@ def make_run_steps(run, loss: losses.BaseLoss, element_spec):
   settings, placement, model = run.settings, run.placement, run.model
   element_spec = readers.numeric_part(element_spec)
   whole, ends = what_to_compile(run)
+  calculate_loss = loss.calculate_loss
+  if "targets" in element_spec:
+    calculate_loss = loss.calculate_target_loss
   step = Step(
     model=model,
     forward=models.add_mixup(model) if settings.mixup_alpha > 0 else model,
-    calculate_loss=_with_xla(loss.calculate_loss, ends),
+    calculate_loss=_with_xla(calculate_loss, ends),
     apply_gradients=_with_xla(
       functools.partial(
         apply_gradients,

@@ -385,3 +385,56 @@ def test_no_setting_of_a_loss_is_a_keyword_of_a_model():
 def test_the_base_class_has_no_loss():
   with pytest.raises(NotImplementedError):
     losses.BaseLoss().calculate_loss(PREDICTIONS, LABELS)
+
+
+# --------------------------------------------------------------------------
+# Targets between no label and a label
+
+
+@pytest.mark.parametrize(
+  "loss", [losses.CrossEntropyLoss(), losses.CategoricalCrossEntropyLoss()]
+)
+def test_cross_entropy_of_targets_by_hand(loss):
+  predictions = np.array([[0.5, 0.25, 0.2], [0.1, 0.3, 0.6]], np.float32)
+  targets = np.array([[0.25, 0.0, 1.0], [0.5, 0.9, 0.1]], np.float32)
+  of_others = 0.0
+  if isinstance(loss, losses.CrossEntropyLoss):
+    of_others = (1 - targets) * np.log(1 - predictions)
+  expected = -(targets * np.log(predictions) + of_others).sum(axis=1).mean()
+  assert float(loss.calculate_target_loss(predictions, targets)) == (
+    pytest.approx(expected, rel=1e-4)
+  )
+
+
+@pytest.mark.parametrize("weights", [None, [[1, 0, 1], [1, 1, 0]]])
+@pytest.mark.parametrize("loss_class", ALL_LOSSES)
+def test_targets_of_0_and_1_are_labels(loss_class, weights):
+  loss = loss_class()
+  if not loss.takes_targets():
+    assert loss_class is losses.SoftmaxLoss
+    return
+  given = (PREDICTIONS, LABELS.astype(np.float32), weights)
+  assert float(loss.calculate_target_loss(*given)) == pytest.approx(
+    float(loss.calculate_loss(PREDICTIONS, LABELS, weights)), rel=1e-5
+  )
+
+
+def test_the_loss_of_a_target_lies_between_those_of_its_ends():
+  loss = losses.AsymmetricLoss()
+  ends = [
+    float(loss.calculate_loss(PREDICTIONS, np.full((2, 3), value)))
+    for value in (False, True)
+  ]
+  found = loss.calculate_target_loss(
+    PREDICTIONS, np.full((2, 3), 0.25, np.float32)
+  )
+  assert float(found) == pytest.approx(0.75 * ends[0] + 0.25 * ends[1])
+
+
+def test_a_loss_of_whole_videos_takes_no_targets(monkeypatch):
+  loss = losses.HingeLoss()
+  assert loss.takes_targets()
+  monkeypatch.setattr(
+    losses.HingeLoss, "per_video_loss", lambda *unused: keras.ops.ones(2)
+  )
+  assert not loss.takes_targets()
