@@ -32,6 +32,7 @@ from absl import logging
 import errors
 import losses
 import models
+from engine import half_weights
 from engine.dataset_card import PCA_FOLDER, VOCABULARY_FILE, DatasetCard
 from engine.files import write_json, written_aside
 from layers import whitening
@@ -210,6 +211,19 @@ def _pca_files(folder: str) -> list[str]:
   """The files of a PCA that was fitted on a data set, if there is one."""
   pattern = os.path.join(glob.escape(folder), PCA_FOLDER, "*")
   return sorted(tf.io.gfile.glob(pattern))
+
+
+def _facts(train_dir: str) -> list[str]:
+  """The files that a model needs besides a checkpoint, those that are there."""
+  names = (MODEL_FLAGS_FILE, VOCABULARY_FILE, EXTRACTION_FILE)
+  paths = [os.path.join(train_dir, name) for name in names]
+  return [*filter(tf.io.gfile.exists, paths), *_pca_files(train_dir)]
+
+
+def copy_facts(train_dir: str, folder: str) -> None:
+  """Copies what a model needs besides a checkpoint to another train_dir."""
+  for path in _facts(train_dir):
+    _copy(path, os.path.join(folder, os.path.relpath(path, train_dir)))
 
 
 def find_vocabulary(train_dir: str) -> str:
@@ -482,8 +496,12 @@ def load_weights(model: keras.Model, checkpoint_path: str) -> None:
     tf.errors.NotFoundError: it was deleted; a training run deletes old ones.
   """
   with _checkpoint_errors(checkpoint_path):
+    held = _parts(checkpoint_path)
+    if half_weights.PART in held:
+      half_weights.load(model, checkpoint_path)
+      return
     parts = [{"model": model}]
-    if "average" in _parts(checkpoint_path):
+    if "average" in held:
       weights = [variable.value for variable in model.trainable_variables]
       parts.append({"average": weights})
     for part in parts:
@@ -557,7 +575,15 @@ class Checkpoints:
     if path is None:
       return None
     with _checkpoint_errors(path):
-      missing = _ADDED_PARTS - _parts(path)
+      held = _parts(path)
+      if "optimizer" in self._state and "optimizer" not in held:
+        raise errors.UserError(
+          f"Expected a run to continue in --train_dir={self._train_dir},"
+          " received weights alone, as reports.compress_model writes them."
+          " Train in another folder, or add --start_new_model to delete this"
+          " model."
+        )
+      missing = _ADDED_PARTS - held
       known = {
         name: value
         for name, value in self._state.items()
@@ -589,17 +615,11 @@ def write_model_tgz(train_dir: str, checkpoint_path: str, tgz: str) -> None:
     tgz: path of the archive to write.
   """
   of_checkpoint = tf.io.gfile.glob(f"{checkpoint_path}.*")
-  files = [
-    os.path.join(train_dir, MODEL_FLAGS_FILE),
-    *_pca_files(train_dir),
-  ]
-  for name in (VOCABULARY_FILE, EXTRACTION_FILE):
-    path = os.path.join(train_dir, name)
-    if tf.io.gfile.exists(path):
-      files.append(path)
   # The best checkpoint is in a folder of its own.
   members = {path: os.path.basename(path) for path in of_checkpoint}
-  members |= {path: os.path.relpath(path, train_dir) for path in files}
+  members |= {
+    path: os.path.relpath(path, train_dir) for path in _facts(train_dir)
+  }
   with (
     written_aside(tgz) as aside,
     tf.io.gfile.GFile(aside, "wb") as file,
