@@ -9,6 +9,7 @@ import dataclasses
 import math
 import time
 
+import keras
 import numpy as np
 import tensorflow as tf
 from absl import logging
@@ -56,9 +57,6 @@ class ForwardPass:
     num_readers: see Data.evaluation_batches.
     loss: of the labels; None for predictions of records that may have no
       labels.
-
-  Attributes:
-    model: result of models.build_model.
   """
 
   def __init__(
@@ -75,7 +73,7 @@ class ForwardPass:
     self._data = data
     self._with_labels = loss is not None
     with placement.strategy.scope():
-      self.model = model_building.build_model(
+      self._model = model_building.build_model(
         model_flags, data.reader.quantized
       )
     self._given_batches = (batch_size, num_readers)
@@ -84,8 +82,13 @@ class ForwardPass:
       self._make_function(loss), models.compiles_predictions(model_flags)
     )
 
+  @property
+  def model(self) -> keras.Model:
+    """The result of models.build_model."""
+    return self._model
+
   def _make_function(self, loss):
-    model = self.model
+    model = self._model
 
     def predict(batch):
       inputs = models.model_inputs(model, batch)
@@ -130,7 +133,7 @@ class ForwardPass:
 
   def load_weights(self, checkpoint: str) -> None:
     """Restores a checkpoint; see train_dir.load_weights."""
-    train_dirs.load_weights(self.model, checkpoint)
+    train_dirs.load_weights(self._model, checkpoint)
 
   def compute(self, batch: dict):
     """Computes what `run` yields for a batch that is at hand.

@@ -5,6 +5,7 @@ evaluated, predicts and is exported as any other; training does not continue it.
 """
 
 import os
+import re
 
 import keras
 import numpy as np
@@ -18,8 +19,12 @@ from engine.files import written_aside
 
 def kept_checkpoints(train_dir: str) -> list[str]:
   """The paths of a run's checkpoints without their file endings, by step."""
-  pattern = os.path.join(train_dir, f"{train_dirs.CHECKPOINT_NAME}-*.index")
-  paths = [path.removesuffix(".index") for path in tf.io.gfile.glob(pattern)]
+  form = re.compile(rf"{re.escape(train_dirs.CHECKPOINT_NAME)}-\d+")
+  paths = [
+    os.path.join(train_dir, name.removesuffix(".index"))
+    for name in tf.io.gfile.listdir(train_dir)
+    if name.endswith(".index") and form.fullmatch(name.removesuffix(".index"))
+  ]
   return sorted(paths, key=train_dirs.checkpoint_step)
 
 

@@ -134,6 +134,21 @@ def stored_context(
   return _context(_stored(reader, offset, length))
 
 
+def context_of(record: bytes | memoryview) -> dict[str, messages.Feature]:
+  """Parses the context of a record, without its frames.
+
+  Args:
+    record: the data of a record of either level.
+
+  Returns:
+    Its features by name; see messages.parse_context.
+
+  Raises:
+    BadRecordError: it is no record.
+  """
+  return _context(_held(record))
+
+
 def _usual_num_frames(data: _Data, feature: str) -> int:
   """Computes the number of frames of a list from lengths.
 

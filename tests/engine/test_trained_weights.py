@@ -49,6 +49,8 @@ def weights_of(checkpoint) -> dict:
 def test_checkpoints_come_by_their_steps(tmp_path):
   for step in (9, 100, 20):
     (tmp_path / f"model.ckpt-{step}.index").touch()
+  for name in ("model.ckpt-again-3.index", "model.ckpt-4.data-00000-of-00001"):
+    (tmp_path / name).touch()
   assert trained_weights.kept_checkpoints(str(tmp_path)) == [
     f"{tmp_path}/model.ckpt-{step}" for step in (9, 20, 100)
   ]
@@ -72,6 +74,7 @@ def test_means_by_hand(run, tmp_path, number):
     assert not np.array_equal(value, each[-1][name]), name
 
 
+@pytest.mark.slow
 def test_means_of_moving_averages(tiny_files, tmp_path):
   settings = {"ema_decay": 0.6, "export_model_steps": 3, "max_steps": 6}
   train_tiny(tmp_path, tiny_files, **settings)

@@ -15,6 +15,7 @@ from make_records import (
 from records import messages, shards
 from records.selection import (
   Selection,
+  context_of,
   count_segments,
   renumbered,
   stored_context,
@@ -167,6 +168,19 @@ def test_other_layouts_of_a_record(tmp_path):
     assert used(selection, tmp_path, records) == expected
     too_few = Selection(NUM_CLASSES, [1], 5, "rgb")
     assert not any(used(too_few, tmp_path, records))
+
+
+def test_the_context_of_any_layout():
+  record = small_frames("v", 4, labels=[1])
+  context, lists = parts_of(record)
+  padding = field(0x7A, bytes(9000))
+  for one in (record, lists + context, context + padding + lists):
+    found = context_of(one)
+    assert found == messages.parse_record(one).context
+    assert found["id"].values == [b"v"]
+  assert list(context_of(small_video("v", labels=[4]))["labels"].values) == [4]
+  with pytest.raises(messages.BadRecordError):
+    context_of(b"\xff\xff no protocol buffer")
 
 
 def test_a_bad_record_is_used_so_that_it_is_named(tmp_path):

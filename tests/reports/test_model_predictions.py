@@ -1,0 +1,192 @@
+"""Tests of predictions of trained models that are kept."""
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import error_of, folder_content, load_model
+from make_records import video_record, write_records
+from tiny_runs import NUM_TINY, TINY_FLAGS, train_tiny
+
+from engine import prediction_file
+from engine.distribution import Placement
+from engine.skipped import STOP, Policy
+from reports import model_predictions
+from reports.mixtures import JoinedPredictions
+from reports.model_predictions import Member, Workplace, make_teacher, predict
+
+
+@pytest.fixture(scope="module")
+def runs(tiny_files, tmp_path_factory):
+  """Two train_dirs after 3 and 6 steps."""
+  folder = tmp_path_factory.mktemp("runs")
+  train_tiny(folder / "a", tiny_files, max_steps=3)
+  train_tiny(folder / "b", tiny_files, max_steps=6, seed=1)
+  return folder
+
+
+@pytest.fixture
+def workplace(tmp_path):
+  return Workplace(str(tmp_path / "predictions"), Placement(), STOP)
+
+
+def expected_of(train_dir, vectors):
+  batch = {
+    "video_matrix": vectors,
+    "num_frames": np.ones(len(vectors), np.int32),
+  }
+  return load_model(train_dir)(batch, training=False)["predictions"].numpy()
+
+
+@pytest.fixture
+def calls(monkeypatch):
+  """The files that were written."""
+  written = []
+  write = prediction_file.write_predictions
+
+  def noted(path, *more):
+    written.append(os.path.basename(path).split("-")[0])
+    return write(path, *more)
+
+  monkeypatch.setattr(prediction_file, "write_predictions", noted)
+  return written
+
+
+def test_predictions_are_made_once(
+  runs, tiny_files, tiny_vectors, workplace, calls
+):
+  member = Member.find(str(runs / "a"))
+  assert member.name == "a"
+  assert not member.is_frame_level
+  first = predict(member, tiny_files, "validate", workplace)
+  again = predict(member, tiny_files, "validate", workplace)
+  assert calls == ["validate"]
+  assert again.path == first.path
+  assert again.videos_per_second == first.videos_per_second > 0
+  assert again.weight_bytes == first.weight_bytes == 4 * (7 * 6 + 6)
+  found = first.predictions
+  np.testing.assert_allclose(
+    found.predictions, expected_of(runs / "a", tiny_vectors), atol=1e-6
+  )
+  assert found.video_ids.tolist() == [f"v{n}".encode() for n in range(NUM_TINY)]
+  # Other files, another dtype, a checkpoint that went on: all is made again.
+  predict(member, tiny_files[:1], "validate", workplace)
+  predict(member, tiny_files, "validate", workplace)
+  predict(member, tiny_files, "validate", workplace, np.float16)
+  assert len(calls) == 4
+
+
+@pytest.mark.slow
+def test_a_run_that_went_on_is_predicted_again(
+  runs, tiny_files, tmp_path, workplace, calls
+):
+  train_dir = shutil.copytree(runs / "a", tmp_path / "a")
+  before = predict(Member.find(str(train_dir)), tiny_files, "x", workplace)
+  old = np.array(before.predictions.predictions)
+  train_tiny(train_dir, tiny_files, max_steps=5)
+  after = predict(Member.find(str(train_dir)), tiny_files, "x", workplace)
+  assert len(calls) == 2
+  assert after.path == before.path
+  assert np.abs(after.predictions.predictions - old).max() > 1e-3
+
+
+def test_predictions_without_their_json_are_made_again(
+  runs, tiny_files, workplace, calls
+):
+  member = Member.find(str(runs / "a"))
+  path = predict(member, tiny_files, "x", workplace).path
+  facts = Path(path).with_suffix(".json")
+  assert json.loads(facts.read_text())["checkpoint"] == member.checkpoint
+  facts.write_text("{")
+  predict(member, tiny_files, "x", workplace)
+  os.remove(path)
+  predict(member, tiny_files, "x", workplace)
+  assert len(calls) == 3
+
+
+def test_a_teacher_by_hand(runs, tiny_files, tiny_vectors, workplace, calls):
+  members = [Member.find(str(runs / name)) for name in ("a", "b")]
+  weights = np.array([0.3, 0.7])
+  given = (members, weights, [tiny_files, tiny_files], workplace)
+  path = make_teacher(*given)
+  found = prediction_file.read_predictions(path)
+  assert found.predictions.dtype == np.float16
+  expected = sum(
+    weight * expected_of(member.train_dir, tiny_vectors)
+    for weight, member in zip(weights, members, strict=True)
+  )
+  np.testing.assert_allclose(found.predictions, expected, atol=2e-3)
+  assert folder_content(workplace.folder).keys() == {
+    "teacher.npz",
+    "teacher.json",
+  }
+  assert make_teacher(*given) == path
+  assert calls == ["train", "train", "teacher.npz"]
+  # Another mixture is another teacher.
+  make_teacher(members, np.array([0.0, 1.0]), given[2], workplace)
+  assert calls[3:] == ["train", "teacher.npz"]
+  found = prediction_file.read_predictions(path)
+  np.testing.assert_allclose(
+    found.predictions,
+    expected_of(members[1].train_dir, tiny_vectors),
+    atol=2e-3,
+  )
+
+
+def test_models_that_read_other_videos(runs, tiny_files, workplace):
+  members = [Member.find(str(runs / name)) for name in ("a", "b")]
+  files_of = [tiny_files, tiny_files[:1]]
+  given = (members, np.array([0.5, 0.5]))
+  text = error_of(make_teacher, *given, files_of, workplace)
+  assert (
+    "received 9 of 22 videos that some did not predict, such as v13" in text
+  )
+  # As where records may be left out, so may videos.
+  skip = Policy(skip=True)
+  lenient = Workplace(workplace.folder, Placement(), skip)
+  path = make_teacher(*given, files_of, lenient)
+  assert len(prediction_file.read_predictions(path).video_ids) == 13
+
+
+def test_no_video_in_common():
+  source = prediction_file.Predictions(
+    np.array([b"a"]), np.zeros((1, 2), np.float32), np.arange(2)
+  )
+  joined = JoinedPredictions([source], np.array([b"b"]))
+  for policy in (STOP, Policy(skip=True)):
+    text = error_of(
+      model_predictions.check_missing, joined, np.array([b"b"]), policy
+    )
+    assert "received 1 of 1 videos" in text
+
+
+def test_bad_records_are_left_out_and_listed(runs, tmp_path):
+  records = [
+    video_record(f"v{number}", mean_rgb=np.ones(4), mean_audio=np.ones(size))
+    for number, size in enumerate([3, 3, 2])
+  ]
+  file = write_records(tmp_path / "a", records)
+  folder = str(tmp_path / "predictions")
+  member = Member.find(str(runs / "a"))
+  strict = Workplace(folder, Placement(), STOP)
+  assert f"{file}, record 2: " in error_of(predict, member, [file], "x", strict)
+  lenient = Workplace(folder, Placement(), Policy(True, 1.0))
+  found = predict(member, [file], "x", lenient)
+  assert found.predictions.video_ids.tolist() == [b"v0", b"v1"]
+  (listed,) = (tmp_path / "predictions").glob("*_skipped_records.csv")
+  assert "mean_audio" in listed.read_text()
+
+
+def test_flags_of_another_model_change_the_fingerprint(runs, tiny_files):
+  member = Member.find(str(runs / "a"))
+  other = Member(
+    member.train_dir, {**TINY_FLAGS, "max_frames": 9}, member.checkpoint
+  )
+  one, two = (
+    model_predictions.fingerprint(model, tiny_files, np.float32)
+    for model in (member, other)
+  )
+  assert one != two
