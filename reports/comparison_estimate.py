@@ -22,6 +22,7 @@ import models
 import program_flags
 import readers
 import train
+import training_flags
 from engine import model_building
 from engine.data import Data
 from engine.data_files import find_files
@@ -66,9 +67,11 @@ def _look_at(arguments: Sequence[str]) -> Facts:
     command_line.parse_flags(train.main, ["train.py", *arguments])
     card = program_flags.apply_dataset_dir("train", "train_data_pattern")
     preset = program_flags.apply_preset()
-    model_flags = {**train.model_flags_from_flags(card), **preset}
+    model_flags = {**training_flags.model_flags_from_flags(card), **preset}
     num_videos = card.splits["train"]["videos"] if card else None
-    settings = train.settings_from_flags(model_flags["model"], num_videos)
+    settings = training_flags.settings_from_flags(
+      model_flags["model"], num_videos
+    )
     files = find_files(flags.FLAGS.train_data_pattern, "train_data_pattern")
     data = Data(
       model_flags, files, with_labels=True, min_frames=settings.min_frames

@@ -18,6 +18,7 @@ import errors
 import models
 import program_flags
 import train
+import training_flags
 from data_tools import sample_data
 from engine import distribution, model_building
 from engine import train_dir as train_dirs
@@ -279,7 +280,7 @@ def _check_student(members: Sequence[Member], card: DatasetCard | None) -> None:
   _complete_student_flags(members)
   program_flags.apply_preset()
   train_dirs.check_no_file(FLAGS.train_dir)
-  model_flags = train.model_flags_from_flags(card)
+  model_flags = training_flags.model_flags_from_flags(card)
   check_loss(model_flags)
   model_building.build_model(model_flags, quantized=None)
   levels_mix = _levels_mix(members)

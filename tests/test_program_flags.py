@@ -22,6 +22,7 @@ import inference
 import models
 import program_flags
 import train
+import training_flags
 import video_level_models
 from data_tools import sample_data
 from engine import train_dir as train_dirs
@@ -653,7 +654,7 @@ def test_training_takes_the_ranges_of_the_card(tmp_path, typed, ranges):
   with flagsaver.flagsaver():
     parse(f"--dataset_dir={tmp_path}", *typed)
     program_flags.apply_dataset_dir("train", "train_data_pattern")
-    found = train.model_flags_from_flags()
+    found = training_flags.model_flags_from_flags()
   if typed == ["--feature_names=audio"]:
     assert found["feature_sizes"] == "3"
   assert {k: v for k, v in found.items() if k == "feature_ranges"} == ranges

@@ -16,6 +16,7 @@ from conftest import REPOSITORY, warn_of_missing
 
 import models
 import train
+import training_flags
 from data_tools import sample_videos
 
 README = (REPOSITORY / "README.md").read_text()
@@ -258,7 +259,7 @@ def test_section_has_one_command_that_train_accepts(name, text, train_flags):
 
   assert command[:3] == ["python", "train.py", f"--model={name}"]
   assert train_flags(command[1:]) == ["train.py"]
-  model_flags = train.model_flags_from_flags()
+  model_flags = training_flags.model_flags_from_flags()
   assert model_flags["model"] == name
   is_frame_level = MODELS[name].__module__ != "video_level_models"
   assert model_flags["frame_features"] == is_frame_level

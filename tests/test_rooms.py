@@ -48,6 +48,7 @@ ROOM_OF_FILE = {
   "mean_average_precision_calculator.py": "metrics",
   "program_flags.py": "help of programs",
   "input_flags.py": "help of programs",
+  "training_flags.py": "help of programs",
   "command_line.py": "help of programs",
   "startup.py": "help of programs",
 }

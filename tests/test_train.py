@@ -34,6 +34,7 @@ from make_records import video_record, write_records
 import errors
 import models
 import train
+import training_flags
 from data_tools import sample_data
 from engine import data_order
 from engine.dataset_card import DatasetCard
@@ -188,24 +189,6 @@ def test_built_in_sample_data_and_defaults(tmp_path):
   assert model_flags["feature_names"] == "mean_rgb"
   assert model_flags["feature_sizes"] == "1024"
   assert model_flags["num_classes"] == 3862
-
-
-@pytest.mark.parametrize(
-  ("typed", "batch_size"),
-  [
-    ([], 16),
-    (["--train_data_pattern=train*.tfrecord"], 128),
-    (["--batch_size=64"], 64),
-  ],
-)
-def test_batches_are_small_only_on_the_sample_data(typed, batch_size):
-  with flagsaver.flagsaver():  # removes new flags at the end
-    train.define_flags()
-    flags.FLAGS(["train.py", *typed])
-    settings = train.settings_from_flags("StreamLstmModel")
-  assert settings.batch_size == batch_size
-  assert settings.base_learning_rate == 0.001
-  assert settings.num_epochs == 5
 
 
 def test_training_on_segments(segment_files, tmp_path):
@@ -658,13 +641,6 @@ def test_profile_of_some_steps(data_dir, tmp_path):
   assert "'5,4'" in line
 
 
-@pytest.mark.parametrize("given", ["3", "0,3", "5,4", "a,b", "1,2,3", "-1,2"])
-def test_invalid_steps_to_profile(given):
-  with pytest.raises(errors.UserError, match="--profile_steps") as error:
-    train.profile_steps_from_flag(given.split(","))
-  assert repr(given) in str(error.value)
-
-
 # --------------------------------------------------------------------------
 # Flags
 
@@ -840,7 +816,9 @@ def evaluation_pattern(tmp_path, monkeypatch):
   monkeypatch.setattr(
     sample_data,
     "pattern_or_sample_data",
-    lambda typed, split, frames: typed or f"sample/{split}/{frames}",
+    lambda typed, split, frames, segments: (
+      typed or f"sample/{split}/{frames}/{segments}"
+    ),
   )
 
   def find(*typed, **splits) -> str:
@@ -852,7 +830,9 @@ def evaluation_pattern(tmp_path, monkeypatch):
       if given:  # as apply_dataset_dir does
         flags.FLAGS.set_default("train_data_pattern", "of the card")
       train._find_evaluation_files(found if given else None)
-      return train.settings_from_flags("LogisticModel").eval_data_pattern
+      return training_flags.settings_from_flags(
+        "LogisticModel"
+      ).eval_data_pattern
 
   return find
 
@@ -871,8 +851,8 @@ DATASET = "--dataset_dir=data"
     ([DATASET, "--early_stopping=3", "--eval_data_pattern=own*"], "own*"),
     (["--eval_data_pattern=own*"], "own*"),
     (["--train_data_pattern=t*", "--eval_data_pattern=own*"], "own*"),
-    (["--eval_steps=3"], "sample/validate/False"),
-    (["--early_stopping=1", "--frame_features"], "sample/validate/True"),
+    (["--eval_steps=3"], "sample/validate/False/False"),
+    (["--early_stopping=1", "--frame_features"], "sample/validate/True/False"),
   ],
 )
 def test_which_files_are_evaluated_on(evaluation_pattern, typed, expected):
