@@ -5,7 +5,8 @@
   checkpoint                names the newest checkpoint
   model.ckpt-N.*            weights, optimizer and data position after step N
   events.out.tfevents.*     TensorBoard, training
-  eval/                     TensorBoard, evaluation; metrics-N.json
+  eval/                     TensorBoard, evaluation and hyper-parameters;
+                            metrics-N.json
   evaluations.json          the scores of training's own evaluations
   best.json, best/          the checkpoint with the best score
   export/step_N/            SavedModels

@@ -243,10 +243,10 @@ def test_other_model_flags_on_resume(video_run, data_dir, tmp_path):
 
 def test_start_new_model_removes_the_old_run(video_run, data_dir, tmp_path):
   copy = shutil.copytree(video_run[0], tmp_path / "model")
-  (copy / "eval").mkdir()
   (copy / "eval" / "metrics-24.json").write_text("{}")
   (copy / "notes.txt").write_text("of the user")
-  old_events = [path.name for path in copy.glob("events*")]
+  old_events = list(copy.rglob("events*"))
+  assert len(old_events) == 2
   log = in_process.run(
     "train",
     f"--train_dir={copy}",
@@ -261,8 +261,8 @@ def test_start_new_model_removes_the_old_run(video_run, data_dir, tmp_path):
   assert checkpoint_steps(copy) == {2}
   assert "MoeModel" in (copy / "model_flags.json").read_text()
   assert [path.name for path in (copy / "export").iterdir()] == ["step_2"]
-  assert not (copy / "eval").exists()
-  assert not any((copy / name).exists() for name in old_events)
+  assert not (copy / "eval" / "metrics-24.json").exists()
+  assert not any(path.exists() for path in old_events)
   assert (copy / "notes.txt").read_text() == "of the user"
 
 
