@@ -55,8 +55,8 @@ $(VENV)/.installed: $(VENV)/bin/activate requirements.txt \
 	@touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed requirements/dev.txt \
-    requirements/embeddings.txt requirements/inspect.txt requirements/report.txt \
-    requirements/videos.txt
+    requirements/embeddings.txt requirements/inspect.txt \
+    requirements/notebook.txt requirements/report.txt requirements/videos.txt
 	@echo "== Installing requirements/dev.txt into $(VENV)"
 	@$(PIP_INSTALL) -r requirements/dev.txt
 	@touch $@
