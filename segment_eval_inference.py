@@ -34,33 +34,32 @@ RatingsByClass = dict[int, dict[bytes, bool]]
 
 def define_flags(flag_values: flags.FlagValues = FLAGS) -> None:
   """Defines the flags of this program."""
-  given = {"flag_values": flag_values}
   flags.DEFINE_string(
     "eval_data_pattern",
     "",
     "Glob pattern of the TFRecord files with ratings, or several separated by"
     " commas; empty: the validate split of the built-in sample segments.",
-    **given,
+    flag_values=flag_values,
   )
   flags.DEFINE_string(
     "label_cache",
     "",
     "File that keeps the ratings for the next call; read again if the records"
     " have changed. Empty: none.",
-    **given,
+    flag_values=flag_values,
   )
   flags.DEFINE_string(
     "submission_file",
     "predictions.csv",
     "What inference.py --segment_labels has written.",
-    **given,
+    flag_values=flag_values,
   )
   flags.DEFINE_integer(
     "top_n",
     100000,
     "The best rated segments of each class that count; 0: all.",
     lower_bound=0,
-    **given,
+    flag_values=flag_values,
   )
 
 

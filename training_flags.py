@@ -28,6 +28,7 @@ def define(flag_values: flags.FlagValues = FLAGS) -> None:
   """Defines the flags of this program; the model files define their own."""
   _define_data_flags(flag_values)
   _define_training_flags(flag_values)
+  _define_end_flags(flag_values)
   _define_teacher_flags(flag_values)
   _define_learning_rate_flags(flag_values)
   _define_evaluation_flags(flag_values)
@@ -81,27 +82,6 @@ def _define_training_flags(flag_values) -> None:
     " N times as large.",
     lower_bound=1,
   )
-  training.integer(
-    "num_epochs",
-    5,
-    "Times each video is read, counted from the beginning of the run; 0: no"
-    " limit.",
-    lower_bound=0,
-  )
-  training.integer(
-    "max_steps",
-    None,
-    "Steps, counted from the beginning of the run; default: no limit.",
-    lower_bound=1,
-  )
-  training.float(
-    "max_minutes",
-    0.0,
-    "Minutes of training, counted from the beginning of the run, without the"
-    " first step of each start, which compiles, and without saving; 0: no"
-    " limit.",
-    lower_bound=0.0,
-  )
   training.float(
     "regularization_penalty", 1.0, "Weight of the regularization losses."
   )
@@ -145,6 +125,31 @@ def _define_training_flags(flag_values) -> None:
     " step, such as 0.999, for evaluation, prediction and export; 0: none.",
     lower_bound=0.0,
     upper_bound=0.999999,
+  )
+
+
+def _define_end_flags(flag_values) -> None:
+  training = program_flags.Subject(program_flags.TRAINING, flag_values)
+  training.integer(
+    "num_epochs",
+    5,
+    "Times each video is read, counted from the beginning of the run; 0: no"
+    " limit.",
+    lower_bound=0,
+  )
+  training.integer(
+    "max_steps",
+    None,
+    "Steps, counted from the beginning of the run; default: no limit.",
+    lower_bound=1,
+  )
+  training.float(
+    "max_minutes",
+    0.0,
+    "Minutes of training, counted from the beginning of the run, without the"
+    " first step of each start, which compiles, and without saving; 0: no"
+    " limit.",
+    lower_bound=0.0,
   )
 
 

@@ -18,6 +18,7 @@ import os
 import platform
 import tempfile
 import time
+from typing import Any
 
 import startup  # isort: skip
 import numpy as np
@@ -86,7 +87,7 @@ def _make_ratings() -> Ratings:
   )
 
 
-def _timed(function, *arguments) -> tuple[float, object]:
+def _timed(function, *arguments) -> tuple[float, Any]:
   began = time.perf_counter()
   result = function(*arguments)
   return time.perf_counter() - began, result

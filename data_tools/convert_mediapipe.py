@@ -242,7 +242,10 @@ def _convert_file(path, labels, seen_ids, report) -> bytes:
   else:
     report.num_silent_frames += int(silent.sum())
   video = sample_videos.Video(
-    video_id.encode(), labels[video_id] if labels is not None else [], frames
+    video_id.encode(),
+    labels[video_id] if labels is not None else [],
+    frames,
+    ratings=[],
   )
   return sample_videos.frame_level_record(video, labels is not None)
 

@@ -69,6 +69,7 @@ def run_tour(path: pathlib.Path) -> None:
   require_nbclient()
   import nbclient
   import nbformat
+  from nbclient.exceptions import CellExecutionError
 
   notebook = nbformat.read(path, as_version=4)
   number = len(notebook.cells)
@@ -88,7 +89,7 @@ def run_tour(path: pathlib.Path) -> None:
   )
   try:
     client.execute()
-  except nbclient.exceptions.CellExecutionError as error:
+  except CellExecutionError as error:
     raise errors.UserError(
       f"Expected a notebook whose cells run, received from {path}: {error}"
     ) from error

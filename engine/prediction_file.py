@@ -73,7 +73,7 @@ def check_path(path: str, flag_name: str) -> None:
 def write_predictions(
   path: str,
   batches: Iterable[tuple[np.ndarray, np.ndarray]],
-  classes: Sequence[int],
+  classes: Sequence[int] | np.ndarray,
   dtype: type = np.float32,
 ) -> int:
   """Writes predictions as they come; the file appears when it is complete.

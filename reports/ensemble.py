@@ -138,7 +138,7 @@ def accept_flags() -> None:
   for name in others:
     if name not in FLAGS:
       FLAGS[name] = others[name]
-      title = others.find_module_defining_flag(name)
+      title = str(others.find_module_defining_flag(name))
       FLAGS.register_flag_by_module(title, others[name])
 
 
@@ -220,7 +220,7 @@ def _files(split: str, is_frame_level: bool, levels_mix: bool) -> list[str]:
         " none. Name frame-level files with the same videos."
       )
   pattern = sample_data.pattern_or_sample_data(
-    FLAGS[name].value, split, is_frame_level
+    str(FLAGS[name].value), split, is_frame_level
   )
   return find_files(pattern, name)
 

@@ -252,7 +252,7 @@ def make_teacher(
       read the same videos.
   """
   path = os.path.join(workplace.folder, f"teacher{prediction_file.ENDING}")
-  used = np.flatnonzero(weights)
+  used = np.flatnonzero(weights).tolist()
   dtype = np.float16
   made_of = [fingerprint(members[one], files_of[one], dtype) for one in used]
   wanted = _hash([made_of, weights[used].tolist()])
@@ -304,9 +304,10 @@ def check_missing(
       len(video_ids),
     )
     return
+  first = bytes(video_ids[missing[0]])
   raise errors.UserError(
     "Expected predictions of all models for the same videos, received"
     f" {len(missing)} of {len(video_ids)} videos that some did not predict,"
-    f" such as {video_ids[missing[0]].decode(errors='replace')}. Name files of"
+    f" such as {first.decode(errors='replace')}. Name files of"
     " the same videos."
   )

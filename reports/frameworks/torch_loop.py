@@ -3,6 +3,9 @@
 Several processes, which torchrun starts, train by DistributedDataParallel.
 """
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 
 import models
@@ -43,7 +46,7 @@ class Loop:
       eps=recipe.EPSILON,
     )
     self.how = "torch.compile" if job.compiled else "eager"
-    self._forward = self._forward_pass
+    self._forward: Callable[..., Any] = self._forward_pass
     if job.compiled:
       self._forward = torch.compile(self._forward_pass, dynamic=False)
 

@@ -149,7 +149,7 @@ def run(job: Job, process: int) -> None:
   if arrays and process == 0:
     aside = name_aside(f"{job.results}.npz")
     with open(aside, "wb") as file:
-      np.savez(file, **arrays)
+      np.savez(file, allow_pickle=False, **arrays)
     os.replace(aside, f"{job.results}.npz")
   write_json(
     f"{job.results}-{process}.json",
