@@ -65,7 +65,8 @@ def _count_labels(scored: Scored, output_dir: str) -> tuple[np.ndarray, int]:
   if os.path.exists(path):
     with open(path, encoding="utf-8") as file:
       content = json.load(file)
-    if len(content["counts"]) == len(scored.classes):
+    # Of the same files another --label_subset counts others.
+    if content.get("classes") == scored.classes.tolist():
       return np.array(content["counts"], np.int64), content["num_videos"]
   files = find_files(run.data.train_pattern, "train_data_pattern")
   num_classes = scored.scores["num_classes"]
@@ -82,7 +83,12 @@ def _count_labels(scored: Scored, output_dir: str) -> tuple[np.ndarray, int]:
     if progress.is_due():
       progress.show(0.0, f"{num_videos:,} training videos")
   progress.end()
-  write_json(path, {"counts": counts.tolist(), "num_videos": num_videos})
+  content = {
+    "classes": scored.classes.tolist(),
+    "counts": counts.tolist(),
+    "num_videos": num_videos,
+  }
+  write_json(path, content)
   return counts, num_videos
 
 

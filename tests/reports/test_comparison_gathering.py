@@ -141,6 +141,19 @@ def test_labels_are_counted_once(tmp_path, data, few_resamples, monkeypatch):
   assert again.differences == []
 
 
+def test_labels_of_other_classes_are_counted_anew(tmp_path, data):
+  run = make_run(data, "A")
+  scored = made_up_scored(run, predictions_of(0, 0.5))
+  scored.scores["num_classes"] = 30
+  # Videos without any of the classes are left out.
+  for classes, *expected in (([0, 7], [10, 30], 30), ([1, 5], [10, 0], 10)):
+    scored.classes = np.array(classes, np.int32)
+    counts, num_videos = comparison_gathering._count_labels(
+      scored, str(tmp_path)
+    )
+    assert [counts.tolist(), num_videos] == expected
+
+
 def test_all_runs_failed(tmp_path, data):
   run = make_run(data, "A")
   text = error_of(
