@@ -19,7 +19,8 @@ class Page(HTMLParser):
     self.elements, self.texts, self.scripts = [], [], []
     self._open = []
     self.source = path.read_text(encoding="utf-8")
-    self.feed(self.source)
+    # Where a line may be broken divides no text.
+    self.feed(self.source.replace("<wbr>", ""))
     self.close()
     assert self._open == [], "elements are not closed"
 

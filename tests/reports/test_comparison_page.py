@@ -14,9 +14,13 @@ from reports.comparison_page import make_page
 from reports.comparison_pictures import Picture, draw
 
 
-def page_of(comparison, tmp_path, pictures=None):
-  if pictures is None:
-    pictures = draw(comparison, lambda run: str(tmp_path))
+NONE = {
+  section: []
+  for section in ("learning", "cost", "quality", "fractions", "workers")
+}
+
+
+def page_of(comparison, tmp_path, pictures=NONE):
   path = tmp_path / "report.html"
   path.write_text(make_page(comparison, pictures), encoding="utf-8")
   return Page(path)
@@ -27,8 +31,13 @@ def comparison():
   return made_up_comparison()
 
 
-def test_the_page_is_one_file(comparison, tmp_path):
-  page = page_of(comparison, tmp_path)
+@pytest.fixture(scope="module")
+def pictures(comparison):
+  return draw(comparison, lambda run: "no such folder")
+
+
+def test_the_page_is_one_file(comparison, pictures, tmp_path):
+  page = page_of(comparison, tmp_path, pictures)
   assert all(
     address.startswith("data:image/svg+xml;base64,")
     for address in page.addresses()
@@ -43,8 +52,8 @@ def test_the_page_is_one_file(comparison, tmp_path):
   assert policy["content"].startswith("default-src 'none'")
 
 
-def test_the_page_has_all_numbers(comparison, tmp_path):
-  page = page_of(comparison, tmp_path)
+def test_the_page_has_all_numbers(comparison, pictures, tmp_path):
+  page = page_of(comparison, tmp_path, pictures)
   texts = set(page.texts)
   for row in comparison.rows:
     assert row.name in texts
@@ -73,6 +82,17 @@ def test_the_page_has_all_numbers(comparison, tmp_path):
   assert sum("first-baseline" in of for of in classes) == 2
 
 
+def test_long_names_continue_in_the_next_line(comparison, tmp_path):
+  row = dataclasses.replace(
+    comparison.rows[0], name="BiLstmModel:lstm_cells=4:<b>"
+  )
+  rows = [row, *comparison.rows[1:]]
+  page = page_of(dataclasses.replace(comparison, rows=rows), tmp_path)
+  name = "Bi<wbr>Lstm<wbr>Model:<wbr>lstm_<wbr>cells=4:&lt;b&gt;</span>"
+  # Of scores and of cost, of calibration, classes and videos.
+  assert page.source.count(name) == 5
+
+
 def test_what_comes_from_outside_is_escaped(comparison, tmp_path):
   row = dataclasses.replace(comparison.rows[0], name="<i>{{ x }}</i>")
   changed = dataclasses.replace(
@@ -94,6 +114,7 @@ def test_what_comes_from_outside_is_escaped(comparison, tmp_path):
 
 def test_parts_of_the_data_and_workers(comparison, tmp_path):
   rows = made_up_rows(seeds=1)
+  picture = Picture("x", "Title", "<svg></svg>", "What it shows")
   page = page_of(
     dataclasses.replace(
       comparison,
@@ -101,6 +122,7 @@ def test_parts_of_the_data_and_workers(comparison, tmp_path):
       by_workers={1: rows, 2: rows},
     ),
     tmp_path,
+    {**NONE, "fractions": [picture], "workers": [picture]},
   )
   texts = set(page.texts)
   assert {"10% of the training data", "1 worker", "2 workers"} <= texts
@@ -108,14 +130,7 @@ def test_parts_of_the_data_and_workers(comparison, tmp_path):
 
 def test_pictures_have_words(comparison, tmp_path):
   picture = Picture("x", "Title", "<svg></svg>", "What it shows")
-  pictures = {
-    "learning": [picture],
-    "cost": [],
-    "quality": [],
-    "fractions": [],
-    "workers": [],
-  }
-  page = page_of(comparison, tmp_path, pictures)
+  page = page_of(comparison, tmp_path, {**NONE, "learning": [picture]})
   (image,) = page.all("img")
   assert image["alt"] == "What it shows"
   assert "Learning curves" in page.texts
