@@ -13,7 +13,6 @@ from small_comparison import NAMES, made_up_comparison, made_up_rows
 from reports.comparison_page import make_page
 from reports.comparison_pictures import Picture, draw
 
-
 NONE = {
   section: []
   for section in ("learning", "cost", "quality", "fractions", "workers")

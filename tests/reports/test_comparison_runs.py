@@ -7,9 +7,10 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
-from conftest import REPOSITORY, error_of
+from conftest import PATIENCE_SECONDS, REPOSITORY, error_of
 from small_comparison import made_up_run
 
 from reports import comparison_runs
@@ -119,31 +120,86 @@ def test_a_worker_that_fails_ends_the_others(tmp_path, lock):
   assert time.monotonic() - began < 30
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="needs prctl")
-def test_a_killed_comparison_leaves_no_process(tmp_path):
-  program = (
-    "import sys\n"
-    "from reports.comparison_runs import alone_in, run_process\n"
-    f"with alone_in({str(tmp_path)!r}) as lock:\n"
-    "  run_process(['-c', 'import os, time; print(os.getpid(), flush=True);"
-    f" time.sleep(100)'], {str(tmp_path / 'a.log')!r}, lock)\n"
-  )
-  with subprocess.Popen([sys.executable, "-c", program], cwd=REPOSITORY) as one:
-    log = tmp_path / "a.log"
-    give_up = time.monotonic() + 100
-    while not log.exists() or not log.read_text().strip():
-      assert time.monotonic() < give_up
-      time.sleep(0.05)
-    child = int(log.read_text())
-    one.send_signal(signal.SIGKILL)
-  while os.path.exists(f"/proc/{child}"):
-    with open(f"/proc/{child}/stat") as file:
-      if file.read().rpartition(")")[2].split()[0] == "Z":
-        break
+# Stands for train.py: hangs when it trains seed 1 for the first time.
+_TRAIN = """
+import os, sys, time
+(folder,) = [
+  flag.split("=", 1)[1] for flag in sys.argv if flag.startswith("--train_dir=")
+]
+os.makedirs(folder, exist_ok=True)
+with open(f"{folder}/starts", "a+") as file:
+  file.write(f"{os.getpid()}\\n")
+  file.flush()
+  file.seek(0)
+  if "seed1" in folder and len(file.readlines()) == 1:
+    time.sleep(100)
+"""
+_SCORE = """
+import sys
+(folder,) = [
+  flag.split("=", 1)[1] for flag in sys.argv if flag.startswith("--output_dir=")
+]
+with open(f"{folder}/scores.json", "w") as file:
+  file.write("{}")
+"""
+_COMPARISON = """
+import sys
+sys.path.append("tests/reports")
+from small_comparison import made_up_run
+from reports import comparison_runs
+comparison_runs.ROOT, folder = sys.argv[1:]
+with comparison_runs.alone_in(folder) as lock:
+  runs = [made_up_run("A", seed) for seed in (0, 1)]
+  comparison_runs.finish_all(runs, folder, lock)
+"""
+
+
+def wait_until(condition):
+  give_up = time.monotonic() + PATIENCE_SECONDS
+  while not condition():
     assert time.monotonic() < give_up
     time.sleep(0.05)
-  with alone_in(str(tmp_path)):
-    pass
+
+
+def is_running(process_id):
+  try:
+    with open(f"/proc/{process_id}/stat") as file:
+      return file.read().rpartition(")")[2].split()[0] != "Z"
+  except OSError:
+    return False
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs prctl")
+def test_killed_in_the_second_run_and_started_again(tmp_path, monkeypatch):
+  code, folder = tmp_path / "code", tmp_path / "out"
+  (code / "reports").mkdir(parents=True)
+  (code / "train.py").write_text(_TRAIN)
+  (code / "reports" / "score_run.py").write_text(_SCORE)
+  runs = [made_up_run("A", seed) for seed in (0, 1)]
+  first, second = (Path(run_folder(run, str(folder))) for run in runs)
+
+  def starts(of):
+    path = of / "model" / "starts"
+    return path.read_text().split() if path.exists() else []
+
+  with subprocess.Popen(
+    [sys.executable, "-c", _COMPARISON, str(code), str(folder)], cwd=REPOSITORY
+  ) as comparison:
+    try:
+      wait_until(lambda: starts(second))
+    finally:
+      comparison.send_signal(signal.SIGKILL)
+  # Its process has ended too, and no longer holds the lock.
+  (process_id,) = starts(second)
+  wait_until(lambda: not is_running(process_id))
+  assert (first / "scores.json").exists()
+  assert not (second / "scores.json").exists()
+  monkeypatch.setattr(comparison_runs, "ROOT", str(code))
+  with alone_in(str(folder)) as lock:
+    assert finish_all(runs, str(folder), lock) == {}
+  assert len(starts(first)) == 1
+  assert len(starts(second)) == 2
+  assert (second / "scores.json").exists()
 
 
 @pytest.fixture
