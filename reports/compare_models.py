@@ -6,6 +6,7 @@ writes report.html, report.md and report.csv, pictures and TensorBoard HParams
 to --output_dir. The same command goes on where an earlier one was stopped.
 """
 
+import glob
 import os
 import shlex
 import sys
@@ -240,6 +241,12 @@ def write_report(comparison, output_dir: str) -> None:
   for name, text in texts.items():
     with text_written_aside(os.path.join(output_dir, name)) as file:
       file.write(text)
+  # An earlier report may have had more pictures.
+  for path in glob.glob(
+    os.path.join(glob.escape(output_dir), "pictures", "*.svg")
+  ):
+    if f"pictures/{os.path.basename(path)}" not in texts:
+      os.remove(path)
   comparison_hparams.write_hparams(
     comparison, os.path.join(output_dir, "hparams")
   )

@@ -137,9 +137,13 @@ def test_a_whole_comparison(flags, in_this_process, tmp_path):
   assert "MoeModel:batch_size=5" in page
   # Once more: nothing is trained, the report is the same but for its command.
   first = (out / "table.md").read_text()
+  older = out / "pictures" / "workers.svg"
+  older.write_text("of a report with workers")
   in_process.run("reports.compare_models", *given)
   assert len(in_this_process) == 8
   assert (out / "table.md").read_text() == first
+  assert not older.exists()
+  assert {path.stem for path in older.parent.iterdir()} == pictures
   # Another model: only this one is left to be trained.
   log = in_process.run(
     "reports.compare_models",
@@ -322,6 +326,12 @@ def test_kill_and_start_again(real_flags, tmp_path):
   assert "finished before" in text
   assert finished.stat().st_mtime_ns == before
   assert (out / "report.html").exists()
+  assert [row["model"] for row in rows_of(tmp_path)] == [
+    "MoeModel:batch_size=10",
+    "mean-frame logistic",
+    "majority class",
+    "label frequencies",
+  ]
   (train_log,) = out.glob("runs/LogisticModel_*/train.log")
   # It went on, rather than beginning again.
   assert train_log.read_text().count("training step 1 |") == 1
