@@ -228,9 +228,7 @@ def how_to_read(comparison: Comparison) -> list[str]:
       "There is one seed: another one may change the order of the models."
     )
   batches = {
-    round(row.spread("predicted_batch").mean)
-    for row in comparison.trained
-    if row.values.get("predicted_batch")
+    run.scores["batch_size"] for row in comparison.trained for run in row.runs
   }
   text.append(
     "Latency and predicted/s are without reading; the fastest batches have"

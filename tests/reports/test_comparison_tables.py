@@ -164,3 +164,9 @@ def test_the_table_of_the_readme_has_fewer_columns(comparison):
   text = " ".join(readme_table(comparison).split())
   assert "No difference of GAP is shown between B" in text
   assert "Machine: CPU & Co, 2 cores." in text
+
+
+def test_fastest_batches_are_named_as_they_were_measured():
+  comparison = made_up_comparison()
+  comparison.rows[0].runs[0].scores["batch_size"] = 512
+  assert "fastest batches have 32, 512 videos" in make_markdown(comparison)
