@@ -10,16 +10,16 @@ report.md, report.json and report.html. What has finished is not trained again.
 See docs/frameworks.md.
 """
 
+import contextlib
 import hashlib
 import json
 import os
-import platform
 import random
-import re
 import shlex
-import subprocess
+import signal
 import sys
 import time
+from collections.abc import Iterator, Sequence
 
 import startup  # isort: skip
 import keras
@@ -30,6 +30,8 @@ import errors
 import models
 import program_flags
 from engine.files import write_json
+from engine.machine import commit, describe_machine
+from reports import comparison_runs
 from reports import framework_comparison as comparison
 from reports import framework_page as pages
 from reports import framework_runs as runs
@@ -243,7 +245,10 @@ class Trainer:
       address="",
       results="",
     )
-    job = runs.with_results(job, self._folder, entry.file_name, records.hash)
+    python = self._pythons[backend]
+    job = runs.with_results(
+      job, self._folder, entry.file_name, records.hash, python
+    )
     what = "dropout off" if is_check else "measured"
     where = f"{processes} processes" if processes > 1 else "1 process"
     if runs.is_finished(job):
@@ -253,7 +258,7 @@ class Trainer:
     else:
       logging.info("%s, %s, %s, %s ...", entry.name, backend, where, what)
       self._write_weights()
-    return runs.run_job(job, entry.name, self._pythons[backend], self._about)
+    return runs.run_job(job, entry.name, python, self._about)
 
   def _write_weights(self) -> None:
     """Writes the starting weights, always the same ones, unless they exist."""
@@ -405,33 +410,6 @@ def agreements(
 # The report
 
 
-def machine() -> dict:
-  """The machine: system, cpu, cores and memory_bytes."""
-  cpu, memory = platform.processor(), None
-  if os.path.exists("/proc/cpuinfo"):
-    with open("/proc/cpuinfo", encoding="utf-8") as file:
-      found = re.search(r"model name\s*: (.*)", file.read())
-    cpu = found.group(1) if found else cpu
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-  return {
-    "system": platform.platform(),
-    "cpu": cpu,
-    "cores": os.cpu_count(),
-    "memory_bytes": memory,
-  }
-
-
-def _commit() -> str:
-  """The commit of this code; empty outside a repository."""
-  return subprocess.run(
-    ["git", "describe", "--always", "--dirty"],
-    cwd=runs.ROOT,
-    capture_output=True,
-    text=True,
-    check=False,
-  ).stdout.strip()
-
-
 def _command() -> str:
   return shlex.join(
     ["python", "-m", "reports.compare_frameworks", *sys.argv[1:]]
@@ -506,6 +484,7 @@ def main() -> None:
   """Compares the models that the flags name."""
   _require_libraries()
   _check_backends(FLAGS.backends)
+  machine = describe_machine()
   # The processes that train need the GPUs.
   tf.config.set_visible_devices([], "GPU")
   pythons = runs.find_pythons(FLAGS.backends, FLAGS.pythons)
@@ -517,14 +496,53 @@ def main() -> None:
     )
   entries = [read_entry(text) for text in FLAGS.models]
   records = [find_records(entry) for entry in entries]
-  folder = os.path.abspath(os.path.join(FLAGS.output_dir, _RUNS))
-  about = {"command": _command(), "machine": machine(), "commit": _commit()}
+  about = {"command": _command(), "machine": machine, "commit": commit()}
   content = {
     "command": about["command"],
     "machine": about["machine"],
     "check_steps": comparison.CHECK_STEPS,
     "models": [],
   }
+  with comparison_runs.alone_in(FLAGS.output_dir), _stopped_by_sigterm():
+    _compare_all(entries, records, pythons, about, content)
+  print(pages.markdown_table(pages.speed_table(content)))
+  print(pages.markdown_table(pages.agreement_table(content)))
+  logging.info("Report: %s", os.path.join(FLAGS.output_dir, "report.html"))
+  if FLAGS.keep_results:
+    logging.info("Kept: %s", _keep(content))
+  _assert_agreement(content)
+
+
+@contextlib.contextmanager
+def _stopped_by_sigterm() -> Iterator[None]:
+  """Makes SIGTERM stop this program as Ctrl-C does, and its processes."""
+  before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+  try:
+    yield
+  finally:
+    signal.signal(signal.SIGTERM, before)
+
+
+def _compare_all(
+  entries: Sequence[Entry],
+  records: Sequence[Records],
+  pythons: dict[str, str],
+  about: dict,
+  content: dict,
+) -> None:
+  """Compares all models, and writes the report.
+
+  Args:
+    entries: the models.
+    records: the data of each.
+    pythons: of each backend.
+    about: what to keep with each result.
+    content: the report, whose models this adds.
+
+  Raises:
+    errors.UserError: a process has failed.
+  """
+  folder = os.path.abspath(os.path.join(FLAGS.output_dir, _RUNS))
   for number, (entry, data) in enumerate(zip(entries, records, strict=True), 1):
     logging.info("Model %d of %d: %s", number, len(entries), entry.name)
     content["models"].append(
@@ -532,12 +550,6 @@ def main() -> None:
     )
     # After each model, so that an error in a later one leaves these.
     write_report(FLAGS.output_dir, content)
-  print(pages.markdown_table(pages.speed_table(content)))
-  print(pages.markdown_table(pages.agreement_table(content)))
-  logging.info("Report: %s", os.path.join(FLAGS.output_dir, "report.html"))
-  if FLAGS.keep_results:
-    logging.info("Kept: %s", _keep(content))
-  _assert_agreement(content)
 
 
 def _assert_agreement(content: dict) -> None:

@@ -9,7 +9,7 @@ from engine.files import text_written_aside
 from reports import framework_comparison as comparison
 from reports.templating import make_environment
 
-REQUIREMENTS = "requirements/inspect.txt"
+REQUIREMENTS = "requirements/report.txt"
 """What the page needs."""
 
 _NAMES = {"tensorflow": "TensorFlow", "torch": "PyTorch", "jax": "JAX"}
@@ -96,7 +96,7 @@ def run_table(report: dict) -> list[list[str]]:
           framework(result),
           result["began"],
           versions,
-          result["commit"],
+          result["commit"] or "",
           f"{machine['cpu']}, {machine['cores']} cores{size},"
           f" {machine['system']}",
         ]

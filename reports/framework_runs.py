@@ -128,7 +128,9 @@ class Result:
   arrays: Mapping[str, np.ndarray]
 
 
-def with_results(job: Job, folder: str, name: str, data_hash: str) -> Job:
+def with_results(
+  job: Job, folder: str, name: str, data_hash: str, python: str
+) -> Job:
   """Names the files of a job's results after all that these depend on.
 
   Args:
@@ -136,11 +138,12 @@ def with_results(job: Job, folder: str, name: str, data_hash: str) -> Job:
     folder: of all results.
     name: of the model in the comparison, as part of a file name.
     data_hash: changes with the data.
+    python: of its backend, since another one may compute on a GPU.
   """
   content = dataclasses.asdict(job)
   for of_this_run in ("weights", "address", "results"):
     del content[of_this_run]
-  text = json.dumps([content, data_hash], sort_keys=True)
+  text = json.dumps([content, data_hash, python], sort_keys=True)
   token = hashlib.sha256(text.encode()).hexdigest()[:12]
   kind = "check" if job.is_check else "measured"
   parts = [name, job.backend, f"{job.num_processes}x", kind, token]

@@ -9,6 +9,7 @@ import importlib
 import os
 import platform
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from importlib import metadata
@@ -33,6 +34,25 @@ from reports.frameworks.jobs import (
 )
 
 _LINE_SECONDS = 2.0
+_WATCH_SECONDS = 0.5
+
+
+def end_with(parent: int) -> None:
+  """Ends this process soon after another one, whatever it computes then.
+
+  Args:
+    parent: its id. It need not have started this one: torchrun may have.
+  """
+
+  def watch():
+    while True:
+      time.sleep(_WATCH_SECONDS)
+      try:
+        os.kill(parent, 0)  # only looks whether it is there
+      except OSError:
+        os._exit(1)
+
+  threading.Thread(target=watch, daemon=True).start()
 
 
 def take_share(process: int, num_processes: int) -> None:
@@ -116,7 +136,6 @@ def run_steps(
     seconds.append(time.perf_counter() - began)
     if time.perf_counter() - said > _LINE_SECONDS:
       said = time.perf_counter()
-      os.kill(int(os.environ[PARENT]), 0)  # raises where nobody waits any more
       print(f"{STEP}{len(values)}, loss {values[-1]:.4g}", flush=True)
     is_late = job.max_seconds and sum(seconds[1:]) >= job.max_seconds
     if len(values) >= job.max_steps or is_late:
@@ -173,6 +192,7 @@ def run(job: Job, process: int) -> None:
 
 def main(arguments: list[str]) -> None:
   """See this file."""
+  end_with(int(os.environ[PARENT]))
   job = read_job(arguments[0])
   process = int(arguments[1] if len(arguments) > 1 else os.environ["RANK"])
   if job.num_processes > 1:

@@ -1,7 +1,11 @@
 """Tests of reports.compare_frameworks."""
 
 import json
+import os
+import signal
 import sys
+import threading
+import time
 from pathlib import Path
 
 import in_process
@@ -10,7 +14,12 @@ from conftest import run_into_error, run_program
 
 pytest.importorskip("matplotlib")
 
-from reports import compare_frameworks, framework_comparison, framework_runs
+from reports import (
+  compare_frameworks,
+  comparison_runs,
+  framework_comparison,
+  framework_runs,
+)
 
 PROGRAM = "reports.compare_frameworks"
 FAST = (
@@ -90,6 +99,49 @@ def test_a_model_in_progress_is_all_that_is_lost(
   log = in_process.run(PROGRAM, *flags)
   assert log.count("done before") == 4
   assert len(report_of(tmp_path)["models"]) == 2
+
+
+def process_of(log) -> int | None:
+  """The process that writes to a log, if it has begun."""
+  text = log.read_text() if log.exists() else ""
+  return int(text.split()[1]) if text.endswith("\n") else None
+
+
+def test_sigterm_ends_the_processes(fake, all_packages, tmp_path, monkeypatch):
+  monkeypatch.setenv("FAKE_WORKER", "Hangs")
+  before = signal.getsignal(signal.SIGTERM)
+  logs = tmp_path / "runs"
+
+  def stop():
+    while not any(map(process_of, logs.glob("*.log"))):
+      time.sleep(0.05)
+    os.kill(os.getpid(), signal.SIGTERM)
+
+  # Without a handler, SIGTERM would end these tests.
+  signal.signal(signal.SIGTERM, lambda *_: None)
+  try:
+    threading.Thread(target=stop, daemon=True).start()
+    code, _ = in_process.call(PROGRAM, *fake, f"--output_dir={tmp_path}")
+  finally:
+    signal.signal(signal.SIGTERM, before)
+  assert code == 130
+  (log,) = logs.glob("*.log")
+  number = process_of(log)
+  assert number
+  with pytest.raises(ProcessLookupError):
+    os.kill(number, 0)
+  assert not list(logs.glob("*.json"))
+  monkeypatch.delenv("FAKE_WORKER")
+  log = in_process.run(PROGRAM, *fake, f"--output_dir={tmp_path}")
+  assert "done before" not in log
+  assert report_of(tmp_path)["models"][0]["agreements"][0]["holds"]
+
+
+def test_two_do_not_work_in_one_folder(fake, all_packages, tmp_path):
+  with comparison_runs.alone_in(str(tmp_path)):
+    line = in_process.run_into_error(PROGRAM, *fake, f"--output_dir={tmp_path}")
+  assert f"received {tmp_path}" in line
+  assert [path.name for path in tmp_path.iterdir()] == [".lock"]
 
 
 def test_a_difference_is_an_error_after_the_report(

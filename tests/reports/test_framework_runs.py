@@ -43,7 +43,7 @@ def make_job(folder, model="Works", **changes) -> Job:
     "results": "",
   }
   job = Job(**{**values, **changes})
-  return runs.with_results(job, str(folder), "name", "data")
+  return runs.with_results(job, str(folder), "name", "data", "python")
 
 
 def run(job):
@@ -83,12 +83,12 @@ def test_other_settings_have_other_results(tmp_path, changes):
   assert make_job(tmp_path).results != make_job(tmp_path, **changes).results
 
 
-def test_where_weights_lie_does_not_matter_but_data_do(tmp_path):
+def test_where_weights_lie_does_not_matter_but_data_and_python_do(tmp_path):
   job = make_job(tmp_path)
   assert make_job(tmp_path, weights="x").results == job.results
-  assert runs.with_results(job, str(tmp_path), "name", "b").results != (
-    job.results
-  )
+  for data, python in (("b", "python"), ("data", "other/python")):
+    other = runs.with_results(job, str(tmp_path), "name", data, python)
+    assert other.results != job.results
 
 
 def test_several_processes(tmp_path):

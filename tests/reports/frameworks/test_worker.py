@@ -95,14 +95,27 @@ def test_random_numbers_are_refused(tiny_frame_files, tmp_path, monkeypatch):
   assert not list(tmp_path.glob("results*"))
 
 
-def test_a_worker_ends_without_its_parent(tiny_files, tmp_path, monkeypatch):
-  job = make_job(tmp_path, tiny_files)
-  write_plain_weights(job)
-  ended = subprocess.Popen([sys.executable, "-c", ""])
-  ended.wait()
-  monkeypatch.setenv(PARENT, str(ended.pid))
-  with pytest.raises(ProcessLookupError):
-    worker.run(job, 0)
+def test_a_worker_ends_with_its_parent_whatever_it_does():
+  sleep = "import time; time.sleep(600)"
+  parent = subprocess.Popen([sys.executable, "-c", sleep])
+  code = (
+    "from reports.frameworks import worker;"
+    f"worker.end_with({parent.pid}); print('watches', flush=True); {sleep}"
+  )
+  child = subprocess.Popen(
+    [sys.executable, "-c", code], cwd=REPOSITORY, stdout=subprocess.PIPE
+  )
+  try:
+    assert child.stdout is not None
+    assert child.stdout.readline() == b"watches\n"
+    with pytest.raises(subprocess.TimeoutExpired):
+      child.wait(3 * worker._WATCH_SECONDS)
+    parent.kill()
+    parent.wait()
+    assert child.wait(60) == 1
+  finally:
+    parent.kill()
+    child.kill()
 
 
 @pytest.mark.skipif(
