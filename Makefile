@@ -17,6 +17,10 @@
 #                     models; RECOMMENDED_FLAGS="--jobs=8 --models=MoeModel"
 # make compare        trains the thesis's models and compares them; writes the table
 #                     and the picture in README.md; report in COMPARE_DIR
+# make compare-frameworks
+#                     trains them in TensorFlow, PyTorch and JAX, an hour or so;
+#                     writes the tables in docs/frameworks.md; report in
+#                     FRAMEWORKS_DIR
 # make two-workers    trains as two machines would, on this one
 # make bench          the benchmarks, 25 to 50 minutes; results in benchmarks/results/
 
@@ -34,6 +38,8 @@ LEARNING_RESULTS ?= /tmp/yt8m_learning
 RECOMMENDED_FLAGS ?=
 COMPARE_DIR ?= /tmp/yt8m_compare
 COMPARE_FLAGS ?= --budget=steps:300 --seeds=2
+FRAMEWORKS_DIR ?= /tmp/yt8m_frameworks
+FRAMEWORKS_FLAGS ?= --backends=tensorflow,torch,jax
 PIP_INSTALL := $(VENV)/bin/pip install --quiet --disable-pip-version-check
 
 # Extra options for pytest: `make test PYTEST_FLAGS="-k export"`.
@@ -42,7 +48,8 @@ FAST_TESTS = $(RUN) -m pytest --numprocesses=2 --dist=worksteal --durations=25 \
   $(PYTEST_FLAGS)
 
 .PHONY: demo demo-videos yt8m-video test test-pythons fast-tests test-slow \
-  test-backends learn recommended compare lint docs two-workers bench clean
+  test-backends learn recommended compare compare-frameworks lint docs \
+  two-workers bench clean
 
 $(VENV)/bin/activate:
 	@echo "== Creating $(VENV)"
@@ -168,6 +175,12 @@ compare: $(VENV)/.installed-report
 	@$(RUN) -m reports.compare_models --output_dir="$(COMPARE_DIR)" \
 	  $(COMPARE_FLAGS)
 	@$(RUN) -m docs.put_comparison "$(COMPARE_DIR)"
+
+compare-frameworks: $(VENV)/.installed-report $(VENV)/jax/.installed \
+    $(VENV)/torch/.installed
+	@$(RUN) -m reports.compare_frameworks --output_dir="$(FRAMEWORKS_DIR)" \
+	  $(FRAMEWORKS_FLAGS)
+	@$(RUN) -m docs.put_frameworks "$(FRAMEWORKS_DIR)"
 
 WORKERS := "127.0.0.1:20001", "127.0.0.1:20002"
 WORKER = TF_CONFIG='{"cluster": {"worker": [$(WORKERS)]}, \

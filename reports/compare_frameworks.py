@@ -371,8 +371,8 @@ def agreements(
     numbers_of_processes: the first one is 1.
 
   Returns:
-    For each pair "one", "other", the differences of comparison.Agreement, and
-    "holds".
+    For each pair "one", "other", the differences of comparison.Agreement,
+    "last_losses" of both, and "holds".
   """
   first, *others = backends
   pairs = [((first, 1), (backend, 1)) for backend in others]
@@ -400,6 +400,7 @@ def agreements(
         "outputs": measured.outputs,
         "gradients": measured.gradients,
         "losses": measured.losses,
+        "last_losses": [of.numbers["losses"][-1] for of in (one, other)],
         "holds": measured.holds and same_batches,
       }
     )

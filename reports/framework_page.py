@@ -63,7 +63,10 @@ def speed_table(report: dict) -> list[list[str]]:
 
 def agreement_table(report: dict) -> list[list[str]]:
   """How far the frameworks differ; the first row is the header."""
-  rows = [["model", "compared", "outputs", "gradients", "losses", "agree"]]
+  last = f"loss {report['check_steps']}"
+  rows = [
+    ["model", "compared", "outputs", "gradients", "losses", last, "agree"]
+  ]
   for model in report["models"]:
     for found in model["agreements"]:
       rows.append(
@@ -73,10 +76,18 @@ def agreement_table(report: dict) -> list[list[str]]:
           *(
             f"{found[name]:.1e}" for name in ("outputs", "gradients", "losses")
           ),
+          " and ".join(f"{loss:.6g}" for loss in found["last_losses"]),
           "yes" if found["holds"] else "NO",
         ]
       )
   return rows
+
+
+def machine_text(machine: dict) -> str:
+  """A machine of engine.machine.describe_machine, in a line."""
+  memory = machine["memory_bytes"]
+  size = f", {memory / _GIB:.0f} GiB" if memory else ""
+  return f"{machine['cpu']}, {machine['cores']} cores{size}"
 
 
 def run_table(report: dict) -> list[list[str]]:
@@ -88,8 +99,6 @@ def run_table(report: dict) -> list[list[str]]:
       versions = ", ".join(
         f"{name} {version}" for name, version in result["versions"].items()
       )
-      memory = machine["memory_bytes"]
-      size = f", {memory / _GIB:.0f} GiB" if memory else ""
       rows.append(
         [
           model["name"],
@@ -97,8 +106,7 @@ def run_table(report: dict) -> list[list[str]]:
           result["began"],
           versions,
           result["commit"] or "",
-          f"{machine['cpu']}, {machine['cores']} cores{size},"
-          f" {machine['system']}",
+          f"{machine_text(machine)}, {machine['system']}",
         ]
       )
   return rows
@@ -129,8 +137,8 @@ def notes(report: dict) -> list[str]:
     " Ba 2015, algorithm 1, epsilon outside the root).",
     "Agreement: with dropout off, the predictions of the first step, its"
     " gradients relative to the largest number of each weight's, and the losses"
-    f" of {report['check_steps']} steps relative to the loss. They agree up to"
-    f" {limits}.",
+    f" of {report['check_steps']} steps relative to the loss, of which the last"
+    f" ones are shown. They agree up to {limits}.",
     "videos/s: of the median step after the first one. A step ends when its"
     " loss is known; reading the records is not counted. first step: seconds"
     " from the start of the program to the end of the first step. memory: the"
@@ -177,12 +185,12 @@ def make_markdown(report: dict) -> str:
     "## Runs",
     markdown_table(run_table(report)),
     "The commands:",
-    "```\n" + "\n".join(_commands(report)) + "\n```",
+    "```\n" + "\n".join(commands(report)) + "\n```",
   ]
   return "\n\n".join(parts) + "\n"
 
 
-def _commands(report: dict) -> list[str]:
+def commands(report: dict) -> list[str]:
   """The commands that the figures are from, each once."""
   found = [
     result["command"]
@@ -247,7 +255,7 @@ def make_page(report: dict) -> str:
     runs=run_table(report),
     data=data_lines(report),
     notes=notes(report),
-    commands=_commands(report),
+    commands=commands(report),
     charts=[chart for model in report["models"] for chart in _charts(model)],
     command=report["command"],
   )

@@ -66,6 +66,7 @@ def make_report() -> dict:
             "outputs": 1.1e-6,
             "gradients": 2e-5,
             "losses": 3e-2,
+            "last_losses": [3.14159265, 3.2],
             "holds": False,
           }
         ],
@@ -93,7 +94,7 @@ def test_the_agreement_table():
   _, row = pages.agreement_table(make_report())
   assert row == [
     *("BiLstmModel:lstm_layers=1", "TensorFlow and PyTorch"),
-    *("1.1e-06", "2.0e-05", "3.0e-02", "NO"),
+    *("1.1e-06", "2.0e-05", "3.0e-02", "3.14159 and 3.2", "NO"),
   ]
 
 

@@ -111,7 +111,11 @@ def write_plain_weights(job: Job) -> list[np.ndarray]:
 
 
 def run_worker(job: Job) -> None:
-  """Runs a job of one process under its backend; skips without this."""
+  """Runs a job of one process under its backend; skips without this.
+
+  A process of another backend that imports TensorFlow leaves a file
+  <results>-tensorflow behind.
+  """
   python = pathlib.Path(sys.executable)
   if job.backend != "tensorflow":
     python = pathlib.Path(sys.prefix) / job.backend / "bin" / "python"
@@ -120,6 +124,15 @@ def run_worker(job: Job) -> None:
     if job.backend in os.environ.get("YT8M_BACKENDS", "").split():
       pytest.fail(message)
     pytest.skip(message)
+  places = [str(REPOSITORY)]
+  if job.backend != "tensorflow":
+    package = pathlib.Path(f"{job.results}-packages", "tensorflow")
+    package.mkdir(parents=True)
+    (package / "__init__.py").write_text(
+      f"open({job.results + '-tensorflow'!r}, 'w').close()\n"
+      "raise ImportError('this stands for TensorFlow')\n"
+    )
+    places.append(str(package.parent))
   path = f"{job.results}.job"
   job.write(path)
   done = subprocess.run(
@@ -128,7 +141,7 @@ def run_worker(job: Job) -> None:
     env={
       **os.environ,
       "KERAS_BACKEND": job.backend,
-      "PYTHONPATH": str(REPOSITORY),
+      "PYTHONPATH": os.pathsep.join(places),
       "CUDA_VISIBLE_DEVICES": "",
       BEGAN: str(time.time()),
       PARENT: str(os.getpid()),

@@ -1,6 +1,7 @@
 """What loops of frameworks must do that the tests' process does not have."""
 
 import json
+import os
 
 import numpy as np
 from jobs_for_tests import (
@@ -39,3 +40,4 @@ def check_steps_of_adam(folder, files, backend, compiled, how) -> None:
   assert numbers["parameters"] == 7 * 6 + 6
   assert backend in numbers["versions"]
   assert "tensorflow" not in numbers["versions"]
+  assert not os.path.exists(f"{job.results}-tensorflow")

@@ -98,9 +98,22 @@ def test_a_bad_record_is_named(tmp_path):
   assert "77" in str(caught.value)
 
 
-def test_no_framework_is_imported():
+def test_no_framework_is_imported(tiny_files, tiny_frame_files, tmp_path):
+  make_job(tmp_path, tiny_files).write(f"{tmp_path}/a")
+  make_frame_job(tmp_path, tiny_frame_files).write(f"{tmp_path}/b")
   code = (
-    "import sys, reports.frameworks.batches, reports.frameworks.worker;"
+    "import sys, reports.frameworks.worker;"
+    "from reports.frameworks.batches import training_batches;"
+    "from reports.frameworks.jobs import read_job;"
+    "print(*(next(training_batches(read_job(path), 0))['labels'].sum()"
+    " for path in sys.argv[1:]));"
     "assert not {'tensorflow', 'keras', 'torch', 'jax'} & set(sys.modules)"
   )
-  subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, check=True)
+  done = subprocess.run(
+    [sys.executable, "-c", code, f"{tmp_path}/a", f"{tmp_path}/b"],
+    cwd=REPOSITORY,
+    check=True,
+    capture_output=True,
+    text=True,
+  )
+  assert all(int(labels) > 0 for labels in done.stdout.split())
