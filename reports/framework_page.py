@@ -33,11 +33,15 @@ def common_steps(results: Sequence[dict]) -> int:
 
 
 def speed_table(report: dict) -> list[list[str]]:
-  """What each framework needs for each model; the first row is the header."""
+  """What each framework needs for each model; the first row is the header.
+
+  The last two columns are words. Without a GPU, its column is left out.
+  """
+  of_gpu = ["GPU, GiB"] if _has_gpu(report) else []
   rows = [
     [
-      *("model", "framework", "step", "device", "videos/s", "first step, s"),
-      *("of it compiling and computing, s", "memory, GiB", "GPU, GiB", "loss"),
+      *("model", "framework", "videos/s", "first step, s", "of it step 1, s"),
+      *("memory, GiB", *of_gpu, "loss", "step", "device"),
     ]
   ]
   for model in report["models"]:
@@ -48,17 +52,25 @@ def speed_table(report: dict) -> list[list[str]]:
         [
           model["name"],
           framework(result),
-          result["how"],
-          result["device"],
           f"{result['videos_per_second']:.4g}",
           f"{result['start_seconds']:.1f}",
           f"{result['step_seconds'][0]:.2f}",
           _memory(result["peak_memory_bytes"]),
-          _memory(result["peak_gpu_bytes"]),
+          *([_memory(result["peak_gpu_bytes"])] if of_gpu else []),
           f"{loss:.4g} ({steps})",
+          result["how"],
+          result["device"],
         ]
       )
   return rows
+
+
+def _has_gpu(report: dict) -> bool:
+  return any(
+    result["peak_gpu_bytes"] is not None
+    for model in report["models"]
+    for result in model["results"]
+  )
 
 
 def agreement_table(report: dict) -> list[list[str]]:
@@ -141,7 +153,8 @@ def notes(report: dict) -> list[str]:
     f" ones are shown. They agree up to {limits}.",
     "videos/s: of the median step after the first one. A step ends when its"
     " loss is known; reading the records is not counted. first step: seconds"
-    " from the start of the program to the end of the first step. memory: the"
+    " from the start of the program to the end of the first step; of it step 1:"
+    " those of the step itself, which also compiles. memory: the"
     " peak of all processes. loss: the mean of the last 10 of the steps that"
     " all frameworks did, in brackets; dropout draws other numbers in each"
     " framework.",

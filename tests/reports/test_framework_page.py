@@ -80,14 +80,20 @@ def test_the_speed_table():
   header, *rows = pages.speed_table(make_report())
   assert all(len(row) == len(header) for row in rows)
   assert rows[0] == [
-    *("BiLstmModel:lstm_layers=1", "TensorFlow", "XLA", "CPU", "123.4", "7.2"),
+    *("BiLstmModel:lstm_layers=1", "TensorFlow", "123.4", "7.2", "3.50"),
     # Of the two steps that all did.
-    *("3.50", "1.50", "", "3 (2)"),
+    *("1.50", "", "3 (2)", "XLA", "CPU"),
   ]
-  assert rows[1][1:3] == ["PyTorch", "eager"]
-  assert rows[1][-1] == "3.5 (2)"
+  assert rows[1][1] == "PyTorch"
+  assert rows[1][-3:] == ["3.5 (2)", "eager", "CPU"]
   assert rows[2][1] == "JAX, 2 processes"
-  assert rows[2][-2] == "1.00"
+  assert rows[2][6] == "1.00"
+  assert header[6] == "GPU, GiB"
+  report = make_report()
+  del report["models"][0]["results"][2]
+  header, first, _ = pages.speed_table(report)
+  assert "GPU, GiB" not in header
+  assert first == [*rows[0][:6], *rows[0][7:]]
 
 
 def test_the_agreement_table():
