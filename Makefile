@@ -18,9 +18,8 @@
 # make compare        trains the thesis's models and compares them; writes the table
 #                     and the picture in README.md; report in COMPARE_DIR
 # make compare-frameworks
-#                     trains them in TensorFlow, PyTorch and JAX, an hour or so;
-#                     writes the tables in docs/frameworks.md; report in
-#                     FRAMEWORKS_DIR
+#                     trains four of them in TensorFlow, PyTorch and JAX; writes
+#                     the tables in docs/frameworks.md; report in FRAMEWORKS_DIR
 # make two-workers    trains as two machines would, on this one
 # make bench          the benchmarks, 25 to 50 minutes; results in benchmarks/results/
 

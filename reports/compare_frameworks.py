@@ -486,6 +486,7 @@ def main() -> None:
   _require_libraries()
   _check_backends(FLAGS.backends)
   machine = describe_machine()
+  del machine["host"]  # --keep_results keeps what is published
   # The processes that train need the GPUs.
   tf.config.set_visible_devices([], "GPU")
   pythons = runs.find_pythons(FLAGS.backends, FLAGS.pythons)

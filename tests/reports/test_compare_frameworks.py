@@ -167,6 +167,7 @@ def test_results_are_kept_where_asked(
   in_process.run(PROGRAM, *fake, f"--output_dir={tmp_path}", "--keep_results")
   (kept,) = tmp_path.glob("20*_frameworks.json")
   assert json.loads(kept.read_text()) == report_of(tmp_path)
+  assert "host" not in report_of(tmp_path)["machine"]
 
 
 @pytest.mark.parametrize(
