@@ -199,11 +199,6 @@ class Trainer:
   ):
     self._entry, self._records = entry, records
     self._pythons, self._folder, self._about = pythons, folder, about
-    content = json.dumps([entry.model_flags, FLAGS.seed], sort_keys=True)
-    token = hashlib.sha256(content.encode()).hexdigest()[:12]
-    self._weights = os.path.join(
-      folder, f"{entry.file_name}-weights-{token}.npz"
-    )
 
   def check(self, backend: str, processes: int) -> Result:
     """Trains some steps with dropout off."""
@@ -225,9 +220,10 @@ class Trainer:
     is_check: bool,
   ) -> Result:
     entry, records = self._entry, self._records
+    model_flags = entry.without_dropout() if is_check else entry.model_flags
     job = Job(
       backend=backend,
-      model_flags=entry.without_dropout() if is_check else entry.model_flags,
+      model_flags=model_flags,
       files=records.files,
       kinds=records.kinds,
       seed=FLAGS.seed,
@@ -235,7 +231,7 @@ class Trainer:
       window_shards=records.window_shards,
       batch_size=entry.batch_size,
       num_frames=records.num_frames,
-      weights=self._weights,
+      weights=self._weights(model_flags),
       learning_rate=entry.learning_rate,
       is_check=is_check,
       max_steps=max_steps,
@@ -257,23 +253,37 @@ class Trainer:
       )
     else:
       logging.info("%s, %s, %s, %s ...", entry.name, backend, where, what)
-      self._write_weights()
+      self._write_weights(model_flags)
     return runs.run_job(job, entry.name, python, self._about)
 
-  def _write_weights(self) -> None:
+  def _weights(self, model_flags: dict) -> str:
+    """The file of the starting weights.
+
+    A model with layers of dropout has one of its own: its weights may stand in
+    another order, since layers are ordered by their depth.
+    """
+    content = json.dumps([model_flags, FLAGS.seed], sort_keys=True)
+    token = hashlib.sha256(content.encode()).hexdigest()[:12]
+    return os.path.join(
+      self._folder, f"{self._entry.file_name}-weights-{token}.npz"
+    )
+
+  def _write_weights(self, model_flags: dict) -> None:
     """Writes the starting weights, always the same ones, unless they exist."""
-    if os.path.exists(self._weights):
+    path = self._weights(model_flags)
+    if os.path.exists(path):
       return
     os.makedirs(self._folder, exist_ok=True)
     keras.backend.clear_session()
     random.seed(FLAGS.seed)  # Keras draws its seeds from here
-    write_weights(models.build_model(self._entry.model_flags), self._weights)
+    write_weights(models.build_model(model_flags), path)
     keras.backend.clear_session()
 
   def remove_weights(self) -> None:
     """Removes the starting weights, which can be made again."""
-    if os.path.exists(self._weights):
-      os.remove(self._weights)
+    for model_flags in (self._entry.model_flags, self._entry.without_dropout()):
+      with contextlib.suppress(FileNotFoundError):
+        os.remove(self._weights(model_flags))
 
 
 def _has_batch_statistics(model_flags: dict) -> bool:

@@ -113,13 +113,15 @@ def first_step(loop, batch: Batch, model_name: str) -> dict[str, np.ndarray]:
 
 
 def run_steps(
-  loop, job: Job, first: Batch, batches: Iterator[Batch]
+  loop, job: Job, process: int, first: Batch, batches: Iterator[Batch]
 ) -> tuple[list[float], list[float], int]:
   """Trains as long as a job says.
 
   Args:
     loop: a recipe.Loop.
     job: the job.
+    process: which of its processes this is; the first one says how far it is,
+      since those of torchrun share a log.
     first: the first batch.
     batches: the following ones.
 
@@ -134,7 +136,7 @@ def run_steps(
     began = time.perf_counter()
     values.append(loop.step(batch))
     seconds.append(time.perf_counter() - began)
-    if time.perf_counter() - said > _LINE_SECONDS:
+    if process == 0 and time.perf_counter() - said > _LINE_SECONDS:
       said = time.perf_counter()
       print(f"{STEP}{len(values)}, loss {values[-1]:.4g}", flush=True)
     is_late = job.max_seconds and sum(seconds[1:]) >= job.max_seconds
@@ -164,7 +166,7 @@ def run(job: Job, process: int) -> None:
   arrays = {}
   if job.is_check:
     arrays = first_step(loop, first, job.model_flags["model"])
-  losses, seconds, crc = run_steps(loop, job, first, batches)
+  losses, seconds, crc = run_steps(loop, job, process, first, batches)
   if arrays and process == 0:
     aside = name_aside(f"{job.results}.npz")
     with open(aside, "wb") as file:
