@@ -20,6 +20,7 @@ from reports import (
   framework_comparison,
   framework_runs,
 )
+from reports.frameworks import recipe
 
 PROGRAM = "reports.compare_frameworks"
 FAST = (
@@ -99,6 +100,29 @@ def test_a_model_in_progress_is_all_that_is_lost(
   log = in_process.run(PROGRAM, *flags)
   assert log.count("done before") == 4
   assert len(report_of(tmp_path)["models"]) == 2
+
+
+def test_each_job_can_read_its_weights(
+  fake, all_packages, tmp_path, monkeypatch
+):
+  real = framework_runs.run_job
+  built = []
+
+  def reads(job, *arguments):
+    recipe.build_model(job)
+    built.append(job.is_check)
+    return real(job, *arguments)
+
+  monkeypatch.setattr(framework_runs, "run_job", reads)
+  flags = [*fake, f"--output_dir={tmp_path}", "--backends=tensorflow"]
+  flags.remove(f"--pythons=torch={sys.executable}")
+  # Dropout changes the order of the weights of its streams.
+  flags[0] = (
+    "--models=StreamLstmModel:lstm_cells=3:lstm_layers=1:stream_hidden_sizes=5"
+  )
+  in_process.run(PROGRAM, *flags)
+  assert built == [True, False]
+  assert not list((tmp_path / "runs").glob("*weights*"))
 
 
 def process_of(log) -> int | None:
