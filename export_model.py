@@ -79,18 +79,32 @@ def define_flags(flag_values: flags.FlagValues = FLAGS) -> None:
   )
 
 
-def check_checkpoint(checkpoint: str) -> None:
-  """Checks that a checkpoint exists.
+def find_checkpoint(train_dir: str) -> str:
+  """The checkpoint that --checkpoint_file, else --checkpoint names.
+
+  Args:
+    train_dir: folder of the run, for --checkpoint.
+
+  Returns:
+    Its path without its file endings.
 
   Raises:
-    errors.UserError: there is none of this name.
+    errors.UserError: there is none.
   """
+  checkpoint = FLAGS.checkpoint_file
+  if not checkpoint:
+    return best_checkpoint.find_checkpoint(train_dir, FLAGS.checkpoint)
   if not tf.io.gfile.exists(f"{checkpoint}.index"):
     raise errors.UserError(
       f"Expected a checkpoint as --checkpoint_file={checkpoint}, found no"
       f" {checkpoint}.index. Give its path without the file endings, such as"
       " /tmp/yt8m_model/model.ckpt-1000."
     )
+  if FLAGS["checkpoint"].present:
+    logging.info(
+      "No effect with --checkpoint_file: --checkpoint=%s.", FLAGS.checkpoint
+    )
+  return checkpoint
 
 
 def make_exporter(
@@ -249,23 +263,6 @@ def export_others(
       _report(name, exported)
 
 
-def _find_checkpoint() -> str:
-  """The checkpoint that the flags name.
-
-  Raises:
-    errors.UserError: there is none.
-  """
-  checkpoint = FLAGS.checkpoint_file
-  if not checkpoint:
-    return best_checkpoint.find_checkpoint(FLAGS.train_dir, FLAGS.checkpoint)
-  check_checkpoint(checkpoint)
-  if FLAGS["checkpoint"].present:
-    logging.info(
-      "No effect with --checkpoint_file: --checkpoint=%s.", FLAGS.checkpoint
-    )
-  return checkpoint
-
-
 def main() -> None:
   """Exports the checkpoint that the flags name."""
   others = {ALL: list(export_formats.FORMATS), SAVED_MODEL: []}.get(
@@ -276,7 +273,7 @@ def main() -> None:
   program_flags.check_typed_flags(
     model_flags, f"--train_dir={FLAGS.train_dir}", FLAGS.train_dir
   )
-  checkpoint = _find_checkpoint()
+  checkpoint = find_checkpoint(FLAGS.train_dir)
   folder = FLAGS.output_dir
   if not folder:
     step = train_dirs.checkpoint_step(checkpoint)

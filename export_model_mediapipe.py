@@ -32,8 +32,8 @@ def define_flags(flag_values: flags.FlagValues = FLAGS) -> None:
   model.string(
     "checkpoint_file",
     "",
-    "Checkpoint to export, without its file endings; empty: the newest one in"
-    " --train_dir.",
+    "Path of the checkpoint to export, without its file endings; empty: the one"
+    " that --checkpoint names.",
   )
   model.string(
     "train_dir",
@@ -41,6 +41,7 @@ def define_flags(flag_values: flags.FlagValues = FLAGS) -> None:
     "Folder with the trained model; empty: that of --checkpoint_file, else"
     " /tmp/yt8m_model/.",
   )
+  program_flags.define_checkpoint(flag_values)
   program_flags.Subject(program_flags.OUTPUT, flag_values).string(
     "output_dir",
     "/tmp/mediapipe/saved_model",
@@ -115,8 +116,7 @@ def main() -> None:
   train_dir = FLAGS.train_dir or "/tmp/yt8m_model/"
   if FLAGS.checkpoint_file and not FLAGS.train_dir:
     train_dir = os.path.dirname(FLAGS.checkpoint_file) or "."
-  checkpoint = FLAGS.checkpoint_file or train_dirs.require_checkpoint(train_dir)
-  export_model.check_checkpoint(checkpoint)
+  checkpoint = export_model.find_checkpoint(train_dir)
   export_checkpoint(train_dir, checkpoint, FLAGS.output_dir)
   logging.info(
     "SavedModel of %s for MediaPipe: %s", checkpoint, FLAGS.output_dir

@@ -10,6 +10,7 @@ from saved_models import VIDEO_FLAGS, predict, randomize
 from tiny_runs import TINY_FRAME_FLAGS
 
 import models
+from engine import best_checkpoint
 from engine import train_dir as train_dirs
 
 SUBSET_FLAGS = {**TINY_FRAME_FLAGS, "label_subset": [1, 3, 4]}
@@ -104,6 +105,35 @@ def test_what_mediapipe_cannot_feed_is_refused(tmp_path, model_flags, received):
   )
   assert received in error
   assert not (tmp_path / "out").exists()
+
+
+def test_the_checkpoint_that_is_exported(tmp_path):
+  run = make_run(tmp_path / "run", TINY_FRAME_FLAGS)
+  oldest = f"{run}/model.ckpt-4"
+  conditions = {"files": "", "pattern": ""}
+  best_checkpoint.consider(run, oldest, "gap", 1.0, conditions)
+
+  def exported(*given) -> np.ndarray:
+    in_process.run(
+      "export_model_mediapipe", f"--output_dir={tmp_path}/out", *given
+    )
+    return answer(tmp_path / "out", FRAMES)
+
+  of_run = f"--train_dir={run}"
+  old = of_checkpoint(oldest, TINY_FRAME_FLAGS, FRAMES)
+  new = of_checkpoint(f"{run}/model.ckpt-9", TINY_FRAME_FLAGS, FRAMES)
+  assert abs(old - new).max() > 0.01
+  for given, wanted in (
+    ([of_run, "--checkpoint=best"], old),
+    ([of_run, "--checkpoint=9"], new),
+    # The path wins.
+    ([f"--checkpoint_file={run}/model.ckpt-9", "--checkpoint=best"], new),
+  ):
+    np.testing.assert_allclose(exported(*given), wanted, atol=1e-6)
+  error = in_process.run_into_error(
+    "export_model_mediapipe", of_run, "--checkpoint=5"
+  )
+  assert "There are 4, 9; the best one is 4." in error
 
 
 def test_a_checkpoint_that_is_missing_is_named(tmp_path):
