@@ -108,7 +108,23 @@ def expect(name, exporter, batch, path) -> None:
 # Keras files
 
 
-@pytest.mark.parametrize("name", CASES)
+# One for each kind of layers; the others take a minute.
+QUICK = (
+  "AttentionClusterModel",
+  "LstmModel",
+  "MoeModel",
+  "dewhitened",
+  "softmax of frames",
+)
+
+
+@pytest.mark.parametrize(
+  "name",
+  [
+    name if name in QUICK else pytest.param(name, marks=pytest.mark.slow)
+    for name in CASES
+  ],
+)
 def test_a_keras_file_answers_as_the_model_does(name, tmp_path):
   model_flags = CASES[name]
   exporter = make_exporter(model_flags)
