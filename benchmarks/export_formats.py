@@ -6,15 +6,19 @@ Usage, from the root of the repository, with requirements/export.txt:
 
 Exports each model, with smaller layers and random weights, in each format, asks
 its runtime for predictions of 32 videos of the sample data, and writes the
-largest difference from the SavedModel's into the page, or that and why the
-format was refused.
+largest difference from the SavedModel's into the page, or why the format was
+refused. The page has the models so far after each one.
 """
 
 import os
 import pathlib
+import re
 import tempfile
+import textwrap
+from importlib import metadata
 
 import startup  # isort: skip
+import keras
 import numpy as np
 from absl import flags, logging
 
@@ -22,7 +26,7 @@ import errors
 import export_model
 import models
 from data_tools import sample_data
-from engine import export, export_formats
+from engine import export, export_formats, machine
 from engine.data_files import find_files
 
 FLAGS = flags.FLAGS
@@ -32,10 +36,10 @@ _BEGIN = "<!-- python -m benchmarks.export_formats writes this table. -->"
 _END = "<!-- The table ends here. -->"
 
 # Layers are made as small as this, and videos this short, so that all models
-# take minutes.
-_LARGEST_NUMBER = 64
+# take minutes. Converters copy the weights many times.
+_LARGEST_NUMBER = 16
 _MAX_FRAMES = 20
-_NUM_CLASSES = 100
+_NUM_CLASSES = 25
 
 
 def define_bench_flags() -> None:
@@ -45,9 +49,12 @@ def define_bench_flags() -> None:
 
 
 def _small(name: str, value):
-  """A hyper-parameter, or 64 if it is a larger number of units."""
+  """A hyper-parameter, with 16 for each larger number of units."""
   if isinstance(value, int) and not isinstance(value, bool):
     return min(value, _LARGEST_NUMBER)
+  if isinstance(value, str) and re.fullmatch(r"\d+(,\d+)*", value):
+    sizes = [min(int(size), _LARGEST_NUMBER) for size in value.split(",")]
+    return ",".join(map(str, sizes))
   # As many as there are features.
   if name == "lstm_cells" and value is None:
     return _LARGEST_NUMBER
@@ -55,7 +62,7 @@ def _small(name: str, value):
 
 
 def small_flags(name: str) -> dict:
-  """A model's model_flags.json, with no number above 64."""
+  """A model's model_flags.json, with no size above 16."""
   given = models.resolve_hyperparameters(name)
   model_class = models.find_class_by_name(name)
   at_frame_level = model_class.__module__ != "video_level_models"
@@ -86,6 +93,11 @@ def randomize(model) -> None:
     weight.assign(values.astype(np.float32))
 
 
+def _shown(exported: export_formats.Exported) -> str:
+  """The difference of a format that was asked for videos, with one digit."""
+  return f"{exported.difference:.0e}" if exported.difference else "0"
+
+
 def try_formats(exporter: export.Exporter, batch: dict) -> dict[str, str]:
   """Exports a model in each format.
 
@@ -101,12 +113,12 @@ def try_formats(exporter: export.Exporter, batch: dict) -> dict[str, str]:
     exported = export_formats.export_saved_model(
       exporter, os.path.join(folder, export_model.SAVED_MODEL), batch
     )
-    found[export_model.SAVED_MODEL] = f"{exported.difference:.0e}"
+    found[export_model.SAVED_MODEL] = _shown(exported)
     for name, form in export_formats.FORMATS.items():
       path = os.path.join(folder, form.path)
       try:
         exported = export_formats.export(name, exporter, path, batch)
-        found[name] = f"{exported.difference:.0e}"
+        found[name] = _shown(exported)
       except errors.UserError as error:
         found[name] = str(error)
   return found
@@ -138,6 +150,22 @@ def make_table(results: dict[str, dict[str, str]]) -> str:
   return "\n".join([*lines, *([""] if notes else []), *notes])
 
 
+def describe() -> str:
+  """One sentence, in lines: the machine, the packages and the command."""
+  here = machine.describe_machine()
+  packages = ["tensorflow", "keras", "ai-edge-litert", "onnxruntime"]
+  packages += ["tf2onnx", "openvino"]
+  listed = ", ".join(
+    f"{package} {metadata.version(package)}" for package in packages
+  )
+  return textwrap.fill(
+    f"Made on {here['cores']} cores of {here['cpu']} with {listed}, by `python"
+    " -m benchmarks.export_formats`.",
+    80,
+    break_on_hyphens=False,
+  )
+
+
 def with_table(page: str, table: str) -> str:
   """The text of a page with another table between its two marks.
 
@@ -159,6 +187,7 @@ def main() -> None:
   export_formats.require_packages(export_formats.FORMATS)
   page = pathlib.Path(FLAGS.page)
   with_table(page.read_text(), "")
+  description = describe()
   results = {}
   for name in FLAGS.models or models.class_names():
     model_flags = small_flags(name)
@@ -166,13 +195,16 @@ def main() -> None:
     files = find_files(
       sample_data.pattern_or_sample_data("", "validate", at_frame_level), "page"
     )
+    # Nothing of the model before is kept in memory.
+    keras.backend.clear_session()
     exporter = export.Exporter(model_flags)
     randomize(exporter.model)
     results[name] = try_formats(
       exporter, export_model.read_batch(exporter, files)
     )
     logging.info("%s: %s", name, results[name])
-    page.write_text(with_table(page.read_text(), make_table(results)))
+    table = f"{make_table(results)}\n\n{description}"
+    page.write_text(with_table(page.read_text(), table))
 
 
 if __name__ == "__main__":
