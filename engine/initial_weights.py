@@ -8,7 +8,9 @@ counters and the random numbers begin anew.
 
 Where the models predict other classes, the variables that depend on their
 number, the classifier, begin anew too. If they are classes of the same data
-(--label_subset), the columns of those that both predict are taken over.
+(--label_subset), the columns of those that both predict are taken over. Where
+only one of the models has --exclusive_classes, the columns of the experts are
+put into the order of the new one.
 """
 
 import dataclasses
@@ -78,9 +80,9 @@ def find_source(path: str) -> Source:
   if model_flags is None:
     raise errors.UserError(
       f"Expected {train_dirs.MODEL_FLAGS_FILE} beside the checkpoint of"
-      f" --init_checkpoint={path}, received none, as with checkpoints of"
-      " TensorFlow 1 code, which cannot be read. Name a --train_dir of this"
-      " project."
+      f" --init_checkpoint={path}, received none. Name a --train_dir of this"
+      " project; data_tools.import_tf1_checkpoint makes one of a checkpoint of"
+      " TensorFlow 1 code."
     )
   return Source(checkpoint, model_flags)
 
@@ -190,15 +192,22 @@ class _Classes(NamedTuple):
     there: their numbers in the source.
     count_here: outputs of the new model.
     count_there: outputs of the source.
-    block: whether all classes of an expert follow each other, and not all
-      experts of a class, see layers/classifiers.py.
+    block_here: whether in the new model all classes of an expert follow each
+      other, and not all experts of a class, see layers/classifiers.py.
+    block_there: the same of the source.
   """
 
   here: np.ndarray
   there: np.ndarray
   count_here: int
   count_there: int
-  block: bool
+  block_here: bool
+  block_there: bool
+
+  @property
+  def are_all(self) -> bool:
+    """Whether both models predict the same classes."""
+    return len(self.here) == self.count_here == self.count_there
 
   def columns(self, width: int, is_here: bool) -> np.ndarray | None:
     """The columns of a variable that belong to the shared classes.
@@ -210,22 +219,29 @@ class _Classes(NamedTuple):
     Returns:
       (numbers for a class, classes) int, or None if width is no multiple.
     """
-    count = self.count_here if is_here else self.count_there
+    if is_here:
+      classes, count, block = self.here, self.count_here, self.block_here
+    else:
+      classes, count, block = self.there, self.count_there, self.block_there
     if width % count:
       return None
     numbers = np.arange(width // count)[:, None]
-    classes = self.here if is_here else self.there
-    if self.block:
+    if block:
       return numbers * count + classes
     return classes * len(numbers) + numbers
 
 
 def _shared_classes(model_flags: dict, source_flags: dict) -> _Classes | None:
-  """Finds the classes that both models predict; None if all are the same."""
+  """Finds the classes that both models predict.
+
+  Returns:
+    None if all are the same, and their numbers in the same order.
+  """
   here = np.array(models.output_classes(model_flags))
   there = np.array(models.output_classes(source_flags))
   of_same_data = model_flags["num_classes"] == source_flags["num_classes"]
-  if of_same_data and np.array_equal(here, there):
+  blocks = models.are_exclusive(model_flags), models.are_exclusive(source_flags)
+  if of_same_data and np.array_equal(here, there) and len(set(blocks)) == 1:
     return None
   _, at_here, at_there = np.intersect1d(here, there, return_indices=True)
   if not of_same_data:  # then an index may stand for something else
@@ -235,7 +251,7 @@ def _shared_classes(model_flags: dict, source_flags: dict) -> _Classes | None:
     at_there,
     len(here),
     len(there),
-    models.are_exclusive(model_flags),
+    *blocks,
   )
 
 
@@ -336,11 +352,8 @@ def plan_transfer(
     for name, variable in ours.items()
   }
   shared = _shared_classes(model_flags, source_flags)
-  with_more = {}
-  if shared and (
-    len(shared.here) or shared.count_here == shared.count_there
-  ):  # else the shapes of what belongs to classes differ anyway
-    with_more = _shapes_with_more_classes(model, model_flags)
+  # The shape alone does not tell: 6 classes of 2 experts are as wide as 4 of 3.
+  with_more = _shapes_with_more_classes(model, model_flags) if shared else {}
   values, partly = {}, []
   for name, partner in partners.items():
     here, there = shapes[name]
@@ -350,7 +363,8 @@ def plan_transfer(
       value = _with_shared_columns(
         _array(ours[name]), _array(theirs[partner]), axes, shared
       )
-      partly += [name] if value is not None else []
+      if value is not None and not shared.are_all:
+        partly.append(name)
     elif here == there:
       value = _array(theirs[partner])
     if value is not None:
@@ -417,7 +431,13 @@ def take_over(run: Run) -> None:
       run.train_dir,
     )
     return
-  trained = model_building.build_model(source.model_flags, None)
+  try:
+    trained = model_building.build_model(source.model_flags, None)
+  except errors.UserError as error:
+    raise errors.UserError(
+      "Expected a model that can be built as --init_checkpoint, received"
+      f" {source.checkpoint}. {error}"
+    ) from error
   train_dirs.load_weights(trained, source.checkpoint)
   transfer = plan_transfer(
     run.model, run.model_flags, trained, source.model_flags

@@ -27,6 +27,7 @@ import models
 from engine import initial_weights
 from engine import train_dir as train_dirs
 from engine.initial_weights import find_source, plan_transfer, weights_by_name
+from reports import compress_model
 
 MODELS = {model.__name__: model for model in model_classes()}
 # Of each kind of classifier one; the others are slow together.
@@ -226,6 +227,49 @@ def test_experts_of_exclusive_classes_stand_side_by_side():
   np.testing.assert_array_equal(transfer.values["experts/bias"], expected)
 
 
+@pytest.mark.parametrize("exclusive_here", [True, False])
+def test_experts_change_their_order_with_exclusive_classes(exclusive_here):
+  """The shape is the same: 2 experts of 5 classes, in 10 columns."""
+  given = make_model_flags(MODELS["MoeModel"], moe_num_mixtures=2)
+  model, source, transfer = transfer_between(
+    {**given, "exclusive_classes": exclusive_here},
+    {**given, "exclusive_classes": not exclusive_here},
+  )
+  assert given["num_classes"] == 5
+  for name in ("experts/kernel", "experts/bias"):
+    theirs = np.array(weights_by_name(source)[name])
+    for expert in range(2):
+      for index in range(5):
+        by_class, by_expert = 2 * index + expert, 5 * expert + index
+        here, there = by_class, by_expert
+        if exclusive_here:
+          here, there = by_expert, by_class
+        np.testing.assert_array_equal(
+          transfer.values[name][..., here], theirs[..., there]
+        )
+  assert not transfer.partly
+  assert set(weights_by_name(model)) - set(transfer.values) == {
+    name for name in weights_by_name(model) if name.startswith("gates/")
+  }
+
+
+def test_as_many_columns_of_other_classes_are_not_taken_over():
+  """6 classes of 2 experts have as many columns as 4 classes of 3."""
+  flags_here, flags_there = (
+    make_model_flags(
+      MODELS["MoeModel"], num_classes=classes, moe_num_mixtures=experts
+    )
+    for classes, experts in [(6, 2), (4, 3)]
+  )
+  model, source, transfer = transfer_between(flags_here, flags_there)
+  shapes = {
+    tuple(weights_by_name(each)["experts/bias"].shape)
+    for each in (model, source)
+  }
+  assert shapes == {(12,)}
+  assert not [name for name in transfer.values if name.startswith("experts")]
+
+
 def test_an_index_of_other_data_is_another_class():
   """Three classes here and there, but of five and of six."""
   given = make_model_flags(MODELS["LogisticModel"], label_subset=[0, 2, 3])
@@ -312,6 +356,24 @@ def test_a_checkpoint_in_this_folder(source_dir, tmp_path, monkeypatch):
   assert found.checkpoint == "model.ckpt-2"
   assert found.model_flags["model"] == "LogisticModel"
   assert os.listdir(tmp_path) == []
+
+
+def test_weights_in_half_the_bytes(source_dir, tiny_files, tmp_path):
+  """Kernels are rounded to float16; biases are not."""
+  newest, _ = compress_model.compress(
+    str(source_dir), str(tmp_path / "half"), average_checkpoints=0, half=True
+  )
+  train_tiny(
+    tmp_path / "run",
+    tiny_files,
+    base_learning_rate=0.0,
+    max_steps=1,
+    init_checkpoint=str(tmp_path / "half"),
+  )
+  kernel, bias = averages(newest)
+  rounded = kernel.astype(np.float16).astype(np.float32)
+  assert not np.array_equal(rounded, kernel)
+  assert_equal(weights_of(tmp_path / "run"), [rounded, bias])
 
 
 def test_from_whole_videos_to_frames(source_dir, tiny_frame_files, tmp_path):
