@@ -139,11 +139,16 @@ def read_submission(path: str) -> Iterator[ClassSegments]:
       lines[index] = number
       segments = listed.split()
       # Cheaper than to look at each, of which there may be 100 million.
-      if listed.count(b":") < len(segments):
-        wrong = next(segment for segment in segments if b":" not in segment)
+      if listed.count(b":") < len(segments) or b"," in listed:
+        wrong = next(
+          segment
+          for segment in segments
+          if b":" not in segment or b"," in segment
+        )
         raise errors.UserError(
           f"Expected segments such as id:5 in {place}, found {_shown(wrong)}."
-          " Write the id of the video, a colon, and the start in seconds."
+          " Write the id of the video, a colon, and the start in seconds, with"
+          " spaces between segments."
         )
       if len(set(segments)) < len(segments):
         raise errors.UserError(

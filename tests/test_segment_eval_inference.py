@@ -189,6 +189,7 @@ def test_what_other_writers_make_of_it(tmp_path):
     ("Class,Segments\n3,a:0\n\n3,b:0\n", 4, "class 3"),
     ("Class,Segments\n3,a:0 b:0\n4,c:0 a:5 c:0 a:5\n", 3, "c:0 twice"),
     ("Class,Segments\n3,a:0 b5 c:0\n", 2, "'b5'"),
+    ("Class,Segments\n3,a:0,b:5\n", 2, "'a:0,b:5'"),
     (f"Class,Segments\n{'y' * 500}\n", 2, f"'{'y' * 40}'..."),
   ],
 )
