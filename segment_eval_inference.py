@@ -289,7 +289,8 @@ def main() -> None:
     f"{len(set(ratings.classes.tolist())):,}",
     pattern,
   )
-  score = score_submission(FLAGS.submission_file, ratings, FLAGS.top_n)
+  with startup.naming_flag("submission_file"):
+    score = score_submission(FLAGS.submission_file, ratings, FLAGS.top_n)
   if score.missing:
     shown = ", ".join(map(str, score.missing[:10]))
     more = ", ..." if len(score.missing) > 10 else ""

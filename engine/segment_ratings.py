@@ -5,6 +5,7 @@ Reading ratings needs no frames: of a large record in a local file only the
 front is read, where the context is.
 """
 
+import contextlib
 import hashlib
 import io
 import os
@@ -182,6 +183,19 @@ def _identity(files: list[str]) -> str:
   return known.hexdigest()
 
 
+@contextlib.contextmanager
+def _naming_cache(path: str) -> Iterator[None]:
+  """Turns what the system says about the file into an error with its flag."""
+  try:
+    yield
+  except (OSError, tf.errors.OpError) as error:
+    reason = getattr(error, "message", None) or error
+    raise errors.UserError(
+      "Expected a file that can be read and written as"
+      f" --label_cache={path}: {reason}. Name another."
+    ) from error
+
+
 def _read_kept(path: str) -> tuple[str, Ratings] | None:
   """Reads a file that `_keep` wrote.
 
@@ -233,12 +247,14 @@ def kept_ratings(files: list[str], path: str) -> Ratings:
     path: of the file that keeps them; empty for none.
 
   Raises:
-    errors.UserError: see read_ratings; the file holds something else, or is
-      damaged.
+    errors.UserError: see read_ratings; the file holds something else, is
+      damaged, or cannot be read or written.
   """
   if not path:
     return read_ratings(files)
-  kept, identity = _read_kept(path), _identity(files)
+  with _naming_cache(path):
+    kept = _read_kept(path)
+  identity = _identity(files)
   if kept and kept[0] == identity:
     logging.info("The ratings are those kept in %s.", path)
     return kept[1]
@@ -249,6 +265,7 @@ def kept_ratings(files: list[str], path: str) -> Ratings:
       path,
     )
   ratings = read_ratings(files)
-  _keep(path, identity, ratings)
+  with _naming_cache(path):
+    _keep(path, identity, ratings)
   logging.info("The ratings are kept in %s.", path)
   return ratings

@@ -269,6 +269,15 @@ def test_classes_without_a_line_are_named(segment_files, tmp_path):
   assert "Num classes: 4 | mAP@100000: 0.250000" in log
 
 
+def test_a_folder_in_the_place_of_predictions(segment_files, tmp_path):
+  line = in_process.run_into_error(
+    "segment_eval_inference",
+    f"--eval_data_pattern={segment_files}",
+    f"--submission_file={tmp_path}",
+  )
+  assert_names(line, f"--submission_file={tmp_path}", "directory")
+
+
 def test_a_missing_file_of_predictions(segment_files, tmp_path):
   line = in_process.run_into_error(
     "segment_eval_inference",

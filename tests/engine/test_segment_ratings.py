@@ -221,6 +221,19 @@ def test_another_file_is_not_overwritten(tmp_path, file, content):
   assert cache.read_bytes() == content
 
 
+def test_a_place_where_no_file_can_be(tmp_path, file):
+  (tmp_path / "folder").mkdir()
+  for cache in (tmp_path / "folder", f"{file}/cache"):
+    text = error_of(kept_ratings, [file], str(cache))
+    assert_names(text, f"--label_cache={cache}: ", "Name another")
+
+
+def test_a_new_folder_is_made(tmp_path, file):
+  cache = tmp_path / "new" / "cache"
+  kept_ratings([file], str(cache))
+  assert "those kept" in read_log([file], cache)[1]
+
+
 def test_arrays_that_are_no_ratings(tmp_path, file):
   cache = tmp_path / "cache"
   for content in [
