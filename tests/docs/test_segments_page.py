@@ -49,6 +49,7 @@ def small_data(data_dir, tmp_path, monkeypatch):
   )
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("small_data")
 def test_commands_in_their_order(tmp_path):
   logs = []
