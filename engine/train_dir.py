@@ -577,7 +577,10 @@ class Checkpoints:
       return None
     with _checkpoint_errors(path):
       held = _parts(path)
-      if "optimizer" in self._state and "optimizer" not in held:
+      # An imported run may be without the optimizer, but not without its step.
+      if "optimizer" in self._state and held.isdisjoint(
+        {"optimizer", "global_step"}
+      ):
         raise errors.UserError(
           f"Expected a run to continue in --train_dir={self._train_dir},"
           " received weights alone, as reports.compress_model writes them."
