@@ -53,6 +53,17 @@ def _one_line_for_damage(path: str):
     ) from error
 
 
+def _advice(path: str) -> str:
+  """What to type instead of a folder, one file of a checkpoint, or nothing."""
+  if tf.io.gfile.isdir(path):
+    found = tf.train.latest_checkpoint(path) or ""
+  else:
+    found = re.sub(r"\.(index|meta|data-\d+-of-\d+)$", "", path)
+  if found and tf.io.gfile.exists(f"{found}.index"):
+    return f"Use --checkpoint={found}."
+  return "Give its path without the file endings, such as old/model.ckpt-123."
+
+
 class Original:
   """A checkpoint of the original code.
 
@@ -72,7 +83,7 @@ class Original:
     if not tf.io.gfile.exists(f"{path}.index"):
       raise errors.UserError(
         f"Expected a checkpoint as --checkpoint={path}, found no {path}.index."
-        " Give its path without the file endings, such as old/model.ckpt-123."
+        f" {_advice(path)}"
       )
     self.path = path
     with _one_line_for_damage(path):

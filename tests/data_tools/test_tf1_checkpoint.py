@@ -28,12 +28,25 @@ def original_of(folder, variables, step=None) -> Original:
 # Files
 
 
-@pytest.mark.parametrize("ending", ["-12", "-123.index", "-123.meta"])
-def test_there_is_no_such_checkpoint(tmp_path, ending):
+def test_there_is_no_such_checkpoint(tmp_path):
   write_original(tmp_path, None, {"global_step": 123}, 123)
-  path = f"{tmp_path}/model.ckpt{ending}"
+  path = f"{tmp_path}/model.ckpt-12"
   line = error_of(Original, path)
   assert_names(line, f"--checkpoint={path}", "without the file endings")
+
+
+@pytest.mark.parametrize(
+  "typed", ["/model.ckpt-9.index", "/model.ckpt-9.data-00000-of-00001", "", "/"]
+)
+def test_a_file_or_the_folder_of_a_checkpoint(tmp_path, typed):
+  path = write_original(tmp_path / "old", None, {"global_step": 9}, 9)
+  line = error_of(Original, f"{tmp_path}/old{typed}")
+  assert line.endswith(f" Use --checkpoint={path}.")
+
+
+def test_a_folder_without_a_checkpoint(tmp_path):
+  line = error_of(Original, str(tmp_path))
+  assert_names(line, f"--checkpoint={tmp_path}", "without the file endings")
 
 
 @pytest.mark.parametrize("part", ["index", "data-00000-of-00001"])
