@@ -297,7 +297,9 @@ class Run:
         f"Expected a run at its beginning for --learning_rate_schedule="
         f"{schedule}, received one that has seen {examples_before} examples of"
         f" other data, while {planned} are planned: its learning rate would be"
-        " 0. Set --learning_rate_schedule to exponential or constant."
+        " 0. Set --learning_rate_schedule to exponential or constant, or begin"
+        " a new run with these weights: another --train_dir, and"
+        " --init_checkpoint."
       )
 
   @property

@@ -363,7 +363,19 @@ def test_a_schedule_that_has_ended_is_refused(tiny_files, tmp_path):
   )
   # 50 steps of 1024 videos; 5 epochs of 22.
   assert_names(line, "seen 51200 examples", "while 110 are planned")
+  assert_names(line, "--init_checkpoint")
   assert checkpoint_steps(train_dir) == {50}
+
+  log = in_process.run(
+    "train",
+    *(part for part in command if not part.startswith("--train_dir=")),
+    f"--train_dir={tmp_path}/again",
+    f"--init_checkpoint={train_dir}",
+    f"--train_data_pattern={','.join(tiny_files)}",
+    "--learning_rate_schedule=cosine",
+    "--xla=False",
+  )
+  assert_names(log, "2 of 2 variables", "Done at step 1,")
 
 
 # --------------------------------------------------------------------------
