@@ -60,7 +60,7 @@ def check_outputs(path) -> None:
   # No errors, widgets or tables of HTML; no values that are shown by accident.
   assert kinds == {("stream",), ("display_data", "image/png")}
   pictures = pictures_of(cells)
-  assert len(pictures) == 6
+  assert len(pictures) == 7
   for picture in pictures:
     assert picture.startswith(b"\x89PNG")
     assert len(picture) < MOST_BYTES_OF_A_PICTURE
@@ -78,6 +78,15 @@ def check_outputs(path) -> None:
   assert scores.keys() == {"LogisticModel", "MoeModel"}
   # Far above the frequencies of the labels, whose GAP is 0.09.
   assert min(gap for *_, gap in scores.values()) > 0.5
+  # What the bootstrap compares are the scores of eval.py.
+  gains = re.findall(r"^(GAP|mAP) ([+-]\d\.\d{4}) \[", text, re.MULTILINE)
+  (*_, map_a, gap_a), (*_, map_b, gap_b) = (
+    scores[model] for model in ("MoeModel", "LogisticModel")
+  )
+  expected = {"GAP": gap_a - gap_b, "mAP": map_a - map_b}
+  assert {name: float(gain) for name, gain in gains} == pytest.approx(
+    expected, abs=1.1e-3
+  )
 
 
 def test_the_outputs_in_the_repository():
@@ -254,6 +263,30 @@ def test_a_cell_that_fails_leaves_the_notebook(tmp_path):
   line = error_of(run_tour.run_tour, path)
   assert_names(line, str(path), "ZeroDivisionError")
   assert path.read_bytes() == before
+
+
+def test_a_cell_that_ends_python_leaves_the_notebook(tmp_path):
+  pytest.importorskip("nbclient", reason="needs requirements/notebook.txt")
+  path = tmp_path / "a.ipynb"
+  write_notebook(path, "import os\nos._exit(1)")
+  before = path.read_bytes()
+  line = error_of(run_tour.run_tour, path)
+  assert_names(line, str(path), "died")
+  assert path.read_bytes() == before
+
+
+def test_a_cell_that_takes_too_long(tmp_path, monkeypatch):
+  nbclient = pytest.importorskip(
+    "nbclient", reason="needs requirements/notebook.txt"
+  )
+
+  def wait(client):
+    raise nbclient.exceptions.CellTimeoutError("A cell timed out")
+
+  monkeypatch.setattr(nbclient.NotebookClient, "execute", wait)
+  path = tmp_path / "a.ipynb"
+  write_notebook(path, "print(1)")
+  assert_names(error_of(run_tour.run_tour, path), str(path), "timed out")
 
 
 def test_the_packages_are_asked_for(monkeypatch):
