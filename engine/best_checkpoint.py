@@ -9,14 +9,14 @@ there and before the old one is removed, so that it always names a whole one.
 import contextlib
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import tensorflow as tf
 from absl import logging
 
 import errors
 from engine import train_dir as train_dirs
-from engine.data_files import is_local
+from engine.data_files import find_files, hash_of_files, is_local
 from engine.files import beside, put_in_place, read_json, write_json
 
 LATEST = "latest"
@@ -126,6 +126,38 @@ def read_best(train_dir: str) -> dict | None:
   if best is None:
     return None
   return {**best, "checkpoint": os.path.join(train_dir, best["checkpoint"])}
+
+
+def warn_of_choice(train_dir: str, files: Sequence[str]) -> None:
+  """Warns if the best checkpoint was chosen on some of the files to score on.
+
+  Args:
+    train_dir: folder of the run.
+    files: their paths.
+  """
+  best = read_best(train_dir)
+  if best is None:
+    return
+  sizes = [tf.io.gfile.stat(file).length for file in files]
+  if best["files"] == hash_of_files(files, sizes):
+    shared = len(files)
+  else:
+    try:
+      chosen = find_files(best["pattern"], "eval_data_pattern")
+    except errors.UserError:  # they are elsewhere now
+      return
+    scored = set(map(os.path.realpath, files))
+    shared = len(scored.intersection(map(os.path.realpath, chosen)))
+  if shared:
+    logging.warning(
+      "The best checkpoint in %s was chosen by %s on %d of the %d scored files"
+      " themselves, so its score flatters. Score it on files that chose"
+      " nothing.",
+      train_dir,
+      best["metric"],
+      shared,
+      len(files),
+    )
 
 
 def consider(

@@ -560,27 +560,7 @@ class Evaluator:
 
   def warn_of_choice(self) -> None:
     """Warns if the best checkpoint was chosen on some of the scored files."""
-    best = best_checkpoint.read_best(self._train_dir)
-    if best is None:
-      return
-    if best["files"] == self.conditions["files"]:
-      shared = len(self.task.files)
-    else:
-      try:
-        chosen = data_files.find_files(best["pattern"], "eval_data_pattern")
-      except errors.UserError:  # they are elsewhere now
-        return
-      scored = set(map(os.path.realpath, self.task.files))
-      shared = len(scored.intersection(map(os.path.realpath, chosen)))
-    if shared:
-      logging.warning(
-        "The best checkpoint was chosen by %s on %d of the %d scored files"
-        " themselves, so its score flatters. Score it on files that chose"
-        " nothing.",
-        best["metric"],
-        shared,
-        len(self.task.files),
-      )
+    best_checkpoint.warn_of_choice(self._train_dir, self.task.files)
 
   def close(self) -> None:
     """Ends the event file."""
