@@ -64,14 +64,19 @@ def load_mean(model: keras.Model, checkpoints: list[str]) -> None:
 
 
 def write_train_dir(
-  model: keras.Model, checkpoint: str, folder: str, half: bool = False
+  model: keras.Model,
+  train_dir: str,
+  checkpoint: str,
+  folder: str,
+  half: bool = False,
 ) -> str:
   """Writes a model's weights to a train_dir of their own.
 
   Args:
     model: with the weights.
-    checkpoint: of the run that they come from, without its file endings; names
-      the step, and its folder has the model_flags.json to copy.
+    train_dir: of the run that they come from, with the model_flags.json to
+      copy.
+    checkpoint: its path without file endings, which names the step.
     folder: the new train_dir, which appears when it is complete.
     half: store most weights in float16, see half_weights.py.
 
@@ -91,7 +96,7 @@ def write_train_dir(
   if half:
     state = {half_weights.PART: half_weights.to_store(model)}
   with written_aside(folder) as aside:
-    train_dirs.copy_facts(os.path.dirname(checkpoint), aside)
+    train_dirs.copy_facts(train_dir, aside)
     step = train_dirs.checkpoint_step(checkpoint)
     train_dirs.Checkpoints(aside, 1, **state).save(step)
   return os.path.join(folder, os.path.basename(checkpoint))

@@ -13,7 +13,14 @@ import errors
 import models
 import program_flags
 from data_tools.text_table import aligned
-from engine import distribution, half_weights, model_building, trained_weights
+from engine import (
+  best_checkpoint,
+  distribution,
+  half_weights,
+  model_building,
+  trained_weights,
+  unlikely_flags,
+)
 from engine import train_dir as train_dirs
 from engine.data import Data
 from engine.data_files import find_files
@@ -33,6 +40,8 @@ FLAGS = flags.FLAGS
 
 def define_flags(flag_values: flags.FlagValues = FLAGS) -> None:
   """Defines the flags of this program."""
+  program_flags.define_graph_flags(flag_values, trained=True)
+  program_flags.define_dataset_dir(flag_values)
   data = program_flags.Subject(program_flags.DATA, flag_values)
   data.string(
     "eval_data_pattern",
@@ -45,13 +54,14 @@ def define_flags(flag_values: flags.FlagValues = FLAGS) -> None:
   model.string(
     "train_dir", "/tmp/yt8m_model/", "Folder with the trained model."
   )
+  program_flags.define_checkpoint(flag_values)
   output = program_flags.Subject(program_flags.OUTPUT, flag_values)
   output.string("output_dir", "", "New folder for the copy.")
   output.integer(
     "average_checkpoints",
     0,
-    "Newest checkpoints whose weights are averaged; 0: only the newest one is"
-    " copied.",
+    "Newest checkpoints whose weights are averaged; 0: only that of"
+    " --checkpoint is copied.",
     lower_bound=0,
   )
   output.bool(
@@ -91,32 +101,29 @@ def find_checkpoints(train_dir: str, number: int) -> list[str]:
 
 
 def compress(
-  train_dir: str, folder: str, average_checkpoints: int, half: bool
-) -> tuple[str, str]:
+  train_dir: str, folder: str, checkpoints: list[str], half: bool
+) -> str:
   """Writes the copy.
 
   Args:
     train_dir: folder of the run.
     folder: the new one.
-    average_checkpoints: see --average_checkpoints.
+    checkpoints: those to average, the last of which names the step.
     half: see --float16.
 
   Returns:
-    The newest checkpoint and the new one, without their file endings.
+    The new checkpoint without its file endings.
 
   Raises:
     errors.UserError: for everything that the user can fix.
   """
   model_flags = train_dirs.require_model_flags(train_dir)
-  newest = train_dirs.require_checkpoint(train_dir)
-  checkpoints = [newest]
-  if average_checkpoints:
-    checkpoints = find_checkpoints(train_dir, average_checkpoints)
-    newest = checkpoints[-1]
   model = model_building.build_model(model_flags, quantized=None)
   trained_weights.load_mean(model, checkpoints)
-  logging.info("Averaged: %s", ", ".join(checkpoints))
-  return newest, trained_weights.write_train_dir(model, newest, folder, half)
+  logging.info("Copied the mean of: %s", ", ".join(checkpoints))
+  return trained_weights.write_train_dir(
+    model, train_dir, checkpoints[-1], folder, half
+  )
 
 
 def score(
@@ -195,32 +202,61 @@ def _check_flags() -> None:
       f" received --average_checkpoints={FLAGS.average_checkpoints}. Add one of"
       " them."
     )
+  is_latest = FLAGS.checkpoint == best_checkpoint.LATEST
+  if FLAGS.average_checkpoints and not is_latest:
+    raise errors.UserError(
+      "Expected --checkpoint=latest with --average_checkpoints, which takes the"
+      f" newest ones, received --checkpoint={FLAGS.checkpoint}. Leave one of"
+      " them out."
+    )
+
+
+def _name_of_original() -> str:
+  """What the model is called that the copy is compared with."""
+  names = {
+    best_checkpoint.LATEST: "newest checkpoint",
+    best_checkpoint.BEST: "best checkpoint",
+  }
+  return names.get(FLAGS.checkpoint, f"checkpoint {FLAGS.checkpoint}")
 
 
 def main() -> None:
   """Makes the copy and prints what it gains or costs."""
   _check_flags()
+  card = program_flags.apply_dataset_dir("validate", "eval_data_pattern")
   model_flags = train_dirs.require_model_flags(FLAGS.train_dir)
-  newest = train_dirs.require_checkpoint(FLAGS.train_dir)
+  program_flags.check_typed_flags(
+    model_flags, f"--train_dir={FLAGS.train_dir}", FLAGS.train_dir
+  )
+  checkpoints = [
+    best_checkpoint.find_checkpoint(FLAGS.train_dir, FLAGS.checkpoint)
+  ]
+  if FLAGS.average_checkpoints:
+    checkpoints = find_checkpoints(FLAGS.train_dir, FLAGS.average_checkpoints)
+  original = checkpoints[-1]
+  ranges = program_flags.ranges_of_data(model_flags, card)
+  if ranges is not None:
+    model_flags["feature_ranges"] = ranges
   pattern = program_flags.data_or_sample(
-    "eval_data_pattern", "validate", model_flags["frame_features"], newest
+    "eval_data_pattern", "validate", model_flags["frame_features"], original
   )
   files = find_files(pattern, "eval_data_pattern")
+  unlikely_flags.warn_of_other_ranges(files, model_flags)
+  if FLAGS.checkpoint == best_checkpoint.BEST:
+    best_checkpoint.warn_of_choice(FLAGS.train_dir, files)
   data = Data(model_flags, files, with_labels=True, for_trained=True)
   placement = distribution.choose("", FLAGS.num_gpu)
   forward = ForwardPass(
     model_flags, data, placement, batch_size=FLAGS.batch_size
   )
-  newest, copy = compress(
-    FLAGS.train_dir, FLAGS.output_dir, FLAGS.average_checkpoints, FLAGS.float16
-  )
+  copy = compress(FLAGS.train_dir, FLAGS.output_dir, checkpoints, FLAGS.float16)
   what = "in float16" if FLAGS.float16 else "in float32"
   if FLAGS.average_checkpoints > 1:
     what = f"mean of {FLAGS.average_checkpoints}, {what}"
   logging.info("Scoring on %s", pattern)
   rows = compare(
     forward,
-    {"newest checkpoint": newest, what: copy},
+    {_name_of_original(): original, what: copy},
     models.num_outputs(model_flags),
     FLAGS.top_k,
   )

@@ -1,5 +1,7 @@
 """Data sets of 22 tiny videos, and train() on them."""
 
+import shutil
+
 import numpy as np
 import pytest
 from make_records import (
@@ -10,6 +12,7 @@ from make_records import (
 )
 
 import train
+from engine.dataset_card import DatasetCard
 from engine.settings import Settings
 
 TINY_FLAGS = {
@@ -44,19 +47,44 @@ def tiny_vectors():
   return np.random.default_rng(1).normal(size=(NUM_TINY, 7)).astype(np.float32)
 
 
+def tiny_videos(vectors, labels_of=tiny_labels, prefix="v") -> list[bytes]:
+  """The records of tiny_files, or the same with other labels or ids."""
+  return [
+    video_record(
+      f"{prefix}{number}",
+      labels_of(number),
+      mean_rgb=vector[:4],
+      mean_audio=vector[4:],
+    )
+    for number, vector in enumerate(vectors)
+  ]
+
+
+def tiny_dataset(folder, files, splits=("train", "validate")) -> str:
+  """A folder for --dataset_dir with all tiny files in each split."""
+  for split in splits:
+    for number, file in enumerate(files):
+      shutil.copy(file, folder / f"{split}{number}.tfrecord")
+  of_split = {"videos": NUM_TINY, "files": len(files)}
+  DatasetCard(
+    frame_features=False,
+    feature_names=["mean_rgb", "mean_audio"],
+    feature_sizes=[4, 3],
+    feature_dtypes=["float32", "float32"],
+    num_classes=6,
+    splits=dict.fromkeys(splits, of_split),
+    made_by={},
+  ).write(str(folder))
+  names = "".join(f"{index},class {index}\n" for index in range(6))
+  (folder / "vocabulary.csv").write_text(f"Index,Name\n{names}")
+  return str(folder)
+
+
 @pytest.fixture(scope="session")
 def tiny_files(tiny_vectors, tmp_path_factory):
   """Two files with 22 video-level records."""
   folder = tmp_path_factory.mktemp("tiny")
-  records = [
-    video_record(
-      f"v{number}",
-      tiny_labels(number),
-      mean_rgb=vector[:4],
-      mean_audio=vector[4:],
-    )
-    for number, vector in enumerate(tiny_vectors)
-  ]
+  records = tiny_videos(tiny_vectors)
   return [
     write_records(folder / "a", records[:13]),
     write_records(folder / "b", records[13:]),

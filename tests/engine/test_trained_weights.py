@@ -62,7 +62,7 @@ def test_means_by_hand(run, tmp_path, number):
   model = models.build_model(WITH_STATISTICS)
   trained_weights.load_mean(model, checkpoints)
   path = trained_weights.write_train_dir(
-    model, checkpoints[-1], str(tmp_path / "new")
+    model, str(run), checkpoints[-1], str(tmp_path / "new")
   )
   assert path == f"{tmp_path}/new/model.ckpt-6"
   assert train_dirs.latest_checkpoint(str(tmp_path / "new")) == path
@@ -98,7 +98,9 @@ def test_a_new_train_dir_has_all_that_predictions_need(run, tmp_path):
   model = models.build_model(WITH_STATISTICS)
   train_dirs.load_weights(model, checkpoint)
   new = tmp_path / "new"
-  trained_weights.write_train_dir(model, checkpoint, str(new), half=True)
+  trained_weights.write_train_dir(
+    model, str(old), checkpoint, str(new), half=True
+  )
   content, before = folder_content(new), folder_content(old)
   facts = {
     "model_flags.json",
@@ -131,7 +133,7 @@ def test_a_folder_with_files_is_refused(run, tmp_path):
   model = models.build_model(WITH_STATISTICS)
   checkpoint = train_dirs.require_checkpoint(str(run))
   text = error_of(
-    trained_weights.write_train_dir, model, checkpoint, str(tmp_path)
+    trained_weights.write_train_dir, model, str(run), checkpoint, str(tmp_path)
   )
   assert f"Expected a new folder for the weights, received {tmp_path}" in text
   assert folder_content(tmp_path) == {"notes.txt": b"of the user"}
@@ -145,7 +147,8 @@ def test_training_does_not_continue_from_weights_alone(
   train_tiny(tmp_path / "old", tiny_files, max_steps=1)
   checkpoint = train_dirs.require_checkpoint(str(tmp_path / "old"))
   new = tmp_path / "new"
-  trained_weights.write_train_dir(model, checkpoint, str(new), half)
+  old = str(tmp_path / "old")
+  trained_weights.write_train_dir(model, old, checkpoint, str(new), half)
   before = folder_content(new)
   text = error_of(train_tiny, new, tiny_files, max_steps=2)
   assert f"--train_dir={new}, received weights alone" in text

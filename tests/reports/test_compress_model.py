@@ -1,15 +1,23 @@
 """Tests of the program that copies a model: averaged, or in half the bytes."""
 
 import re
+import shutil
 
 import in_process
 import numpy as np
 import pytest
 from conftest import folder_content
-from tiny_runs import NUM_TINY, TINY_FLAGS, tiny_labels, train_tiny
+from tiny_runs import (
+  NUM_TINY,
+  TINY_FLAGS,
+  tiny_dataset,
+  tiny_labels,
+  train_tiny,
+)
 
 import eval_util
 import models
+from engine import best_checkpoint
 from engine import train_dir as train_dirs
 from reports import bootstrap
 
@@ -175,6 +183,32 @@ def test_a_copy_can_be_copied(small, tiny_files, tmp_path):
   assert gain.startswith("+0.0000 [+0.0000, +0.0000] no difference shown")
 
 
+def test_the_best_checkpoint_of_a_data_set(run, tiny_files, tmp_path):
+  old = shutil.copytree(run, tmp_path / "old")
+  best_checkpoint.consider(
+    str(old),
+    f"{old}/model.ckpt-8",
+    *("gap", 0.5),
+    {"files": "", "pattern": f"{tmp_path}/data/val*"},
+  )
+  (tmp_path / "data").mkdir()
+  log = in_process.run(
+    "reports.compress_model",
+    f"--train_dir={old}",
+    f"--dataset_dir={tiny_dataset(tmp_path / 'data', tiny_files)}",
+    f"--output_dir={tmp_path}/new",
+    "--checkpoint=best",
+    "--float16",
+  )
+  assert f"Scoring on {tmp_path}/data/validate*.tfrecord" in log
+  assert "was chosen by gap on 2 of the 2 scored files" in log
+  assert list(rows_of(log)) == ["model", "best checkpoint", "in float16"]
+  kernel, _ = weights_of(run, 8)
+  found, _ = weights_of(tmp_path / "new", 8)
+  rounded = kernel.astype(np.float16).astype(np.float32)
+  np.testing.assert_array_equal(found, rounded)
+
+
 @pytest.mark.parametrize(
   ("flags", "part"),
   [
@@ -187,6 +221,13 @@ def test_a_copy_can_be_copied(small, tiny_files, tmp_path):
       " --average_checkpoints=4, received 3, of the steps 4, 8, 12.",
     ),
     (["--float16", "--train_dir={run}/no"], "--train_dir={run}/no"),
+    (["--float16", "--checkpoint=best"], "Expected a best checkpoint in"),
+    (
+      ["--average_checkpoints=2", "--checkpoint=8"],
+      "Expected --checkpoint=latest with --average_checkpoints",
+    ),
+    (["--float16", "--num_classes=7"], "--num_classes"),
+    (["--float16", "--dataset_dir={run}"], "--dataset_dir={run}"),
     (["--float16", "--output_dir={run}"], "Expected a new folder"),
     (
       ["--float16", "--eval_data_pattern=/no/such*"],
