@@ -4,6 +4,7 @@ A file of predictions has a .json beside it, which says what they were made of:
 they are made again if a checkpoint or a file of records has changed.
 """
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -16,7 +17,12 @@ from absl import logging
 
 import errors
 import models
-from engine import half_weights, prediction_file, unlikely_flags
+from engine import (
+  best_checkpoint,
+  half_weights,
+  prediction_file,
+  unlikely_flags,
+)
 from engine import train_dir as train_dirs
 from engine.data import Data
 from engine.distribution import Placement
@@ -46,8 +52,14 @@ class Member:
   checkpoint: str
 
   @classmethod
-  def find(cls, train_dir: str) -> "Member":
-    """The newest checkpoint of a train_dir.
+  def find(
+    cls, train_dir: str, which: str = best_checkpoint.LATEST
+  ) -> "Member":
+    """A checkpoint of a train_dir.
+
+    Args:
+      train_dir: the folder.
+      which: see --checkpoint.
 
     Raises:
       errors.UserError: there is none.
@@ -55,7 +67,7 @@ class Member:
     return cls(
       train_dir,
       train_dirs.require_model_flags(train_dir),
-      train_dirs.require_checkpoint(train_dir),
+      best_checkpoint.find_checkpoint(train_dir, which),
     )
 
   @property
@@ -158,6 +170,16 @@ def _read_facts(path: str) -> dict:
   return facts if isinstance(facts, dict) and os.path.exists(path) else {}
 
 
+def _remove_facts(path: str) -> None:
+  """Forgets what a file was made of, before another one takes its place.
+
+  Else, stopped between the two, the next start would take the new one for the
+  old one.
+  """
+  with contextlib.suppress(FileNotFoundError):
+    os.remove(_facts_path(path))
+
+
 def predict(
   member: Member,
   files: list[str],
@@ -183,6 +205,7 @@ def predict(
   wanted = fingerprint(member, files, dtype)
   facts = _read_facts(path)
   if facts.get("fingerprint") != wanted:
+    _remove_facts(path)
     logging.info("Predicting %d files with %s", len(files), member.checkpoint)
     unlikely_flags.warn_of_other_ranges(files, member.model_flags)
     listed = f"{path.removesuffix(prediction_file.ENDING)}_skipped_records.csv"
@@ -259,6 +282,7 @@ def make_teacher(
   if _read_facts(path).get("fingerprint") == wanted:
     logging.info("The ensemble's predictions to learn from are there: %s", path)
     return path
+  _remove_facts(path)
   found = [
     predict(members[one], files_of[one], "train", workplace, dtype)
     for one in used

@@ -1,5 +1,6 @@
 """Tests of predictions of trained models that are kept."""
 
+import dataclasses
 import json
 import os
 import shutil
@@ -105,6 +106,26 @@ def test_predictions_without_their_json_are_made_again(
   os.remove(path)
   predict(member, tiny_files, "x", workplace)
   assert len(calls) == 3
+
+
+def test_predictions_that_were_cut_short_are_not_taken_for_others(
+  runs, tiny_files, workplace, monkeypatch
+):
+  """Stopped between the predictions of another checkpoint and their json."""
+  first, second = (Member.find(str(runs / name)) for name in ("a", "b"))
+  second = dataclasses.replace(second, train_dir=first.train_dir)
+  before = predict(first, tiny_files, "x", workplace)
+  expected = np.array(before.predictions.predictions)
+
+  def stop(path, facts):
+    raise KeyboardInterrupt
+
+  with monkeypatch.context() as patch:
+    patch.setattr(model_predictions, "write_json", stop)
+    with pytest.raises(KeyboardInterrupt):
+      predict(second, tiny_files, "x", workplace)
+  after = predict(first, tiny_files, "x", workplace)
+  np.testing.assert_array_equal(after.predictions.predictions, expected)
 
 
 def test_a_teacher_by_hand(runs, tiny_files, tiny_vectors, workplace, calls):
