@@ -11,6 +11,7 @@ import os
 import random
 import sys
 import time
+from collections.abc import Sequence
 
 import startup  # isort: skip
 import tensorflow as tf
@@ -326,8 +327,12 @@ def _find_evaluation_files(card: DatasetCard | None) -> None:
   FLAGS.set_default("eval_data_pattern", pattern)
 
 
-def main() -> None:
-  """Turns the flags into a call of train."""
+def train_by_flags(program: Sequence[str]) -> None:
+  """Turns the flags into a call of train.
+
+  Args:
+    program: what python was told to run, for the record of the run.
+  """
   if FLAGS.log_device_placement:
     tf.debugging.set_log_device_placement(True)
   card = program_flags.apply_dataset_dir("train", "train_data_pattern")
@@ -372,8 +377,13 @@ def main() -> None:
     model_flags["label_subset"] = subset
     vocabulary = vocabulary or names_file
   given = (FLAGS.train_dir, model_flags, files, settings, placement)
-  call = run_record.Call(["python", "train.py", *sys.argv[1:]], pattern)
+  call = run_record.Call(["python", *program, *sys.argv[1:]], pattern)
   train(*given, vocabulary, FLAGS.dataset_dir, call)
+
+
+def main() -> None:
+  """Trains as the flags say."""
+  train_by_flags(["train.py"])
 
 
 if __name__ == "__main__":
