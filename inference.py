@@ -39,6 +39,9 @@ from engine.forward import ForwardPass, predicted_batches
 
 FLAGS = flags.FLAGS
 
+CSV_HEADER = "VideoId,LabelConfidencePairs\n"
+"""The first line of the best classes of videos, see format_lines."""
+
 
 def define_flags(flag_values: flags.FlagValues = FLAGS) -> None:
   """Defines the flags of this program."""
@@ -194,7 +197,7 @@ def write_video_predictions(
   top_k = min(top_k, num_classes)
   with contextlib.ExitStack() as stack:
     file = stack.enter_context(text_written_aside(output_file))
-    file.write("VideoId,LabelConfidencePairs\n")
+    file.write(CSV_HEADER)
     readable = None
     if class_names:
       readable = csv.writer(

@@ -5,8 +5,8 @@ judge them. A video's half depends on its id alone.
 """
 
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 
@@ -28,6 +28,8 @@ _EPSILON = 1e-5
 _TOLERANCE = 1e-6
 _MOST_STEPS = 1000
 _SMALLEST_STEP = 1e-9
+
+_Read = TypeVar("_Read")
 
 
 # --------------------------------------------------------------------------
@@ -72,30 +74,20 @@ def read_labeled_videos(
     errors.UserError: a record cannot be used, a video is there twice, or there
       are none.
   """
-  skipped = SkippedRecords(policy)
   column_of = np.full(num_classes, -1, np.int32)
   column_of[classes] = np.arange(len(classes))
   video_ids, counts, columns = [], [], []
-  place_of = {file: place for place, file in enumerate(files)}
-  progress = Progress("Read")
-  for file, number, data in records_of(files, skipped.add):
-    if progress.is_due():
-      done = place_of[file] / len(files)
-      progress.show(done, f"the labels of {len(video_ids)} videos")
-    try:
-      context = selection.context_of(data)
-      video_id = contents.video_id(context)
-      found = column_of[contents.labels(context, num_classes)]
-    except messages.BadRecordError as error:
-      skipped.add(file, number, error)
-      continue
-    found = np.unique(found[found >= 0])
+
+  def columns_in(context) -> np.ndarray:
+    found = column_of[contents.labels(context, num_classes)]
+    return np.unique(found[found >= 0])
+
+  for video_id, found in _read_contexts(files, columns_in, policy):
     if not len(found) and len(classes) < num_classes:
       continue
     video_ids.append(video_id)
     counts.append(len(found))
     columns.append(found)
-  progress.end()
   if not video_ids:
     raise errors.UserError(
       "Expected labeled videos in the files of --eval_data_pattern, received"
@@ -111,6 +103,62 @@ def read_labeled_videos(
   return LabeledVideos(
     ids, np.cumsum([0, *counts]), np.concatenate(columns).astype(np.int32)
   )
+
+
+def read_video_ids(files: list[str], policy: Policy) -> np.ndarray:
+  """Reads the ids of records of either level, which need no labels.
+
+  Args:
+    files: TFRecord files.
+    policy: what to do about records that cannot be used.
+
+  Returns:
+    (videos,) bytes, in the order of the records.
+
+  Raises:
+    errors.UserError: a record cannot be used, or there are none.
+  """
+  found = _read_contexts(files, lambda context: None, policy)
+  ids = [video_id for video_id, _ in found]
+  if not ids:
+    raise errors.UserError(
+      "Expected videos in the files of --input_data_pattern, received none."
+      " Name other files."
+    )
+  return np.array(ids, np.bytes_)
+
+
+def _read_contexts(
+  files: list[str], read: Callable[[dict], _Read], policy: Policy
+) -> Iterator[tuple[bytes, _Read]]:
+  """Goes through records of either level, without features.
+
+  Args:
+    files: TFRecord files.
+    read: gets what is wanted from the context of a record; it may raise
+      BadRecordError.
+    policy: what to do about records that cannot be used.
+
+  Yields:
+    The id of each video, and what was wanted.
+  """
+  skipped = SkippedRecords(policy)
+  place_of = {file: place for place, file in enumerate(files)}
+  progress = Progress("Read")
+  num_videos = 0
+  for file, number, data in records_of(files, skipped.add):
+    if progress.is_due():
+      done = place_of[file] / len(files)
+      progress.show(done, f"{num_videos} videos")
+    try:
+      context = selection.context_of(data)
+      found = contents.video_id(context), read(context)
+    except messages.BadRecordError as error:
+      skipped.add(file, number, error)
+      continue
+    num_videos += 1
+    yield found
+  progress.end()
 
 
 def hash_of(video_id: bytes) -> int:

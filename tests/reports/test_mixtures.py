@@ -199,6 +199,22 @@ def test_bad_labels(tmp_path):
   assert "received none" in error_of(read, [file], *given, skip)
 
 
+def test_ids_need_no_labels(tmp_path):
+  files = [
+    write_records(tmp_path / "a", [small_video("b", labels=None)]),
+    write_records(tmp_path / "b", [small_frames("a"), b"no record"]),
+  ]
+  skip = Policy(skip=True, max_fraction=1.0)
+  assert mixtures.read_video_ids(files, skip).tolist() == [b"b", b"a"]
+  assert f"{files[1]}, record 1: " in error_of(
+    mixtures.read_video_ids, files, STOP
+  )
+  bad = write_records(tmp_path / "c", [b"no record"])
+  assert "--input_data_pattern, received none" in error_of(
+    mixtures.read_video_ids, [bad], skip
+  )
+
+
 def source(ids, seed, dtype=np.float32):
   values = np.random.default_rng(seed).random((len(ids), 3)).astype(dtype)
   return Predictions(np.array(ids), values, np.arange(3, dtype=np.int32))
