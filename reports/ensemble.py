@@ -7,6 +7,7 @@ on the labels and the ensemble's predictions; it takes the flags of train.py.
 See docs/ensembles.md.
 """
 
+import dataclasses
 import os
 from collections.abc import Sequence
 
@@ -20,14 +21,15 @@ import program_flags
 import train
 import training_flags
 from data_tools import sample_data
-from engine import distribution, model_building
+from engine import best_checkpoint, distribution, model_building
 from engine import train_dir as train_dirs
 from engine.data_files import find_files
 from engine.dataset_card import DatasetCard
 from engine.files import write_json
-from engine.prediction_file import read_predictions
+from engine.prediction_file import VideoIndex, read_predictions
 from engine.skipped import Policy
 from engine.teacher import check_loss
+from reports import ensemble_output
 from reports.ensemble_results import (
   Fit,
   Source,
@@ -43,6 +45,7 @@ from reports.mixtures import (
   LabeledVideos,
   halves,
   read_labeled_videos,
+  read_video_ids,
 )
 from reports.model_predictions import (
   Member,
@@ -61,16 +64,29 @@ RESULTS_FILE = "ensemble.json"
 # Flags of train.py that are for the ensemble too.
 _FOR_BOTH = {
   "dataset_dir",
+  "feature_ranges",
   "max_corrupt_fraction",
   "num_classes",
   "num_gpu",
   "skip_corrupt",
 }
+_NOT_EVALUATED = (
+  "the student is not evaluated while it trains, by the videos that score it"
+)
 # Those that this program sets, and those that make no sense here.
 _NOT_TO_TYPE = {
   "model": "--distill_to names the student",
   "teacher": "the ensemble is the teacher",
   "segment_labels": "an ensemble predicts whole videos",
+  "eval_steps": _NOT_EVALUATED,
+  "early_stopping": _NOT_EVALUATED,
+  "best_metric": _NOT_EVALUATED,
+}
+# The flags that name files of each split.
+_PATTERN_FLAGS = {
+  "train": "train_data_pattern",
+  "validate": "eval_data_pattern",
+  "test": "input_data_pattern",
 }
 
 
@@ -82,11 +98,13 @@ def define_flags(flag_values: flags.FlagValues = FLAGS) -> None:
   """Defines the flags of this program."""
   model = program_flags.Subject(program_flags.MODEL, flag_values)
   model.list("train_dirs", [], "Folders of the trained models to average.")
+  program_flags.define_checkpoint(flag_values)
   model.list(
     "predictions",
     [],
     "In the place of --train_dirs: files of inference.py --all_classes for the"
-    " videos of --eval_data_pattern.",
+    " videos of --eval_data_pattern, and of --input_data_pattern with"
+    " --output_file.",
   )
   data = program_flags.Subject(program_flags.DATA, flag_values)
   data.string(
@@ -96,9 +114,16 @@ def define_flags(flag_values: flags.FlagValues = FLAGS) -> None:
     " half to fit weights on, a half to score on; empty: the built-in sample"
     " data.",
   )
+  data.string(
+    "input_data_pattern",
+    "",
+    "Glob pattern of TFRecord files to predict for --output_file, or several"
+    " separated by commas; empty: the built-in sample data.",
+  )
   for name, what in (
     ("frame_eval_data_pattern", "--eval_data_pattern"),
     ("frame_train_data_pattern", "--train_data_pattern"),
+    ("frame_input_data_pattern", "--input_data_pattern"),
   ):
     data.string(
       name,
@@ -113,8 +138,18 @@ def define_flags(flag_values: flags.FlagValues = FLAGS) -> None:
     f"Folder for {RESULTS_FILE} and for predictions, 4 bytes for each model,"
     " video and class.",
   )
+  output.string(
+    "output_file",
+    "",
+    "File to write the weighted mean's predictions of --input_data_pattern to:"
+    " .csv with the --top_k best classes of each video, as inference.py writes"
+    " it, or .npz with all classes, 4 bytes for each; empty: none.",
+  )
   output.integer(
-    "top_k", 20, "Best predictions of each video that GAP ranks.", lower_bound=1
+    "top_k",
+    20,
+    "Best predictions of each video that GAP ranks and a .csv has.",
+    lower_bound=1,
   )
   output.string(
     "distill_to",
@@ -152,6 +187,14 @@ def _log_flags_without_effect() -> None:
     logging.info("No effect without --distill_to: %s.", ", ".join(typed))
 
 
+def _log_patterns_without_effect() -> None:
+  """Logs which typed files are for --output_file, where it is not given."""
+  names = ("input_data_pattern", "frame_input_data_pattern")
+  typed = [f"--{name}" for name in names if FLAGS[name].present]
+  if typed and not FLAGS.output_file:
+    logging.info("No effect without --output_file: %s.", ", ".join(typed))
+
+
 def _check_flags() -> None:
   """Checks that the flags go together.
 
@@ -177,6 +220,13 @@ def _check_flags() -> None:
         f"Expected a command without --{name}, received"
         f" --{name}={FLAGS[name].value}: {reason}. Leave it out."
       )
+  if FLAGS.output_file:
+    ensemble_output.check_path(FLAGS.output_file)
+  if FLAGS.predictions and FLAGS["checkpoint"].present:
+    raise errors.UserError(
+      "Expected one of --checkpoint and --predictions, received both. Files of"
+      " predictions are of one checkpoint each: leave --checkpoint out."
+    )
   if not FLAGS.distill_to:
     if FLAGS["train_dir"].present:
       raise errors.UserError(
@@ -204,14 +254,14 @@ def _files(split: str, is_frame_level: bool, levels_mix: bool) -> list[str]:
   """The files of a split for a model.
 
   Args:
-    split: "validate" or "train".
+    split: "train", "validate" or "test".
     is_frame_level: of the model.
     levels_mix: whether there are models of the other level.
 
   Raises:
     errors.UserError: there are none.
   """
-  name = "train_data_pattern" if split == "train" else "eval_data_pattern"
+  name = _PATTERN_FLAGS[split]
   if is_frame_level and levels_mix and FLAGS[name].value:
     name = f"frame_{name}"
     if not FLAGS[name].value:
@@ -285,11 +335,41 @@ def _check_student(members: Sequence[Member], card: DatasetCard | None) -> None:
   model_building.build_model(model_flags, quantized=None)
   levels_mix = _levels_mix(members)
   for level in {FLAGS.frame_features, *(one.is_frame_level for one in members)}:
-    _files("train", level, levels_mix)
+    scored = set(map(os.path.realpath, _files("validate", level, levels_mix)))
+    for file in _files("train", level, levels_mix):
+      if os.path.realpath(file) in scored:
+        raise errors.UserError(
+          f"Expected files to train on that do not score, received {file} as"
+          " both. Name others as --train_data_pattern or --eval_data_pattern."
+        )
+
+
+def _check_unseen(teacher: str, scored_ids: np.ndarray) -> None:
+  """Checks that a student does not learn from the videos that score it.
+
+  Args:
+    teacher: file with predictions of all videos to learn from.
+    scored_ids: of the videos to score on.
+
+  Raises:
+    errors.UserError: names a video that is in both.
+  """
+  index = VideoIndex(read_predictions(teacher).video_ids)
+  seen = np.flatnonzero(index.rows_of(scored_ids) >= 0)
+  if len(seen):
+    first = bytes(scored_ids[seen[0]]).decode(errors="replace")
+    raise errors.UserError(
+      f"Expected videos to train on that do not score, received {len(seen)}"
+      f" that are both, such as {first}. Name other files as"
+      " --train_data_pattern or --eval_data_pattern."
+    )
 
 
 def train_student(
-  members: Sequence[Member], fitted: Fit, workplace: Workplace
+  members: Sequence[Member],
+  fitted: Fit,
+  workplace: Workplace,
+  scored_ids: np.ndarray,
 ) -> Member:
   """Trains the student on what the ensemble says about the training videos.
 
@@ -297,20 +377,24 @@ def train_student(
     members: the models of the ensemble.
     fitted: their weights.
     workplace: see make_teacher.
+    scored_ids: of the videos to score the student on.
 
   Raises:
-    errors.UserError: see train.py.
+    errors.UserError: see train.py; a video is there to train and to score on.
   """
   levels_mix = _levels_mix(members)
   files_of = [
     _files("train", member.is_frame_level, levels_mix) for member in members
   ]
   FLAGS.teacher = make_teacher(members, fitted.weights, files_of, workplace)
+  _check_unseen(FLAGS.teacher, scored_ids)
   if FLAGS.frame_features and levels_mix:
     FLAGS.train_data_pattern = FLAGS.frame_train_data_pattern
-  # Training must not choose by the videos that it is scored on.
+  # Training must not choose by the videos that score it. A default may be the
+  # validate split of --dataset_dir.
   FLAGS["eval_data_pattern"].unparse()
-  train.main()
+  FLAGS.set_default("eval_data_pattern", "")
+  train.train_by_flags(["-m", "reports.ensemble"])
   return Member.find(FLAGS.train_dir)
 
 
@@ -362,6 +446,26 @@ def _sources_of_files(paths: Sequence[str]) -> list[Source]:
   ]
 
 
+def _find_members(card: DatasetCard | None) -> list[Member]:
+  """The models of --train_dirs, which read numbers as the data holds them.
+
+  Args:
+    card: of --dataset_dir, if it is given.
+
+  Raises:
+    errors.UserError: one has no checkpoint, or none that --checkpoint names.
+  """
+  members = []
+  for train_dir in FLAGS.train_dirs:
+    member = Member.find(train_dir, FLAGS.checkpoint)
+    ranges = program_flags.ranges_of_data(member.model_flags, card)
+    if ranges is not None:
+      flags_here = {**member.model_flags, "feature_ranges": ranges}
+      member = dataclasses.replace(member, model_flags=flags_here)
+    members.append(member)
+  return members
+
+
 def _sources_of_members(
   members: Sequence[Member], workplace: Workplace
 ) -> list[Source]:
@@ -373,6 +477,9 @@ def _sources_of_members(
   files_of = [
     _files("validate", member.is_frame_level, levels_mix) for member in members
   ]
+  if FLAGS.checkpoint == best_checkpoint.BEST:
+    for member, files in zip(members, files_of, strict=True):
+      best_checkpoint.warn_of_choice(member.train_dir, files)
   return [
     Source(name, predict(member, files, "validate", workplace))
     for name, member, files in zip(names, members, files_of, strict=True)
@@ -392,6 +499,66 @@ def _read_labels(
   level = bool(members) and members[0].is_frame_level
   files = _files("validate", level, _levels_mix(members))
   return read_labeled_videos(files, num_classes, classes, policy)
+
+
+def _check_input(members: Sequence[Member]) -> None:
+  """Checks that there are files to predict, before long work.
+
+  Args:
+    members: the models; none with --predictions.
+
+  Raises:
+    errors.UserError: there are none.
+  """
+  _log_patterns_without_effect()
+  if not FLAGS.output_file:
+    return
+  program_flags.apply_dataset_dir("test", "input_data_pattern")
+  levels_mix = _levels_mix(members)
+  for level in {member.is_frame_level for member in members} or {False}:
+    _files("test", level, levels_mix)
+
+
+def _write_output(
+  members: Sequence[Member],
+  sources: Sequence[Source],
+  fitted: Fit,
+  workplace: Workplace,
+) -> None:
+  """Writes --output_file.
+
+  Args:
+    members: the models; none with --predictions.
+    sources: their predictions of the labeled videos.
+    fitted: their weights. A model of weight 0 predicts nothing.
+    workplace: see predict.
+
+  Raises:
+    errors.UserError: a record or a prediction cannot be used; a model did not
+      predict all videos.
+  """
+  used = np.flatnonzero(fitted.weights).tolist()
+  found = [sources[one].predictions for one in used]
+  if members:
+    levels_mix = _levels_mix(members)
+    found = []
+    for member in (members[one] for one in used):
+      files = _files("test", member.is_frame_level, levels_mix)
+      found.append(predict(member, files, "test", workplace).predictions)
+    video_ids = found[0].video_ids
+  else:
+    files = _files("test", is_frame_level=False, levels_mix=False)
+    video_ids = read_video_ids(files, workplace.policy)
+  joined = JoinedPredictions(found, video_ids)
+  check_missing(joined, video_ids, workplace.policy)
+  ensemble_output.write_mean(
+    FLAGS.output_file,
+    joined,
+    video_ids,
+    fitted.weights[used],
+    found[0].classes,
+    FLAGS.top_k,
+  )
 
 
 def _say_fit(fitted: Fit, names: Sequence[str], num_scored: int) -> None:
@@ -468,7 +635,8 @@ def _distill(
   """
   # Training changes flags that name them.
   files = _files("validate", FLAGS.frame_features, _levels_mix(members))
-  student = train_student(members, fitted, workplace)
+  scored_ids = labeled.video_ids[scored]
+  student = train_student(members, fitted, workplace, scored_ids)
   predicted = predict(student, files, "validate", workplace)
   source = Source("student", predicted)
   return score_student(source, labeled, scored, FLAGS.top_k)
@@ -477,11 +645,12 @@ def _distill(
 def main() -> None:
   """Fits, scores and, if asked for, distills an ensemble."""
   _check_flags()
-  program_flags.apply_dataset_dir("validate", "eval_data_pattern")
+  card = program_flags.apply_dataset_dir("validate", "eval_data_pattern")
   placement = distribution.choose("", FLAGS.num_gpu)
-  members = [Member.find(train_dir) for train_dir in FLAGS.train_dirs]
+  members = _find_members(card)
+  _check_input(members)
   if FLAGS.distill_to:
-    card = program_flags.apply_dataset_dir("train", "train_data_pattern")
+    program_flags.apply_dataset_dir("train", "train_data_pattern")
     _check_student(members, card)
   workplace = Workplace(
     os.path.join(FLAGS.output_dir, "predictions"),
@@ -507,6 +676,8 @@ def main() -> None:
   print("\n".join(table(systems, comparison, fitted.best)))
   results = as_json(systems, comparison, fitted.best, names)
   _write_results(fitted, len(scored), results, {})
+  if FLAGS.output_file:
+    _write_output(members, sources, fitted, workplace)
   if FLAGS.distill_to:
     student = _distill(members, fitted, labeled, scored, workplace)
     best, weighted = systems[fitted.best], systems[-1]

@@ -88,4 +88,7 @@ def test_the_commands_run(tmp_path, monkeypatch, data_dir):
     in_process.run(program, *words)
   found = json.loads((tmp_path / "models/ensemble/ensemble.json").read_text())
   assert "student" in found
+  lines = (tmp_path / "predictions.csv").read_text().splitlines()
+  assert lines[0] == "VideoId,LabelConfidencePairs"
+  assert len(lines) > 1
   assert (tmp_path / "models/gru_small/model_flags.json").exists()

@@ -3,21 +3,30 @@
 import hashlib
 import json
 import os
+import shutil
 
 import in_process
 import numpy as np
 import pytest
+from absl import flags
 from conftest import assert_same_state, checkpoint_values, folder_content
+from make_records import frame_record, write_records
 from tiny_runs import (
   NUM_TINY,
   TINY_FLAGS,
   TINY_FRAME_FLAGS,
+  tiny_dataset,
   tiny_labels,
+  tiny_videos,
   train_tiny,
 )
 
+import errors
 import eval_util
-from engine import prediction_file
+import train
+from engine import best_checkpoint, prediction_file
+from engine import train_dir as train_dirs
+from engine.dataset_card import read_card
 from reports import bootstrap, ensemble
 
 IDS = [f"v{number}".encode() for number in range(NUM_TINY)]
@@ -79,9 +88,15 @@ def two_models(runs, tiny_files, tmp_path_factory):
   return folder, log
 
 
+def paths_in(folder, names=("short", "long")) -> list[str]:
+  """The files of predictions of models."""
+  kept = folder / "predictions"
+  return [str(*kept.glob(f"validate-{name}-*.npz")) for name in names]
+
+
 def predictions_in(folder, name) -> np.ndarray:
   """The predictions of a model, in the order of IDS."""
-  (path,) = (folder / "predictions").glob(f"validate-{name}-*.npz")
+  (path,) = paths_in(folder, [name])
   with np.load(path) as found:
     assert found["video_ids"].tolist() == IDS
     return found["predictions"]
@@ -108,10 +123,7 @@ def test_scores_by_a_slow_way(two_models):
   by_name = {system["name"]: system for system in found["systems"]}
   weights = by_name["weighted mean"]["weights"]
   assert weights["short"] == pytest.approx(best, abs=0.005)
-  gaps = [
-    eval_util.calculate_gap(one[fitting], LABELS[fitting], 4)
-    for one in (short, long)
-  ]
+  gaps = [slow_gap(one[fitting], LABELS[fitting], 4) for one in (short, long)]
   chosen = ("short", "long")[int(np.argmax(gaps))]
   assert found["gains_are_over"] == chosen
   mixed = weights["short"] * short + weights["long"] * long
@@ -121,7 +133,7 @@ def test_scores_by_a_slow_way(two_models):
     "plain mean": (short + long) / 2,
     "weighted mean": mixed,
   }.items():
-    gap = eval_util.calculate_gap(values[scored], LABELS[scored], 4)
+    gap = slow_gap(values[scored], LABELS[scored], 4)
     assert by_name[name]["gap"] == pytest.approx(gap, rel=1e-5)
     hit = eval_util.calculate_hit_at_one(values[scored], LABELS[scored])
     assert by_name[name]["avg_hit_at_one"] == pytest.approx(hit)
@@ -131,6 +143,52 @@ def test_scores_by_a_slow_way(two_models):
   assert f"Best model on the first half: {chosen}." in log
   assert f"{fitting.sum()} to fit on, {scored.sum()} to score on" in log
   assert "Weights with the least cross entropy" in log
+
+
+def slow_gap(predictions, labels, top_k) -> float:
+  """GAP by its definition, one prediction after the other."""
+  pairs, positives = [], 0
+  for row, is_label in zip(predictions.tolist(), labels.tolist(), strict=True):
+    best = sorted(range(len(row)), key=lambda index: (-row[index], index))
+    pairs += [(row[index], is_label[index]) for index in best[:top_k]]
+    positives += sum(is_label)
+  hits, total = 0, 0.0
+  for rank, (_, hit) in enumerate(sorted(pairs, key=lambda pair: -pair[0]), 1):
+    hits += hit
+    total += hit * hits / rank
+  return total / positives
+
+
+def test_labels_that_score_do_not_move_the_weights(
+  two_models, tiny_vectors, tmp_path
+):
+  folder, _ = two_models
+
+  def fitted_with(name, labels_of) -> tuple[list, str, float]:
+    records = tiny_videos(tiny_vectors, labels_of)
+    in_process.run(
+      "reports.ensemble",
+      f"--predictions={pattern_of(paths_in(folder))}",
+      f"--eval_data_pattern={write_records(tmp_path / name, records)}",
+      f"--output_dir={tmp_path}/{name}_out",
+      "--top_k=4",
+    )
+    found = results_in(tmp_path / f"{name}_out")
+    weighted = found["systems"][-1]
+    weights = list(weighted["weights"].values())
+    return weights, found["gains_are_over"], weighted["gap"]
+
+  def turned(number):  # others, for the half that scores
+    labels = tiny_labels(number)
+    is_scored = ensemble_hash(IDS[number])
+    return sorted((index + 1) % 6 for index in labels) if is_scored else labels
+
+  weights, best, gap = fitted_with("same", tiny_labels)
+  weighted = results_in(folder)["systems"][-1]
+  assert weights == list(weighted["weights"].values())
+  other_weights, other_best, other_gap = fitted_with("other", turned)
+  assert (other_weights, other_best) == (weights, best)
+  assert other_gap != pytest.approx(gap, rel=0.01)
 
 
 def test_a_second_call_predicts_nothing(two_models, runs, tiny_files):
@@ -215,11 +273,93 @@ def test_the_sample_data_serve_both_levels(tmp_path):
 
 
 # --------------------------------------------------------------------------
+# Predictions to submit
+
+
+def test_a_csv_and_an_npz_of_the_weighted_mean(
+  two_models, runs, tiny_files, tmp_path
+):
+  folder, _ = two_models
+  weights = results_in(folder)["systems"][-1]["weights"]
+  expected = sum(
+    weight * predictions_in(folder, name)[13:]
+    for name, weight in weights.items()
+  )
+  members = f"--train_dirs={runs}/short,{runs}/long"
+  for name in ("x.csv", "x.npz"):
+    log = in_process.run(
+      "reports.ensemble",
+      members,
+      f"--eval_data_pattern={pattern_of(tiny_files)}",
+      f"--input_data_pattern={tiny_files[1]}",
+      f"--output_dir={folder}",
+      f"--output_file={tmp_path}/{name}",
+      "--top_k=4",
+    )
+    assert f"Predictions of the weighted mean: {tmp_path}/{name}" in log
+  heads, *lines = (tmp_path / "x.csv").read_text().splitlines()
+  assert heads == "VideoId,LabelConfidencePairs"
+  assert len(lines) == NUM_TINY - 13
+  for line, video_id, row in zip(lines, IDS[13:], expected, strict=True):
+    found_id, pairs = line.split(",")
+    assert found_id == video_id.decode()
+    words = pairs.split()
+    best = np.argsort(-row, kind="stable")[:4]
+    assert [int(word) for word in words[::2]] == best.tolist()
+    np.testing.assert_allclose(
+      [float(word) for word in words[1::2]], row[best], rtol=1e-5
+    )
+  found = prediction_file.read_predictions(str(tmp_path / "x.npz"))
+  assert found.video_ids.tolist() == IDS[13:]
+  np.testing.assert_allclose(found.predictions, expected, atol=1e-6)
+  # The same of files of predictions, for the wanted videos alone.
+  in_process.run(
+    "reports.ensemble",
+    f"--predictions={pattern_of(paths_in(folder))}",
+    f"--eval_data_pattern={pattern_of(tiny_files)}",
+    f"--input_data_pattern={tiny_files[1]}",
+    f"--output_dir={tmp_path}",
+    f"--output_file={tmp_path}/y.csv",
+    "--top_k=4",
+  )
+  assert (tmp_path / "y.csv").read_text() == (tmp_path / "x.csv").read_text()
+
+
+def test_the_best_checkpoints_are_averaged(runs, tiny_files, tmp_path):
+  for name in ("short", "long"):
+    shutil.copytree(runs / name, tmp_path / name)
+    train_dir = str(tmp_path / name)
+    best_checkpoint.consider(
+      train_dir,
+      train_dirs.require_checkpoint(train_dir),
+      *("gap", 0.5),
+      {"files": "", "pattern": pattern_of(tiny_files)},
+    )
+  log = in_process.run(
+    "reports.ensemble",
+    f"--train_dirs={tmp_path}/short,{tmp_path}/long",
+    f"--eval_data_pattern={pattern_of(tiny_files)}",
+    f"--output_dir={tmp_path}/out",
+    "--checkpoint=best",
+  )
+  assert f"with {tmp_path}/short/best/model.ckpt-2" in log
+  for name in ("short", "long"):
+    assert f"The best checkpoint in {tmp_path}/{name} was chosen by gap" in log
+
+
+# --------------------------------------------------------------------------
 # Students
 
 
 @pytest.fixture(scope="module")
-def student(runs, tiny_files, tmp_path_factory):
+def taught_files(tiny_vectors, tmp_path_factory):
+  """A file with the videos of tiny_files under other ids."""
+  folder = tmp_path_factory.mktemp("taught")
+  return [write_records(folder / "a", tiny_videos(tiny_vectors, prefix="t"))]
+
+
+@pytest.fixture(scope="module")
+def student(runs, tiny_files, taught_files, tmp_path_factory):
   """(folder, log, command) of a student of two models, after 5 of 14 steps."""
   folder = tmp_path_factory.mktemp("student")
   command = [
@@ -229,7 +369,7 @@ def student(runs, tiny_files, tmp_path_factory):
     f"--output_dir={folder}/out",
     "--distill_to=MoeModel",
     "--moe_num_mixtures=3",
-    f"--train_data_pattern={pattern_of(tiny_files)}",
+    f"--train_data_pattern={pattern_of(taught_files)}",
     f"--train_dir={folder}/model",
     "--teacher_weight=0.7",
     "--batch_size=5",
@@ -260,6 +400,84 @@ def ensemble_hash(video_id) -> int:
   return hashlib.sha256(video_id).digest()[7] % 2
 
 
+def test_a_student_is_not_evaluated_while_it_trains(student):
+  folder, _, _ = student
+  train_dir = folder / "model"
+  record = json.loads((train_dir / "run.json").read_text())
+  (start,) = record["starts"]
+  assert start["command"][:3] == ["python", "-m", "reports.ensemble"]
+  assert not record["settings"]["eval_data_pattern"]
+  assert not (train_dir / "evaluations.json").exists()
+  assert not (train_dir / "best.json").exists()
+
+
+def teacher_of(folder, video_id):
+  """What make_teacher is, but with one video."""
+
+  def make(*given) -> str:
+    path = str(folder / "teacher.npz")
+    batch = (np.array([video_id]), np.zeros((1, 6), np.float32))
+    prediction_file.write_predictions(path, [batch], range(6))
+    return path
+
+  return make
+
+
+def test_a_student_is_not_trained_on_videos_that_score_it(
+  two_models, runs, tiny_files, taught_files, tmp_path, monkeypatch
+):
+  folder, _ = two_models
+  given = (
+    "reports.ensemble",
+    f"--train_dirs={runs}/short,{runs}/long",
+    f"--eval_data_pattern={pattern_of(tiny_files)}",
+    f"--output_dir={folder}",
+    "--distill_to=LogisticModel",
+    f"--train_dir={tmp_path}/model",
+  )
+  line = in_process.run_into_error(
+    *given, f"--train_data_pattern={tiny_files[1]}"
+  )
+  assert f"do not score, received {tiny_files[1]} as both" in line
+  scored = next(one for one in IDS if ensemble_hash(one))
+  monkeypatch.setattr(ensemble, "make_teacher", teacher_of(tmp_path, scored))
+  line = in_process.run_into_error(
+    *given, f"--train_data_pattern={taught_files[0]}"
+  )
+  assert f"received 1 that are both, such as {scored.decode()}." in line
+  assert not (tmp_path / "model").exists()
+
+
+@pytest.mark.parametrize("is_typed", [False, True])
+def test_a_student_does_not_see_the_videos_that_score_it(
+  two_models, runs, tiny_files, tmp_path, monkeypatch, is_typed
+):
+  """Neither those of --dataset_dir nor those of --eval_data_pattern."""
+  seen = {}
+
+  def noted(program):
+    seen["pattern"] = flags.FLAGS.eval_data_pattern
+    train._find_evaluation_files(read_card(flags.FLAGS.dataset_dir))
+    seen["found"] = flags.FLAGS.eval_data_pattern
+    raise errors.UserError("Expected this.")
+
+  monkeypatch.setattr(train, "train_by_flags", noted)
+  monkeypatch.setattr(ensemble, "make_teacher", teacher_of(tmp_path, b"t"))
+  (tmp_path / "data").mkdir()
+  more = [f"--eval_data_pattern={pattern_of(tiny_files)}"] if is_typed else []
+  line = in_process.run_into_error(
+    "reports.ensemble",
+    f"--train_dirs={runs}/short,{runs}/long",
+    f"--dataset_dir={tiny_dataset(tmp_path / 'data', tiny_files)}",
+    f"--output_dir={tmp_path}/out",
+    "--distill_to=LogisticModel",
+    f"--train_dir={tmp_path}/model",
+    *more,
+  )
+  assert "Expected this." in line
+  assert seen == {"pattern": "", "found": ""}
+
+
 def test_a_student_has_the_data_of_its_teachers(student):
   folder, _, _ = student
   found = json.loads((folder / "model" / "model_flags.json").read_text())
@@ -285,17 +503,17 @@ def test_a_student_learns_from_the_mean_of_its_teachers(student):
 
 @pytest.mark.slow
 def test_a_stopped_student_continues_exactly(
-  student, tiny_files, runs, tmp_path
+  student, tiny_files, taught_files, tmp_path
 ):
   folder, _, command = student
   log = in_process.run(*command)
   assert "Predicting" in log  # the student went on
   assert "to learn from are there" in log
-  flags = json.loads((folder / "model" / "model_flags.json").read_text())
+  model_flags = json.loads((folder / "model" / "model_flags.json").read_text())
   train_tiny(
     tmp_path / "whole",
-    tiny_files,
-    flags,
+    taught_files,
+    model_flags,
     teacher=str(folder / "out" / "predictions" / "teacher.npz"),
     teacher_weight=0.7,
     num_epochs=3,
@@ -321,15 +539,25 @@ def test_a_stopped_student_continues_exactly(
 
 @pytest.mark.slow
 def test_a_student_of_the_other_level(
-  runs, tiny_files, tiny_frame_files, tmp_path
+  runs, tiny_files, tiny_frame_files, taught_files, tmp_path
 ):
+  frames = [
+    frame_record(
+      f"t{number}",
+      tiny_labels(number),
+      rgb=np.full((5, 4), number, np.uint8),
+      audio=np.full((5, 3), number, np.uint8),
+    )
+    for number in range(NUM_TINY)
+  ]
+  taught_frames = write_records(tmp_path / "frames", frames)
   in_process.run(
     "reports.ensemble",
     f"--train_dirs={runs}/short,{runs}/long",
     f"--eval_data_pattern={pattern_of(tiny_files)}",
     f"--frame_eval_data_pattern={pattern_of(tiny_frame_files)}",
-    f"--train_data_pattern={pattern_of(tiny_files)}",
-    f"--frame_train_data_pattern={pattern_of(tiny_frame_files)}",
+    f"--train_data_pattern={pattern_of(taught_files)}",
+    f"--frame_train_data_pattern={taught_frames}",
     f"--output_dir={tmp_path}/out",
     "--distill_to=FrameLevelLogisticModel",
     "--frame_features",
@@ -349,7 +577,7 @@ def test_a_student_of_the_other_level(
 
 
 @pytest.mark.parametrize(
-  ("flags", "part"),
+  ("given", "part"),
   [
     ([], "Expected one of --train_dirs and --predictions, received none"),
     (["--train_dirs={runs}/short"], "two or more different models"),
@@ -386,12 +614,39 @@ def test_a_student_of_the_other_level(
       "Expected --train_dirs with --distill_to, received --predictions",
     ),
     (["--predictions=/no/x.npz,/no/y.npz"], "/no/x.npz"),
+    (
+      ["--train_dirs={runs}/short,{runs}/long", "--eval_steps=5"],
+      "without --eval_steps, received --eval_steps=5: the student is not",
+    ),
+    (
+      ["--train_dirs={runs}/short,{runs}/long", "--early_stopping=2"],
+      "without --early_stopping, received --early_stopping=2: the student",
+    ),
+    (
+      ["--train_dirs={runs}/short,{runs}/long", "--output_file=x.txt"],
+      "ends in .csv or .npz as --output_file, received x.txt",
+    ),
+    (
+      [
+        *("--train_dirs={runs}/short,{runs}/long", "--output_file=x.csv"),
+        "--input_data_pattern=/no/such*",
+      ],
+      "--input_data_pattern=/no/such*",
+    ),
+    (
+      ["--predictions=x.npz,y.npz", "--checkpoint=best"],
+      "Expected one of --checkpoint and --predictions, received both",
+    ),
+    (
+      ["--train_dirs={runs}/short,{runs}/long", "--checkpoint=best"],
+      "Expected a best checkpoint in --train_dir={runs}/short, found none",
+    ),
   ],
 )
-def test_flags_that_do_not_go_together(runs, tmp_path, flags, part):
+def test_flags_that_do_not_go_together(runs, tmp_path, given, part):
   line = in_process.run_into_error(
     "reports.ensemble",
-    *(flag.format(runs=runs) for flag in flags),
+    *(flag.format(runs=runs) for flag in given),
     f"--output_dir={tmp_path}/out",
   )
   assert part.format(runs=runs) in line
