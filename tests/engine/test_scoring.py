@@ -46,6 +46,11 @@ def make_evaluator(train_dir, files, **task) -> scoring.Evaluator:
   )
 
 
+def files_of_evaluations(train_dir) -> set[str]:
+  """The names in the folder eval, where training leaves hyper-parameters."""
+  return {path.name for path in (train_dir / "eval").iterdir()}
+
+
 def checkpoint(train_dir, step=5) -> str:
   return train_dirs.checkpoint_path(str(train_dir), step)
 
@@ -139,6 +144,7 @@ def test_average_precisions_are_those_of_the_map(train_dir, tiny_files):
 
 
 def test_a_request_to_stop_writes_nothing(train_dir, tiny_files):
+  before = files_of_evaluations(train_dir)
   evaluator = make_evaluator(train_dir, tiny_files, batch_size=5)
   asked = []
 
@@ -149,7 +155,7 @@ def test_a_request_to_stop_writes_nothing(train_dir, tiny_files):
   with pytest.raises(scoring.StoppedError):
     evaluator.evaluate(checkpoint(train_dir), is_stopped)
   assert len(asked) == 2
-  assert not (train_dir / "eval").exists()
+  assert files_of_evaluations(train_dir) == before
   assert not (train_dir / "best.json").exists()
   assert evaluator.evaluate(checkpoint(train_dir))["num_examples"] == NUM_TINY
 
@@ -191,7 +197,6 @@ def test_an_evaluation_is_known_again(train_dir, tiny_files, tmp_path):
 def test_scores_of_earlier_versions_are_not_known(
   train_dir, tiny_files, content
 ):
-  (train_dir / "eval").mkdir()
   (train_dir / "eval" / "metrics-5.json").write_text(content)
   evaluator = make_evaluator(train_dir, tiny_files)
   assert evaluator.recorded(checkpoint(train_dir)) is None
@@ -264,10 +269,11 @@ def test_scoring_the_best_on_what_chose_it_is_warned_of(
 
 def test_a_damaged_best_file_stops_before_the_work(train_dir, tiny_files):
   (train_dir / "best.json").write_text("{")
+  before = files_of_evaluations(train_dir)
   evaluator = make_evaluator(train_dir, tiny_files)
   error = error_of(evaluator.evaluate, checkpoint(train_dir))
   assert "best.json" in error
-  assert not (train_dir / "eval").exists()
+  assert files_of_evaluations(train_dir) == before
 
 
 def test_keys_of_all_usual_scores_can_choose():
