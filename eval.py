@@ -172,7 +172,7 @@ def _score_all(train_dir: str, evaluator: scoring.Evaluator) -> dict:
   Raises:
     errors.UserError: for everything that the user can fix.
   """
-  num_scored, last = 0, {}
+  num_scored, num_known, last = 0, 0, {}
   kept = best_checkpoint.kept_checkpoints(train_dir)
   for step, checkpoint in kept.items():
     try:
@@ -182,14 +182,16 @@ def _score_all(train_dir: str, evaluator: scoring.Evaluator) -> dict:
         num_scored += 1
       else:
         evaluator.consider(checkpoint, scores)
+        num_known += 1
       last = scores
     except tf.errors.NotFoundError:
       logging.info("Step %d: training has deleted this checkpoint.", step)
   logging.info(
-    "Scored %d of the %d kept checkpoints in %s; the others had been.",
+    "Scored %d of the %d kept checkpoints in %s; %d had been scored before.",
     num_scored,
     len(kept),
     train_dir,
+    num_known,
   )
   return last
 
