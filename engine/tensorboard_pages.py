@@ -27,10 +27,16 @@ from engine.model_graph import model_graph
 from engine.settings import Settings
 from engine.train_dir import EVAL_DIR
 
-# {category: {title of a chart: its tags, of all runs}}.
+# {category: {title of a chart: regular expressions of its tags, of all runs}}.
 _CHARTS = {
   "Training and evaluation": {
     name: [f"compare/{name}"] for name in ("GAP", "Hit@1", "PERR", "loss")
+  },
+  # Training has no mAP, and evaluation none of the others.
+  "Evaluation alone": {"mAP": ["Epoch/(Seg)?Eval_MAP"]},
+  "Training alone": {
+    "loss and penalties": ["label_loss", "reg_loss"],
+    "learning rate": ["learning_rate"],
   },
   "Resources": {
     "videos/s": ["resources/videos_per_second"],
@@ -78,10 +84,12 @@ def write_pages(
     return
   eval_writer = tf.summary.create_file_writer(os.path.join(train_dir, EVAL_DIR))
   with eval_writer.as_default():
-    # Two runs are two trials, even if all of this is equal.
+    # Two runs are two trials, even if all of this is equal. The table shows how
+    # the name begins.
+    folder, name = os.path.split(os.path.abspath(train_dir))
     hparams.hparams(
       hyperparameters(settings, record["model_flags"]),
-      trial_id=os.path.abspath(train_dir),
+      trial_id=f"{name} in {folder}",
     )
   eval_writer.close()
 
@@ -95,7 +103,7 @@ def chart_layout() -> layout_pb2.Layout:
         chart=[
           layout_pb2.Chart(
             title=title,
-            # They are regular expressions of what tags begin with.
+            # TensorBoard compares with what tags begin with.
             multiline=layout_pb2.MultilineChartContent(
               tag=[f"{tag}$" for tag in tags]
             ),

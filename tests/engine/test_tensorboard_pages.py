@@ -26,13 +26,11 @@ def test_hyperparameters():
     "preset_settings": {"batch_size": 7},
   }
   found = tensorboard_pages.hyperparameters(settings, flags)
-  fields = {field.name for field in dataclasses.fields(Settings)}
-  # None, or empty.
-  assert fields - found.keys() == {
-    "max_steps",
-    "mixed_precision",
-    "weight_decay",
-  }
+  values = dataclasses.asdict(settings)
+  fields = values.keys()
+  empty = {name for name in fields if values[name] in (None, "")}
+  assert fields - found.keys() == empty
+  assert {"max_steps", "weight_decay", "teacher"} <= empty
   assert found.keys() - fields == {"model", "label_subset", "scales"}
   assert found["batch_size"] == 5
   assert found["xla"] is True
@@ -111,9 +109,10 @@ def test_the_card_of_a_data_set_is_on_the_page():
   ]
 
 
-def test_charts_have_the_tags_that_training_writes(tiny_files, tmp_path):
-  train_tiny(tmp_path, tiny_files, max_steps=2)
+def test_charts_have_the_tags_of_training_and_evaluation(tiny_files, tmp_path):
+  train_tiny(tmp_path, tiny_files, max_steps=2, eval_data_pattern=tiny_files[0])
   tags = event_tags(tmp_path)
+  evaluation_tags = event_tags(tmp_path / "eval")
   charts = {
     chart.title: list(chart.multiline.tag)
     for category in tensorboard_pages.chart_layout().category
@@ -121,9 +120,14 @@ def test_charts_have_the_tags_that_training_writes(tiny_files, tmp_path):
   }
   for wanted in (name for names in charts.values() for name in names):
     # Without a GPU there are no numbers of one.
-    found = [tag for tag in tags if re.match(wanted, tag)]
+    found = {
+      tag for tag in {**tags, **evaluation_tags} if re.match(wanted, tag)
+    }
     assert len(found) == (0 if "gpu" in wanted else 1), wanted
   assert charts["GAP"] == ["compare/GAP$"]
+  assert "compare/GAP" in tags
+  assert "compare/GAP" in evaluation_tags
+  assert re.match(charts["mAP"][0], "Epoch/SegEval_MAP")
 
 
 def summaries(folder, name) -> list:
@@ -161,7 +165,7 @@ def test_pages_are_written_once(tiny_files, tmp_path):
   content = plugin_data_pb2.HParamsPluginData.FromString(
     start.metadata.plugin_data.content
   ).session_start_info
-  assert content.group_name == str(tmp_path)
+  assert content.group_name == f"{tmp_path.name} in {tmp_path.parent}"
   assert content.hparams["batch_size"].number_value == 5
   assert content.hparams["model"].string_value == "LogisticModel"
   assert content.hparams["xla"].bool_value is False
