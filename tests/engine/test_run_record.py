@@ -222,12 +222,13 @@ def test_the_record_is_kept_at_each_checkpoint(
   def fail(*unused):
     raise errors.UserError("the disk is full")
 
-  checked = loop.Saver.save_if_due
+  save_if_due = loop.Saver.save_if_due
 
-  def save(self, step, ended):
-    checked(self, step, ended)
+  def save(self, step, *given):
+    ended = save_if_due(self, step, *given)
     if step == 9:
       fail()
+    return ended
 
   monkeypatch.setattr(loop.Saver, "save_if_due", save)
   with pytest.raises(errors.UserError, match="the disk is full"):
