@@ -70,8 +70,24 @@ def _weighted(pairs) -> float | None:
   return sum(value * weight for value, weight in known) / total
 
 
+def starts_of(record: dict | None) -> list[dict]:
+  """The starts whose steps are in a run; see engine/run_record.py.
+
+  Not one that was killed before it saved: the next start took its steps anew.
+
+  Args:
+    record: the content of run.json; None for a run without it.
+  """
+  kept: list[dict] = []
+  for start in reversed(record["starts"] if record else []):
+    was_repeated = kept and kept[0]["first_step"] <= start["first_step"]
+    if start["last_step"] >= start["first_step"] and not was_repeated:
+      kept.insert(0, start)
+  return kept
+
+
 def cost_of(record: dict | None) -> dict[str, float | None]:
-  """What a training has cost, over all of its starts.
+  """What a training has cost, over all starts whose steps are in the run.
 
   Args:
     record: the content of run.json; None for a run without it.
@@ -81,7 +97,7 @@ def cost_of(record: dict | None) -> dict[str, float | None]:
     done), videos, videos_per_second, cpu_percent, peak_memory_bytes,
     gpu_percent and gpu_memory_bytes; None where it is not known.
   """
-  starts = record["starts"] if record else []
+  starts = starts_of(record)
 
   def most(name):
     known = [start["resources"].get(name) for start in starts]

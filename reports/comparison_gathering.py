@@ -25,6 +25,7 @@ from reports.comparison import (
   differences,
   load,
   make_row,
+  starts_of,
 )
 from reports.comparison_plan import Budget, Run
 from reports.comparison_runs import (
@@ -139,8 +140,7 @@ def _machine(of: dict) -> str:
 
 def facts_of(runs: Sequence[Scored], num_train_videos: int) -> list:
   """(what, text) about the machine, the versions and the data of runs."""
-  records = [run.record for run in runs if run.record]
-  starts = [start for record in records for start in record["starts"]]
+  starts = [start for run in runs for start in starts_of(run.record)]
   facts = [
     ("Machine", _distinct(_machine(start["machine"]) for start in starts)),
     (
@@ -184,9 +184,7 @@ def notes_of(rows: Sequence[Row]) -> list[str]:
     notes.append(
       f"Losses are not comparable: models have {', '.join(sorted(losses))}."
     )
-  starts = [
-    start for run in runs if run.record for start in run.record["starts"]
-  ]
+  starts = [start for run in runs for start in starts_of(run.record)]
   for what, found in (
     ("commits", {start["commit"] for start in starts}),
     ("machines", {_machine(start["machine"]) for start in starts}),
@@ -196,7 +194,7 @@ def notes_of(rows: Sequence[Row]) -> list[str]:
         f"Runs are of {len(found)} different {what}: times may not be"
         " comparable. Delete the folders of older runs to train them again."
       )
-  if any(len(run.record["starts"]) > 1 for run in runs if run.record):
+  if any(len(starts_of(run.record)) > 1 for run in runs):
     notes.append(
       "Some runs were stopped and continued: their start is the sum of all"
       " starts."

@@ -32,6 +32,7 @@ from reports.comparison import (
   pareto_front,
   score_constant,
   spread_of,
+  starts_of,
 )
 
 
@@ -47,6 +48,8 @@ def test_costs_are_over_all_starts():
   second = record_of(
     seconds=30.0,
     videos=600,
+    first_step=101,
+    last_step=200,
     start_seconds=None,
     resources={"cpu_percent": 190.0, "peak_memory_bytes": 3e9},
   )
@@ -60,6 +63,29 @@ def test_costs_are_over_all_starts():
   assert found["peak_memory_bytes"] == 3e9
   assert found["gpu_percent"] is None
   assert set(cost_of(None).values()) == {None}
+
+
+def test_a_start_that_was_killed_before_it_saved_costs_nothing():
+  record = record_of()
+  expected = cost_of(record)
+  (kept,) = record["starts"]
+  unsaved = {
+    **kept,
+    "last_step": 0,
+    "videos": 0,
+    "start_seconds": None,
+    "training_seconds": 0.0,
+    "videos_per_second": None,
+    "resources": {"cpu_percent": None, "peak_memory_bytes": 9e9},
+  }
+  # Its checkpoint was lost, so that the next one began at the same step.
+  lost = {**kept, "last_step": 40, "training_seconds": 8.0}
+  record["starts"] = [unsaved, lost, kept]
+  assert starts_of(record) == [kept]
+  assert cost_of(record) == expected
+  later = {**kept, "first_step": 101, "last_step": 150}
+  record["starts"] += [{**unsaved, "first_step": 101, "last_step": 100}, later]
+  assert starts_of(record) == [kept, later]
 
 
 def test_values_of_a_run():

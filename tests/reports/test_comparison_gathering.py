@@ -205,7 +205,8 @@ def test_notes_of_figures_that_cannot_be_compared():
   plain = record_of()
   assert notes_of([row("A", 2, plain), row("B", 2, plain)]) == []
   resumed = record_of()
-  resumed["starts"] += record_of(commit="def456")["starts"]
+  again = {"commit": "def456", "first_step": 101, "last_step": 200}
+  resumed["starts"] += record_of(**again)["starts"]
   notes = " ".join(
     notes_of([row("A", 2, plain), row("B", 1, resumed, label_loss="HingeLoss")])
   )
@@ -216,3 +217,8 @@ def test_notes_of_figures_that_cannot_be_compared():
     "1 to 2 seeds",
   ):
     assert part in notes
+  # What was killed before it saved is not in the run.
+  anew = record_of()
+  lost = record_of(commit="def456", last_step=0)
+  anew["starts"] = [*lost["starts"], *anew["starts"]]
+  assert notes_of([row("A", 1, anew)]) == []
