@@ -167,7 +167,6 @@ class Scored:
       "export_bytes": scores["export_bytes"],
       "latency_seconds": scores["latency_seconds"],
       "predicted_per_second": scores["videos_per_second"],
-      "predicted_batch": scores["batch_size"],
       "steps": scores["step"],
     }
 

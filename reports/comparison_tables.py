@@ -375,16 +375,17 @@ def make_csv(comparison: Comparison) -> str:
 
   Columns: table (main, fraction or workers), model, is_baseline, fraction,
   workers, seeds; mean and standard deviation of each column of the table in
-  units without prefix; command.
+  units without prefix; predicted_batches, the fastest batch sizes of all seeds
+  in order, with spaces between; command.
   """
   output = io.StringIO()
   writer = csv.writer(output, lineterminator="\n")
-  numbers = [column.key for column in COLUMNS] + ["predicted_batch", "steps"]
+  numbers = [column.key for column in COLUMNS] + ["steps"]
   writer.writerow(
     [
       *("table", "model", "is_baseline", "fraction", "workers", "seeds"),
       *(part for key in numbers for part in (key, f"{key}_deviation")),
-      "command",
+      *("predicted_batches", "command"),
     ]
   )
 
@@ -395,10 +396,12 @@ def make_csv(comparison: Comparison) -> str:
       cells.append("" if value is None else f"{value.mean:.10g}")
       deviation = value.deviation if value else None
       cells.append("" if deviation is None else f"{deviation:.10g}")
+    batches = sorted({run.scores["batch_size"] for run in row.runs})
+    cells += [" ".join(map(str, batches)), row.command]
     writer.writerow(
       [
         *(table, printable(row.name), row.is_baseline, f"{fraction:g}"),
-        *(workers, len(row.runs), *cells, row.command),
+        *(workers, len(row.runs), *cells),
       ]
     )
 

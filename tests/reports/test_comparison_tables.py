@@ -170,3 +170,6 @@ def test_fastest_batches_are_named_as_they_were_measured():
   comparison = made_up_comparison()
   comparison.rows[0].runs[0].scores["batch_size"] = 512
   assert "fastest batches have 32, 512 videos" in make_markdown(comparison)
+  rows = list(csv.DictReader(io.StringIO(make_csv(comparison))))
+  found = [row["predicted_batches"] for row in rows]
+  assert found == ["32 512", "32", "32", "", ""]
