@@ -31,16 +31,20 @@ DATA_FOLDER = "data"
 _LOCK_FILE = ".lock"
 _POLL_SECONDS = 0.2
 _LINE_SECONDS = 30.0
-# Makes the system kill a process when the comparison is killed, where it can,
-# then becomes `python <arguments>`.
+# Its arguments: the process id of the comparison, then those of a program.
+# Makes the system kill a process when the comparison is killed, where it can;
+# ends if that happened before; then becomes `python <arguments>`.
 _LAUNCHER = """
 import ctypes, os, signal, sys
+comparison, *arguments = sys.argv[1:]
 try:
   PR_SET_PDEATHSIG = 1
   ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 except (AttributeError, OSError, TypeError):
   pass
-os.execv(sys.executable, [sys.executable, *sys.argv[1:]])
+if os.getppid() != int(comparison):
+  sys.exit("ERROR: Expected the comparison to run, but it has ended.")
+os.execv(sys.executable, [sys.executable, *arguments])
 """
 
 
@@ -209,7 +213,7 @@ def run_process(
       output = stack.enter_context(open(path, "ab"))
       processes.append(
         subprocess.Popen(
-          [sys.executable, "-c", _LAUNCHER, *arguments],
+          [sys.executable, "-c", _LAUNCHER, str(os.getpid()), *arguments],
           cwd=ROOT,
           env=environment,
           stdin=subprocess.DEVNULL,

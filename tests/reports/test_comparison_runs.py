@@ -202,6 +202,20 @@ def test_killed_in_the_second_run_and_started_again(tmp_path, monkeypatch):
   assert (second / "scores.json").exists()
 
 
+def test_a_process_whose_comparison_has_ended_does_nothing(tmp_path):
+  ended = subprocess.Popen([sys.executable, "-c", ""])
+  ended.wait()
+  program = ["-c", "print('trained')"]
+  for parent, output in ((ended.pid, ""), (os.getpid(), "trained\n")):
+    found = subprocess.run(
+      [sys.executable, "-c", comparison_runs._LAUNCHER, str(parent), *program],
+      capture_output=True,
+      text=True,
+    )
+    assert found.stdout == output
+    assert bool(found.returncode) == (not output)
+
+
 @pytest.fixture
 def steps(monkeypatch):
   """Stands for the processes: writes what they would, collects commands."""
