@@ -140,8 +140,8 @@ def _define_end_flags(flag_values) -> None:
   training.integer(
     "max_steps",
     None,
-    "Steps, counted from the beginning of the run; default: no limit.",
-    lower_bound=1,
+    "Steps, counted from the beginning of the run; default and 0: no limit.",
+    lower_bound=0,
   )
   training.float(
     "max_minutes",

@@ -207,6 +207,8 @@ def _loss_flags() -> set[str]:
 
 # --------------------------------------------------------------------------
 # The budget
+# The flag of train.py for each unit.
+_ENDS = {"minutes": "max_minutes", "steps": "max_steps", "epochs": "num_epochs"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -222,16 +224,14 @@ class Budget:
   amount: float
 
   def flags(self) -> list[str]:
-    """The flags of train.py that keep a run to it."""
-    amount = f"{self.amount:g}"
-    if self.unit == "epochs":
-      return [f"--num_epochs={amount}"]
-    name = {"minutes": "max_minutes", "steps": "max_steps"}[self.unit]
-    return ["--num_epochs=0", f"--{name}={amount}"]
+    """The flags of train.py that keep a run to it, whatever a preset has."""
+    ends = {"num_epochs": 0.0, "max_steps": 0.0}
+    ends[_ENDS[self.unit]] = self.amount
+    return [f"--{name}={amount:.9g}" for name, amount in ends.items()]
 
   def __str__(self) -> str:
     unit = self.unit if self.amount != 1 else self.unit.removesuffix("s")
-    return f"{self.amount:g} {unit}"
+    return f"{self.amount:.9g} {unit}"
 
 
 def parse_budget(text: str) -> Budget:
@@ -246,11 +246,7 @@ def parse_budget(text: str) -> Budget:
   except ValueError:
     amount = 0.0
   is_whole = amount.is_integer() or unit == "minutes"
-  if (
-    unit not in ("minutes", "steps", "epochs")
-    or not 0 < amount < 1e9
-    or not is_whole
-  ):
+  if unit not in _ENDS or not 0 < amount < 1e9 or not is_whole:
     raise errors.UserError(
       "Expected minutes:10, steps:500 or epochs:2 as --budget, with a number"
       f" above 0, received {text!r}."

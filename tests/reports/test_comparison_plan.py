@@ -1,8 +1,13 @@
 """Tests of reports.comparison_plan."""
 
 import pytest
+from absl.testing import flagsaver
 from conftest import error_of
 
+import command_line
+import program_flags
+import train
+import training_flags
 from reports import comparison_plan
 from reports.comparison_plan import (
   Budget,
@@ -74,16 +79,36 @@ def test_mistakes_are_named(text, parts):
     assert part in found
 
 
+@pytest.mark.parametrize(
+  ("budget", "planned"),
+  [("epochs:90000", 900_000), ("steps:400000", 800_000), ("minutes:3", 0)],
+)
+def test_a_budget_holds_whatever_a_preset_has(budget, planned):
+  with flagsaver.flagsaver():
+    train.define_flags()
+    flags = parse_budget(budget).flags()
+    command_line.parse_flags(
+      train.main,
+      ["train.py", "--model=GruModel", "--preset=published", *flags],
+    )
+    assert "max_steps" in program_flags.apply_preset()["preset_settings"]
+    settings = training_flags.settings_from_flags("GruModel")
+  # Of 10 videos, in steps of 2; the preset ends after 300,000.
+  assert settings.planned_examples(10, 2) == planned
+
+
 def test_budgets():
   assert parse_budget("minutes:0.5").flags() == [
     "--num_epochs=0",
+    "--max_steps=0",
     "--max_minutes=0.5",
   ]
   assert parse_budget("steps:500").flags() == [
     "--num_epochs=0",
     "--max_steps=500",
   ]
-  assert parse_budget("epochs:2").flags() == ["--num_epochs=2"]
+  assert parse_budget("epochs:2").flags() == ["--num_epochs=2", "--max_steps=0"]
+  assert parse_budget("steps:1234567").flags()[1] == "--max_steps=1234567"
   assert str(parse_budget("epochs:1")) == "1 epoch"
   assert str(parse_budget("minutes:10")) == "10 minutes"
   for text in (
