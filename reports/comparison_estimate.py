@@ -23,9 +23,10 @@ import program_flags
 import readers
 import train
 import training_flags
-from engine import model_building
+from engine import model_building, schedules
 from engine.data import Data
 from engine.data_files import find_files
+from engine.settings import Settings
 from reports.comparison_plan import Budget, Run
 
 # Besides the steps: starting twice, compiling, saving, scoring.
@@ -60,6 +61,23 @@ class Facts:
   error: str = ""
 
 
+def _check_schedule(settings: Settings) -> None:
+  """Checks that a learning rate that depends on the end of a run has one.
+
+  Raises:
+    errors.UserError: the budget is a time, so that nobody knows how many videos
+      the run will see.
+  """
+  if schedules.needs_horizon(settings) and not settings.planned_examples(1, 1):
+    raise errors.UserError(
+      "Expected --budget=steps:N or epochs:N for"
+      f" --learning_rate_schedule={settings.learning_rate_schedule} with"
+      f" --warmup_fraction={settings.warmup_fraction:g}, which need to know how"
+      " many videos a run will see, received minutes. Name one, or another"
+      " schedule."
+    )
+
+
 def _look_at(arguments: Sequence[str]) -> Facts:
   """Builds the model of a command of train.py, and opens its data."""
   with flagsaver.flagsaver():  # removes new flags at the end
@@ -72,6 +90,7 @@ def _look_at(arguments: Sequence[str]) -> Facts:
     settings = training_flags.settings_from_flags(
       model_flags["model"], num_videos
     )
+    _check_schedule(settings)
     files = find_files(flags.FLAGS.train_data_pattern, "train_data_pattern")
     data = Data(
       model_flags, files, with_labels=True, min_frames=settings.min_frames

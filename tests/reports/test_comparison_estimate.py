@@ -88,6 +88,11 @@ def test_frame_level_models_are_tried(tiny_frame_files, in_this_process):
     (("--feature_sizes=5,3",), "mean_rgb"),
     (("--num_classes=2",), "class"),
     (("--moe_num_mixtures=x",), "moe_num_mixtures"),
+    # Nobody knows where its cosine ends.
+    (
+      ("--preset=recommended", *Budget("minutes", 1).flags()),
+      "Expected --budget=steps:N or epochs:N for --learning_rate_schedule=cos",
+    ),
   ],
 )
 def test_mistakes_name_the_entry(flags, part, tiny_files, in_this_process):
