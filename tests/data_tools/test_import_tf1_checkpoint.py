@@ -255,7 +255,12 @@ def test_the_next_step_is_that_of_the_original(
 
 @pytest.mark.parametrize(
   "name",
-  ["MoeModel", "DbofModel", pytest.param("LstmModel", marks=pytest.mark.slow)],
+  [
+    "MoeModel",
+    # Each compiles training three times.
+    pytest.param("DbofModel", marks=pytest.mark.slow),
+    pytest.param("LstmModel", marks=pytest.mark.slow),
+  ],
 )
 def test_an_imported_run_goes_on_and_resumes_exactly(
   tiny_files, tiny_frame_files, tmp_path, name
