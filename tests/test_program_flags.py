@@ -21,6 +21,7 @@ import export_model
 import inference
 import models
 import program_flags
+import segment_eval_inference
 import train
 import training_flags
 import video_level_models
@@ -450,12 +451,20 @@ def test_every_flag_that_a_text_names_exists():
     for name in flags_in_strings(path)
   }
   assert {"start_new_model", "segment_labels", "train_dir"} <= found
-  for program in (train, eval_program, inference, export_model):
+  for program in (
+    train,
+    eval_program,
+    inference,
+    export_model,
+    segment_eval_inference,
+  ):
     own = flags.FlagValues()
     program.define_flags(own)
     found -= set(own)
   # Those of the models and of absl; what every program answers; "--name=value".
   found -= {*flags.FLAGS, "help", "helpfull", "version", "undefok", "name"}
+  # Those of Git in engine/machine.py, and one of XLA.
+  found -= {"abbrev", "always", "dirty", "exclude", "git", "work"}
   assert found == {"xla_cpu_copy_insertion_use_region_analysis"}
 
 
