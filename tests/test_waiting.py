@@ -1,6 +1,7 @@
 """Tests of what programs log when they wait or are busy for a while."""
 
 import re
+import types
 
 import in_process
 import pytest
@@ -30,7 +31,8 @@ def test_waiting_for_the_first_checkpoint(
     if len(naps) == 3:
       train_tiny(tmp_path, tiny_files, max_steps=1)
 
-  monkeypatch.setattr(eval_program.time, "sleep", sleep)
+  # Not in the module, where subprocess sleeps too.
+  monkeypatch.setattr(eval_program, "time", types.SimpleNamespace(sleep=sleep))
   eval_program.wait_for_checkpoint(str(tmp_path), run_once=False)
   assert len(naps) == 3
   assert shown[0] == (
@@ -54,7 +56,8 @@ def test_waiting_for_further_checkpoints(
 
   train_tiny(tmp_path, tiny_files, max_steps=1)
   shown.clear()
-  monkeypatch.setattr(eval_program.time, "sleep", sleep)
+  # Not in the module, where subprocess sleeps too.
+  monkeypatch.setattr(eval_program, "time", types.SimpleNamespace(sleep=sleep))
   with pytest.raises(KeyboardInterrupt):
     eval_program.evaluate(str(tmp_path), tiny_files, run_once=False)
   scored = [

@@ -104,7 +104,10 @@ def test_ids_get_a_fifth_character_when_four_are_not_enough():
 def test_frame_level_record_is_what_protobuf_writes(num_frames, with_labels):
   frames = np.arange(num_frames * 1152, dtype=np.uint64).astype(np.uint8)
   video = sample_videos.Video(
-    b"AbC9", [0, 127, 128, 3861], frames.reshape(num_frames, 1152)
+    b"AbC9",
+    [0, 127, 128, 3861],
+    frames.reshape(num_frames, 1152),
+    ratings=[],
   )
   expected = tf.train.SequenceExample()
   expected.context.feature["id"].bytes_list.value.append(video.id)

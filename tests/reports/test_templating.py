@@ -24,7 +24,13 @@ def test_pages_are_one_family():
   """All have the look, and say what made them."""
   environment = templating.make_environment()
   pages = environment.list_templates(extensions=["html"])
-  assert pages == ["dataset.html", "gallery.html", "timeline.html"]
+  assert pages == [
+    "comparison.html",
+    "dataset.html",
+    "frameworks.html",
+    "gallery.html",
+    "timeline.html",
+  ]
   for page in pages:
     source = (pathlib.Path(templating.TEMPLATES) / page).read_text()
     assert '{% include "look.css" %}' in source

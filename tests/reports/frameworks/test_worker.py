@@ -88,6 +88,8 @@ def test_random_numbers_are_refused(tiny_frame_files, tmp_path, monkeypatch):
   )
   recipe.write_weights(models.build_model(job.model_flags), job.weights)
   job.write(f"{tmp_path}/job")
+  # Its thread would go on in later tests.
+  monkeypatch.setattr(worker, "end_with", lambda parent: None)
   with pytest.raises(SystemExit) as caught:
     worker.main([f"{tmp_path}/job", "0"])
   assert str(caught.value).startswith("ERROR: Expected a model that draws no")
