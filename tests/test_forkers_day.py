@@ -267,6 +267,7 @@ diff --git a/eval_util.py b/eval_util.py
 '''
 
 
+@pytest.mark.slow
 def test_a_metric(tmp_path, video_files):
   fork = Fork(tmp_path, METRIC)
 

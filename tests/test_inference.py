@@ -259,7 +259,10 @@ def test_without_a_checkpoint(data_dir, tmp_path):
   assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
+@pytest.mark.parametrize(
+  "number",
+  [signal.SIGKILL, pytest.param(signal.SIGINT, marks=pytest.mark.slow)],
+)
 def test_stopped_run_leaves_no_part_of_a_file(tiny_dir, tmp_path, number):
   write_records(tmp_path / "part0", tiny_records(range(300_000)))
   output = tmp_path / "out" / "predictions.csv"

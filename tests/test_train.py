@@ -436,7 +436,10 @@ def assert_goes_on_exactly(data_dir, tmp_path, stopped, step):
   assert_same_state(stopped / name, tmp_path / "uninterrupted" / name)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+  "number",
+  [pytest.param(signal.SIGINT, marks=pytest.mark.slow), signal.SIGTERM],
+)
 def test_a_signal_saves_and_ends(data_dir, tmp_path, number):
   stopped = tmp_path / "stopped"
   command = ("train.py", *endless_flags(data_dir, stopped))

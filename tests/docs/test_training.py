@@ -23,7 +23,15 @@ def commands() -> list[str]:
   return "".join(texts).replace("\\\n", " ").splitlines()
 
 
-@pytest.mark.parametrize("command", commands())
+@pytest.mark.parametrize(
+  "command",
+  [
+    pytest.param(
+      command, marks=[pytest.mark.slow] if "NextVladModel" in command else []
+    )
+    for command in commands()
+  ],
+)
 def test_commands_train(command, tmp_path):
   python, program, *arguments = shlex.split(command)
 

@@ -74,7 +74,11 @@ RESUMED = {
 
 
 # Tracing and exporting two branches three times takes a minute.
-SLOW = ("branches that learn from their mixture",)
+SLOW = (
+  "branches that learn from their mixture",
+  "mixed videos and averaged weights",
+  "momentum",
+)
 
 
 @pytest.mark.parametrize(
