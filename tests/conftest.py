@@ -112,10 +112,18 @@ class Program:
     log_path: the file for its output.
     *arguments: the script, then its flags.
     output: file descriptor for its output, instead of the file.
+    own_group: whether it leads a group of processes, for kill_group.
     **more_environment: further environment variables.
   """
 
-  def __init__(self, log_path, *arguments, output=None, **more_environment):
+  def __init__(
+    self,
+    log_path,
+    *arguments,
+    output=None,
+    own_group=False,
+    **more_environment,
+  ):
     self._log_path = Path(log_path)
     # Leaves out what the import of TensorFlow in this process has set.
     environment = {
@@ -131,6 +139,7 @@ class Program:
         stdin=subprocess.DEVNULL,
         stdout=output or log,
         stderr=output or log,
+        process_group=0 if own_group else None,
       )
 
   def __enter__(self):
@@ -150,6 +159,10 @@ class Program:
 
   def send_signal(self, number) -> None:
     self._process.send_signal(number)
+
+  def kill_group(self) -> None:
+    """Kills it and all that it started; needs own_group."""
+    os.killpg(self._process.pid, signal.SIGKILL)
 
   def wait_for(self, condition) -> None:
     """Waits until condition() is true; fails if the program ends before."""

@@ -8,7 +8,6 @@ import csv
 import json
 import re
 import shlex
-import signal
 import sys
 
 import in_process
@@ -308,30 +307,36 @@ def test_two_workers_and_a_budget_of_time(real_flags, tmp_path):
 
 @pytest.mark.slow
 def test_kill_and_start_again(real_flags, tmp_path):
-  flags = (*real_flags, "--budget=steps:1500")
+  second = "MoeModel:batch_size=10:export_model_steps=100"
+  flags = (
+    *real_flags,
+    f"--models=LogisticModel,{second}",
+    "--budget=steps:400",
+  )
   log = tmp_path / "log"
   out = tmp_path / "out"
 
   def checkpoints():
-    return sorted(out.glob("runs/LogisticModel_*/model/model.ckpt-*.index"))
+    return sorted(out.glob("runs/MoeModel_*/model/model.ckpt-*.index"))
 
-  with Program(log, *flags) as program:
+  with Program(log, *flags, own_group=True) as program:
     # The second run has saved.
     program.wait_for(checkpoints)
-    program.send_signal(signal.SIGKILL)
+    program.kill_group()
     program.wait_for_end()
-  (finished,) = out.glob("runs/MoeModel_*/scores.json")
+  (finished,) = out.glob("runs/LogisticModel_*/scores.json")
   before = finished.stat().st_mtime_ns
+  assert not list(out.glob("runs/MoeModel_*/scores.json"))
   text = run_program(*flags)
   assert "finished before" in text
   assert finished.stat().st_mtime_ns == before
   assert (out / "report.html").exists()
   assert [row["model"] for row in rows_of(tmp_path)] == [
-    "MoeModel:batch_size=10",
-    "mean-frame logistic",
+    "LogisticModel",
+    second,
     "majority class",
     "label frequencies",
   ]
-  (train_log,) = out.glob("runs/LogisticModel_*/train.log")
+  (train_log,) = out.glob("runs/MoeModel_*/train.log")
   # It went on, rather than beginning again.
   assert train_log.read_text().count("training step 1 |") == 1
