@@ -180,6 +180,7 @@ new file mode 100644
 '''
 
 
+@pytest.mark.slow
 def test_a_model_with_a_flag(tmp_path, frame_files):
   fork = Fork(tmp_path, MODEL)
 
