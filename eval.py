@@ -126,31 +126,35 @@ def _say_that_it_waits(train_dir: str) -> None:
   )
 
 
-def _score_each(
-  train_dir: str, evaluator: scoring.Evaluator, run_once: bool
-) -> Iterator[dict]:
+def _score_one(evaluator: scoring.Evaluator, checkpoint: str) -> dict:
+  """Scores a checkpoint, which may become the best one.
+
+  But a choice by another metric or on other files stays: one score is none, and
+  training or another eval.py may choose at the same time.
+  """
+  scores = evaluator.evaluate(checkpoint)
+  evaluator.choose({checkpoint: scores}, replaces_others=False)
+  return scores
+
+
+def _score_each(train_dir: str, evaluator: scoring.Evaluator) -> Iterator[dict]:
   """Scores the newest checkpoint, then each new one, without an end.
 
   Args:
     train_dir: folder of the run.
     evaluator: of the run.
-    run_once: whether only one will be asked for.
 
   Yields:
     The scores of each.
   """
   scored = None
-  # One score is no choice, and a run that is evaluated while it trains chooses
-  # by itself.
-  own_evaluations = os.path.join(train_dir, train_dirs.EVALUATIONS_FILE)
   while True:
     checkpoint = train_dirs.latest_checkpoint(train_dir)
     if checkpoint is None or checkpoint == scored:
       time.sleep(_POLL_SECONDS)
       continue
-    chooses = not (run_once or tf.io.gfile.exists(own_evaluations))
     try:
-      scores = evaluator.evaluate(checkpoint, replaces_best=chooses)
+      scores = _score_one(evaluator, checkpoint)
     except tf.errors.NotFoundError:
       # Training deleted it between its name and its weights; there is a newer
       # one, unless the files were deleted by hand.
@@ -163,8 +167,35 @@ def _score_each(
     scored = checkpoint
 
 
-def _score_all(train_dir: str, evaluator: scoring.Evaluator) -> dict:
+def _keeps_choice(train_dir: str, evaluator: scoring.Evaluator) -> bool:
+  """Whether the best checkpoint stays because other files chose it; says so."""
+  best = best_checkpoint.read_best(train_dir)
+  if (
+    best is None
+    or best["files"] == evaluator.conditions["files"]
+    or not tf.io.gfile.exists(f"{best['checkpoint']}.index")
+  ):
+    return False
+  logging.warning(
+    "The best checkpoint stays that of step %d: it was chosen by %s on other"
+    " files, %s. To choose on these files, add --best_metric=%s.",
+    best["step"],
+    best["metric"],
+    best["pattern"],
+    evaluator.task.best_metric,
+  )
+  return True
+
+
+def _score_all(
+  train_dir: str, evaluator: scoring.Evaluator, replaces_best: bool
+) -> dict:
   """Scores every kept checkpoint that has not been, in the order of the steps.
+
+  Args:
+    train_dir: folder of the run.
+    evaluator: of the run.
+    replaces_best: see evaluate.
 
   Returns:
     The scores of the last one.
@@ -172,7 +203,7 @@ def _score_all(train_dir: str, evaluator: scoring.Evaluator) -> dict:
   Raises:
     errors.UserError: for everything that the user can fix.
   """
-  num_scored, num_known, last = 0, 0, {}
+  num_scored, num_known, scored = 0, 0, {}
   kept = best_checkpoint.kept_checkpoints(train_dir)
   for step, checkpoint in kept.items():
     try:
@@ -181,9 +212,8 @@ def _score_all(train_dir: str, evaluator: scoring.Evaluator) -> dict:
         scores = evaluator.evaluate(checkpoint)
         num_scored += 1
       else:
-        evaluator.consider(checkpoint, scores)
         num_known += 1
-      last = scores
+      scored[checkpoint] = scores
     except tf.errors.NotFoundError:
       logging.info("Step %d: training has deleted this checkpoint.", step)
   logging.info(
@@ -193,7 +223,9 @@ def _score_all(train_dir: str, evaluator: scoring.Evaluator) -> dict:
     train_dir,
     num_known,
   )
-  return last
+  if replaces_best or not _keeps_choice(train_dir, evaluator):
+    evaluator.choose(scored)
+  return next(reversed(scored.values()), {})
 
 
 def evaluate(
@@ -203,6 +235,7 @@ def evaluate(
   run_once: bool = True,
   checkpoint: str = best_checkpoint.LATEST,
   all_checkpoints: bool = False,
+  replaces_best: bool = False,
   placement: distribution.Placement | None = None,
   feature_ranges: str | None = None,
   **more,
@@ -215,6 +248,8 @@ def evaluate(
     run_once: score one checkpoint and end; else continue until interrupted.
     checkpoint: if not the newest, the only one to score, see --checkpoint.
     all_checkpoints: score all that are kept and have not been scored, and end.
+    replaces_best: with all_checkpoints, let these files choose the best
+      checkpoint also where other files have chosen one.
     placement: where; None for one device.
     feature_ranges: of the files' bytes; None for those of the training data.
     **more: other attributes of scoring.Task.
@@ -240,12 +275,12 @@ def evaluate(
     )
   ) as evaluator:
     if all_checkpoints:
-      return _score_all(train_dir, evaluator)
+      return _score_all(train_dir, evaluator, replaces_best)
     if named:
       if checkpoint == best_checkpoint.BEST:
         evaluator.warn_of_choice()
-      return evaluator.evaluate(named, replaces_best=False)
-    results = _score_each(train_dir, evaluator, run_once)
+      return _score_one(evaluator, named)
+    results = _score_each(train_dir, evaluator)
     while True:
       scores = next(results)
       if run_once:
@@ -355,6 +390,7 @@ def main() -> None:
     run_once=FLAGS.run_once,
     checkpoint=FLAGS.checkpoint,
     all_checkpoints=FLAGS.all_checkpoints,
+    replaces_best=FLAGS["best_metric"].present > 0,
     pattern=pattern,
     segment_labels=FLAGS.segment_labels,
     batch_size=FLAGS.batch_size,

@@ -7,9 +7,10 @@ there and before the old one is removed, so that it always names a whole one.
 """
 
 import contextlib
+import math
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import tensorflow as tf
 from absl import logging
@@ -160,6 +161,38 @@ def warn_of_choice(train_dir: str, files: Sequence[str]) -> None:
     )
 
 
+def choose(
+  train_dir: str,
+  metric: str,
+  scores: Mapping[str, float],
+  conditions: dict,
+  replaces_others: bool = True,
+) -> None:
+  """Keeps the best of some checkpoints, if it is better than the best so far.
+
+  If it was deleted meanwhile, the next best one takes its place. Numbers that
+  are not finite are left out.
+
+  Args:
+    train_dir: folder of the run.
+    metric: by which to choose, see --best_metric.
+    scores: of the checkpoints, by their paths without their file endings. Of
+      equal ones, the first is the best.
+    conditions: see consider.
+    replaces_others: see consider.
+  """
+  finite = {
+    path: value for path, value in scores.items() if math.isfinite(value)
+  }
+  best_first = sorted(
+    finite.items(), key=lambda item: item[1], reverse=metric not in _LOSSES
+  )
+  for path, score in best_first:
+    given = (train_dir, path, metric, score, conditions, replaces_others)
+    if consider(*given) or tf.io.gfile.exists(f"{path}.index"):
+      return
+
+
 def consider(
   train_dir: str,
   checkpoint: str,
@@ -242,7 +275,7 @@ def _gives_way(
     message = (
       "The best checkpoint stays that of step %d, chosen by %s on %s: by"
       " another metric, on other files or otherwise than now. eval.py"
-      " --all_checkpoints chooses again."
+      f" --all_checkpoints --best_metric={metric} chooses again."
     )
   logging.info(message, old["step"], old["metric"], old["pattern"])
   return to_others

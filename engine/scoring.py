@@ -278,7 +278,7 @@ def write_events(
 
 
 def log_scores(scores: dict, metrics: Sequence[RequestedMetric] = ()) -> None:
-  """Writes scores to the log; last, so that the rest is there by then.
+  """Writes scores to the log; the files of the evaluation are there by then.
 
   Args:
     scores: see Result.
@@ -493,14 +493,12 @@ class Evaluator:
     self,
     checkpoint: str,
     is_stopped: Callable[[], bool] = never,
-    replaces_best: bool = True,
   ) -> dict:
-    """Scores a checkpoint, writes its scores, and keeps it if it is the best.
+    """Scores a checkpoint and writes its scores.
 
     Args:
       checkpoint: path without its file endings.
       is_stopped: whether someone has asked to stop.
-      replaces_best: see consider.
 
     Returns:
       The scores, see Result.
@@ -532,31 +530,32 @@ class Evaluator:
     write_events(result, self._writer, *given, self._classes, task.class_names)
     # What `recorded` finds comes after what it takes for granted.
     write_scores(scores, self._eval_dir, *given, evaluation)
-    self.consider(checkpoint, scores, replaces_best)
     log_scores(scores, self._metrics)
     return scores
 
-  def consider(
-    self, checkpoint: str, scores: dict, replaces_others: bool = True
+  def choose(
+    self, scored: Mapping[str, dict], replaces_others: bool = True
   ) -> None:
-    """Keeps a checkpoint if it is the best so far, by the task's best_metric.
+    """Keeps the best of some checkpoints, if none better is kept already.
+
+    Where a choice by another metric or under other conditions is replaced, all
+    must be given at once: the one that was best by it may exist nowhere else.
 
     Args:
-      checkpoint: path without its file endings.
-      scores: of it, see Result.
+      scored: the scores, see Result, of each checkpoint, by its path without
+        its file endings, in the order of the steps.
       replaces_others: see best_checkpoint.consider.
     """
-    metric = self.task.best_metric
-    score = scores.get(metric, math.nan)
-    if math.isfinite(score):
-      best_checkpoint.consider(
-        self._train_dir,
-        checkpoint,
-        metric,
-        score,
-        self.conditions,
-        replaces_others,
-      )
+    best_checkpoint.choose(
+      self._train_dir,
+      self.task.best_metric,
+      {
+        checkpoint: scores.get(self.task.best_metric, math.nan)
+        for checkpoint, scores in scored.items()
+      },
+      self.conditions,
+      replaces_others,
+    )
 
   def warn_of_choice(self) -> None:
     """Warns if the best checkpoint was chosen on some of the scored files."""

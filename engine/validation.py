@@ -92,7 +92,12 @@ class Validation:
       one was told to stop.
     """
     path = train_dirs.checkpoint_path(self._run.train_dir, self._run.step)
-    return self._let_chief(lambda: self._score(path, is_stopped), is_stopped)
+
+    def work():
+      self._score(path, is_stopped)
+      self._choose()
+
+    return self._let_chief(work, is_stopped)
 
   def _let_chief(self, work, is_stopped=scoring.never) -> bool:
     run = self._run
@@ -120,8 +125,8 @@ class Validation:
       if scores is None:
         self._score(kept[step], scoring.never)
       else:
-        evaluator.consider(kept[step], scores)
         self._note(step, scores)
+    self._choose()
     if not run.has_ended():
       evaluator.build()
 
@@ -166,6 +171,21 @@ class Validation:
       "evaluations": [self._scores[step] for step in sorted(self._scores)],
     }
     write_json(self._path, content)
+
+  def _choose(self) -> None:
+    """Keeps the best checkpoint.
+
+    Looks at all that are kept, not only at a new one: --best_metric may be
+    another one than in the last start, and eval.py may have chosen otherwise.
+    """
+    kept = best_checkpoint.kept_checkpoints(self._run.train_dir)
+    self._evaluator.choose(
+      {
+        path: self._scores[step]
+        for step, path in kept.items()
+        if step in self._scores
+      }
+    )
 
   def _lacks_gain(self) -> bool:
     """Whether the run is to stop after its current step; asked of the chief.

@@ -25,6 +25,8 @@ from tiny_runs import NUM_TINY, TINY_FLAGS, tiny_labels, train_tiny
 import eval as eval_program
 import requested_metrics
 from engine import scoring
+from engine import train_dir as train_dirs
+from engine.distribution import Placement
 
 SUMMARY_LINE = re.compile(
   r"I\d{4} \d\d:\d\d:\d\d epoch/eval number (?P<step>\d+)"
@@ -612,6 +614,67 @@ def test_checkpoints_by_name(train_dir, data_dir):
   assert (train_dir / "best.json").read_text() == before
   line = in_process.run_into_error(*command, "--checkpoint=10")
   assert "received 10. There are 9, 18, 24; the best one is" in line
+
+
+def test_other_files_choose_only_if_asked_to(train_dir, data_dir):
+  command = (
+    "eval",
+    *evaluation_flags(train_dir, data_dir),
+    "--all_checkpoints",
+  )
+  in_process.run(*command)
+  before = json.loads((train_dir / "best.json").read_text())
+  for path in train_dir.glob(f"model.ckpt-{before['step']}.*"):
+    path.unlink()  # as training does
+  command = (
+    "eval",
+    *evaluation_flags(train_dir, data_dir, "validate0000"),
+    "--all_checkpoints",
+  )
+  log = in_process.run(*command)
+  assert len(scored(log)) == 3
+  assert f"The best checkpoint stays that of step {before['step']}: it" in log
+  assert "To choose on these files, add --best_metric=gap." in log
+  assert json.loads((train_dir / "best.json").read_text()) == before
+  for path in (train_dir / "eval").glob("metrics-*.json"):
+    path.unlink()
+  log = in_process.run(*command, "--best_metric=gap")
+  # The best one so far is scored too, before it loses its place.
+  assert scored(log) == [9, 18, 24]
+  after = json.loads((train_dir / "best.json").read_text())
+  assert after["pattern"].endswith("validate0000*.tfrecord")
+  gaps = {
+    step: json.loads((train_dir / f"eval/metrics-{step}.json").read_text())
+    for step in (9, 18, 24)
+  }
+  assert after["score"] == max(scores["gap"] for scores in gaps.values())
+
+
+def test_two_that_wait_leave_the_first_choice(train_dir, data_dir, monkeypatch):
+  """Each with other files, turn by turn, as checkpoints appear."""
+  validate, part = (
+    scoring.Evaluator(
+      str(train_dir),
+      train_dirs.require_model_flags(str(train_dir)),
+      scoring.Task([f"{data_dir}/video/validate000{number}.tfrecord"]),
+      Placement(),
+    )
+    for number in (0, 1)
+  )
+  newest = None
+  monkeypatch.setattr(train_dirs, "latest_checkpoint", lambda folder: newest)
+  waiting = [
+    eval_program._score_each(str(train_dir), evaluator)
+    for evaluator in (validate, part)
+  ]
+  scores = {}
+  for step in (9, 18, 24):
+    newest = f"{train_dir}/model.ckpt-{step}"
+    scores[step] = next(waiting[0])["gap"]
+    next(waiting[1])
+    best = json.loads((train_dir / "best.json").read_text())
+    assert best["files"] == validate.conditions["files"]
+    assert best["score"] == max(scores.values())
 
 
 def test_only_one_way_to_name_checkpoints(train_dir, data_dir):

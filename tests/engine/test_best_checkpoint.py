@@ -2,6 +2,7 @@
 
 import errno
 import json
+import math
 import os
 import shutil
 import threading
@@ -57,6 +58,28 @@ def best_step(folder) -> int:
 
 # --------------------------------------------------------------------------
 # What is kept
+
+
+@pytest.mark.parametrize(
+  ("metric", "scores", "expected", "next_best"),
+  [
+    ("gap", [0.1, 0.3, 0.2, 0.3], 2, 4),
+    ("avg_loss", [0.1, 0.3, 0.1, 0.3], 1, 3),
+    ("gap", [math.nan, 0.1, math.inf, 0.0], 2, 4),
+  ],
+)
+def test_the_best_of_some(tmp_path, metric, scores, expected, next_best):
+  paths = [save(tmp_path, step) for step in range(1, 5)]
+  given = dict(zip(paths, scores, strict=True))
+  best_checkpoint.choose(str(tmp_path), metric, given, CONDITIONS)
+  assert best_step(tmp_path) == expected
+  # If it is gone, the next one; but not where one as good is kept already.
+  delete(paths[expected - 1])
+  best_checkpoint.choose(str(tmp_path), metric, given, CONDITIONS)
+  assert best_step(tmp_path) == expected
+  shutil.rmtree(tmp_path / "best")
+  best_checkpoint.choose(str(tmp_path), metric, given, CONDITIONS)
+  assert best_step(tmp_path) == next_best
 
 
 @pytest.mark.parametrize(

@@ -221,10 +221,12 @@ def test_metrics_that_choose():
 @pytest.mark.parametrize("metric", ["map", "avg_loss"])
 def test_the_best_of_some_checkpoints(train_dir, tiny_files, metric):
   evaluator = make_evaluator(train_dir, tiny_files, best_metric=metric)
-  scores = {
-    step: evaluator.evaluate(checkpoint(train_dir, step))[metric]
+  scored = {
+    checkpoint(train_dir, step): evaluator.evaluate(checkpoint(train_dir, step))
     for step in (2, 4, 5)
   }
+  evaluator.choose(scored)
+  scores = {of["global_step"]: of[metric] for of in scored.values()}
   choose = min if metric == "avg_loss" else max
   best = best_checkpoint.read_best(str(train_dir))
   assert best is not None
@@ -236,8 +238,8 @@ def test_the_best_of_some_checkpoints(train_dir, tiny_files, metric):
 def test_a_score_that_is_not_finite_is_never_the_best(train_dir, tiny_files):
   evaluator = make_evaluator(train_dir, tiny_files)
   for score in (math.nan, math.inf, -math.inf):
-    evaluator.consider(checkpoint(train_dir), {"gap": score})
-  evaluator.consider(checkpoint(train_dir), {})
+    evaluator.choose({checkpoint(train_dir): {"gap": score}})
+  evaluator.choose({checkpoint(train_dir): {}})
   assert best_checkpoint.read_best(str(train_dir)) is None
 
 
@@ -252,7 +254,8 @@ def test_scoring_the_best_on_what_chose_it_is_warned_of(
   assert not warned(tiny_files)  # there is none
   monkeypatch.chdir(os.path.dirname(tiny_files[0]))
   evaluator = make_evaluator(train_dir, tiny_files, pattern="./[ab]")
-  evaluator.evaluate(checkpoint(train_dir))
+  path = checkpoint(train_dir)
+  evaluator.choose({path: evaluator.evaluate(path)})
   monkeypatch.chdir(tmp_path)
   assert warned(tiny_files)
   assert warned(tiny_files[:1])  # one of those that chose

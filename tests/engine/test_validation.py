@@ -95,10 +95,12 @@ class ScriptedEvaluator:
     steps: that were evaluated.
     known: scores that eval.py has written, by step.
     kill: the step at whose evaluation the process ends.
+    metric: by which to choose.
   """
 
-  def __init__(self, folder, conditions):
+  def __init__(self, folder, conditions, metric="gap"):
     self._folder = str(folder)
+    self.metric = metric
     self.conditions = conditions
     self.steps = []
     self.known = {}
@@ -115,18 +117,17 @@ class ScriptedEvaluator:
       "global_step": step,
       "gap": SCRIPT[step // 3],
       "avg_loss": 1 - SCRIPT[step // 3],
+      "map": 1 - SCRIPT[step // 3],
       "examples_per_second": 5.0,
     }
-    self.consider(checkpoint, scores)
     return scores
 
   def recorded(self, checkpoint):
     return self.known.get(train_dirs.checkpoint_step(checkpoint))
 
-  def consider(self, checkpoint, scores):
-    best_checkpoint.consider(
-      self._folder, checkpoint, "gap", scores["gap"], self.conditions
-    )
+  def choose(self, scored):
+    values = {path: scores[self.metric] for path, scores in scored.items()}
+    best_checkpoint.choose(self._folder, self.metric, values, self.conditions)
 
   def build(self):
     pass
@@ -316,12 +317,63 @@ def test_other_files_count_from_here(tmp_path, shown):
   assert list(evaluated(tmp_path)) == [0, 3, 6, 9, 12]
 
 
+def delete(folder, *steps) -> None:
+  """Deletes checkpoints, as training does."""
+  for step in steps:
+    for path in folder.glob(f"model.ckpt-{step}.*"):
+      path.unlink()
+
+
+@pytest.mark.parametrize("max_steps", [12, 15])
+def test_another_metric_chooses_among_all_that_are_kept(tmp_path, max_steps):
+  """Step 9 has the best GAP, which is made the worst mAP."""
+  go_on(tmp_path, 0, 12)
+  assert best(tmp_path)["step"] == 9
+  delete(tmp_path, 0, 9)  # step 9 is only in best/ now
+  evaluator = ScriptedEvaluator(tmp_path, CONDITIONS, "map")
+  go_on(tmp_path, 0, max_steps, evaluator)
+  # Of 3 and 6, which are equal, the first one.
+  assert (best(tmp_path)["metric"], best(tmp_path)["step"]) == ("map", 3)
+  go_on(tmp_path, 0, max_steps)
+  assert (best(tmp_path)["metric"], best(tmp_path)["step"]) == (
+    "gap",
+    max_steps,
+  )
+
+
+def test_other_files_choose_again_also_the_best_one_so_far(tmp_path):
+  """It is scored on them before a worse one takes its place."""
+  go_on(tmp_path, 0, 12)
+  delete(tmp_path, 9)
+  evaluator = ScriptedEvaluator(tmp_path, {**CONDITIONS, "files": "34cd"})
+  assert go_on(tmp_path, 0, 12, evaluator) == (12, [0, 3, 6, 9, 12])
+  assert (best(tmp_path)["step"], best(tmp_path)["files"]) == (9, "34cd")
+
+
+def test_what_eval_has_chosen_meanwhile_is_chosen_again(tmp_path):
+  run = QuickRun(tmp_path, max_steps=99)
+  checked = validation.Validation(run, ScriptedEvaluator(tmp_path, CONDITIONS))
+  checked.catch_up()
+  for run.step in (3, 6):
+    run.save()
+    checked.evaluate(scoring.never)
+  assert best(tmp_path)["step"] == 3
+  best_checkpoint.consider(
+    str(tmp_path), f"{tmp_path}/model.ckpt-0", "auc", 0.9, CONDITIONS
+  )
+  run.step = 24
+  run.save()
+  checked.evaluate(scoring.never)  # 0.3
+  run.step = 27
+  run.save()
+  checked.evaluate(scoring.never)  # 0.2
+  assert (best(tmp_path)["step"], best(tmp_path)["metric"]) == (24, "gap")
+
+
 def test_a_run_that_goes_back_forgets_what_came_after(tmp_path):
   go_on(tmp_path, 0, 9)
   assert best(tmp_path)["step"] == 9
-  for step in (6, 9):
-    for path in tmp_path.glob(f"model.ckpt-{step}.*"):
-      path.unlink()
+  delete(tmp_path, 6, 9)
   assert go_on(tmp_path, 0, 6) == (6, [6])
   assert list(evaluated(tmp_path)) == [0, 3, 6]
 
