@@ -9,7 +9,7 @@ import contextlib
 import json
 import os
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import tensorflow as tf
 
@@ -83,13 +83,20 @@ def write_json(path: str, content: dict) -> None:
     file.write(json.dumps(content, indent=2) + "\n")
 
 
-def read_json(path: str, keys: Sequence[str], advice: str) -> dict | None:
+def read_json(
+  path: str,
+  keys: Sequence[str],
+  advice: str,
+  check: Callable[[dict], object] = bool,
+) -> dict | None:
   """Reads a dict that write_json has written.
 
   Args:
     path: of the file.
     keys: that it must have.
     advice: what to do if it holds something else, a sentence.
+    check: raises a TypeError, ValueError, KeyError or AttributeError if it
+      holds something else.
 
   Returns:
     The dict; None if there is no file.
@@ -101,9 +108,10 @@ def read_json(path: str, keys: Sequence[str], advice: str) -> dict | None:
     return None
   with tf.io.gfile.GFile(path, "rb") as file:
     text = file.read()
-  with contextlib.suppress(ValueError):
+  with contextlib.suppress(TypeError, ValueError, KeyError, AttributeError):
     content = json.loads(text)
     if isinstance(content, dict) and content.keys() >= set(keys):
+      check(content)
       return content
   raise errors.UserError(
     f"Expected JSON with {', '.join(keys)} in {path}, received something else."

@@ -27,16 +27,12 @@ begins, after each checkpoint and at the end.
 """
 
 import datetime
-import json
 import os
 import time
 from typing import NamedTuple
 
-import tensorflow as tf
-
-import errors
 from engine import machine, resources
-from engine.files import write_json
+from engine.files import read_json, write_json
 
 RUN_FILE = "run.json"
 
@@ -63,22 +59,12 @@ def read_run_record(train_dir: str) -> dict | None:
   Raises:
     errors.UserError: the file was not written by this project.
   """
-  path = os.path.join(train_dir, RUN_FILE)
-  if not tf.io.gfile.exists(path):
-    return None
-  with tf.io.gfile.GFile(path, "rb") as file:
-    content = file.read()
-  try:
-    record = json.loads(content)
-    for start in record["starts"]:
-      float(start["training_seconds"])
-  except (ValueError, TypeError, KeyError) as error:
-    raise errors.UserError(
-      f"Expected the record of a run in {path}, received something else"
-      f" ({type(error).__name__}: {error}). Delete the file: the run continues"
-      " without it, and begins another record."
-    ) from error
-  return record
+  return read_json(
+    os.path.join(train_dir, RUN_FILE),
+    ("starts",),
+    "Delete the file: the run continues without it, and begins another record.",
+    lambda record: [float(one["training_seconds"]) for one in record["starts"]],
+  )
 
 
 def training_seconds(train_dir: str) -> float:

@@ -481,7 +481,15 @@ class Evaluator:
     )
     found = {}
     try:
-      found = read_json(path, ("global_step", "evaluation"), "") or {}
+      found = (
+        read_json(
+          path,
+          ("global_step", "evaluation"),
+          "",
+          lambda content: content["evaluation"].keys(),
+        )
+        or {}
+      )
     except errors.UserError:  # of an earlier version, or damaged
       return None
     noted, wanted = found.pop("evaluation", {}), self._evaluation(checkpoint)

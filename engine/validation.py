@@ -136,6 +136,10 @@ class Validation:
       self._path,
       ("conditions", "evaluations"),
       "Delete it; training then evaluates the kept checkpoints again.",
+      lambda content: (
+        content["conditions"].keys(),
+        [scores["global_step"] + 0 for scores in content["evaluations"]],
+      ),
     )
     if content is None:
       return

@@ -193,7 +193,10 @@ def test_an_evaluation_is_known_again(train_dir, tiny_files, tmp_path):
   assert evaluator.recorded(path) is None
 
 
-@pytest.mark.parametrize("content", ["", "{}", '{"global_step": 5, "gap": 1}'])
+@pytest.mark.parametrize(
+  "content",
+  ["", "{}", '{"global_step": 5}', '{"global_step": 5, "evaluation": null}'],
+)
 def test_scores_of_earlier_versions_are_not_known(
   train_dir, tiny_files, content
 ):

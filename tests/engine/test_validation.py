@@ -378,7 +378,17 @@ def test_a_run_that_goes_back_forgets_what_came_after(tmp_path):
   assert list(evaluated(tmp_path)) == [0, 3, 6]
 
 
-@pytest.mark.parametrize("content", ["", "[]", '{"evaluations": []}'])
+@pytest.mark.parametrize(
+  "content",
+  [
+    "",
+    "[]",
+    '{"evaluations": []}',
+    '{"conditions": 1, "evaluations": []}',
+    '{"conditions": {}, "evaluations": 1}',
+    '{"conditions": {}, "evaluations": [{"global_step": "3"}]}',
+  ],
+)
 def test_a_damaged_file_is_named(tmp_path, content):
   (tmp_path / "evaluations.json").write_text(content)
   error = error_of(go_on, tmp_path)
