@@ -7,6 +7,7 @@ each of Keras's backends (TensorFlow, JAX, PyTorch).
 import contextlib
 import importlib
 import inspect
+import math
 import pkgutil
 import types
 from collections.abc import Sequence
@@ -392,6 +393,14 @@ def build_model(
     # The order of weights follows that of outputs, which PyTorch does not sort.
     outputs = dict(sorted(outputs.items()))
     return keras.Model(inputs, outputs, name=model_flags["model"])
+
+
+def num_parameters(model: keras.layers.Layer) -> int:
+  """How many numbers of a model or layer training changes.
+
+  Moving statistics are not among them.
+  """
+  return sum(math.prod(weight.shape) for weight in model.trainable_weights)
 
 
 def _names_and_sizes(model_flags) -> tuple[list[str], list[int]]:

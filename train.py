@@ -18,6 +18,7 @@ import tensorflow as tf
 from absl import flags, logging
 
 import errors
+import models
 import program_flags
 import training_flags
 from data_tools import sample_data
@@ -223,7 +224,7 @@ def _begin_record(
       "videos": data.num_videos,
       "hash": hash_of_files(data.files, data.file_sizes),
     },
-    "parameters": run.model.count_params(),
+    "parameters": models.num_parameters(run.model),
   }
   return run_record.RunRecord(
     run.train_dir,
@@ -249,7 +250,7 @@ def _train_to_end(
     run.settings,
     data.num_videos,
     run.model_flags,
-    run.model.count_params(),
+    models.num_parameters(run.model),
   )
   exporter = export.BackgroundExporter(
     run.model_flags, data.reader.kinds, run.train_dir

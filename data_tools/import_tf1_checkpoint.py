@@ -307,7 +307,7 @@ def import_checkpoint(
     "%s after step %d, %s parameters, %s the state of Adam: %s",
     model_flags["model"],
     original.step,
-    f"{run.model.count_params():,}",
+    f"{models.num_parameters(run.model):,}",
     "with" if has_adam else "without",
     train_dir,
   )

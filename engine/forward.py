@@ -6,7 +6,6 @@ describes, compile it, go through every example once, name a bad record.
 
 import copy
 import dataclasses
-import math
 import time
 
 import keras
@@ -126,10 +125,8 @@ class ForwardPass:
 
   @property
   def num_parameters(self) -> int:
-    """Numbers that training changes."""
-    return int(
-      sum(math.prod(weight.shape) for weight in self._model.trainable_variables)
-    )
+    """See models.num_parameters."""
+    return models.num_parameters(self._model)
 
   def load_weights(self, checkpoint: str) -> None:
     """Restores a checkpoint; see train_dir.load_weights."""

@@ -3,6 +3,8 @@
 import keras
 import tensorflow as tf
 
+import models
+
 
 def model_graph(model: keras.Model) -> tf.compat.v1.GraphDef:
   """The layers of a model: a node for each, with the shapes between them.
@@ -38,7 +40,7 @@ def model_graph(model: keras.Model) -> tf.compat.v1.GraphDef:
       tf.TensorShape(tensor.shape).as_proto() for tensor in _outputs(operation)
     )
     if isinstance(operation, keras.layers.Layer):
-      node.attr["parameters"].i = operation.count_params()
+      node.attr["parameters"].i = models.num_parameters(operation)
   if any(id(tensor) not in names for tensor in model.outputs):
     return _traced(model)
   return graph

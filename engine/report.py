@@ -64,7 +64,7 @@ class Reporter:
     settings: how long the run is.
     epoch_videos: about how many examples are in one epoch.
     model_flags: see train_dir.py.
-    parameters: of the model, how many.
+    parameters: see models.num_parameters.
 
   Attributes:
     writer: of the events.

@@ -5,7 +5,7 @@
   model_flags    see train_dir.py
   data           pattern; files, how many; videos, about how many examples an
                  epoch has; hash, of the files' names and sizes
-  parameters     of the model, how many
+  parameters     of the model, how many: the numbers that training changes
   starts         a list, with one for each start of the program that trained:
 
     command, machine, versions, commit   see machine.py

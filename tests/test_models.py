@@ -56,6 +56,14 @@ def test_classify_passes_hyperparameters_on():
   assert model.count_params() == 30 + 36
 
 
+def test_parameters_are_what_training_changes():
+  model = keras.Sequential(
+    [keras.Input((4,)), keras.layers.BatchNormalization()]
+  )
+  assert models.num_parameters(model) == 2 * 4
+  assert model.count_params() == 4 * 4
+
+
 def test_classify_refuses_an_unknown_classifier():
   with pytest.raises(ValueError, match="'NoSuchModel'"):
     models.classify("NoSuchModel", None, 3, {})

@@ -29,19 +29,27 @@ def test_a_model_by_hand():
   count = keras.Input((), dtype="int32", name="num_frames")
   left, right = keras.ops.split(frames, 2, axis=-1)
   dense = keras.layers.Dense(4, name="dense")(right)
+  dense = keras.layers.BatchNormalization(name="norm")(dense)
   both = keras.layers.Concatenate(name="both")([dense, left])
   model = keras.Model(
     {"video_matrix": frames, "num_frames": count},
     {"predictions": both, "count": count},
   )
   nodes = nodes_of(model)
-  (split,) = nodes.keys() - {"video_matrix", "num_frames", "dense", "both"}
+  (split,) = nodes.keys() - {
+    "video_matrix",
+    "num_frames",
+    "dense",
+    "norm",
+    "both",
+  }
   assert {name: list(node.input) for name, node in nodes.items()} == {
     "video_matrix": [],
     "num_frames": [],
     split: ["video_matrix"],
     "dense": [f"{split}:1"],
-    "both": ["dense", split],
+    "norm": ["dense"],
+    "both": ["norm", split],
   }
   assert {nodes[name].op for name in ("video_matrix", "num_frames")} == {
     "InputLayer"
@@ -52,6 +60,7 @@ def test_a_model_by_hand():
   assert shapes(nodes["dense"]) == [[None, None, 4]]
   assert shapes(nodes["num_frames"]) == [[None]]
   assert nodes["dense"].attr["parameters"].i == 3 * 4 + 4
+  assert nodes["norm"].attr["parameters"].i == 2 * 4  # not the statistics
   assert nodes["both"].attr["parameters"].i == 0
 
 
@@ -68,7 +77,7 @@ def test_the_layers_of_every_model(model_class):
     assert set(sources) <= nodes.keys()
     assert bool(sources) == (node.op != "InputLayer")
   assert sum(node.attr["parameters"].i for node in nodes.values()) == (
-    model.count_params()
+    models.num_parameters(model)
   )
 
 
