@@ -112,6 +112,10 @@ def _open_evaluator(
   files = find_files(pattern, "eval_data_pattern")
   unlikely_flags.warn_of_other_ranges(files, model_flags)
   vocabulary = vocabulary or find_vocabulary(files, model_flags["num_classes"])
+  # What several machines compute, they compute together; the chief is alone,
+  # on one of its devices.
+  if placement.num_workers > 1:
+    placement = distribution.Placement()
   task = scoring.Task(
     files,
     pattern,
@@ -123,9 +127,6 @@ def _open_evaluator(
     class_names=read_names(vocabulary) if vocabulary else {},
     best_metric=settings.best_metric,
   )
-  # What several machines compute, they compute together; the chief is alone.
-  if placement.num_workers > 1:
-    placement = distribution.Placement()
   return scoring.Evaluator(train_dir, model_flags, task, placement)
 
 
@@ -195,18 +196,23 @@ def train(
   if placement.is_chief:
     _keep_facts_of_data(train_dir, vocabulary, dataset_dir)
   validation = Validation(run, evaluator) if evaluator else None
-  end = _find_end(run, validation)
-  if end:
-    logging.info(
-      "Nothing to do: the run in %s has ended after step %d. Raise %s to"
-      " continue, or start again with --start_new_model.",
-      train_dir,
-      run.step,
-      end,
-    )
-    return run.step
-  record = _begin_record(run, data, call, began)
-  _train_to_end(run, data, record, dataset_dir, validation)
+  # Its event file is opened by the first evaluation.
+  with contextlib.closing(evaluator) if evaluator else contextlib.nullcontext():
+    seconds = time.monotonic()
+    end = _find_end(run, validation)
+    seconds = time.monotonic() - seconds
+    if end:
+      logging.info(
+        "Nothing to do: the run in %s has ended after step %d. Raise %s to"
+        " continue, or start again with --start_new_model.",
+        train_dir,
+        run.step,
+        end,
+      )
+      return run.step
+    record = _begin_record(run, data, call, began)
+    record.leave_out(seconds)
+    _train_to_end(run, data, record, dataset_dir, validation)
   return run.step
 
 

@@ -15,7 +15,8 @@
     first_step           the first that it took
     last_step            the last of which the record knows
     videos               that it trained on, up to last_step
-    start_seconds        until the first step was done, compiling included
+    start_seconds        until the first step was done, compiling included,
+                         without evaluations before it
     training_seconds     of all other steps alone, without saving and so on
     videos_per_second    in these
     resources            cpu_percent and gpu_percent, means over these;
@@ -181,6 +182,10 @@ class RunRecord:
     self._cpu.add(usage.cpu_percent, seconds)
     self._gpu.add(usage.gpu_percent, seconds)
     return seconds
+
+  def leave_out(self, seconds: float) -> None:
+    """Leaves time before the first step out of start_seconds."""
+    self._began += seconds
 
   def write(self, ended: bool = False) -> None:
     """Writes run.json with all that was counted so far.

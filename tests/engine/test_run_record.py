@@ -14,7 +14,7 @@ from tiny_runs import TINY_FLAGS, train_tiny
 
 import errors
 import train
-from engine import loop, resources, run_record
+from engine import loop, resources, run_record, validation
 from engine.run_record import RunRecord, read_run_record
 from engine.settings import Settings
 
@@ -92,6 +92,28 @@ def test_steps_by_hand(tmp_path):
     "gpu_percent": 20.0,
     "gpu_memory_bytes": 3 * gigabyte,
   }
+
+
+def test_evaluations_are_no_part_of_the_start(
+  tiny_files, tmp_path, monkeypatch
+):
+  """An hour that catching up takes."""
+  now = 0.0
+  monotonic = time.monotonic
+  monkeypatch.setattr(time, "monotonic", lambda: monotonic() + now)
+  catch_up = validation.Validation.catch_up
+
+  def take_long(self):
+    nonlocal now
+    now += 3600.0
+    return catch_up(self)
+
+  monkeypatch.setattr(validation.Validation, "catch_up", take_long)
+  train_tiny(
+    tmp_path, tiny_files[:1], max_steps=1, eval_data_pattern=tiny_files[1]
+  )
+  (start,) = read(tmp_path)["starts"]
+  assert 0 < start["start_seconds"] < 1800
 
 
 def test_times(tmp_path):

@@ -27,6 +27,7 @@ from conftest import (
 from tiny_runs import TINY_FLAGS, TINY_FRAME_FLAGS, train_tiny
 
 import eval as eval_program
+import train
 from engine import best_checkpoint, loop, scoring, validation
 from engine import train_dir as train_dirs
 from engine.distribution import Placement
@@ -430,9 +431,14 @@ def train_evaluated(folder, files, **settings) -> int:
   )
 
 
-def test_a_run_is_evaluated_as_by_eval(files, tmp_path):
+def test_a_run_is_evaluated_as_by_eval(files, tmp_path, monkeypatch):
   run = tmp_path / "run"
-  train_evaluated(run, files, max_steps=7, keep_checkpoints=0, ema_decay=0.5)
+  closed = []
+  with monkeypatch.context() as patch:
+    patch.setattr(scoring.Evaluator, "close", lambda self: closed.append(self))
+    train_evaluated(run, files, max_steps=7, keep_checkpoints=0, ema_decay=0.5)
+  (evaluator,) = closed
+  evaluator.close()
   found = evaluated(run)
   assert list(found) == [0, 3, 6, 7]
   assert checkpoint_steps(run) == {0, 3, 6, 7}
@@ -462,6 +468,20 @@ def test_a_run_is_evaluated_as_by_eval(files, tmp_path):
   gaps = {step: scores["gap"] for step, scores in found.items()}
   assert best(run)["score"] == max(gaps.values())
   assert gaps[best(run)["step"]] == best(run)["score"]
+
+
+def test_of_several_machines_one_device_evaluates(files, tmp_path, monkeypatch):
+  """With the batch of one device, though the machine has four."""
+  opened = []
+  monkeypatch.setattr(scoring, "Evaluator", lambda *given: opened.append(given))
+  settings = Settings(5, 0.1, eval_data_pattern=files[1])
+  machine = Placement()
+  for workers, replicas, expected in ((2, 8, 5), (1, 4, 20)):
+    machine.num_workers, machine.num_replicas = workers, replicas
+    train._open_evaluator(str(tmp_path), TINY_FLAGS, settings, machine, "")
+    *_, task, placement = opened.pop()
+    assert task.batch_size == expected
+    assert (placement is machine) == (workers == 1)
 
 
 @pytest.fixture
