@@ -122,14 +122,16 @@ def evaluation_tags(scope):
 
 
 COMPARED_TAGS = {
-  "compare/Hit@1": "avg_hit_at_one",
-  "compare/PERR": "avg_perr",
-  "compare/GAP": "gap",
-  "compare/loss": "avg_loss",
+  "compare/Hit@1": ("hit_at_one", "avg_hit_at_one"),
+  "compare/PERR": ("perr", "avg_perr"),
+  "compare/GAP": ("gap", "gap"),
+  "compare/loss": ("loss", "avg_loss"),
 }
-"""Second tags of an evaluation, which training has too, by key.
+"""Second tags, which both training and evaluation have.
 
-TensorBoard lays curves of one tag over each other.
+TensorBoard lays curves of one tag over each other. For each tag, the name of
+the score of a training step (see score_batch), and its key in the scores of an
+evaluation.
 """
 
 

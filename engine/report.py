@@ -18,14 +18,6 @@ from engine.progress_bar import ProgressBar
 from engine.resources import NO_USAGE, Usage
 from engine.settings import Settings
 
-# Tags that eval.py writes too, so that TensorBoard draws both into one chart.
-_COMPARED = {
-  "compare/GAP": "gap",
-  "compare/Hit@1": "hit_at_one",
-  "compare/PERR": "perr",
-}
-_COMPARED_LOSS = "compare/loss"
-
 
 def _check_loss(loss: float, step: int) -> None:
   """Checks the loss of a step.
@@ -83,6 +75,7 @@ class Reporter:
       if train_dir
       else tf.summary.create_noop_writer()
     )
+    self._unit = "segments" if settings.segment_labels else "videos"
     self._model_flags = model_flags
     self._parameters = parameters
     self._num_videos = epoch_videos * (settings.num_epochs or 0)
@@ -179,9 +172,9 @@ class Reporter:
 
   def _more_scalars(self, scores, loss, rate, usage) -> dict[str, float]:
     """What is compared with evaluation, and what training takes, by tag."""
+    scores = {**scores, "loss": loss}
     return {
-      **{tag: scores[name] for tag, name in _COMPARED.items()},
-      _COMPARED_LOSS: loss,
+      **{tag: scores[of[0]] for tag, of in eval_util.COMPARED_TAGS.items()},
       **usage.scalars(),
       "resources/videos_per_second": rate,
       "resources/parameters": self._parameters,
@@ -201,7 +194,7 @@ class Reporter:
   def _draw_bar(self, step, examples_seen, rate, loss, gap) -> None:
     # Of the last video seen: a full epoch does not begin the next one.
     epoch = 1 + int((examples_seen - 1) / max(self._epoch_videos, 1))
-    unit = "/s" if self._bar.columns < 95 else " videos/s"
+    unit = "/s" if self._bar.columns < 95 else f" {self._unit}/s"
     self._bar.draw(
       self._part_done,
       f"epoch {epoch} step {step} | {_shown(rate)}{unit} | Loss: {loss:.2f}"
@@ -216,7 +209,7 @@ class Reporter:
     """One line about the whole run.
 
     Args:
-      videos: trained on since the program began.
+      videos: or segments, trained on since the program began.
       train_dir: the run's folder.
     """
     seconds = time.monotonic() - self._began
@@ -224,8 +217,8 @@ class Reporter:
     if self._best:
       best = "; best GAP in training {:.3f} at step {}".format(*self._best)
     return (
-      f"{videos} videos in {datetime.timedelta(seconds=round(seconds))},"
-      f" {_shown(videos / seconds)} videos/s including saving{best}."
+      f"{videos} {self._unit} in {datetime.timedelta(seconds=round(seconds))},"
+      f" {_shown(videos / seconds)} {self._unit}/s including saving{best}."
       f" All files: {train_dir}"
     )
 

@@ -260,7 +260,8 @@ def write_events(
     class_names: of class indices, for the titles of curves.
   """
   scope, scores = _scope(segment_labels), result.scores
-  tags = eval_util.evaluation_tags(scope) | eval_util.COMPARED_TAGS
+  tags = eval_util.evaluation_tags(scope)
+  tags |= {tag: key for tag, (_, key) in eval_util.COMPARED_TAGS.items()}
   for metric in metrics:
     if math.isfinite(scores[metric.key]):
       tags[f"Epoch/{scope}_{metric.tag}"] = metric.key

@@ -153,12 +153,16 @@ def test_how_much_of_a_run_is_done(tmp_path, settings, seconds, expected):
   assert reporter._part_done == pytest.approx(expected)
 
 
-def test_what_is_left_out_of_the_summary(monkeypatch):
+@pytest.mark.parametrize("unit", ["videos", "segments"])
+def test_what_is_left_out_of_the_summary(monkeypatch, unit):
   now = 100.0
   monkeypatch.setattr(report.time, "monotonic", lambda: now)
-  reporter = Reporter(None, Settings(1, 0.1), 10, {"model": "MyModel"})
+  settings = Settings(1, 0.1, segment_labels=unit == "segments")
+  reporter = Reporter(None, settings, 10, {"model": "MyModel"})
   now = 110.0
   reporter.leave_out(6.0)
   summary = reporter.summary(40, "/run")
-  assert summary.startswith("40 videos in 0:00:04, 10 videos/s including sav")
+  assert summary.startswith(
+    f"40 {unit} in 0:00:04, 10 {unit}/s including saving"
+  )
   reporter.close()
