@@ -28,10 +28,9 @@ import numpy as np
 import tensorflow as tf
 from absl import logging
 
-import errors
 import models
 import readers
-from engine import files, model_building
+from engine import files, half_weights, model_building
 from engine import train_dir as train_dirs
 from version import __version__
 
@@ -46,8 +45,8 @@ class _Servable(tf.Module):
   Args:
     model: result of models.build_model.
     model_flags: see train_dir.py.
-    float16: whether to keep matrices in half precision; the model computes in
-      float32 all the same.
+    float16: whether to keep matrices in half precision, see half_weights.py;
+      the model computes in float32 all the same.
   """
 
   def __init__(self, model: keras.Model, model_flags: dict, float16=False):
@@ -55,8 +54,10 @@ class _Servable(tf.Module):
     self.version = tf.Variable(__version__, trainable=False)
     # SavedModel follows attributes, but does not know Keras variables.
     self.weights = [
-      tf.Variable(_narrow(variable), trainable=False)
-      if float16 and _is_matrix(variable)
+      tf.Variable(
+        half_weights.to_half(variable.numpy(), variable.path), trainable=False
+      )
+      if float16 and half_weights.becomes_half(variable)
       else variable.value
       for variable in model.variables
     ]
@@ -89,30 +90,6 @@ class _Servable(tf.Module):
       setattr(self, name, tf.saved_model.Asset(path))
     with files.written_aside(folder) as aside:
       tf.saved_model.save(self, aside, signatures)
-
-
-def _is_matrix(variable) -> bool:
-  """Whether float16 is enough for a weight.
-
-  Biases and the statistics of batch normalization take little space, and a
-  variance may be too small for half precision.
-  """
-  return variable.dtype == "float32" and len(variable.shape) > 1
-
-
-def _narrow(variable) -> tf.Tensor:
-  """A weight in float16.
-
-  Raises:
-    errors.UserError: it has numbers that are too large.
-  """
-  narrow = tf.cast(variable.value, tf.float16)
-  if not tf.reduce_all(tf.math.is_finite(narrow)):
-    raise errors.UserError(
-      f"Expected weights below 65504 for --float16, received larger ones in"
-      f" {variable.path}. Leave --float16 out."
-    )
-  return narrow
 
 
 class _RecordServable(_Servable):

@@ -27,7 +27,7 @@ import numpy as np
 import tensorflow as tf
 
 import errors
-from engine import files
+from engine import files, half_weights
 from engine.data_files import is_local
 from engine.export import Exporter
 from layers import recurrent
@@ -255,7 +255,7 @@ def _store_in_float16(onnx, graph) -> None:
     if weight.data_type != onnx.TensorProto.FLOAT or len(weight.dims) < 2:
       continue
     name = weight.name
-    values = onnx.numpy_helper.to_array(weight).astype(np.float16)
+    values = half_weights.to_half(onnx.numpy_helper.to_array(weight), name)
     stored = f"{name}_float16"
     weight.CopyFrom(onnx.numpy_helper.from_array(values, stored))
     casts.append(
@@ -358,18 +358,22 @@ def export(
     exporter: has the model.
     path: file or folder to write.
     batch: video_matrix and num_frames of some videos, as the model takes them.
-    float16: whether to store weights in float16. Any difference is accepted.
+    float16: whether to store weights in float16. Any finite difference is
+      accepted.
 
   Returns:
     What was written.
 
   Raises:
     errors.UserError: the format cannot hold the model, its runtime cannot
-      compute it or answers otherwise, or the path is in use. Nothing is
-      written.
+      compute it or answers otherwise, weights are too large for float16, or the
+      path is in use. Nothing is written.
   """
   form = FORMATS[name]
   _check_path(name, path)
+  if float16:
+    # Refuses weights that some converters would make infinite.
+    half_weights.to_store(exporter.model)
   with files.beside(path) as aside:
     os.makedirs(aside)
     written = os.path.join(aside, form.path)
@@ -378,7 +382,9 @@ def export(
       predict = form.load(written, exporter)
       predictions = predict(batch)
       difference = largest_difference(predictions, exporter.predict(batch))
-      if difference > TOLERANCE and not float16:
+      if not np.isfinite(difference) or (
+        difference > TOLERANCE and not float16
+      ):
         raise errors.UserError(
           f"Expected {name} to answer as the SavedModel does, received"
           f" probabilities that differ by up to {difference:.2g}, more than"
@@ -480,13 +486,15 @@ def largest_difference(received: np.ndarray, expected: np.ndarray) -> float:
     expected: likewise.
 
   Returns:
-    Infinity if the shapes differ, or if only one has NaN in a place.
+    Infinity if the shapes differ, or if one is not finite in a place where the
+    other is not the same.
   """
   if received.shape != expected.shape:
     return np.inf
   difference = np.abs(received.astype(np.float64) - expected)
+  difference[np.isnan(difference)] = np.inf
   difference[np.isnan(received) & np.isnan(expected)] = 0.0
-  return float(np.nan_to_num(difference, nan=np.inf).max())
+  return float(difference.max())
 
 
 def size_of(path: str) -> int:

@@ -21,29 +21,46 @@ def to_store(model: keras.Model) -> list[tf.Variable]:
   """The values of a model's variables, as a checkpoint holds them.
 
   Raises:
-    errors.UserError: a weight is too large for float16.
+    errors.UserError: see to_half.
   """
-  return [tf.Variable(_stored(variable)) for variable in model.variables]
+  return [
+    tf.Variable(
+      to_half(variable.numpy(), variable.path)
+      if becomes_half(variable)
+      else variable.numpy()
+    )
+    for variable in model.variables
+  ]
 
 
-def _becomes_half(variable) -> bool:
+def becomes_half(variable: keras.Variable) -> bool:
+  """Whether float16 is enough for a weight."""
   return (
     variable.dtype == "float32" and len(variable.shape) >= _FEWEST_DIMENSIONS
   )
 
 
-def _stored(variable) -> np.ndarray:
-  value = variable.numpy()
-  if not _becomes_half(variable):
-    return value
+def to_half(values: np.ndarray, name: str) -> np.ndarray:
+  """Weights in float16.
+
+  Args:
+    values: (...) float32.
+    name: of the weights, for the message.
+
+  Returns:
+    (...) float16.
+
+  Raises:
+    errors.UserError: one is too large, or not a number.
+  """
   most = float(np.finfo(np.float16).max)
-  largest = float(np.abs(value).max(initial=0.0))
-  if largest > most:
+  largest = float(np.abs(values).max(initial=0.0))
+  if not largest <= most:  # NaN too
     raise errors.UserError(
-      f"Expected weights up to {most:g} for float16, received {largest:g} in"
-      f" {variable.path}. Keep the weights in float32."
+      f"Expected weights up to {most:g} for --float16, received {largest:g} in"
+      f" {name}. Leave --float16 out."
     )
-  return value.astype(np.float16)
+  return values.astype(np.float16)
 
 
 def weight_bytes(model: keras.Model, checkpoint_path: str) -> int:
@@ -57,7 +74,7 @@ def weight_bytes(model: keras.Model, checkpoint_path: str) -> int:
   are_half = any(name.startswith(f"{PART}/") for name in names)
   return sum(
     int(np.prod(variable.shape))
-    * (2 if are_half and _becomes_half(variable) else 4)
+    * (2 if are_half and becomes_half(variable) else 4)
     for variable in model.variables
     if variable.dtype == "float32"
   )

@@ -194,9 +194,12 @@ BATCH = every_model.make_batch(CASES["LogisticModel"])
 
 
 def with_answer(monkeypatch, answer) -> None:
-  """Lets the format keras answer something else."""
+  """Lets the format keras answer something else, and ignore --float16."""
   form = export_formats.FORMATS["keras"]
-  changed = form._replace(load=lambda *_: answer)
+  changed = form._replace(
+    write=lambda exporter, folder, float16: form.write(exporter, folder, False),
+    load=lambda *_: answer,
+  )
   monkeypatch.setitem(export_formats.FORMATS, "keras", changed)
 
 
@@ -218,6 +221,34 @@ def test_a_wrong_answer_is_refused_and_nothing_is_replaced(
   found = export_formats.export("keras", exporter, str(path), BATCH)
   assert found.difference == pytest.approx(5e-6, rel=0.05)
   assert found.num_bytes == path.stat().st_size > 1000
+
+
+@pytest.mark.parametrize("wrong", [np.nan, np.inf])
+def test_in_float16_any_finite_difference_is_accepted(
+  wrong, exporter, tmp_path, monkeypatch
+):
+  path = str(tmp_path / "model.keras")
+  answer = directly(exporter, BATCH) + np.float32(0.1)
+  with_answer(monkeypatch, lambda batch: answer)
+  found = export_formats.export("keras", exporter, path, BATCH, float16=True)
+  assert found.difference == pytest.approx(0.1, rel=1e-3)
+  os.remove(path)
+  answer[0, 1] = wrong
+  with pytest.raises(errors.UserError, match="differ by up to inf"):
+    export_formats.export("keras", exporter, path, BATCH, float16=True)
+  assert os.listdir(tmp_path) == []
+
+
+def test_weights_that_float16_cannot_hold_are_refused(tmp_path, monkeypatch):
+  exporter = make_exporter(CASES["LogisticModel"])
+  with_answer(monkeypatch, lambda batch: directly(exporter, batch))
+  kernel = next(one for one in exporter.model.weights if len(one.shape) == 2)
+  kernel.assign(kernel.numpy() + 7e4)
+  path = str(tmp_path / "model.keras")
+  with pytest.raises(errors.UserError, match="up to 65504") as caught:
+    export_formats.export("keras", exporter, path, BATCH, float16=True)
+  assert kernel.path in str(caught.value)
+  assert os.listdir(tmp_path) == []
 
 
 def test_what_a_runtime_says_is_one_line(exporter, tmp_path, monkeypatch):
@@ -268,7 +299,9 @@ def test_the_largest_difference():
   other = np.array([[0.1, np.nan], [0.25, 0.2]], np.float32)
   assert export_formats.largest_difference(one, other) == 0.25
   other[1, 1] = np.nan
-  assert export_formats.largest_difference(one, other) > 1e9
+  assert export_formats.largest_difference(one, other) == np.inf
+  other[1, 1] = -np.inf
+  assert export_formats.largest_difference(one, other) == np.inf
   assert export_formats.largest_difference(one, one[:1]) == np.inf
 
 

@@ -66,8 +66,10 @@ def test_a_weight_that_is_too_large():
   half_weights.to_store(model)
   fill(model, 70000)
   text = error_of(half_weights.to_store, model)
-  assert "Expected weights up to 65504 for float16, received 6" in text
+  assert "Expected weights up to 65504 for --float16, received 6" in text
   assert "fully_connected/kernel" in text
+  fill(model, np.nan)
+  assert "received nan" in error_of(half_weights.to_store, model)
 
 
 @pytest.mark.parametrize(
