@@ -18,7 +18,7 @@ import export_model
 import models
 import program_flags
 from data_tools import text_table, vocabulary
-from engine import export, model_building
+from engine import best_checkpoint, export, model_building
 from engine import train_dir as train_dirs
 
 FLAGS = flags.FLAGS
@@ -115,7 +115,8 @@ def main() -> None:
   """Exports the checkpoint that the flags name."""
   train_dir = FLAGS.train_dir or "/tmp/yt8m_model/"
   if FLAGS.checkpoint_file and not FLAGS.train_dir:
-    train_dir = os.path.dirname(FLAGS.checkpoint_file) or "."
+    folder = os.path.dirname(FLAGS.checkpoint_file) or "."
+    train_dir = best_checkpoint.run_of(folder)
   checkpoint = export_model.find_checkpoint(train_dir)
   export_checkpoint(train_dir, checkpoint, FLAGS.output_dir)
   logging.info(

@@ -38,6 +38,16 @@ def is_better(metric: str, score: float, other: float) -> bool:
 # Names
 
 
+def run_of(folder: str) -> str:
+  """The train_dir of checkpoints in a folder: it, or that whose best it is."""
+  has_flags = tf.io.gfile.exists(
+    os.path.join(folder, train_dirs.MODEL_FLAGS_FILE)
+  )
+  if os.path.basename(folder) != train_dirs.BEST_DIR or has_flags:
+    return folder
+  return os.path.dirname(folder) or "."
+
+
 def kept_checkpoints(train_dir: str) -> dict[int, str]:
   """The paths of all whole checkpoints of a run, by step, in order.
 

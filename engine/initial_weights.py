@@ -26,7 +26,7 @@ from absl import logging
 
 import errors
 import models
-from engine import model_building
+from engine import best_checkpoint, model_building
 from engine import train_dir as train_dirs
 from engine.run import Run
 from engine.settings import Settings
@@ -51,8 +51,8 @@ def find_source(path: str) -> Source:
   """Finds the checkpoint that --init_checkpoint names.
 
   Args:
-    path: a train_dir, of which the newest checkpoint counts, or the path of a
-      checkpoint without its endings.
+    path: a train_dir, of which the newest checkpoint counts, its folder best,
+      or the path of a checkpoint in either, without its endings.
 
   Raises:
     errors.UserError: there is none, or not one of this project.
@@ -76,7 +76,7 @@ def find_source(path: str) -> Source:
       "Expected the --train_dir of a trained model, or a checkpoint's path, as"
       f" --init_checkpoint, received {path}, which is neither. {advice}"
     )
-  model_flags = train_dirs.read_model_flags(folder)
+  model_flags = train_dirs.read_model_flags(best_checkpoint.run_of(folder))
   if model_flags is None:
     raise errors.UserError(
       f"Expected {train_dirs.MODEL_FLAGS_FILE} beside the checkpoint of"

@@ -125,6 +125,7 @@ def test_the_checkpoint_that_is_exported(tmp_path):
   assert abs(old - new).max() > 0.01
   for given, wanted in (
     ([of_run, "--checkpoint=best"], old),
+    ([f"--checkpoint_file={run}/best/model.ckpt-4"], old),
     ([of_run, "--checkpoint=9"], new),
     # The path wins.
     ([f"--checkpoint_file={run}/model.ckpt-9", "--checkpoint=best"], new),

@@ -24,7 +24,7 @@ from every_model import make_batch, make_model_flags, model_classes, predict
 from tiny_runs import TINY_FLAGS, TINY_FRAME_FLAGS, train_tiny
 
 import models
-from engine import initial_weights
+from engine import best_checkpoint, initial_weights
 from engine import train_dir as train_dirs
 from engine.initial_weights import find_source, plan_transfer, weights_by_name
 from reports import compress_model
@@ -356,6 +356,25 @@ def test_a_checkpoint_in_this_folder(source_dir, tmp_path, monkeypatch):
   assert found.checkpoint == "model.ckpt-2"
   assert found.model_flags["model"] == "LogisticModel"
   assert os.listdir(tmp_path) == []
+
+
+def test_the_best_checkpoint(source_dir, tmp_path, monkeypatch):
+  """It is in a folder without model_flags.json."""
+  run = tmp_path / "run"
+  shutil.copytree(source_dir, run)
+  oldest = f"{run}/model.ckpt-2"
+  conditions = {"files": "", "pattern": ""}
+  best_checkpoint.consider(str(run), oldest, "gap", 1.0, conditions)
+  for path in (f"{run}/best/model.ckpt-2", f"{run}/best", f"{run}/best/"):
+    found = find_source(path)
+    assert found.checkpoint == f"{run}/best/model.ckpt-2"
+    assert found.model_flags["model"] == "LogisticModel"
+  monkeypatch.chdir(run)
+  assert find_source("best").checkpoint == "best/model.ckpt-2"
+  # A run of its own that is called so.
+  run.rename(tmp_path / "best")
+  found = find_source(f"{tmp_path}/best/model.ckpt-2")
+  assert found.model_flags["model"] == "LogisticModel"
 
 
 def test_weights_in_half_the_bytes(source_dir, tiny_files, tmp_path):
