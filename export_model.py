@@ -50,12 +50,7 @@ def define_flags(flag_values: flags.FlagValues = FLAGS) -> None:
   model.string(
     "train_dir", "/tmp/yt8m_model/", "Folder with the trained model."
   )
-  model.string(
-    "checkpoint_file",
-    "",
-    "Path of the checkpoint to export, without its file endings; empty: the one"
-    " that --checkpoint names.",
-  )
+  program_flags.define_checkpoint_file(flag_values)
   program_flags.define_checkpoint(flag_values)
   output = program_flags.Subject(program_flags.OUTPUT, flag_values)
   output.enum(
@@ -285,6 +280,7 @@ def main() -> None:
     FLAGS.float_frames,
     program_flags.ranges_of_data(model_flags),
   )
+  logging.info("Exporting %s", checkpoint)
   batch = find_batch(exporter, is_needed=bool(others))
   if FLAGS.format in (SAVED_MODEL, ALL):
     exported = export_formats.export_saved_model(
@@ -293,7 +289,6 @@ def main() -> None:
       batch,
       FLAGS.float16,
     )
-    logging.info("SavedModel of %s: %s", checkpoint, exported.path)
     _report(SAVED_MODEL, exported)
   if batch is not None:
     export_others(others, exporter, folder, batch, FLAGS.float16)

@@ -29,12 +29,7 @@ _FEATURES = ["rgb", "audio"]
 def define_flags(flag_values: flags.FlagValues = FLAGS) -> None:
   """Defines the flags of this program."""
   model = program_flags.Subject(program_flags.MODEL, flag_values)
-  model.string(
-    "checkpoint_file",
-    "",
-    "Path of the checkpoint to export, without its file endings; empty: the one"
-    " that --checkpoint names.",
-  )
+  program_flags.define_checkpoint_file(flag_values)
   model.string(
     "train_dir",
     "",

@@ -373,6 +373,16 @@ def define_checkpoint(flag_values: flags.FlagValues = FLAGS) -> None:
   )
 
 
+def define_checkpoint_file(flag_values: flags.FlagValues = FLAGS) -> None:
+  """Defines the flag that names a checkpoint by its path."""
+  Subject(MODEL, flag_values).string(
+    "checkpoint_file",
+    "",
+    "Path of the checkpoint to export, without its file endings; empty: the one"
+    " that --checkpoint names.",
+  )
+
+
 def define_best_metric(
   title: str, flag_values: flags.FlagValues = FLAGS
 ) -> None:

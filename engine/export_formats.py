@@ -395,7 +395,7 @@ def export(
       files.replace_folder(written, path)
     else:
       files.put_in_place(written, path)
-  return Exported(path, size_of(path), difference, rate)
+  return Exported(path, files.size_of(path), difference, rate)
 
 
 def export_saved_model(
@@ -417,7 +417,7 @@ def export_saved_model(
   """
   exporter.save(path, float16)
   if batch is None:
-    return Exported(path, size_of(path), None, None)
+    return Exported(path, files.size_of(path), None, None)
   served = tf.saved_model.load(path)
 
   def predict(batch):
@@ -426,7 +426,7 @@ def export_saved_model(
 
   difference = largest_difference(predict(batch), exporter.predict(batch))
   rate = videos_per_second(predict, batch)
-  return Exported(path, size_of(path), difference, rate)
+  return Exported(path, files.size_of(path), difference, rate)
 
 
 def _check_path(name: str, path: str) -> None:
@@ -495,17 +495,6 @@ def largest_difference(received: np.ndarray, expected: np.ndarray) -> float:
   difference[np.isnan(difference)] = np.inf
   difference[np.isnan(received) & np.isnan(expected)] = 0.0
   return float(difference.max())
-
-
-def size_of(path: str) -> int:
-  """The bytes of a file, or of all files in a folder."""
-  if not tf.io.gfile.isdir(path):
-    return tf.io.gfile.stat(path).length
-  return sum(
-    tf.io.gfile.stat(os.path.join(folder, name)).length
-    for folder, _, names in tf.io.gfile.walk(path)
-    for name in names
-  )
 
 
 def videos_per_second(predict: Predict, batch: Batch) -> float:

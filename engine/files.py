@@ -24,6 +24,17 @@ FOLDER_EXISTS_ERRORS = (
 """What put_in_place raises where a folder with files has the name already."""
 
 
+def size_of(path: str) -> int:
+  """The bytes of a file, or of all files in a folder."""
+  if not tf.io.gfile.isdir(path):
+    return tf.io.gfile.stat(path).length
+  return sum(
+    tf.io.gfile.stat(os.path.join(folder, name)).length
+    for folder, _, names in tf.io.gfile.walk(path)
+    for name in names
+  )
+
+
 @contextlib.contextmanager
 def written_aside(path: str) -> Iterator[str]:
   """Lets a file or folder be written aside, then puts it into place.

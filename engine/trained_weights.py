@@ -14,7 +14,7 @@ import tensorflow as tf
 import errors
 from engine import half_weights
 from engine import train_dir as train_dirs
-from engine.files import written_aside
+from engine.files import size_of, written_aside
 
 
 def kept_checkpoints(train_dir: str) -> list[str]:
@@ -104,5 +104,4 @@ def write_train_dir(
 
 def file_bytes(checkpoint: str) -> int:
   """The bytes of the files of a checkpoint, with all that they hold."""
-  paths = tf.io.gfile.glob(f"{checkpoint}.*")
-  return sum(tf.io.gfile.stat(path).length for path in paths)
+  return sum(map(size_of, tf.io.gfile.glob(f"{checkpoint}.*")))

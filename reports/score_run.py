@@ -24,7 +24,7 @@ from engine import train_dir as train_dirs
 from engine.data import Data
 from engine.data_files import find_files
 from engine.export import Exporter
-from engine.files import write_json, written_aside
+from engine.files import size_of, write_json, written_aside
 from engine.forward import ForwardPass
 from reports.calibration import Calibration
 from reports.comparison_plan import fingerprint
@@ -198,15 +198,6 @@ def measure_speed(forward: ForwardPass, data: Data) -> dict:
   }
 
 
-def _size_of_folder(folder: str) -> int:
-  """Bytes of the files in a folder."""
-  total = 0
-  for path, _, names in tf.io.gfile.walk(folder):
-    for name in names:
-      total += tf.io.gfile.stat(os.path.join(path, name)).length
-  return total
-
-
 def export_bytes(train_dir: str, checkpoint: str, model_flags: dict) -> int:
   """The size of the SavedModel of a checkpoint, which training has written.
 
@@ -220,7 +211,7 @@ def export_bytes(train_dir: str, checkpoint: str, model_flags: dict) -> int:
     exporter = Exporter(model_flags, kinds, vocabulary)
     train_dirs.load_weights(exporter.model, checkpoint)
     exporter.save(folder)
-  return _size_of_folder(folder)
+  return size_of(folder)
 
 
 # --------------------------------------------------------------------------

@@ -151,7 +151,8 @@ def test_the_checkpoint_that_is_exported(train_dir):
     log = in_process.run("export_model", f"--train_dir={train_dir}", *flags)
     (path,) = folder.iterdir()
     shutil.rmtree(folder)
-    assert f"SavedModel of {train_dir}/" in log
+    assert f"Exporting {train_dir}/" in log
+    assert log.count(str(path)) == 1
     return f"{path.name}: {'No effect with --checkpoint_file' in log}"
 
   assert exported() == "step_9: False"

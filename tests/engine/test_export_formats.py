@@ -305,14 +305,6 @@ def test_the_largest_difference():
   assert export_formats.largest_difference(one, one[:1]) == np.inf
 
 
-def test_sizes(tmp_path):
-  (tmp_path / "a" / "b").mkdir(parents=True)
-  (tmp_path / "a" / "one").write_bytes(bytes(7))
-  (tmp_path / "a" / "b" / "two").write_bytes(bytes(5))
-  assert export_formats.size_of(str(tmp_path / "a" / "one")) == 7
-  assert export_formats.size_of(str(tmp_path / "a")) == 12
-
-
 # --------------------------------------------------------------------------
 # SavedModels
 

@@ -9,7 +9,7 @@ from conftest import folder_content
 
 import errors
 from engine import files
-from engine.files import read_json, write_json, written_aside
+from engine.files import read_json, size_of, write_json, written_aside
 
 
 def test_a_file_is_replaced_when_it_is_whole(tmp_path):
@@ -285,3 +285,11 @@ def test_json_is_read_as_it_was_written(tmp_path):
   content = {"a": 0.1, "b": None, "c": [1, "\u00e9"]}
   write_json(str(tmp_path / "content.json"), content)
   assert read_json(str(tmp_path / "content.json"), ("a",), "") == content
+
+
+def test_sizes(tmp_path):
+  (tmp_path / "a" / "b").mkdir(parents=True)
+  (tmp_path / "a" / "one").write_bytes(bytes(7))
+  (tmp_path / "a" / "b" / "two").write_bytes(bytes(5))
+  assert size_of(str(tmp_path / "a" / "one")) == 7
+  assert size_of(str(tmp_path / "a")) == 12
