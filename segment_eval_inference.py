@@ -153,7 +153,7 @@ def read_submission(path: str) -> Iterator[ClassSegments]:
       if len(set(segments)) < len(segments):
         raise errors.UserError(
           f"Expected each segment once in a class, found"
-          f" {_first_repeated(segments).decode()} twice in {place}. Leave one"
+          f" {_shown(_first_repeated(segments))} twice in {place}. Leave one"
           " out."
         )
       yield ClassSegments(index, segments)

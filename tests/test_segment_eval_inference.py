@@ -187,7 +187,8 @@ def test_what_other_writers_make_of_it(tmp_path):
     ("Class,Segments\n3.5,a:0\n", 2, "'3.5,a:0'"),
     ("Class,Segments\n3 a:0\n", 2, "'3 a:0'"),
     ("Class,Segments\n3,a:0\n\n3,b:0\n", 4, "class 3"),
-    ("Class,Segments\n3,a:0 b:0\n4,c:0 a:5 c:0 a:5\n", 3, "c:0 twice"),
+    ("Class,Segments\n3,a:0 b:0\n4,c:0 a:5 c:0 a:5\n", 3, "'c:0' twice"),
+    ("Class,Segments\n3,\xff:0 \xff:0\n", 2, "'\ufffd:0' twice"),
     ("Class,Segments\n3,a:0 b5 c:0\n", 2, "'b5'"),
     ("Class,Segments\n3,a:0,b:5\n", 2, "'a:0,b:5'"),
     (f"Class,Segments\n{'y' * 500}\n", 2, f"'{'y' * 40}'..."),
@@ -195,7 +196,7 @@ def test_what_other_writers_make_of_it(tmp_path):
 )
 def test_a_bad_line_is_named(tmp_path, content, line, found):
   path = tmp_path / "p.csv"
-  path.write_text(content)
+  path.write_bytes(content.encode("latin-1"))
   text = error_of(lambda: list(read_submission(str(path))))
   assert_names(text, f"{path}, line {line}", found)
   assert "\n" not in text
