@@ -194,6 +194,8 @@ def find_batch(exporter: export.Exporter, is_needed: bool) -> dict | None:
 
   Raises:
     errors.UserError: there are none, or see read_batch.
+    OSError: the sample data cannot be written.
+    tf.errors.OpError: as above.
   """
   model_flags = exporter.model_flags
   in_bytes = model_flags["frame_features"]
@@ -209,11 +211,19 @@ def find_batch(exporter: export.Exporter, is_needed: bool) -> dict | None:
       f" {model_flags['feature_names']} with {model_flags['feature_sizes']}"
       " numbers, or stores them otherwise. Name some by --input_data_pattern."
     )
-  pattern = sample_data.pattern_or_sample_data(
-    FLAGS.input_data_pattern, "validate", model_flags["frame_features"]
-  )
-  files = find_files(pattern, "input_data_pattern")
-  return read_batch(exporter, files)
+  try:
+    pattern = sample_data.pattern_or_sample_data(
+      FLAGS.input_data_pattern, "validate", model_flags["frame_features"]
+    )
+    return read_batch(exporter, find_files(pattern, "input_data_pattern"))
+  except (errors.UserError, OSError, tf.errors.OpError) as error:
+    if is_needed or FLAGS.input_data_pattern:
+      raise
+    logging.warning(
+      "No videos to measure the SavedModel on: %s.",
+      export_formats.reason_of(error),
+    )
+    return None
 
 
 def _report(name: str, exported: export_formats.Exported) -> None:

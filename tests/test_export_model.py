@@ -22,6 +22,7 @@ from tiny_runs import TINY_FRAME_FLAGS
 
 import models
 import train
+from data_tools import sample_data, sample_videos
 from engine import best_checkpoint, export_formats
 from engine import train_dir as train_dirs
 from engine.settings import Settings
@@ -282,6 +283,32 @@ def test_records_that_are_stored_otherwise(tmp_path):
   assert "--float_frames=True" in error
   log = in_process.run("export_model", *given, "--float_frames")
   assert "videos/s" in log
+
+
+@pytest.mark.parametrize("place", ["others", "others/notes.txt/data"])
+def test_a_saved_model_needs_no_sample_data(
+  place, train_dir, tmp_path, monkeypatch
+):
+  """Its folder has other files, or cannot be made."""
+  (tmp_path / "others").mkdir()
+  (tmp_path / "others" / "notes.txt").write_text("notes")
+  make = sample_data.ensure_sample_data
+  monkeypatch.setattr(
+    sample_data, "ensure_sample_data", lambda: make(f"{tmp_path}/{place}")
+  )
+  monkeypatch.setattr(sample_videos, "RGB_SIZE", 6)
+  monkeypatch.setattr(sample_videos, "AUDIO_SIZE", 2)
+  log = in_process.run("export_model", f"--train_dir={train_dir}")
+  (line,) = [line for line in log.splitlines() if "No videos" in line]
+  assert f"{tmp_path}/others" in line
+  assert (train_dir / "export" / "step_9" / "saved_model.pb").exists()
+  # The other formats are not written unchecked.
+  code, log = in_process.call(
+    "export_model", f"--train_dir={train_dir}", "--format=keras"
+  )
+  assert code == 1
+  assert log.splitlines()[-1].startswith("ERROR: ")
+  assert not (train_dir / "export" / "formats_9").exists()
 
 
 def test_float16_is_about_half_and_says_what_it_changes(train_dir, records):
