@@ -138,6 +138,10 @@ def _machine(of: dict) -> str:
   return ", ".join(str(part) for part in parts if part)
 
 
+def _files(number: int) -> str:
+  return f"{number} file{'s' if number != 1 else ''}"
+
+
 def facts_of(runs: Sequence[Scored], num_train_videos: int) -> list:
   """(what, text) about the machine, the versions and the data of runs."""
   starts = [start for run in runs for start in starts_of(run.record)]
@@ -160,14 +164,14 @@ def facts_of(runs: Sequence[Scored], num_train_videos: int) -> list:
       facts.append(
         (
           "Training data",
-          f"{run.run.data.train_pattern}: {of['files']} files, about"
+          f"{run.run.data.train_pattern}: {_files(of['files'])}, about"
           f" {of['videos']:,} videos, hash {of['hash']}",
         )
       )
     facts.append(
       (
         "Scored data",
-        f"{run.run.data.eval_pattern}: {run.scores['eval_files']} files,"
+        f"{run.run.data.eval_pattern}: {_files(run.scores['eval_files'])},"
         f" {run.scores['num_videos']:,} videos, hash {run.scores['eval_hash']}",
       )
     )
