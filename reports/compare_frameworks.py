@@ -491,11 +491,27 @@ def _check_backends(names: list[str]) -> None:
     )
 
 
+def _check_processes(processes: int, gpus: Sequence[str]) -> None:
+  """Checks that each of several processes has a GPU, or none has.
+
+  Raises:
+    errors.UserError: there are fewer GPUs than processes, which would wait for
+      each other.
+  """
+  if 0 < len(gpus) < processes:
+    raise errors.UserError(
+      f"Expected a GPU for each of --processes={processes}, found {len(gpus)}."
+      " Lower --processes, or train on the CPU: put CUDA_VISIBLE_DEVICES= before"
+      " the command."
+    )
+
+
 def main() -> None:
   """Compares the models that the flags name."""
   _require_libraries()
   _check_backends(FLAGS.backends)
   machine = describe_machine()
+  _check_processes(FLAGS.processes, machine["gpus"])
   del machine["host"]  # --keep_results keeps what is published
   # The processes that train need the GPUs.
   tf.config.set_visible_devices([], "GPU")

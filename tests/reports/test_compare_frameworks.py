@@ -213,6 +213,19 @@ def test_wrong_flags(flag, part, fake, all_packages, tmp_path):
   assert not list(tmp_path.iterdir())
 
 
+def test_each_process_needs_a_gpu(fake, all_packages, tmp_path, monkeypatch):
+  real = compare_frameworks.describe_machine
+  monkeypatch.setattr(
+    compare_frameworks, "describe_machine", lambda: {**real(), "gpus": ["A"]}
+  )
+  flags = [*fake, f"--output_dir={tmp_path}/x", "--backends=tensorflow"]
+  flags.remove(f"--pythons=torch={sys.executable}")
+  line = in_process.run_into_error(PROGRAM, *flags, "--processes=2")
+  assert "--processes=2, found 1" in line
+  assert not list(tmp_path.iterdir())
+  in_process.run(PROGRAM, *flags)
+
+
 def test_models_with_batch_statistics():
   flags = {
     "model": "DbofModel",
