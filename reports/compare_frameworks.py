@@ -247,13 +247,14 @@ class Trainer:
     )
     what = "dropout off" if is_check else "measured"
     where = f"{processes} processes" if processes > 1 else "1 process"
-    if runs.is_finished(job):
+    kept = runs.kept_result(job)
+    if kept:
       logging.info(
         "%s, %s, %s, %s: done before.", entry.name, backend, where, what
       )
-    else:
-      logging.info("%s, %s, %s, %s ...", entry.name, backend, where, what)
-      self._write_weights(model_flags)
+      return kept
+    logging.info("%s, %s, %s, %s ...", entry.name, backend, where, what)
+    self._write_weights(model_flags)
     return runs.run_job(job, entry.name, python, self._about)
 
   def _weights(self, model_flags: dict) -> str:

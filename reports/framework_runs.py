@@ -15,6 +15,7 @@ import socket
 import subprocess
 import sys
 import time
+import zipfile
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -152,23 +153,21 @@ def with_results(
   )
 
 
-def is_finished(job: Job) -> bool:
-  """Whether the results of a job are there."""
-  return os.path.exists(f"{job.results}.json")
-
-
-def read_result(job: Job) -> Result:
-  """What is kept of a job.
-
-  Raises:
-    OSError: it has not finished.
-  """
+def _read_result(job: Job) -> Result:
   with open(f"{job.results}.json", encoding="utf-8") as file:
     numbers = json.load(file)
   if not job.is_check:
     return Result(numbers, {})
   with np.load(f"{job.results}.npz") as stored:
     return Result(numbers, dict(stored))
+
+
+def kept_result(job: Job) -> Result | None:
+  """What is kept of a job; None if it has not finished, or is damaged."""
+  try:
+    return _read_result(job)
+  except (OSError, ValueError, EOFError, zipfile.BadZipFile):
+    return None
 
 
 # --------------------------------------------------------------------------
@@ -302,7 +301,7 @@ def _wait(job: Job, name: str, processes, logs: Sequence[str]) -> None:
 
 
 def run_job(job: Job, name: str, python: str, about: dict) -> Result:
-  """Runs a job, unless its results are there.
+  """Runs a job, and keeps its results.
 
   Args:
     job: the job.
@@ -313,8 +312,6 @@ def run_job(job: Job, name: str, python: str, about: dict) -> Result:
   Raises:
     errors.UserError: a process has failed.
   """
-  with contextlib.suppress(OSError):
-    return read_result(job)
   os.makedirs(os.path.dirname(job.results), exist_ok=True)
   if job.backend == "jax" and job.num_processes > 1:
     (port,) = _free_ports(1)
@@ -348,7 +345,7 @@ def run_job(job: Job, name: str, python: str, about: dict) -> Result:
     os.remove(f"{job.results}-{number}.json")
   for used in (path, *logs):
     os.remove(used)
-  return read_result(job)
+  return _read_result(job)
 
 
 def _gather(job: Job) -> dict:

@@ -80,6 +80,15 @@ def test_what_is_finished_is_not_run_again(
   assert report_of(tmp_path)["models"] == before["models"]
 
 
+def test_what_is_damaged_is_trained_again(fake, all_packages, tmp_path):
+  in_process.run(PROGRAM, *fake, f"--output_dir={tmp_path}")
+  (damaged,) = (tmp_path / "runs").glob("*torch*check*.npz")
+  os.truncate(damaged, 40)
+  log = in_process.run(PROGRAM, *fake, f"--output_dir={tmp_path}")
+  assert log.count("done before") == 3
+  assert damaged.stat().st_size > 40
+
+
 def test_a_model_in_progress_is_all_that_is_lost(
   fake, all_packages, tmp_path, monkeypatch
 ):

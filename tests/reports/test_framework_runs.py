@@ -50,21 +50,32 @@ def run(job):
   return runs.run_job(job, "name", sys.executable, ABOUT)
 
 
-def test_results_are_kept_and_not_made_again(tmp_path, monkeypatch):
+def test_results_are_kept(tmp_path):
   job = make_job(tmp_path)
-  assert not runs.is_finished(job)
+  assert runs.kept_result(job) is None
   found = run(job)
-  assert runs.is_finished(job)
   assert found.numbers["losses"] == [1, 1 / 2, 1 / 3, 1 / 4, 1 / 5]
   assert found.numbers["command"] == "python -m x"
   assert found.numbers["began"].startswith("20")
   assert found.arrays["predictions"].shape == (2, 3)
   # The job, the log and the parts are gone.
   assert sorted(path.suffix for path in tmp_path.iterdir()) == [".json", ".npz"]
-  monkeypatch.setattr(runs, "_WORKER", "no.such.module")
-  again = run(job)
+  again = runs.kept_result(job)
+  assert again
   assert again.numbers == found.numbers
   assert again.arrays.keys() == found.arrays.keys()
+
+
+@pytest.mark.parametrize("ending", [".json", ".npz"])
+@pytest.mark.parametrize("length", [0, 40])
+def test_damaged_results_are_made_again(tmp_path, ending, length):
+  job = make_job(tmp_path)
+  found = run(job)
+  path = f"{job.results}{ending}"
+  os.truncate(path, length)
+  assert runs.kept_result(job) is None
+  assert run(job).numbers["losses"] == found.numbers["losses"]
+  assert runs.kept_result(job)
 
 
 @pytest.mark.parametrize(
