@@ -45,16 +45,11 @@ from reports.framework_entries import (
 from reports.framework_runs import Result
 from reports.frameworks.jobs import BACKENDS, Job
 from reports.frameworks.recipe import write_weights
+from reports.model_entries import THESIS_NETWORKS, split_entries
 from reports.templating import require_jinja2
 
 FLAGS = flags.FLAGS
 
-THESIS_MODELS = (
-  "DeepNnModel",
-  "BiLstmModel",
-  "StreamLstmModel",
-  "NnStreamLstmModel",
-)
 # Of measured steps; --seconds ends them earlier.
 _MOST_STEPS = 100_000
 _RUNS = "runs"
@@ -64,11 +59,12 @@ def define_flags() -> None:
   """Defines the flags of this program."""
   _define_data_flags()
   model = program_flags.Subject(program_flags.MODEL)
-  model.list(
+  model.string(
     "models",
-    list(THESIS_MODELS),
-    "Classes in the model files to compare; settings of one follow its name, as"
-    " in BiLstmModel:lstm_layers=1:lstm_cells=256, BiLstmModel:preset=thesis.",
+    ",".join(THESIS_NETWORKS),
+    "Classes in the model files to compare, separated by commas; settings of"
+    " one follow its name, as in BiLstmModel:lstm_layers=1:lstm_cells=256,"
+    " BiLstmModel:preset=thesis.",
   )
   model.string("label_loss", "CrossEntropyLoss", "Class in losses.py.")
   training = program_flags.Subject(program_flags.TRAINING)
@@ -502,8 +498,8 @@ def _check_processes(processes: int, gpus: Sequence[str]) -> None:
   if 0 < len(gpus) < processes:
     raise errors.UserError(
       f"Expected a GPU for each of --processes={processes}, found {len(gpus)}."
-      " Lower --processes, or train on the CPU: put CUDA_VISIBLE_DEVICES= before"
-      " the command."
+      " Lower --processes, or put CUDA_VISIBLE_DEVICES= before the command to"
+      " train on the CPU."
     )
 
 
@@ -518,12 +514,7 @@ def main() -> None:
   tf.config.set_visible_devices([], "GPU")
   pythons = runs.find_pythons(FLAGS.backends, FLAGS.pythons)
   apply_dataset_dir()
-  if not FLAGS.models:
-    raise errors.UserError(
-      "Expected --models to name at least one model, received none. Name some,"
-      " such as --models=DeepNnModel."
-    )
-  entries = [read_entry(text) for text in FLAGS.models]
+  entries = [read_entry(text) for text in split_entries(FLAGS.models)]
   records = [find_records(entry) for entry in entries]
   about = {"command": _command(), "machine": machine, "commit": commit()}
   content = {

@@ -10,7 +10,6 @@ import difflib
 import hashlib
 import json
 import os
-import re
 from collections.abc import Sequence
 
 import tensorflow as tf
@@ -24,14 +23,9 @@ import train
 from data_tools import sample_data
 from engine.data_files import find_files, is_local
 from engine.dataset_card import read_card
+from reports.model_entries import THESIS_NETWORKS, split_entries, split_entry
 
-THESIS_MODELS = (
-  "DeepNnModel",
-  "BiLstmModel",
-  "StreamLstmModel",
-  "NnStreamLstmModel",
-  "AutoencoderConcatModel",
-)
+THESIS_MODELS = (*THESIS_NETWORKS, "AutoencoderConcatModel")
 """The four networks of the thesis, and the one with autoencoders in front."""
 
 MAJORITY, FREQUENCIES, MEAN_FRAME = (
@@ -52,10 +46,6 @@ FRAME_LEVEL_DATA = (
   "--feature_names=rgb,audio",
   "--feature_sizes=1024,128",
 )
-
-# An entry begins with the name of a class; values may contain commas.
-_ENTRY_BORDER = re.compile(r",(?=\s*[A-Z]\w*\s*(?:[:,]|$))")
-_FLAG_BORDER = re.compile(r":(?=\w+=)")
 
 # Flags of train.py that an entry must not have, and what decides instead.
 _DECIDED = {
@@ -110,25 +100,12 @@ def parse_entries(text: str) -> list[Entry]:
   known = flags.FlagValues()
   train.define_flags(known)
   entries = []
-  for part in filter(None, map(str.strip, _ENTRY_BORDER.split(text))):
-    model, *settings = map(str.strip, _FLAG_BORDER.split(part))
-    if ":" in model or "=" in model:
-      raise errors.UserError(
-        f"Expected entries such as BiLstmModel:lstm_layers=1:lstm_cells=256 as"
-        f" --models, received {part!r}. Put a colon before each flag, and an"
-        " equals sign before its value."
-      )
-    own = dict(setting.split("=", 1) for setting in settings)
+  for part in split_entries(
+    text, "Name each once; for another seed raise --seeds."
+  ):
+    model, own = split_entry(part)
     _check_entry(part, model, own, known)
     entries.append(Entry(part, model, own))
-  names = [entry.name for entry in entries]
-  twice = [name for name in names if names.count(name) > 1]
-  if twice or not entries:
-    raise errors.UserError(
-      "Expected different models as --models, received"
-      f" {twice[0] + ' twice' if twice else 'none'}. Name each once; for"
-      " another seed raise --seeds."
-    )
   return entries
 
 

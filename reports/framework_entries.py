@@ -1,7 +1,6 @@
 """What --models of compare_frameworks names: models, settings and data."""
 
 import dataclasses
-import hashlib
 import os
 import re
 
@@ -15,12 +14,13 @@ import video_level_models
 from data_tools import sample_data
 from engine import data_order
 from engine.data import Data
-from engine.data_files import find_files, reads_by_number
+from engine.data_files import find_files, hash_of_files, reads_by_number
 from engine.dataset_card import read_card
 from layers import whitening
 from program_flags import hyperparameter_modules
 from records.shards import kept_walk
 from reports.frameworks.batches import longest_video
+from reports.model_entries import split_entry
 
 FLAGS = flags.FLAGS
 
@@ -139,6 +139,8 @@ def _set_preset(name: str, model_class) -> None:
     )
   ignored = []
   for flag, value in model_class.presets[name].items():
+    if flag == "input_transform":  # see read_entry
+      continue
     if flag not in FLAGS:
       ignored.append(f"{flag}={value}")
     elif not FLAGS[flag].present:
@@ -203,23 +205,34 @@ def read_entry(text: str) -> Entry:
     errors.UserError: there is no such model or setting, or the model takes
       records of another level than there are.
   """
-  name, *settings = text.split(":")
+  name, settings = split_entry(text)
+  preset = settings.pop("preset", None)
   try:
     model_class = models.find_class_by_name(name)
+    transform = model_class.input_transform
     with flagsaver.flagsaver():
-      for setting in settings:
-        flag, _, value = setting.partition("=")
-        if flag == "preset":
-          _set_preset(value, model_class)
-        else:
-          _set(flag, value, text)
-      return _entry(text, model_class)
+      if preset is not None:
+        _set_preset(preset, model_class)
+        transform = model_class.presets[preset].get(
+          "input_transform", transform
+        )
+      for flag, value in settings.items():
+        _set(flag, value, text)
+      return _entry(text, model_class, transform)
   except ValueError as error:
     raise errors.UserError(str(error)) from error
 
 
-def _entry(text: str, model_class: type[models.BaseModel]) -> Entry:
-  """The entry of a model, from the flags."""
+def _entry(
+  text: str, model_class: type[models.BaseModel], transform: str
+) -> Entry:
+  """The entry of a model, from the flags.
+
+  Args:
+    text: as typed.
+    model_class: the class.
+    transform: its input_transform, or that of its preset.
+  """
   frame_features = model_class.__module__ != video_level_models.__name__
   if not _both_levels() and frame_features != FLAGS.frame_features:
     level = _LEVELS[frame_features]
@@ -232,7 +245,6 @@ def _entry(text: str, model_class: type[models.BaseModel]) -> Entry:
   features = _features(frame_features)
   names = features["feature_names"].split(",")
   sizes = [int(size) for size in features["feature_sizes"].split(",")]
-  transform = model_class.input_transform
   if transform == "dewhiten" and not any(whitening.scales_of(names, sizes)):
     transform = "l2"
   ranges = {"feature_ranges": FLAGS.feature_ranges}
@@ -293,14 +305,12 @@ def find_records(entry: Entry) -> Records:
   if frame_features:
     first, *_ = model_flags["feature_names"].split(",")
     num_frames = longest_video(files, first, model_flags["max_frames"])
-  facts = [
-    f"{os.path.basename(file)} {os.stat(file).st_size}" for file in files
-  ]
+  sizes = [os.stat(file).st_size for file in files]
   return Records(
     pattern,
     [os.path.abspath(file) for file in files],
     sum(len(kept_walk(file)) for file in files),
-    hashlib.sha256("\n".join(facts).encode()).hexdigest()[:16],
+    hash_of_files(files, sizes),
     list(data.reader.kinds) if frame_features else [],
     num_frames,
     data_order.choose_window(files),

@@ -212,6 +212,7 @@ def test_results_are_kept_where_asked(
     ("--models=", "received none"),
     ("--pythons=jax=x", "--pythons"),
     ("--models=NoModel", "NoModel"),
+    ("--models=MoeModel,MoeModel", "received MoeModel twice"),
   ],
 )
 def test_wrong_flags(flag, part, fake, all_packages, tmp_path):

@@ -9,7 +9,9 @@ import pytest
 from absl.testing import flagsaver
 from conftest import error_of
 
+import frame_level_models
 from data_tools import sample_data
+from engine.data_files import hash_of_files
 from engine.dataset_card import DatasetCard
 from reports import compare_frameworks
 from reports import framework_entries as entries
@@ -31,7 +33,7 @@ def typed(*arguments) -> None:
 
 
 def test_the_default_models_have_the_records_of_their_levels():
-  found = [read_entry(name) for name in FLAGS.models]
+  found = [read_entry(name) for name in FLAGS.models.split(",")]
   assert [entry.name for entry in found] == [
     *("DeepNnModel", "BiLstmModel", "StreamLstmModel", "NnStreamLstmModel")
   ]
@@ -72,8 +74,32 @@ def test_a_preset():
   assert entry.model_flags["max_frames"] == 100
   assert entry.min_frames == 100
   assert FLAGS.max_frames == 300
+  typed("--lstm_cells=4")
+  again = read_entry("BiLstmModel:lstm_direction=both:preset=thesis")
+  assert again.model_flags["lstm_direction"] == "both"
+  assert again.model_flags["lstm_cells"] == 4
   typed("--max_frames=50")
   assert read_entry("BiLstmModel:preset=thesis").model_flags["max_frames"] == 50
+
+
+def test_the_input_transform_of_a_preset(monkeypatch):
+  presets = {"other": {"input_transform": "none"}}
+  monkeypatch.setattr(
+    frame_level_models.FrameLevelLogisticModel, "presets", presets
+  )
+  found = [
+    read_entry(f"FrameLevelLogisticModel{preset}").model_flags[
+      "input_transform"
+    ]
+    for preset in ("", ":preset=other")
+  ]
+  assert found == ["l2", "none"]
+
+
+def test_values_may_have_commas():
+  entry = read_entry("DeepNnModel:nn_tower_sizes=3,4:nn_joint_sizes=5,6")
+  assert entry.model_flags["nn_tower_sizes"] == "3,4"
+  assert entry.model_flags["nn_joint_sizes"] == "5,6"
 
 
 def test_dropout_off():
@@ -93,7 +119,7 @@ def test_dropout_off():
     ("BiLstmModel:no_flag=1", "received no_flag in BiLstmModel:no_flag=1"),
     ("BiLstmModel:seed=1", "received seed"),
     ("BiLstmModel:lstm_layers=many", "--models=BiLstmModel:lstm_layers=many"),
-    ("BiLstmModel:lstm_layers", "--models=BiLstmModel:lstm_layers"),
+    ("BiLstmModel:lstm_layers", "received 'BiLstmModel:lstm_layers'"),
     ("BiLstmModel:preset=no", "Available: thesis"),
   ],
 )
@@ -131,6 +157,8 @@ def test_records_of_both_levels(data_dir):
   assert video.num_frames == 0
   assert 8 <= frame.num_frames <= 14
   assert video.hash != frame.hash
+  sizes = [os.path.getsize(file) for file in video.files]
+  assert video.hash == hash_of_files(video.files, sizes)  # as in run.json
   assert all(map(os.path.isabs, frame.files))
 
 
