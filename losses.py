@@ -16,6 +16,9 @@ from layers import sums
 
 FLAGS = flags.FLAGS
 
+EPSILON = 1e-5
+"""Added to probabilities before their logarithm is taken."""
+
 
 class BaseLoss:
   """Base class of all losses.
@@ -117,16 +120,15 @@ class BaseLoss:
 
 
 class CrossEntropyLoss(BaseLoss):
-  """-sum_c y log(p + e) + (1 - y) log(1 - p + e), with e = 1e-5."""
+  """-sum_c y log(p + e) + (1 - y) log(1 - p + e), with e = EPSILON."""
 
   def per_class_loss(self, predictions, labels):
     """See BaseLoss."""
-    epsilon = 1e-5
     # A label is 0 or 1, so one logarithm for each class is enough.
     likelihood = ops.where(
       ops.cast(labels, "bool"), predictions, 1.0 - predictions
     )
-    return -ops.log(likelihood + epsilon)
+    return -ops.log(likelihood + EPSILON)
 
 
 flags.DEFINE_float(
@@ -181,8 +183,8 @@ class AsymmetricLoss(BaseLoss):
   """The cross entropy in which easy classes that are no labels count little.
 
   -sum_c y (1 - p)^g+ log(p + e) + (1 - y) q^g- log(1 - q + e), with
-  q = max(p - margin, 0) and e = 1e-5. With both exponents and the margin 0 it
-  is CrossEntropyLoss. Its minimum is not at the labels' frequency: with the
+  q = max(p - margin, 0) e = EPSILON. With both exponents and the margin 0 it is
+  CrossEntropyLoss. Its minimum is not at the labels' frequency: with the
   defaults, a class that one video in ten has is best predicted as 0.48. GAP
   ranks the predictions of all videos together, so measure before you use it.
   Source: Ridnik et al. 2021, Asymmetric Loss, equations 4 to 7.
@@ -205,7 +207,6 @@ class AsymmetricLoss(BaseLoss):
 
   def per_class_loss(self, predictions, labels):
     """See BaseLoss."""
-    epsilon = 1e-5
     labels = ops.cast(labels, "bool")
     missing = 1.0 - predictions
     shifted = ops.maximum(predictions - self.margin, 0.0)
@@ -215,7 +216,7 @@ class AsymmetricLoss(BaseLoss):
       _power(missing, self.gamma_positive),
       _power(shifted, self.gamma_negative),
     )
-    return -focus * ops.log(likelihood + epsilon)
+    return -focus * ops.log(likelihood + EPSILON)
 
 
 def _power(values, exponent):

@@ -17,6 +17,7 @@ import numpy as np
 import errors
 import eval_util
 from engine.run_record import read_run_record
+from losses import EPSILON
 from reports import bootstrap
 from reports.bootstrap import Interval, Ranked
 from reports.comparison_plan import FREQUENCIES, MAJORITY, Entry, Run
@@ -307,10 +308,9 @@ def score_constant(
       np.broadcast_to(prediction, labels.shape), labels, loss=0.0
     )
   scores = metrics.scores()
-  epsilon = 1e-5
   given = prediction.astype(np.float64)
-  without = -np.log(1 - given + epsilon)
-  gain = -np.log(given + epsilon) - without
+  without = -np.log(1 - given + EPSILON)
+  gain = -np.log(given + EPSILON) - without
   loss = without.sum() + gain[classes].sum() / max(num_videos, 1)
   return {
     **{name: scores[key] for name, key in _SCORES.items()},

@@ -11,6 +11,7 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 
 import errors
+import losses
 from engine import model_building
 from engine.data import records_of
 from engine.prediction_file import Predictions, VideoIndex
@@ -22,8 +23,6 @@ from records import contents, messages, selection
 _BLOCK_VIDEOS = 512
 # Predictions that weights are fitted on: 512 MB, and few weights need no more.
 _MOST_FITTED = 1 << 27
-# As in losses.CrossEntropyLoss.
-_EPSILON = 1e-5
 # Nats a video that better weights could still gain, at most.
 _TOLERANCE = 1e-6
 _MOST_STEPS = 1000
@@ -363,7 +362,7 @@ def _loss_and_slopes(
     is_label = labels[begin : begin + _BLOCK_VIDEOS]
     mixed = mix(weights, part)
     likelihood = np.where(is_label, mixed, 1 - mixed) + part.dtype.type(
-      _EPSILON
+      losses.EPSILON
     )
     loss -= np.log(likelihood).sum(dtype=np.float64)
     ratio = np.where(is_label, 1 / likelihood, -1 / likelihood)

@@ -7,11 +7,9 @@ import numpy as np
 import eval_util
 import ranking
 from engine.progress_bar import Progress
+from losses import EPSILON
 from reports import bootstrap
 from reports.bootstrap import Interval, Ranked
-
-# As in losses.CrossEntropyLoss.
-_EPSILON = 1e-5
 
 SCORE_HEADS = ("GAP", "mAP", "Hit@1", "PERR", "loss")
 """Heads of a table's columns with the scores of eval.py."""
@@ -43,7 +41,7 @@ class VideoScores:
       predictions, labels, self._top_k, None
     )
     likelihood = np.where(labels, predictions, 1 - predictions)
-    losses = -np.log(likelihood + np.float32(_EPSILON)).sum(axis=1)
+    losses = -np.log(likelihood + np.float32(EPSILON)).sum(axis=1)
     self._metrics.accumulate_top_k(*ranked, loss=losses)
     rows, classes = np.nonzero(labels)
     self._ranked.append(
