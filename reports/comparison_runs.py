@@ -9,7 +9,6 @@ import contextlib
 import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -22,6 +21,7 @@ from engine import train_dir as train_dirs
 from engine.data_files import find_files
 from reports.comparison_plan import Run
 from reports.data_fractions import part_of_data
+from reports.processes import free_ports, last_line
 from reports.score_run import SCORES_FILE
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
@@ -144,18 +144,6 @@ def alone_in(output_dir: str) -> Iterator[int]:
     yield lock.fileno()
 
 
-def _free_ports(count: int) -> list[int]:
-  """Ports of this machine that nothing listens on."""
-  with contextlib.ExitStack() as stack:
-    sockets = [
-      stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_STREAM))
-      for _ in range(count)
-    ]
-    for one in sockets:
-      one.bind(("127.0.0.1", 0))
-    return [one.getsockname()[1] for one in sockets]
-
-
 def _environments(workers: int) -> list[dict[str, str]]:
   """The environment of each process of a run."""
   plain = {
@@ -163,7 +151,7 @@ def _environments(workers: int) -> list[dict[str, str]]:
   }
   if workers == 1:
     return [plain]
-  addresses = [f"127.0.0.1:{port}" for port in _free_ports(workers)]
+  addresses = [f"127.0.0.1:{port}" for port in free_ports(workers)]
   return [
     {
       **plain,
@@ -176,14 +164,6 @@ def _environments(workers: int) -> list[dict[str, str]]:
     }
     for index in range(workers)
   ]
-
-
-def _last_line(path: str) -> str:
-  """The last line of a log."""
-  with open(path, "rb") as file:
-    file.seek(max(os.path.getsize(path) - 2000, 0))
-    lines = file.read().decode("utf-8", "replace").strip().splitlines()
-  return lines[-1].rpartition("\r")[2] if lines else ""
 
 
 class StepError(Exception):
@@ -237,7 +217,7 @@ def run_process(
   if failed:
     # Others were ended by a signal when the first one failed.
     code, path = max(failed)
-    line = _last_line(path)
+    line = last_line(path)
     if not line.startswith("ERROR: "):
       line = f"exit code {code}: {line}"
     raise StepError(f"{line.removeprefix('ERROR: ')} (log: {path})")
@@ -250,7 +230,7 @@ def _wait(processes: Sequence[subprocess.Popen], log: str) -> None:
     time.sleep(_POLL_SECONDS)
     if time.monotonic() - shown > _LINE_SECONDS:
       shown = time.monotonic()
-      logging.info("    %s", _last_line(log))
+      logging.info("    %s", last_line(log))
     if any(process.returncode for process in processes):
       for process in processes:  # the others would wait for it
         process.terminate()

@@ -11,7 +11,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -24,6 +23,7 @@ from absl import logging
 import errors
 from engine.files import write_json
 from reports.frameworks.jobs import BEGAN, PARENT, STEP, Job
+from reports.processes import free_ports, last_line
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
@@ -174,17 +174,6 @@ def kept_result(job: Job) -> Result | None:
 # Processes
 
 
-def _free_ports(number: int) -> list[int]:
-  """Ports of this machine that nobody uses at the moment."""
-  with contextlib.ExitStack() as stack:
-    ports = []
-    for _ in range(number):
-      found = stack.enter_context(socket.socket())
-      found.bind(("127.0.0.1", 0))
-      ports.append(found.getsockname()[1])
-    return ports
-
-
 def _environment(job: Job) -> dict[str, str]:
   """The environment variables of a job's processes."""
   kept = {
@@ -230,7 +219,7 @@ def _commands(
     ]
     return [(torchrun, environment)]
   found = []
-  ports = _free_ports(job.num_processes)
+  ports = free_ports(job.num_processes)
   for process in range(job.num_processes):
     own = dict(environment)
     if job.backend == "tensorflow":
@@ -256,14 +245,6 @@ def _stop(processes: Sequence[subprocess.Popen]) -> None:
         one.wait(_PATIENCE_SECONDS)
 
 
-def _last_line(path: str, beginning: str = "") -> str:
-  """The last line of a log that begins so; empty if there is none."""
-  with open(path, encoding="utf-8", errors="replace") as file:
-    lines = [line.strip() for line in file]
-  found = [line for line in lines if line and line.startswith(beginning)]
-  return found[-1] if found else ""
-
-
 def _failure(job: Job, log: str) -> errors.UserError:
   """What to say of a job whose process has failed."""
   with open(log, encoding="utf-8", errors="replace") as file:
@@ -272,7 +253,7 @@ def _failure(job: Job, log: str) -> errors.UserError:
     return errors.UserError(told[0].removeprefix("ERROR: ").strip())
   return errors.UserError(
     f"Expected {job.backend} to train {job.model_flags['model']}, but its"
-    f" process ended with: {_last_line(log)} The whole log is {log}; start the"
+    f" process ended with: {last_line(log)} The whole log is {log}; start the"
     " same command again when this is fixed, it goes on from here."
   )
 
@@ -293,7 +274,7 @@ def _wait(job: Job, name: str, processes, logs: Sequence[str]) -> None:
     if all(code == 0 for code in codes):
       return
     if time.monotonic() - said >= _LINE_SECONDS:
-      said, text = time.monotonic(), _last_line(logs[0], STEP)
+      said, text = time.monotonic(), last_line(logs[0], STEP)
       if text != before:
         logging.info("%s, %s: %s", name, job.backend, text)
       before = text
@@ -314,7 +295,7 @@ def run_job(job: Job, name: str, python: str, about: dict) -> Result:
   """
   os.makedirs(os.path.dirname(job.results), exist_ok=True)
   if job.backend == "jax" and job.num_processes > 1:
-    (port,) = _free_ports(1)
+    (port,) = free_ports(1)
     job = dataclasses.replace(job, address=f"127.0.0.1:{port}")
   path = f"{job.results}.job"
   job.write(path)

@@ -187,12 +187,3 @@ def test_a_job_does_not_get_this_process_s_cluster(tmp_path, monkeypatch):
   assert "TF_CONFIG" not in runs._environment(make_job(tmp_path))
   assert os.environ["TF_CONFIG"] == "{}"
   assert dataclasses.asdict(make_job(tmp_path))["address"] == ""
-
-
-def test_how_far_a_process_is(tmp_path):
-  log = tmp_path / "log"
-  log.write_text("step 1, loss 2\nstep 2, loss 1\nW warning\n\n")
-  assert runs._last_line(str(log), runs.STEP) == "step 2, loss 1"
-  assert runs._last_line(str(log)) == "W warning"
-  log.write_text("W warning\n")
-  assert runs._last_line(str(log), runs.STEP) == ""
