@@ -183,8 +183,8 @@ class AsymmetricLoss(BaseLoss):
   """The cross entropy in which easy classes that are no labels count little.
 
   -sum_c y (1 - p)^g+ log(p + e) + (1 - y) q^g- log(1 - q + e), with
-  q = max(p - margin, 0) e = EPSILON. With both exponents and the margin 0 it is
-  CrossEntropyLoss. Its minimum is not at the labels' frequency: with the
+  q = max(p - margin, 0) and e = EPSILON. With both exponents and the margin 0,
+  it is CrossEntropyLoss. Its minimum is not at the labels' frequency: with the
   defaults, a class that one video in ten has is best predicted as 0.48. GAP
   ranks the predictions of all videos together, so measure before you use it.
   Source: Ridnik et al. 2021, Asymmetric Loss, equations 4 to 7.

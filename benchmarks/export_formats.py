@@ -26,6 +26,7 @@ import errors
 import export_model
 import models
 from data_tools import sample_data
+from docs.between_marks import put, replaced
 from engine import export, export_formats, machine
 from engine.data_files import find_files
 
@@ -166,27 +167,11 @@ def describe() -> str:
   )
 
 
-def with_table(page: str, table: str) -> str:
-  """The text of a page with another table between its two marks.
-
-  Raises:
-    errors.UserError: the page has no place for it.
-  """
-  before, begin, rest = page.partition(_BEGIN)
-  _, end, after = rest.partition(_END)
-  if not begin or not end:
-    raise errors.UserError(
-      f"Expected the lines {_BEGIN} and {_END} in --page, found none. Put them"
-      " where the table should be."
-    )
-  return f"{before}{begin}\n\n{table}\n\n{end}{after}"
-
-
 def main() -> None:
   """Tries all models and writes the table."""
   export_formats.require_packages(export_formats.FORMATS)
   page = pathlib.Path(FLAGS.page)
-  with_table(page.read_text(), "")
+  replaced(page.read_text(), _BEGIN, _END, "")  # before the long work
   description = describe()
   results = {}
   for name in FLAGS.models or models.class_names():
@@ -204,7 +189,7 @@ def main() -> None:
     )
     logging.info("%s: %s", name, results[name])
     table = f"{make_table(results)}\n\n{description}"
-    page.write_text(with_table(page.read_text(), table))
+    put(page, _BEGIN, _END, f"\n{table}\n")
 
 
 if __name__ == "__main__":

@@ -6,8 +6,10 @@ DIR is the --output_dir of reports.compare_models.
 """
 
 import pathlib
-import re
-import sys
+
+import command_line
+import errors
+from docs import between_marks
 
 ROOT = pathlib.Path(__file__).parents[1]
 README = ROOT / "README.md"
@@ -32,26 +34,33 @@ def put(
     image: where the picture goes.
 
   Raises:
-    SystemExit: the folder has no report, or the page no marks.
+    errors.UserError: the folder has no report, or the page no marks.
   """
   try:
     table = (folder / "table.md").read_text(encoding="utf-8").strip()
     picture = (folder / PICTURE).read_bytes()
   except OSError as error:
-    raise SystemExit(
-      f"ERROR: Expected the report of reports.compare_models in {folder}, found"
+    raise errors.UserError(
+      f"Expected the report of reports.compare_models in {folder}, found"
       f" none ({error.strerror}). Run make compare."
     ) from error
-  page = readme.read_text(encoding="utf-8")
-  pattern = re.compile(f"{BEGIN}\n.*?{END}", re.DOTALL)
-  if len(pattern.findall(page)) != 1:
-    raise SystemExit(f"ERROR: Expected {BEGIN} and {END} once in {readme}.")
-  page = pattern.sub(lambda _: f"{BEGIN}\n{table}\n\n{SHOWN}\n{END}", page)
+  between_marks.put(readme, BEGIN, END, f"{table}\n\n{SHOWN}")
   image.write_bytes(picture)
-  readme.write_text(page, encoding="utf-8")
+
+
+def main(arguments: list[str]) -> None:
+  """Puts a comparison's table and picture into README.md.
+
+  Args:
+    arguments: the folder of the comparison.
+  """
+  if len(arguments) != 1:
+    raise errors.UserError(
+      f"Expected one folder, received {len(arguments)}. Name that of a"
+      " comparison, such as /tmp/yt8m_compare."
+    )
+  put(pathlib.Path(arguments[0]), README, IMAGE)
 
 
 if __name__ == "__main__":
-  if len(sys.argv) != 2:
-    raise SystemExit("ERROR: Expected one folder, such as /tmp/yt8m_compare.")
-  put(pathlib.Path(sys.argv[1]), README, IMAGE)
+  command_line.run(main)

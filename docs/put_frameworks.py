@@ -7,9 +7,10 @@ DIR is the --output_dir of reports.compare_frameworks.
 
 import json
 import pathlib
-import re
-import sys
 
+import startup  # isort: skip
+import errors
+from docs import between_marks
 from reports import framework_page as pages
 
 PAGE = pathlib.Path(__file__).parent / "frameworks.md"
@@ -48,26 +49,31 @@ def put(folder: pathlib.Path, page: pathlib.Path) -> None:
     page: the page with the marks.
 
   Raises:
-    SystemExit: the folder has no report, or the page no marks.
+    errors.UserError: the folder has no report, or the page no marks.
   """
   try:
     report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
   except OSError as error:
-    raise SystemExit(
-      f"ERROR: Expected the report of reports.compare_frameworks in {folder},"
+    raise errors.UserError(
+      f"Expected the report of reports.compare_frameworks in {folder},"
       f" found none ({error.strerror}). Run make compare-frameworks."
     ) from error
-  text = page.read_text(encoding="utf-8")
-  pattern = re.compile(f"{BEGIN}\n.*?{END}", re.DOTALL)
-  if len(pattern.findall(text)) != 1:
-    raise SystemExit(f"ERROR: Expected {BEGIN} and {END} once in {page}.")
-  text = pattern.sub(lambda _: f"{BEGIN}\n{shown(report)}\n{END}", text)
-  page.write_text(text, encoding="utf-8")
+  between_marks.put(page, BEGIN, END, shown(report))
+
+
+def main(arguments: list[str]) -> None:
+  """Puts a report's tables into docs/frameworks.md.
+
+  Args:
+    arguments: the folder of the report.
+  """
+  if len(arguments) != 1:
+    raise errors.UserError(
+      f"Expected one folder, received {len(arguments)}. Name that of a report,"
+      " such as /tmp/yt8m_frameworks."
+    )
+  put(pathlib.Path(arguments[0]), PAGE)
 
 
 if __name__ == "__main__":
-  if len(sys.argv) != 2:
-    raise SystemExit(
-      "ERROR: Expected one folder, such as /tmp/yt8m_frameworks."
-    )
-  put(pathlib.Path(sys.argv[1]), PAGE)
+  startup.run(main)

@@ -3,11 +3,10 @@
 import os
 
 import numpy as np
-import pytest
 
-import errors
 import models
 from benchmarks import export_formats as benchmark
+from docs.between_marks import replaced
 from engine import export, export_formats
 
 RESULTS = {
@@ -56,15 +55,6 @@ def test_the_machine_and_the_versions_stand_below_the_table(monkeypatch):
   )
 
 
-def test_only_the_table_of_a_page_is_replaced():
-  page = f"a\n{benchmark._BEGIN}\nold\n{benchmark._END}\nb\n"
-  new = benchmark.with_table(page, "| new |")
-  assert new == (f"a\n{benchmark._BEGIN}\n\n| new |\n\n{benchmark._END}\nb\n")
-  assert benchmark.with_table(new, "| new |") == new
-  with pytest.raises(errors.UserError, match="in --page, found none"):
-    benchmark.with_table("no marks", "")
-
-
 def test_models_are_small_and_fit_the_sample_data():
   for name in ("NetVladModel", "LogisticModel", "StreamLstmModel"):
     model_flags = benchmark.small_flags(name)
@@ -96,3 +86,12 @@ def test_what_a_model_gives_in_each_format(monkeypatch):
   assert float(found["keras"]) < 1e-6
   assert "no loop" in found["onnx"]
   assert os.path.exists(benchmark._PAGE)
+
+
+def test_the_page_has_the_marks():
+  page = benchmark._PAGE.read_text()
+  before, after = page.split(benchmark._BEGIN)[0], page.split(benchmark._END)[1]
+  new = replaced(page, benchmark._BEGIN, benchmark._END, "\nnew\n")
+  assert new == (
+    f"{before}{benchmark._BEGIN}\n\nnew\n\n{benchmark._END}{after}"
+  )

@@ -1,8 +1,9 @@
 """Tests of docs.put_comparison."""
 
 import pytest
-from conftest import REPOSITORY
+from conftest import REPOSITORY, run_into_error
 
+import errors
 from docs import put_comparison
 from docs.put_comparison import BEGIN, END, SHOWN, put
 from reports.comparison_plan import THESIS_MODELS
@@ -30,13 +31,19 @@ def test_only_what_is_between_the_marks_changes(folder):
 def test_nothing_changes_without_a_report_or_marks(folder):
   readme, image = folder / "README.md", folder / "image.svg"
   readme.write_text("no marks\n")
-  with pytest.raises(SystemExit, match="Expected <!-- comparison"):
+  with pytest.raises(errors.UserError, match="the lines <!-- comparison"):
     put(folder, readme, image)
   (folder / "table.md").unlink()
-  with pytest.raises(SystemExit, match="Run make compare"):
+  with pytest.raises(errors.UserError, match="Run make compare"):
     put(folder, readme, image)
   assert readme.read_text() == "no marks\n"
   assert not image.exists()
+
+
+@pytest.mark.parametrize("name", ["put_comparison", "put_frameworks"])
+def test_a_mistake_is_one_line(name, tmp_path):
+  assert "Run make" in run_into_error("-m", f"docs.{name}", tmp_path)
+  assert "received 0" in run_into_error("-m", f"docs.{name}")
 
 
 def test_the_readme_has_the_marks_and_the_picture_that_it_shows():

@@ -5,6 +5,7 @@ import json
 import pytest
 from conftest import REPOSITORY
 
+import errors
 from docs.put_frameworks import BEGIN, END, put
 
 MACHINE = {"cpu": "A", "cores": 2, "memory_bytes": 2**33, "system": "Linux"}
@@ -58,10 +59,10 @@ def test_only_what_is_between_the_marks_changes(folder):
 def test_nothing_changes_without_a_report_or_marks(folder):
   page = folder / "page.md"
   page.write_text("no marks\n")
-  with pytest.raises(SystemExit, match="Expected <!-- frameworks"):
+  with pytest.raises(errors.UserError, match="the lines <!-- frameworks"):
     put(folder, page)
   (folder / "report.json").unlink()
-  with pytest.raises(SystemExit, match="Run make compare-frameworks"):
+  with pytest.raises(errors.UserError, match="Run make compare-frameworks"):
     put(folder, page)
   assert page.read_text() == "no marks\n"
 
