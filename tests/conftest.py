@@ -176,24 +176,27 @@ class Program:
     """Waits until it has written a text."""
     self.wait_for(lambda: text in self.log)
 
-  def wait_for_end(self) -> int:
+  def wait_for_end(self, patience=PATIENCE_SECONDS) -> int:
     """Waits until it has ended; returns its exit code."""
-    return self._process.wait(PATIENCE_SECONDS)
+    try:
+      return self._process.wait(patience)
+    except subprocess.TimeoutExpired:
+      pytest.fail(f"It still runs after {patience} s:\n{self.log}")
 
-  def finish(self, exit_code=0) -> str:
+  def finish(self, exit_code=0, patience=PATIENCE_SECONDS) -> str:
     """Waits for its end, checks its exit code, returns its log."""
-    assert self.wait_for_end() == exit_code, self.log
+    assert self.wait_for_end(patience) == exit_code, self.log
     assert "Traceback" not in self.log
     return self.log
 
 
-def run_program(*arguments, exit_code=0) -> str:
+def run_program(*arguments, exit_code=0, patience=PATIENCE_SECONDS) -> str:
   """Runs `python <arguments>` in the repository; returns its log."""
   with (
     tempfile.NamedTemporaryFile() as log,
     Program(log.name, *arguments) as program,
   ):
-    return program.finish(exit_code)
+    return program.finish(exit_code, patience)
 
 
 def run_into_error(*arguments) -> str:
