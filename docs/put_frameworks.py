@@ -11,6 +11,7 @@ import pathlib
 import startup  # isort: skip
 import errors
 from docs import between_marks
+from engine.machine import machine_text
 from reports import framework_page as pages
 
 PAGE = pathlib.Path(__file__).parent / "frameworks.md"
@@ -30,7 +31,7 @@ def shown(report: dict) -> str:
   made = "; ".join(f"`{command}`" for command in pages.commands(report))
   return "\n\n".join(
     [
-      f"Made by {made} on {pages.machine_text(report['machine'])}, with "
+      f"Made by {made} on {machine_text(report['machine'])}, with "
       + ", ".join(f"{name} {versions[name]}" for name in versions)
       + ":",
       pages.markdown_table(pages.speed_table(report)),

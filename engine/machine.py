@@ -36,6 +36,23 @@ def describe_machine() -> dict:
   }
 
 
+def machine_text(machine: dict) -> str:
+  """What describe_machine says in words, without the name of the host.
+
+  Args:
+    machine: its result; what it lacks is left out.
+  """
+  memory = machine.get("memory_bytes")
+  parts = [
+    machine.get("cpu"),
+    f"{machine['cores']} cores" if machine.get("cores") else None,
+    f"{memory / 2**30:.0f} GiB" if memory else None,
+    ", ".join(map(str, machine.get("gpus") or [])) or "no GPU",
+    machine.get("system"),
+  ]
+  return ", ".join(str(part) for part in parts if part)
+
+
 def _processor() -> str:
   """The name of the processor, as exactly as the system tells it."""
   with contextlib.suppress(OSError), open("/proc/cpuinfo") as file:

@@ -29,6 +29,7 @@ from absl import flags, logging
 import errors
 import models
 import program_flags
+from data_tools.text_table import aligned
 from engine.files import write_json
 from engine.machine import commit, describe_machine
 from reports import comparison_runs
@@ -46,7 +47,7 @@ from reports.framework_runs import Result
 from reports.frameworks.jobs import BACKENDS, Job
 from reports.frameworks.recipe import write_weights
 from reports.model_entries import THESIS_NETWORKS, split_entries
-from reports.templating import require_jinja2
+from reports.templating import require_report_packages
 
 FLAGS = flags.FLAGS
 
@@ -458,22 +459,6 @@ def _keep(content: dict) -> str:
   return path
 
 
-def _require_libraries() -> None:
-  """Asks for what the page needs, before the long work.
-
-  Raises:
-    errors.UserError: a library is missing.
-  """
-  require_jinja2(pages.REQUIREMENTS)
-  try:
-    import matplotlib  # noqa: F401
-  except ImportError as error:
-    raise errors.UserError(
-      "Expected matplotlib for the pictures, but it is not installed. Run pip"
-      f" install -r {pages.REQUIREMENTS}"
-    ) from error
-
-
 def _check_backends(names: list[str]) -> None:
   """Checks --backends.
 
@@ -505,7 +490,7 @@ def _check_processes(processes: int, gpus: Sequence[str]) -> None:
 
 def main() -> None:
   """Compares the models that the flags name."""
-  _require_libraries()
+  require_report_packages()
   _check_backends(FLAGS.backends)
   machine = describe_machine()
   _check_processes(FLAGS.processes, machine["gpus"])
@@ -525,8 +510,8 @@ def main() -> None:
   }
   with comparison_runs.alone_in(FLAGS.output_dir), _stopped_by_sigterm():
     _compare_all(entries, records, pythons, about, content)
-  print(pages.markdown_table(pages.speed_table(content)))
-  print(pages.markdown_table(pages.agreement_table(content)))
+  for table in (pages.speed_table(content), pages.agreement_table(content)):
+    print("\n".join(["", *aligned(table, texts=(0, 1, -1))]))
   logging.info("Report: %s", os.path.join(FLAGS.output_dir, "report.html"))
   if FLAGS.keep_results:
     logging.info("Kept: %s", _keep(content))

@@ -26,7 +26,7 @@ from reports import (
   comparison_tables,
 )
 from reports.comparison_plan import Given
-from reports.templating import require_jinja2
+from reports.templating import require_report_packages
 
 FLAGS = flags.FLAGS
 
@@ -151,24 +151,6 @@ def given_from_flags() -> Given:
   return given
 
 
-def _require_packages() -> None:
-  """Checks that what draws the report is installed.
-
-  Raises:
-    errors.UserError: it is not.
-  """
-  require_jinja2("requirements/report.txt")
-  try:
-    import matplotlib as mpl
-
-    del mpl
-  except ImportError as error:
-    raise errors.UserError(
-      "Expected matplotlib for pictures, but it is not installed. Run pip"
-      " install -r requirements/report.txt"
-    ) from error
-
-
 # --------------------------------------------------------------------------
 # The plan
 
@@ -259,7 +241,7 @@ def main() -> None:
     errors.UserError: a flag is wrong; a run failed, after all others and the
       report are done.
   """
-  _require_packages()
+  require_report_packages()
   if not FLAGS.output_dir:
     raise errors.UserError(
       "Expected --output_dir, received none. Name a folder for the runs and the"

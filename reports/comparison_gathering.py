@@ -13,6 +13,7 @@ from data_tools import label_frequencies, vocabulary
 from engine import train_dir as train_dirs
 from engine.data_files import find_files
 from engine.files import write_json
+from engine.machine import machine_text
 from engine.progress_bar import Progress
 from reports import bootstrap
 from reports.comparison import (
@@ -126,18 +127,6 @@ def _distinct(texts) -> str:
   return "; ".join(dict.fromkeys(filter(None, texts)))
 
 
-def _machine(of: dict) -> str:
-  memory = of.get("memory_bytes")
-  parts = [
-    of.get("cpu"),
-    f"{of['cores']} cores" if of.get("cores") else None,
-    f"{memory / 2**30:.0f} GiB" if memory else None,
-    ", ".join(map(str, of.get("gpus") or [])) or "no GPU",
-    of.get("system"),
-  ]
-  return ", ".join(str(part) for part in parts if part)
-
-
 def _files(number: int) -> str:
   return f"{number} file{'s' if number != 1 else ''}"
 
@@ -146,7 +135,7 @@ def facts_of(runs: Sequence[Scored], num_train_videos: int) -> list:
   """(what, text) about the machine, the versions and the data of runs."""
   starts = [start for run in runs for start in starts_of(run.record)]
   facts = [
-    ("Machine", _distinct(_machine(start["machine"]) for start in starts)),
+    ("Machine", _distinct(machine_text(start["machine"]) for start in starts)),
     (
       "Versions",
       _distinct(
@@ -191,7 +180,7 @@ def notes_of(rows: Sequence[Row]) -> list[str]:
   starts = [start for run in runs for start in starts_of(run.record)]
   for what, found in (
     ("commits", {start["commit"] for start in starts}),
-    ("machines", {_machine(start["machine"]) for start in starts}),
+    ("machines", {machine_text(start["machine"]) for start in starts}),
   ):
     if len(found) > 1:
       notes.append(

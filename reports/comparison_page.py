@@ -17,7 +17,7 @@ from reports.comparison_tables import (
   shown_columns,
 )
 from reports.model_charts import FEWEST_PREDICTIONS
-from reports.templating import make_environment
+from reports.templating import REPORT_REQUIREMENTS, make_environment
 
 _MOST_CLASSES = 15
 _MOST_VIDEOS = 12
@@ -219,7 +219,7 @@ def make_page(
   Returns:
     HTML that refers to nothing outside itself.
   """
-  environment = make_environment("requirements/report.txt")
+  environment = make_environment(REPORT_REQUIREMENTS)
   columns = shown_columns(comparison.rows)
   return environment.get_template("comparison.html").render(
     parts_of=_BREAKS.split,

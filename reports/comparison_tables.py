@@ -3,13 +3,13 @@
 import csv
 import dataclasses
 import io
-import re
 import textwrap
 from collections.abc import Callable, Sequence
 
 from data_tools.text_table import printable
 from reports.bootstrap import Interval
 from reports.comparison import Comparison, Difference, Row, Spread
+from reports.markdown import escaped, markdown_table
 
 UNKNOWN = "-"
 NO_DIFFERENCE = "no difference shown"
@@ -176,22 +176,6 @@ def interval_text(interval: Interval) -> str:
 
 # --------------------------------------------------------------------------
 # report.md
-
-
-def escaped(text: str) -> str:
-  """Text that Markdown shows as it is, also in a cell of a table."""
-  text = printable(" ".join(text.split()))
-  return re.sub(r"([\\`*_{}\[\]<>|#])", r"\\\1", text)
-
-
-def markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-  """A table of texts that are escaped already; numbers stand to the right."""
-  lines = [
-    f"| {' | '.join(head)} |",
-    f"|---|{'--:|' * (len(head) - 1)}",
-    *(f"| {' | '.join(row)} |" for row in rows),
-  ]
-  return "\n".join(lines) + "\n"
 
 
 def row_table(rows: Sequence[Row], columns: Sequence[Column]) -> str:

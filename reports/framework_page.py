@@ -6,11 +6,11 @@ A report is a dict, as it stands in report.json; see compare_frameworks.report.
 from collections.abc import Sequence
 
 from engine.files import text_written_aside
+from engine.machine import machine_text
 from reports import framework_comparison as comparison
-from reports.templating import make_environment
-
-REQUIREMENTS = "requirements/report.txt"
-"""What the page needs."""
+from reports import markdown
+from reports.markdown import escaped
+from reports.templating import REPORT_REQUIREMENTS, make_environment
 
 _NAMES = {"tensorflow": "TensorFlow", "torch": "PyTorch", "jax": "JAX"}
 _GIB = 2**30
@@ -95,19 +95,11 @@ def agreement_table(report: dict) -> list[list[str]]:
   return rows
 
 
-def machine_text(machine: dict) -> str:
-  """A machine of engine.machine.describe_machine, in a line."""
-  memory = machine["memory_bytes"]
-  size = f", {memory / _GIB:.0f} GiB" if memory else ""
-  return f"{machine['cpu']}, {machine['cores']} cores{size}"
-
-
 def run_table(report: dict) -> list[list[str]]:
   """Where each figure is from; the first row is the header."""
   rows = [["model", "framework", "began", "versions", "commit", "machine"]]
   for model in report["models"]:
     for result in model["results"]:
-      machine = result["machine"]
       versions = ", ".join(
         f"{name} {version}" for name, version in result["versions"].items()
       )
@@ -118,7 +110,7 @@ def run_table(report: dict) -> list[list[str]]:
           result["began"],
           versions,
           result["commit"] or "",
-          f"{machine_text(machine)}, {machine['system']}",
+          machine_text(result["machine"]),
         ]
       )
   return rows
@@ -173,14 +165,10 @@ def notes(report: dict) -> list[str]:
 # Markdown
 
 
-def _escaped(cell: str) -> str:
-  return cell.replace("|", "\\|")
-
-
 def markdown_table(rows: Sequence[Sequence[str]]) -> str:
-  """A table, whose first row is the header."""
-  lines = [f"| {' | '.join(map(_escaped, row))} |" for row in rows]
-  return "\n".join([lines[0], "|" + "---|" * len(rows[0]), *lines[1:]])
+  """A table of any text in Markdown, whose first row is the header."""
+  head, *others = (list(map(escaped, row)) for row in rows)
+  return markdown.markdown_table(head, others, words=len(head)).strip()
 
 
 def make_markdown(report: dict) -> str:
@@ -192,9 +180,9 @@ def make_markdown(report: dict) -> str:
     "## Agreement",
     markdown_table(agreement_table(report)),
     "## Data",
-    "\n".join(f"- {line}" for line in data_lines(report)),
+    "\n".join(f"- {escaped(line)}" for line in data_lines(report)),
     "## Notes",
-    "\n".join(f"- {note}" for note in notes(report)),
+    "\n".join(f"- {escaped(note)}" for note in notes(report)),
     "## Runs",
     markdown_table(run_table(report)),
     "The commands:",
@@ -261,7 +249,9 @@ def _charts(model: dict) -> list[tuple[str, str, str]]:
 
 def make_page(report: dict) -> str:
   """The report as HTML that refers to nothing outside itself."""
-  template = make_environment(REQUIREMENTS).get_template("frameworks.html")
+  template = make_environment(REPORT_REQUIREMENTS).get_template(
+    "frameworks.html"
+  )
   return template.render(
     speed=speed_table(report),
     agreement=agreement_table(report),

@@ -18,6 +18,26 @@ from version import __version__
 TEMPLATES = os.path.join(os.path.dirname(__file__), "templates")
 
 
+REPORT_REQUIREMENTS = "requirements/report.txt"
+"""What reports with pictures need."""
+
+
+def require_report_packages() -> None:
+  """Asks for what fills and draws a report; call it before long work.
+
+  Raises:
+    errors.UserError: it is not installed.
+  """
+  require_jinja2(REPORT_REQUIREMENTS)
+  try:
+    import matplotlib  # noqa: F401
+  except ImportError as error:
+    raise errors.UserError(
+      "Expected matplotlib for pictures, but it is not installed. Run pip"
+      f" install -r {REPORT_REQUIREMENTS}"
+    ) from error
+
+
 def require_jinja2(
   requirements: str = "requirements/videos.txt",
 ) -> types.ModuleType:

@@ -51,8 +51,10 @@ def test_only_what_is_between_the_marks_changes(folder):
     assert text.startswith(f"before\n{BEGIN}\nMade by `python -m x` on A, 2 co")
     assert text.endswith(f"|\n{END}\nafter\n")
     assert "old" not in text
-    assert "cores, 8 GiB, with python 3.11, torch 9.8.7:\n" in text
-    assert "| A:b=\\1 | PyTorch | 123.4 | 7.2 | 3.50 |" in text
+    assert (
+      "cores, 8 GiB, no GPU, Linux, with python 3.11, torch 9.8.7:\n" in text
+    )
+    assert "| A:b=\\\\1 | PyTorch | 123.4 | 7.2 | 3.50 |" in text
     assert "| TensorFlow and PyTorch | 1.0e-06 | 2.0e-05 | 3.0e-04 |" in text
 
 

@@ -24,6 +24,15 @@ def test_this_machine():
     assert found["cpu"] in file.read()
 
 
+def test_a_machine_in_words():
+  found = {"host": "h", "system": "S", "cpu": "A", "cores": 2, "gpus": []}
+  assert machine.machine_text({**found, "memory_bytes": 2**33}) == (
+    "A, 2 cores, 8 GiB, no GPU, S"
+  )
+  of_two = {**found, "memory_bytes": None, "gpus": ["G", "H"]}
+  assert machine.machine_text(of_two) == "A, 2 cores, G, H, S"
+
+
 @pytest.mark.parametrize(
   ("limit", "cores"),
   [

@@ -110,13 +110,13 @@ def test_every_run_has_its_command_machine_versions_and_commit():
     "2026-01-02T03:04:05Z",
     "python 3.11, torch 9.8.7",
     "abc1234",
-    "A \\| B, 2 cores, 8 GiB, Linux",
+    "A \\| B, 2 cores, 8 GiB, no GPU, Linux",
     "--x='<b>'",
-    "480 videos in 2 files, /data/*.tfrecord",
+    "480 videos in 2 files, /data/\\*.tfrecord",
     "0123abcd",
     "1,234,567 weights",
     "batches of 16 videos of 14 frames, learning rate 0.001",
-    "BiLstmModel:lstm_layers=1: a note of this model.",
+    "BiLstmModel:lstm\\_layers=1: a note of this model.",
     "losses of 50 steps",
   ):
     assert part in text
