@@ -268,7 +268,7 @@ def require(backend):
 @pytest.mark.parametrize(
   ("model", "first"),
   [
-    ("DeepNnModel:nn_tower_sizes=16", ("XLA", "torch.compile")),
+    ("LogisticModel", ("XLA", "torch.compile")),
     ("BiLstmModel:lstm_cells=6:lstm_layers=1", ("tf.function", "eager")),
   ],
 )
