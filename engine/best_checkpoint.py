@@ -48,6 +48,18 @@ def run_of(folder: str) -> str:
   return os.path.dirname(folder) or "."
 
 
+def checkpoints_by_step(train_dir: str) -> dict[int, str]:
+  """The paths of all whole checkpoints that training kept, by step, in order.
+
+  The best one may be missing; see kept_checkpoints.
+  """
+  names = tf.io.gfile.listdir(train_dir) if tf.io.gfile.isdir(train_dir) else []
+  steps = [int(match[1]) for match in map(_INDEX.fullmatch, names) if match]
+  return {
+    step: train_dirs.checkpoint_path(train_dir, step) for step in sorted(steps)
+  }
+
+
 def kept_checkpoints(train_dir: str) -> dict[int, str]:
   """The paths of all whole checkpoints of a run, by step, in order.
 
@@ -57,11 +69,7 @@ def kept_checkpoints(train_dir: str) -> dict[int, str]:
   best = read_best(train_dir)
   if best and tf.io.gfile.exists(f"{best['checkpoint']}.index"):
     found[best["step"]] = best["checkpoint"]
-  if tf.io.gfile.isdir(train_dir):
-    for name in tf.io.gfile.listdir(train_dir):
-      if match := _INDEX.fullmatch(name):
-        step = int(match[1])
-        found[step] = train_dirs.checkpoint_path(train_dir, step)
+  found |= checkpoints_by_step(train_dir)
   return dict(sorted(found.items()))
 
 

@@ -333,8 +333,15 @@ def check_no_file(train_dir: str) -> None:
   """Checks that a --train_dir, if there is one, is a folder.
 
   Raises:
-    errors.UserError: it is a file.
+    errors.UserError: it is a file, or checkpoints would not be found in it.
   """
+  # TensorFlow looks for a checkpoint by its path as a pattern, which matches
+  # itself without these.
+  if set(train_dir) & set("[\\"):
+    raise errors.UserError(
+      f"Expected a --train_dir without [ and \\, received {train_dir}, where"
+      " TensorFlow would not find a checkpoint again. Name another one."
+    )
   if tf.io.gfile.exists(train_dir) and not tf.io.gfile.isdir(train_dir):
     raise errors.UserError(
       f"Expected a folder as --train_dir, received the file {train_dir}. Name"
@@ -423,6 +430,11 @@ def _remove_own_files(folder) -> None:
 def checkpoint_path(train_dir: str, step: int) -> str:
   """The path, without its file endings, of a checkpoint in a train_dir."""
   return os.path.join(train_dir, f"{CHECKPOINT_NAME}-{step}")
+
+
+def files_of_checkpoint(checkpoint_path: str) -> list[str]:
+  """The paths of a checkpoint's files, those that are there."""
+  return sorted(tf.io.gfile.glob(f"{glob.escape(checkpoint_path)}.*"))
 
 
 def latest_checkpoint(train_dir: str) -> str | None:
@@ -618,7 +630,7 @@ def write_model_tgz(train_dir: str, checkpoint_path: str, tgz: str) -> None:
     checkpoint_path: of a checkpoint, without its file endings.
     tgz: path of the archive to write.
   """
-  of_checkpoint = tf.io.gfile.glob(f"{checkpoint_path}.*")
+  of_checkpoint = files_of_checkpoint(checkpoint_path)
   # The best checkpoint is in a folder of its own.
   members = {path: os.path.basename(path) for path in of_checkpoint}
   members |= {

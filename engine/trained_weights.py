@@ -4,9 +4,6 @@ A train_dir of such weights has one checkpoint without an optimizer. It is
 evaluated, predicts and is exported as any other; training does not continue it.
 """
 
-import os
-import re
-
 import keras
 import numpy as np
 import tensorflow as tf
@@ -15,17 +12,6 @@ import errors
 from engine import half_weights
 from engine import train_dir as train_dirs
 from engine.files import size_of, written_aside
-
-
-def kept_checkpoints(train_dir: str) -> list[str]:
-  """The paths of a run's checkpoints without their file endings, by step."""
-  form = re.compile(rf"{re.escape(train_dirs.CHECKPOINT_NAME)}-\d+")
-  paths = [
-    os.path.join(train_dir, name.removesuffix(".index"))
-    for name in tf.io.gfile.listdir(train_dir)
-    if name.endswith(".index") and form.fullmatch(name.removesuffix(".index"))
-  ]
-  return sorted(paths, key=train_dirs.checkpoint_step)
 
 
 def load_mean(model: keras.Model, checkpoints: list[str]) -> None:
@@ -99,9 +85,9 @@ def write_train_dir(
     train_dirs.copy_facts(train_dir, aside)
     step = train_dirs.checkpoint_step(checkpoint)
     train_dirs.Checkpoints(aside, 1, **state).save(step)
-  return os.path.join(folder, os.path.basename(checkpoint))
+  return train_dirs.checkpoint_path(folder, step)
 
 
 def file_bytes(checkpoint: str) -> int:
   """The bytes of the files of a checkpoint, with all that they hold."""
-  return sum(map(size_of, tf.io.gfile.glob(f"{checkpoint}.*")))
+  return sum(map(size_of, train_dirs.files_of_checkpoint(checkpoint)))

@@ -76,7 +76,7 @@ def define_flags(flag_values: flags.FlagValues = FLAGS) -> None:
 
 
 def find_checkpoints(train_dir: str, number: int) -> list[str]:
-  """Finds the checkpoints to average.
+  """Finds the checkpoints to average, without that before training.
 
   Args:
     train_dir: folder of the run.
@@ -88,16 +88,17 @@ def find_checkpoints(train_dir: str, number: int) -> list[str]:
   Raises:
     errors.UserError: there are fewer.
   """
-  kept = trained_weights.kept_checkpoints(train_dir)
+  kept = best_checkpoint.checkpoints_by_step(train_dir)
+  kept.pop(0, None)
   if len(kept) < number:
-    steps = [str(train_dirs.checkpoint_step(path)) for path in kept]
+    steps = ", ".join(map(str, kept)) or "none"
     raise errors.UserError(
-      f"Expected at least {number} checkpoints in --train_dir={train_dir} for"
-      f" --average_checkpoints={number}, received {len(kept)}, of the steps"
-      f" {', '.join(steps)}. Average fewer, or train with"
+      f"Expected at least {number} checkpoints after step 0 in"
+      f" --train_dir={train_dir} for --average_checkpoints={number}, received"
+      f" {len(kept)}, by their steps {steps}. Average fewer, or train with"
       f" --keep_checkpoints={number} and a smaller --export_model_steps."
     )
-  return kept[-number:]
+  return list(kept.values())[-number:]
 
 
 def compress(

@@ -35,7 +35,9 @@ from reports.ensemble_results import (
   Source,
   System,
   as_json,
+  check_same_classes,
   fit,
+  names_of,
   score_student,
   score_systems,
   table,
@@ -273,38 +275,6 @@ def _files(split: str, is_frame_level: bool, levels_mix: bool) -> list[str]:
     str(FLAGS[name].value), split, is_frame_level
   )
   return find_files(pattern, name)
-
-
-# --------------------------------------------------------------------------
-# Models
-
-
-def names_of(paths: Sequence[str]) -> list[str]:
-  """Short names of folders or files: their last parts, if these differ."""
-  last = [os.path.basename(os.path.normpath(path)) for path in paths]
-  return last if len(set(last)) == len(last) else list(paths)
-
-
-def check_same_classes(
-  names: Sequence[str], classes_of: Sequence[Sequence[int] | np.ndarray]
-) -> None:
-  """Checks that models can be averaged.
-
-  Args:
-    names: of the models.
-    classes_of: of each, the class index of each of its columns.
-
-  Raises:
-    errors.UserError: they predict different classes.
-  """
-  first = classes_of[0]
-  for name, classes in zip(names, classes_of, strict=True):
-    if not np.array_equal(classes, first):
-      raise errors.UserError(
-        f"Expected models of the same classes, received {len(first)} of"
-        f" {names[0]} and {len(classes)} of {name}, which are not the same."
-        " Average models with the same --num_classes and --label_subset."
-      )
 
 
 # --------------------------------------------------------------------------

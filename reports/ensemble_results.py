@@ -5,11 +5,13 @@ everything is scored on the other half.
 """
 
 import dataclasses
+import os
 from collections.abc import Sequence
 
 import numpy as np
 from absl import logging
 
+import errors
 from data_tools.text_table import aligned
 from engine.prediction_file import Predictions
 from engine.progress_bar import Progress
@@ -88,6 +90,34 @@ class System:
   weights: np.ndarray | None
   weight_bytes: int | None
   videos_per_second: float | None
+
+
+def names_of(paths: Sequence[str]) -> list[str]:
+  """Short names of folders or files: their last parts, if these differ."""
+  last = [os.path.basename(os.path.normpath(path)) for path in paths]
+  return last if len(set(last)) == len(last) else list(paths)
+
+
+def check_same_classes(
+  names: Sequence[str], classes_of: Sequence[Sequence[int] | np.ndarray]
+) -> None:
+  """Checks that models can be averaged.
+
+  Args:
+    names: of the models.
+    classes_of: of each, the class index of each of its columns.
+
+  Raises:
+    errors.UserError: they predict different classes.
+  """
+  first = classes_of[0]
+  for name, classes in zip(names, classes_of, strict=True):
+    if not np.array_equal(classes, first):
+      raise errors.UserError(
+        f"Expected models of the same classes, received {len(first)} of"
+        f" {names[0]} and {len(classes)} of {name}, which are not the same."
+        " Average models with the same --num_classes and --label_subset."
+      )
 
 
 def score(

@@ -120,8 +120,8 @@ def _identity(path: str) -> list:
   return [path, found.length, found.mtime_nsec]
 
 
-def fingerprint(member: Member, files: Sequence[str], dtype: type) -> str:
-  """What predictions depend on, as a short text.
+def made_of(member: Member, files: Sequence[str], dtype: type) -> str:
+  """A hash of what predictions depend on.
 
   Args:
     member: the model.
@@ -130,7 +130,8 @@ def fingerprint(member: Member, files: Sequence[str], dtype: type) -> str:
   """
   parts = [
     member.model_flags,
-    [_identity(path) for path in tf.io.gfile.glob(f"{member.checkpoint}.*")],
+    member.checkpoint,
+    *map(_identity, train_dirs.files_of_checkpoint(member.checkpoint)),
     [_identity(path) for path in files],
     np.dtype(dtype).name,
   ]
@@ -202,9 +203,9 @@ def predict(
   digest = _hash(os.path.abspath(member.train_dir))[:8]
   name = f"{split}-{member.name}-{digest}{prediction_file.ENDING}"
   path = os.path.join(workplace.folder, name)
-  wanted = fingerprint(member, files, dtype)
+  wanted = made_of(member, files, dtype)
   facts = _read_facts(path)
-  if facts.get("fingerprint") != wanted:
+  if facts.get("made_of") != wanted:
     _remove_facts(path)
     logging.info("Predicting %d files with %s", len(files), member.checkpoint)
     unlikely_flags.warn_of_other_ranges(files, member.model_flags)
@@ -230,7 +231,7 @@ def predict(
     classes = models.output_classes(member.model_flags)
     prediction_file.write_predictions(path, batches, classes, dtype)
     facts = {
-      "fingerprint": wanted,
+      "made_of": wanted,
       "checkpoint": member.checkpoint,
       "videos_per_second": videos_per_second(forward),
       "weight_bytes": half_weights.weight_bytes(
@@ -277,9 +278,9 @@ def make_teacher(
   path = os.path.join(workplace.folder, f"teacher{prediction_file.ENDING}")
   used = np.flatnonzero(weights).tolist()
   dtype = np.float16
-  made_of = [fingerprint(members[one], files_of[one], dtype) for one in used]
-  wanted = _hash([made_of, weights[used].tolist()])
-  if _read_facts(path).get("fingerprint") == wanted:
+  parts = [made_of(members[one], files_of[one], dtype) for one in used]
+  wanted = _hash([parts, weights[used].tolist()])
+  if _read_facts(path).get("made_of") == wanted:
     logging.info("The ensemble's predictions to learn from are there: %s", path)
     return path
   _remove_facts(path)
@@ -297,7 +298,7 @@ def make_teacher(
     for part, predictions in joined.blocks(rows)
   )
   prediction_file.write_predictions(path, batches, sources[0].classes, dtype)
-  write_json(_facts_path(path), {"fingerprint": wanted})
+  write_json(_facts_path(path), {"made_of": wanted})
   logging.info("The ensemble's predictions to learn from: %s", path)
   for predicted in found:
     os.remove(predicted.path)

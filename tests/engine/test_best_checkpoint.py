@@ -368,6 +368,17 @@ def test_checkpoints_by_name(run):
   assert list(kept) == [2, 9, 10, 12]
 
 
+def test_checkpoints_come_by_their_steps(tmp_path):
+  for step in (9, 100, 20):
+    (tmp_path / f"model.ckpt-{step}.index").touch()
+  for name in ("model.ckpt-again-3.index", "model.ckpt-4.data-00000-of-00001"):
+    (tmp_path / name).touch()
+  assert list(best_checkpoint.checkpoints_by_step(str(tmp_path)).items()) == [
+    (step, f"{tmp_path}/model.ckpt-{step}") for step in (9, 20, 100)
+  ]
+  assert not best_checkpoint.checkpoints_by_step(str(tmp_path / "no"))
+
+
 def test_unknown_names_list_those_there_are(run, tmp_path_factory):
   def error_of(which, folder=run):
     with pytest.raises(errors.UserError) as caught:

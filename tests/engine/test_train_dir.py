@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import shutil
 import tarfile
 
 import keras
@@ -639,6 +640,29 @@ def test_a_deleted_checkpoint_raises_a_different_error(saved_run, endings):
       file.unlink()
   with pytest.raises(tf.errors.NotFoundError):
     train_dirs.load_weights(small_model(), path)
+
+
+@pytest.mark.parametrize("name", ["r*", "ru?"])
+def test_a_folder_may_have_the_name_of_a_pattern(saved_run, tmp_path, name):
+  """One that matches the folder run, too."""
+  folder = shutil.copytree(saved_run[0], tmp_path / name)
+  train_dirs.check_no_file(str(folder))
+  path = train_dirs.require_checkpoint(str(folder))
+  assert train_dirs.files_of_checkpoint(path) == [
+    f"{folder}/model.ckpt-5.data-00000-of-00001",
+    f"{folder}/model.ckpt-5.index",
+  ]
+
+
+@pytest.mark.parametrize("name", ["a[1]", "a\\b"])
+def test_a_folder_where_no_checkpoint_is_found_is_refused(
+  saved_run, tmp_path, name
+):
+  folder = str(shutil.copytree(saved_run[0], tmp_path / name))
+  assert train_dirs.latest_checkpoint(folder) is None  # TensorFlow's
+  with pytest.raises(errors.UserError, match=r"without \[") as error:
+    train_dirs.check_no_file(folder)
+  assert folder in str(error.value)
 
 
 # --------------------------------------------------------------------------

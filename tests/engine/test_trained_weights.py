@@ -46,19 +46,9 @@ def weights_of(checkpoint) -> dict:
   }
 
 
-def test_checkpoints_come_by_their_steps(tmp_path):
-  for step in (9, 100, 20):
-    (tmp_path / f"model.ckpt-{step}.index").touch()
-  for name in ("model.ckpt-again-3.index", "model.ckpt-4.data-00000-of-00001"):
-    (tmp_path / name).touch()
-  assert trained_weights.kept_checkpoints(str(tmp_path)) == [
-    f"{tmp_path}/model.ckpt-{step}" for step in (9, 20, 100)
-  ]
-
-
 @pytest.mark.parametrize("number", [2, 3])
 def test_means_by_hand(run, tmp_path, number):
-  checkpoints = trained_weights.kept_checkpoints(str(run))[-number:]
+  checkpoints = [f"{run}/model.ckpt-{step}" for step in (2, 4, 6)][-number:]
   model = models.build_model(WITH_STATISTICS)
   trained_weights.load_mean(model, checkpoints)
   path = trained_weights.write_train_dir(
@@ -78,7 +68,7 @@ def test_means_by_hand(run, tmp_path, number):
 def test_means_of_moving_averages(tiny_files, tmp_path):
   settings = {"ema_decay": 0.6, "export_model_steps": 3, "max_steps": 6}
   train_tiny(tmp_path, tiny_files, **settings)
-  checkpoints = trained_weights.kept_checkpoints(str(tmp_path))
+  checkpoints = [f"{tmp_path}/model.ckpt-{step}" for step in (3, 6)]
   model = models.build_model(TINY_FLAGS)
   trained_weights.load_mean(model, checkpoints)
   name = "average/0/.ATTRIBUTES/VARIABLE_VALUE"
@@ -121,8 +111,20 @@ def test_a_new_train_dir_has_all_that_predictions_need(run, tmp_path):
   assert not folder_content(new)
 
 
-def test_bytes_of_files(run):
-  checkpoint = train_dirs.require_checkpoint(str(run))
+def test_a_best_checkpoint_of_a_second_time_is_named_by_its_step(run, tmp_path):
+  model = models.build_model(WITH_STATISTICS)
+  best = f"{run}/best/model.ckpt-again-6"
+  path = trained_weights.write_train_dir(
+    model, str(run), best, str(tmp_path / "new")
+  )
+  assert path == f"{tmp_path}/new/model.ckpt-6"
+  assert train_dirs.latest_checkpoint(str(tmp_path / "new")) == path
+
+
+def test_bytes_of_files(run, tmp_path):
+  for name in ("r*", "run"):  # the first also matches the second
+    shutil.copytree(run, tmp_path / name)
+  checkpoint = f"{tmp_path}/r*/model.ckpt-6"
   assert trained_weights.file_bytes(checkpoint) == sum(
     path.stat().st_size for path in run.glob("model.ckpt-6.*")
   )

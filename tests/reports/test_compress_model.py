@@ -6,7 +6,7 @@ import shutil
 import in_process
 import numpy as np
 import pytest
-from conftest import folder_content
+from conftest import error_of, folder_content
 from tiny_runs import (
   NUM_TINY,
   TINY_FLAGS,
@@ -19,7 +19,7 @@ import eval_util
 import models
 from engine import best_checkpoint
 from engine import train_dir as train_dirs
-from reports import bootstrap
+from reports import bootstrap, compress_model
 
 LABELS = np.array(
   [[index in tiny_labels(number) for index in range(6)] for number in range(22)]
@@ -98,6 +98,15 @@ def test_the_mean_of_two_checkpoints(run, tiny_files, tiny_vectors, tmp_path):
   assert [row[5] for row in cells] == ["0.000192", "0.000192"]
   assert all(float(row[7]) > 0 for row in cells)
   assert "statistics of batch normalization, if there are any" in log
+
+
+def test_a_checkpoint_before_training_is_not_averaged(tmp_path):
+  for step in (0, 5, 10):
+    (tmp_path / f"model.ckpt-{step}.index").touch()
+  wanted = [f"{tmp_path}/model.ckpt-{step}" for step in (5, 10)]
+  assert compress_model.find_checkpoints(str(tmp_path), 2) == wanted
+  text = error_of(compress_model.find_checkpoints, str(tmp_path), 3)
+  assert "received 2, by their steps 5, 10." in text
 
 
 def test_float16(run, tiny_files, tiny_vectors, tmp_path):
@@ -217,8 +226,8 @@ def test_the_best_checkpoint_of_a_data_set(run, tiny_files, tmp_path):
     (["--average_checkpoints=1"], "received --average_checkpoints=1"),
     (
       ["--average_checkpoints=4"],
-      "Expected at least 4 checkpoints in --train_dir={run} for"
-      " --average_checkpoints=4, received 3, of the steps 4, 8, 12.",
+      "Expected at least 4 checkpoints after step 0 in --train_dir={run} for"
+      " --average_checkpoints=4, received 3, by their steps 4, 8, 12.",
     ),
     (["--float16", "--train_dir={run}/no"], "--train_dir={run}/no"),
     (["--float16", "--checkpoint=best"], "Expected a best checkpoint in"),

@@ -80,6 +80,23 @@ def test_predictions_are_made_once(
   assert len(calls) == 4
 
 
+def test_predictions_are_made_of_the_bytes_of_a_checkpoint(
+  runs, tiny_files, tmp_path
+):
+  train_dir = shutil.copytree(runs / "a", tmp_path / "a*")
+  member = Member.find(str(train_dir))
+
+  def made_of() -> str:
+    return model_predictions.made_of(member, tiny_files, np.float32)
+
+  before = made_of()
+  assert made_of() == before
+  for path in train_dir.glob("model.ckpt-3.*"):
+    os.utime(path, ns=(1, 1))
+    assert made_of() != before
+    before = made_of()
+
+
 @pytest.mark.slow
 def test_a_run_that_went_on_is_predicted_again(
   runs, tiny_files, tmp_path, workplace, calls
@@ -201,13 +218,13 @@ def test_bad_records_are_left_out_and_listed(runs, tmp_path):
   assert "mean_audio" in listed.read_text()
 
 
-def test_flags_of_another_model_change_the_fingerprint(runs, tiny_files):
+def test_predictions_are_made_of_the_flags_of_a_model_too(runs, tiny_files):
   member = Member.find(str(runs / "a"))
   other = Member(
     member.train_dir, {**TINY_FLAGS, "max_frames": 9}, member.checkpoint
   )
   one, two = (
-    model_predictions.fingerprint(model, tiny_files, np.float32)
+    model_predictions.made_of(model, tiny_files, np.float32)
     for model in (member, other)
   )
   assert one != two
