@@ -27,6 +27,7 @@ from engine.data_files import find_files
 from engine.dataset_card import DatasetCard
 from engine.files import write_json
 from engine.prediction_file import VideoIndex, read_predictions
+from engine.run_record import read_run_record
 from engine.skipped import Policy
 from engine.teacher import check_loss
 from reports import ensemble_output
@@ -37,6 +38,7 @@ from reports.ensemble_results import (
   as_json,
   check_same_classes,
   fit,
+  fit_text,
   names_of,
   score_student,
   score_systems,
@@ -56,6 +58,7 @@ from reports.model_predictions import (
   check_missing,
   make_teacher,
   predict,
+  teacher_path,
 )
 from reports.video_scores import Comparison, gain_text
 
@@ -286,7 +289,7 @@ def _check_student(members: Sequence[Member], card: DatasetCard | None) -> None:
 
   Args:
     members: the models of the ensemble.
-    card: of --dataset_dir, if it is given.
+    card: see _find_members.
 
   Raises:
     errors.UserError: it cannot be trained.
@@ -303,6 +306,7 @@ def _check_student(members: Sequence[Member], card: DatasetCard | None) -> None:
   model_flags = training_flags.model_flags_from_flags(card)
   check_loss(model_flags)
   model_building.build_model(model_flags, quantized=None)
+  _check_same_records([model_flags, *(one.model_flags for one in members)])
   levels_mix = _levels_mix(members)
   for level in {FLAGS.frame_features, *(one.is_frame_level for one in members)}:
     scored = set(map(os.path.realpath, _files("validate", level, levels_mix)))
@@ -314,18 +318,58 @@ def _check_student(members: Sequence[Member], card: DatasetCard | None) -> None:
         )
 
 
-def _check_unseen(teacher: str, scored_ids: np.ndarray) -> None:
+def _check_same_records(models_flags: Sequence[dict]) -> None:
+  """Checks that records left out are the same for a student and its teachers.
+
+  Args:
+    models_flags: the model_flags of each.
+
+  Raises:
+    errors.UserError: one may learn from a record that others cannot read.
+  """
+  read = {(one["frame_features"], one["feature_names"]) for one in models_flags}
+  if FLAGS.skip_corrupt and len(read) > 1:
+    raise errors.UserError(
+      "Expected a command without --skip_corrupt where a student and its models"
+      " read different features, received it. The student may read a record"
+      " that a model leaves out. Name files without such records; python -m"
+      " data_tools.verify_data lists them."
+    )
+
+
+def _check_continued(teacher: str) -> None:
+  """Checks that a student that continues keeps its teacher.
+
+  Args:
+    teacher: see teacher_path.
+
+  Raises:
+    errors.UserError: it had another one, or none.
+  """
+  if FLAGS.start_new_model or not train_dirs.latest_checkpoint(FLAGS.train_dir):
+    return
+  record = read_run_record(FLAGS.train_dir) or {"settings": {}}
+  old = record["settings"].get("teacher") or "none"
+  if os.path.basename(old) != os.path.basename(teacher):
+    raise errors.UserError(
+      f"Expected a new --train_dir for a student of {teacher}, received"
+      f" {FLAGS.train_dir}, whose model had the teacher {old}, of other models,"
+      " checkpoints, weights or training files. Name another folder, or add"
+      " --start_new_model to delete that model."
+    )
+
+
+def _check_unseen(seen_ids: np.ndarray, scored_ids: np.ndarray) -> None:
   """Checks that a student does not learn from the videos that score it.
 
   Args:
-    teacher: file with predictions of all videos to learn from.
+    seen_ids: of the videos to learn from.
     scored_ids: of the videos to score on.
 
   Raises:
     errors.UserError: names a video that is in both.
   """
-  index = VideoIndex(read_predictions(teacher).video_ids)
-  seen = np.flatnonzero(index.rows_of(scored_ids) >= 0)
+  seen = np.flatnonzero(VideoIndex(seen_ids).rows_of(scored_ids) >= 0)
   if len(seen):
     first = bytes(scored_ids[seen[0]]).decode(errors="replace")
     raise errors.UserError(
@@ -356,8 +400,18 @@ def train_student(
   files_of = [
     _files("train", member.is_frame_level, levels_mix) for member in members
   ]
-  FLAGS.teacher = make_teacher(members, fitted.weights, files_of, workplace)
-  _check_unseen(FLAGS.teacher, scored_ids)
+  given = (members, fitted.weights, files_of)
+  FLAGS.teacher = teacher_path(*given, workplace.folder)
+  _check_continued(FLAGS.teacher)
+  if os.path.exists(FLAGS.teacher):
+    seen_ids = read_predictions(FLAGS.teacher).video_ids
+  else:
+    # Those of video-level files are read faster, where there are both.
+    level = all(member.is_frame_level for member in members)
+    files = _files("train", level, levels_mix)
+    seen_ids = read_video_ids(files, workplace.policy, "train_data_pattern")
+  _check_unseen(seen_ids, scored_ids)
+  make_teacher(*given, workplace)
   if FLAGS.frame_features and levels_mix:
     FLAGS.train_data_pattern = FLAGS.frame_train_data_pattern
   # Training must not choose by the videos that score it. A default may be the
@@ -518,7 +572,7 @@ def _write_output(
     video_ids = found[0].video_ids
   else:
     files = _files("test", is_frame_level=False, levels_mix=False)
-    video_ids = read_video_ids(files, workplace.policy)
+    video_ids = read_video_ids(files, workplace.policy, "input_data_pattern")
   joined = JoinedPredictions(found, video_ids)
   check_missing(joined, video_ids, workplace.policy)
   ensemble_output.write_mean(
@@ -528,21 +582,6 @@ def _write_output(
     fitted.weights[used],
     found[0].classes,
     FLAGS.top_k,
-  )
-
-
-def _say_fit(fitted: Fit, names: Sequence[str], num_scored: int) -> None:
-  """Prints what was decided, and on how many videos."""
-  shown = ", ".join(
-    f"{name} {weight:.3f}"
-    for name, weight in zip(names, fitted.weights, strict=True)
-  )
-  print(
-    f"Two halves of the videos, by a hash of their ids: {fitted.num_videos} to"
-    f" fit on, {num_scored} to score on.\nWeights with the least cross entropy"
-    f" of the mean on {fitted.num_fitted} videos of the first half: {shown}.\n"
-    f"Best model on the first half: {names[fitted.best]}. Scores on the second"
-    " half:\n"
   )
 
 
@@ -640,7 +679,7 @@ def main() -> None:
   fitting, scored = (known[half] for half in halves(labeled.video_ids[known]))
   fitted = fit(joined, labeled, fitting, FLAGS.top_k)
   names = [source.name for source in sources]
-  _say_fit(fitted, names, len(scored))
+  print(fit_text(fitted, names, len(scored)))
   systems = score_systems(sources, joined, labeled, scored, fitted, FLAGS.top_k)
   comparison = Comparison([system.scores.ranked() for system in systems])
   print("\n".join(table(systems, comparison, fitted.best)))

@@ -256,6 +256,27 @@ def score_student(
 # Text and JSON
 
 
+def fit_text(fitted: Fit, names: Sequence[str], num_scored: int) -> str:
+  """What was decided, and on how many videos.
+
+  Args:
+    fitted: what was decided.
+    names: of the models.
+    num_scored: videos that were scored.
+  """
+  shown = ", ".join(
+    f"{name} {weight:.3f}"
+    for name, weight in zip(names, fitted.weights, strict=True)
+  )
+  return (
+    f"Two halves of the videos, by a hash of their ids: {fitted.num_videos} to"
+    f" fit on, {num_scored} to score on.\nWeights with the least cross entropy"
+    f" of the mean on {fitted.num_fitted} videos of the first half: {shown}.\n"
+    f"Best model on the first half: {names[fitted.best]}. Scores on the second"
+    " half:\n"
+  )
+
+
 def table(
   systems: Sequence[System], comparison: Comparison, baseline: int
 ) -> list[str]:

@@ -104,12 +104,15 @@ def read_labeled_videos(
   )
 
 
-def read_video_ids(files: list[str], policy: Policy) -> np.ndarray:
+def read_video_ids(
+  files: list[str], policy: Policy, flag_name: str
+) -> np.ndarray:
   """Reads the ids of records of either level, which need no labels.
 
   Args:
     files: TFRecord files.
     policy: what to do about records that cannot be used.
+    flag_name: of the flag that names them.
 
   Returns:
     (videos,) bytes, in the order of the records.
@@ -121,7 +124,7 @@ def read_video_ids(files: list[str], policy: Policy) -> np.ndarray:
   ids = [video_id for video_id, _ in found]
   if not ids:
     raise errors.UserError(
-      "Expected videos in the files of --input_data_pattern, received none."
+      f"Expected videos in the files of --{flag_name}, received none."
       " Name other files."
     )
   return np.array(ids, np.bytes_)

@@ -6,6 +6,7 @@ they are made again if a checkpoint or a file of records has changed.
 
 import contextlib
 import dataclasses
+import glob
 import hashlib
 import json
 import os
@@ -251,16 +252,36 @@ def predict(
 # What a student learns from
 
 
+# A target needs no more digits.
+_TAUGHT_DTYPE = np.float16
+
+
+def teacher_path(
+  members: Sequence[Member],
+  weights: np.ndarray,
+  files_of: Sequence[list[str]],
+  folder: str,
+) -> str:
+  """Where make_teacher puts its file.
+
+  Its name says what it is made of, so that a student knows its teacher.
+  """
+  used = np.flatnonzero(weights)
+  parts = [made_of(members[one], files_of[one], _TAUGHT_DTYPE) for one in used]
+  digest = _hash([parts, weights[used].tolist()])
+  return os.path.join(folder, f"teacher-{digest}{prediction_file.ENDING}")
+
+
 def make_teacher(
   members: Sequence[Member],
   weights: np.ndarray,
   files_of: Sequence[list[str]],
   workplace: Workplace,
-) -> str:
+) -> None:
   """Predicts the training videos with an ensemble, unless this was done before.
 
-  Its file is float16, half as large; a target needs no more digits. Those of
-  its members are removed when it is complete.
+  When its file is complete, those of its members and of other teachers are
+  removed. See teacher_path.
 
   Args:
     members: the models.
@@ -268,24 +289,17 @@ def make_teacher(
     files_of: of each, its files of the training videos.
     workplace: where and how.
 
-  Returns:
-    The path of the file.
-
   Raises:
     errors.UserError: a record or a prediction cannot be used; models did not
       read the same videos.
   """
-  path = os.path.join(workplace.folder, f"teacher{prediction_file.ENDING}")
-  used = np.flatnonzero(weights).tolist()
-  dtype = np.float16
-  parts = [made_of(members[one], files_of[one], dtype) for one in used]
-  wanted = _hash([parts, weights[used].tolist()])
-  if _read_facts(path).get("made_of") == wanted:
+  path = teacher_path(members, weights, files_of, workplace.folder)
+  if os.path.exists(path):
     logging.info("The ensemble's predictions to learn from are there: %s", path)
-    return path
-  _remove_facts(path)
+    return
+  used = np.flatnonzero(weights)
   found = [
-    predict(members[one], files_of[one], "train", workplace, dtype)
+    predict(members[one], files_of[one], "train", workplace, _TAUGHT_DTYPE)
     for one in used
   ]
   sources = [predicted.predictions for predicted in found]
@@ -297,13 +311,15 @@ def make_teacher(
     (video_ids[part], mix(weights[used], predictions))
     for part, predictions in joined.blocks(rows)
   )
-  prediction_file.write_predictions(path, batches, sources[0].classes, dtype)
-  write_json(_facts_path(path), {"made_of": wanted})
+  classes = sources[0].classes
+  prediction_file.write_predictions(path, batches, classes, _TAUGHT_DTYPE)
   logging.info("The ensemble's predictions to learn from: %s", path)
   for predicted in found:
     os.remove(predicted.path)
     os.remove(_facts_path(predicted.path))
-  return path
+  for other in glob.glob(f"{glob.escape(workplace.folder)}/teacher-*"):
+    if other != path:
+      os.remove(other)
 
 
 def check_missing(

@@ -411,20 +411,8 @@ def test_a_student_is_not_evaluated_while_it_trains(student):
   assert not (train_dir / "best.json").exists()
 
 
-def teacher_of(folder, video_id):
-  """What make_teacher is, but with one video."""
-
-  def make(*given) -> str:
-    path = str(folder / "teacher.npz")
-    batch = (np.array([video_id]), np.zeros((1, 6), np.float32))
-    prediction_file.write_predictions(path, [batch], range(6))
-    return path
-
-  return make
-
-
 def test_a_student_is_not_trained_on_videos_that_score_it(
-  two_models, runs, tiny_files, taught_files, tmp_path, monkeypatch
+  two_models, runs, tiny_files, tiny_vectors, tmp_path, monkeypatch
 ):
   folder, _ = two_models
   given = (
@@ -439,12 +427,13 @@ def test_a_student_is_not_trained_on_videos_that_score_it(
     *given, f"--train_data_pattern={tiny_files[1]}"
   )
   assert f"do not score, received {tiny_files[1]} as both" in line
-  scored = next(one for one in IDS if ensemble_hash(one))
-  monkeypatch.setattr(ensemble, "make_teacher", teacher_of(tmp_path, scored))
-  line = in_process.run_into_error(
-    *given, f"--train_data_pattern={taught_files[0]}"
-  )
-  assert f"received 1 that are both, such as {scored.decode()}." in line
+  # The same videos in another file; they are not predicted first.
+  monkeypatch.setattr(ensemble, "make_teacher", None)
+  same = write_records(tmp_path / "same", tiny_videos(tiny_vectors))
+  line = in_process.run_into_error(*given, f"--train_data_pattern={same}")
+  scored = [one.decode() for one in IDS if ensemble_hash(one)]
+  text = f"received {len(scored)} that are both, such as {scored[0]}."
+  assert text in line
   assert not (tmp_path / "model").exists()
 
 
@@ -462,7 +451,8 @@ def test_a_student_does_not_see_the_videos_that_score_it(
     raise errors.UserError("Expected this.")
 
   monkeypatch.setattr(train, "train_by_flags", noted)
-  monkeypatch.setattr(ensemble, "make_teacher", teacher_of(tmp_path, b"t"))
+  monkeypatch.setattr(ensemble, "make_teacher", lambda *given: None)
+  monkeypatch.setattr(ensemble, "_check_unseen", lambda *given: None)
   (tmp_path / "data").mkdir()
   more = [f"--eval_data_pattern={pattern_of(tiny_files)}"] if is_typed else []
   line = in_process.run_into_error(
@@ -492,13 +482,31 @@ def test_a_student_learns_from_the_mean_of_its_teachers(student):
   weights = {one["name"]: one for one in results_in(folder / "out")["systems"]}[
     "weighted mean"
   ]["weights"]
-  path = folder / "out" / "predictions" / "teacher.npz"
+  (path,) = (folder / "out" / "predictions").glob("teacher-*.npz")
   expected = sum(
     weight * predictions_in(folder / "out", name)
     for name, weight in weights.items()
   )
   found = prediction_file.read_predictions(str(path))
   np.testing.assert_allclose(found.predictions, expected, atol=1e-3)
+
+
+def test_a_student_of_another_teacher_is_no_student_of_this_one(
+  student, runs, taught_files, tmp_path, monkeypatch
+):
+  folder, _, command = student
+  old = shutil.copy(taught_files[0], tmp_path / "old")
+  monkeypatch.setattr(ensemble, "make_teacher", None)  # it is not needed
+  before = folder_content(folder / "model")
+  other = f"--train_data_pattern={old}"
+  line = in_process.run_into_error(*command, other)
+  assert f"new --train_dir for a student of {folder}/out/predictions/t" in line
+  assert f"received {folder}/model, whose model had the teacher /" in line
+  shutil.copytree(runs / "short", tmp_path / "plain")
+  plain = f"--train_dir={tmp_path}/plain"
+  line = in_process.run_into_error(*command, plain)
+  assert "whose model had the teacher none, of other models" in line
+  assert folder_content(folder / "model") == before
 
 
 @pytest.mark.slow
@@ -514,7 +522,7 @@ def test_a_stopped_student_continues_exactly(
     tmp_path / "whole",
     taught_files,
     model_flags,
-    teacher=str(folder / "out" / "predictions" / "teacher.npz"),
+    teacher=str(*(folder / "out" / "predictions").glob("teacher-*.npz")),
     teacher_weight=0.7,
     num_epochs=3,
   )
@@ -574,6 +582,25 @@ def test_a_student_of_the_other_level(
 
 # --------------------------------------------------------------------------
 # Errors
+
+
+def test_records_are_left_out_by_all_or_by_none(
+  runs, tiny_files, taught_files, tmp_path
+):
+  line = in_process.run_into_error(
+    "reports.ensemble",
+    f"--train_dirs={runs}/short,{runs}/long",
+    f"--eval_data_pattern={pattern_of(tiny_files)}",
+    f"--train_data_pattern={pattern_of(taught_files)}",
+    "--distill_to=LogisticModel",
+    "--feature_names=mean_rgb",
+    "--feature_sizes=4",
+    f"--train_dir={tmp_path}/model",
+    f"--output_dir={tmp_path}/out",
+    "--skip_corrupt",
+  )
+  assert "without --skip_corrupt where a student and its models read" in line
+  assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(
@@ -683,8 +710,3 @@ def test_a_model_that_does_not_exist_is_refused_before_training(
   )
   assert "'NoSuchModel'" in line
   assert not (tmp_path / "out").exists()
-
-
-def test_names_are_short_where_they_differ():
-  assert ensemble.names_of(["/x/a/", "/y/b"]) == ["a", "b"]
-  assert ensemble.names_of(["x/a", "y/a"]) == ["x/a", "y/a"]

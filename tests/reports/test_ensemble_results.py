@@ -32,6 +32,11 @@ def make_labels():
 LABELS, LABELED = make_labels()
 
 
+def test_names_are_short_where_they_differ():
+  assert ensemble_results.names_of(["/x/a/", "/y/b"]) == ["a", "b"]
+  assert ensemble_results.names_of(["x/a", "y/a"]) == ["x/a", "y/a"]
+
+
 def make_source(name, noise, seed, **more) -> Source:
   """A model that is right but for noise; its videos come in another order."""
   random = np.random.default_rng(seed)

@@ -205,13 +205,13 @@ def test_ids_need_no_labels(tmp_path):
     write_records(tmp_path / "b", [small_frames("a"), b"no record"]),
   ]
   skip = Policy(skip=True, max_fraction=1.0)
-  assert mixtures.read_video_ids(files, skip).tolist() == [b"b", b"a"]
+  assert mixtures.read_video_ids(files, skip, "x").tolist() == [b"b", b"a"]
   assert f"{files[1]}, record 1: " in error_of(
-    mixtures.read_video_ids, files, STOP
+    mixtures.read_video_ids, files, STOP, "x"
   )
   bad = write_records(tmp_path / "c", [b"no record"])
-  assert "--input_data_pattern, received none" in error_of(
-    mixtures.read_video_ids, [bad], skip
+  assert "--x, received none" in error_of(
+    mixtures.read_video_ids, [bad], skip, "x"
   )
 
 

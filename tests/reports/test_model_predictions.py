@@ -17,7 +17,13 @@ from engine.distribution import Placement
 from engine.skipped import STOP, Policy
 from reports import model_predictions
 from reports.mixtures import JoinedPredictions
-from reports.model_predictions import Member, Workplace, make_teacher, predict
+from reports.model_predictions import (
+  Member,
+  Workplace,
+  make_teacher,
+  predict,
+  teacher_path,
+)
 
 
 @pytest.fixture(scope="module")
@@ -149,7 +155,8 @@ def test_a_teacher_by_hand(runs, tiny_files, tiny_vectors, workplace, calls):
   members = [Member.find(str(runs / name)) for name in ("a", "b")]
   weights = np.array([0.3, 0.7])
   given = (members, weights, [tiny_files, tiny_files], workplace)
-  path = make_teacher(*given)
+  path = teacher_path(*given[:3], workplace.folder)
+  make_teacher(*given)
   found = prediction_file.read_predictions(path)
   assert found.predictions.dtype == np.float16
   expected = sum(
@@ -157,21 +164,41 @@ def test_a_teacher_by_hand(runs, tiny_files, tiny_vectors, workplace, calls):
     for weight, member in zip(weights, members, strict=True)
   )
   np.testing.assert_allclose(found.predictions, expected, atol=2e-3)
-  assert folder_content(workplace.folder).keys() == {
-    "teacher.npz",
-    "teacher.json",
-  }
-  assert make_teacher(*given) == path
-  assert calls == ["train", "train", "teacher.npz"]
-  # Another mixture is another teacher.
-  make_teacher(members, np.array([0.0, 1.0]), given[2], workplace)
-  assert calls[3:] == ["train", "teacher.npz"]
-  found = prediction_file.read_predictions(path)
+  assert folder_content(workplace.folder).keys() == {os.path.basename(path)}
+  make_teacher(*given)
+  assert calls == ["train", "train", "teacher"]
+  # Another mixture is another teacher, which takes the place of the first.
+  given = (members, np.array([0.0, 1.0]), given[2], workplace)
+  make_teacher(*given)
+  assert calls[3:] == ["train", "teacher"]
+  other = teacher_path(*given[:3], workplace.folder)
+  assert folder_content(workplace.folder).keys() == {os.path.basename(other)}
+  found = prediction_file.read_predictions(other)
   np.testing.assert_allclose(
     found.predictions,
     expected_of(members[1].train_dir, tiny_vectors),
     atol=2e-3,
   )
+
+
+def test_a_teacher_is_named_by_what_it_is_made_of(runs, tiny_files):
+  a, b = (Member.find(str(runs / name)) for name in ("a", "b"))
+
+  def name(members, weights, files=tiny_files) -> str:
+    files_of = [files] * len(members)
+    return teacher_path(members, np.array(weights), files_of, "x")
+
+  found = name([a, b], [0.5, 0.5])
+  assert name([a, b], [0.5, 0.5]) == found
+  # A model of weight 0 says nothing.
+  more = dataclasses.replace(b, train_dir="c")
+  assert name([a, more, b], [0.5, 0.0, 0.5]) == found
+  others = [
+    name([a, b], [0.4, 0.6]),
+    name([a, a], [0.5, 0.5]),
+    name([a, b], [0.5, 0.5], tiny_files[:1]),
+  ]
+  assert len({found, *others}) == 4
 
 
 def test_models_that_read_other_videos(runs, tiny_files, workplace):
@@ -185,7 +212,8 @@ def test_models_that_read_other_videos(runs, tiny_files, workplace):
   # As where records may be left out, so may videos.
   skip = Policy(skip=True)
   lenient = Workplace(workplace.folder, Placement(), skip)
-  path = make_teacher(*given, files_of, lenient)
+  make_teacher(*given, files_of, lenient)
+  path = teacher_path(*given, files_of, workplace.folder)
   assert len(prediction_file.read_predictions(path).video_ids) == 13
 
 
