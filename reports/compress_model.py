@@ -28,7 +28,7 @@ from engine.forward import ForwardPass, predicted_batches
 from reports.model_predictions import videos_per_second
 from reports.video_scores import (
   SCORE_HEADS,
-  Comparison,
+  PairedScores,
   VideoScores,
   gain_text,
   megabytes,
@@ -163,7 +163,7 @@ def compare(
     score(forward, checkpoint, num_classes, top_k)
     for checkpoint in checkpoints.values()
   ]
-  comparison = Comparison([scores.ranked() for scores, _ in results])
+  comparison = PairedScores([scores.ranked() for scores, _ in results])
   rows = [
     [
       *("model", *SCORE_HEADS, "weights, MB", "checkpoint, MB", "videos/s"),

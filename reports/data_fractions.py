@@ -7,7 +7,6 @@ part.
 """
 
 import glob
-import hashlib
 import os
 import shutil
 from collections.abc import Sequence
@@ -19,14 +18,11 @@ from engine.data_files import is_local
 from engine.progress_bar import Progress
 from records import contents, messages
 from records.writing import RecordWriter
+from reports.mixtures import hash_of
 
 # With as many files in the part, whole files are about as good as videos.
 _ENOUGH_FILES = 10
 _VOCABULARY = "vocabulary.csv"
-
-
-def _hash(name: bytes) -> bytes:
-  return hashlib.sha256(name).digest()[:8]
 
 
 def choose_files(files: Sequence[str], fraction: float) -> list[str] | None:
@@ -43,7 +39,7 @@ def choose_files(files: Sequence[str], fraction: float) -> list[str] | None:
   if count < _ENOUGH_FILES:
     return None
   by_hash = sorted(
-    files, key=lambda file: _hash(os.fsencode(os.path.basename(file)))
+    files, key=lambda file: hash_of(os.fsencode(os.path.basename(file)))
   )
   return sorted(by_hash[:count])
 
@@ -96,7 +92,7 @@ def _copy_vocabulary(file: str, folder: str) -> None:
       return
 
 
-def _video_hashes(files: Sequence[str]) -> list[bytes]:
+def _video_hashes(files: Sequence[str]) -> list[int]:
   """The hash of each video's id, in the order of the records.
 
   Raises:
@@ -110,7 +106,7 @@ def _video_hashes(files: Sequence[str]) -> list[bytes]:
         video_id = contents.video_id(messages.parse_record(data).context)
       except messages.BadRecordError as error:
         raise errors.UserError(f"{file}, record {number}: {error}.") from error
-      hashes.append(_hash(bytes(video_id)))
+      hashes.append(hash_of(bytes(video_id)))
       if progress.is_due():
         progress.show(place / len(files), f"{len(hashes)} videos")
   progress.end()

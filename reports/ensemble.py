@@ -60,7 +60,7 @@ from reports.model_predictions import (
   predict,
   teacher_path,
 )
-from reports.video_scores import Comparison, gain_text
+from reports.video_scores import PairedScores, gain_text
 
 FLAGS = flags.FLAGS
 
@@ -612,7 +612,7 @@ def _compare_student(
 ) -> dict[str, dict]:
   """Prints the scores of a student; returns what RESULTS_FILE says of it."""
   systems = [best, weighted, student]
-  comparison = Comparison([system.scores.ranked() for system in systems])
+  comparison = PairedScores([system.scores.ranked() for system in systems])
   over_mean = comparison.gain(2, 1)
   print("\n".join(["", *table(systems, comparison, 0)]))
   print(
@@ -681,7 +681,7 @@ def main() -> None:
   names = [source.name for source in sources]
   print(fit_text(fitted, names, len(scored)))
   systems = score_systems(sources, joined, labeled, scored, fitted, FLAGS.top_k)
-  comparison = Comparison([system.scores.ranked() for system in systems])
+  comparison = PairedScores([system.scores.ranked() for system in systems])
   print("\n".join(table(systems, comparison, fitted.best)))
   results = as_json(systems, comparison, fitted.best, names)
   _write_results(fitted, len(scored), results, {})

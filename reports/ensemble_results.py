@@ -26,7 +26,7 @@ from reports.mixtures import (
 from reports.model_predictions import Predicted, check_missing
 from reports.video_scores import (
   SCORE_HEADS,
-  Comparison,
+  PairedScores,
   VideoScores,
   gain_text,
   megabytes,
@@ -278,7 +278,7 @@ def fit_text(fitted: Fit, names: Sequence[str], num_scored: int) -> str:
 
 
 def table(
-  systems: Sequence[System], comparison: Comparison, baseline: int
+  systems: Sequence[System], comparison: PairedScores, baseline: int
 ) -> list[str]:
   """The lines of a table.
 
@@ -306,7 +306,7 @@ def table(
 
 def as_json(
   systems: Sequence[System],
-  comparison: Comparison,
+  comparison: PairedScores,
   baseline: int,
   names: Sequence[str],
 ) -> list[dict]:

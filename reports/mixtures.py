@@ -163,9 +163,9 @@ def _read_contexts(
   progress.end()
 
 
-def hash_of(video_id: bytes) -> int:
-  """A number of 64 bits that depends on a video's id alone."""
-  return int.from_bytes(hashlib.sha256(video_id).digest()[:8])
+def hash_of(name: bytes) -> int:
+  """A number of 64 bits that depends on a video's id or another name alone."""
+  return int.from_bytes(hashlib.sha256(name).digest()[:8])
 
 
 def halves(video_ids: Iterable[bytes]) -> tuple[np.ndarray, np.ndarray]:

@@ -89,7 +89,7 @@ def gain_text(gain: Interval) -> str:
   return text if gain.shows_difference else f"{text} no difference shown"
 
 
-class Comparison:
+class PairedScores:
   """Compares systems that were scored on the same videos.
 
   Args:

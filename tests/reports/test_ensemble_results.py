@@ -10,7 +10,7 @@ from reports import bootstrap, ensemble_results
 from reports.ensemble_results import Source, System
 from reports.mixtures import JoinedPredictions, LabeledVideos
 from reports.model_predictions import Predicted
-from reports.video_scores import Comparison
+from reports.video_scores import PairedScores
 
 NUM_VIDEOS, NUM_CLASSES = 80, 6
 FITTING, SCORED = np.arange(0, 80, 2), np.arange(1, 80, 2)
@@ -171,7 +171,7 @@ def test_the_table_and_the_json(sources):
   systems.append(
     System("student", student.scores, None, student.weight_bytes, None)
   )
-  comparison = Comparison([system.scores.ranked() for system in systems])
+  comparison = PairedScores([system.scores.ranked() for system in systems])
   heads, *lines = ensemble_results.table(systems, comparison, 1)
   assert heads.split()[:5] == ["GAP", "mAP", "Hit@1", "PERR", "loss"]
   assert heads.endswith("weights, MB  videos/s  GAP gained over b (95%)")

@@ -7,7 +7,7 @@ import eval_util
 from reports import bootstrap
 from reports.bootstrap import Interval
 from reports.video_scores import (
-  Comparison,
+  PairedScores,
   VideoScores,
   gain_text,
   megabytes,
@@ -68,7 +68,7 @@ def test_gains_by_hand(labels, monkeypatch):
   monkeypatch.setattr(bootstrap, "num_resamples", lambda videos: 200)
   better, worse = predict(labels, 1, 0.4), predict(labels, 2, 0.8)
   systems = [score(labels, one).ranked() for one in (worse, better)]
-  comparison = Comparison(systems)
+  comparison = PairedScores(systems)
   gain = comparison.gain(1, 0)["gap"]
   gaps = [
     eval_util.calculate_gap(one, labels, top_k=5) for one in (worse, better)
