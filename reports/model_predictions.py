@@ -266,7 +266,7 @@ def teacher_path(
 
   Its name says what it is made of, so that a student knows its teacher.
   """
-  used = np.flatnonzero(weights)
+  used = np.flatnonzero(weights).tolist()
   parts = [made_of(members[one], files_of[one], _TAUGHT_DTYPE) for one in used]
   digest = _hash([parts, weights[used].tolist()])
   return os.path.join(folder, f"teacher-{digest}{prediction_file.ENDING}")
@@ -297,7 +297,7 @@ def make_teacher(
   if os.path.exists(path):
     logging.info("The ensemble's predictions to learn from are there: %s", path)
     return
-  used = np.flatnonzero(weights)
+  used = np.flatnonzero(weights).tolist()
   found = [
     predict(members[one], files_of[one], "train", workplace, _TAUGHT_DTYPE)
     for one in used
