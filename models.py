@@ -207,11 +207,7 @@ def classify(
 
 
 def output_classes(model_flags: dict) -> Sequence[int]:
-  """The class index of each output: all classes of the data, or a subset.
-
-  Args:
-    model_flags: see build_model.
-  """
+  """The class index of each output: all classes of the data, or a subset."""
   return model_flags.get("label_subset") or range(model_flags["num_classes"])
 
 
@@ -221,11 +217,7 @@ def num_outputs(model_flags: dict) -> int:
 
 
 def are_exclusive(model_flags: dict) -> bool:
-  """Whether each video has exactly one class; see --exclusive_classes.
-
-  Args:
-    model_flags: see build_model.
-  """
+  """Whether each video has exactly one class; see --exclusive_classes."""
   return bool(model_flags.get("exclusive_classes"))
 
 
@@ -396,10 +388,7 @@ def build_model(
 
 
 def num_parameters(model: keras.layers.Layer) -> int:
-  """How many numbers of a model or layer training changes.
-
-  Moving statistics are not among them.
-  """
+  """How many numbers training changes: moving statistics do not count."""
   return sum(math.prod(weight.shape) for weight in model.trainable_weights)
 
 
