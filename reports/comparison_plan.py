@@ -21,7 +21,7 @@ import models
 import program_flags
 import train
 from data_tools import sample_data
-from engine.data_files import find_files, is_local
+from engine.data_files import find_files, hash_of_files, is_local
 from engine.dataset_card import read_card
 from reports.model_entries import THESIS_NETWORKS, split_entries, split_entry
 
@@ -355,15 +355,16 @@ def data_of(entry: Entry, given: Given) -> EntryData:
   return EntryData(data_flags, train_pattern, eval_pattern, level)
 
 
-def fingerprint(files: Sequence[str]) -> str:
-  """A hash of the names and sizes of files, without their folders."""
-  known = []
-  for file in files:
-    size = (
-      os.path.getsize(file) if is_local(file) else tf.io.gfile.stat(file).length
-    )
-    known.append([os.path.basename(file), size])
-  return _hash(known)
+def _hash_of_data(train_files: Sequence[str], eval_files: Sequence[str]) -> str:
+  """A hash of where the files of a run are, and of their sizes."""
+  files = [*train_files, *eval_files]
+  paths = [
+    [os.path.abspath(file) if is_local(file) else file for file in of]
+    for of in (train_files, eval_files)
+  ]
+  sizes = [tf.io.gfile.stat(file).length for file in files]
+  # Extracted in two ways, the same videos may have equal names and sizes.
+  return _hash([*paths, hash_of_files(files, sizes)])
 
 
 def _hash(content) -> str:
@@ -385,7 +386,7 @@ class Run:
     fraction: of the training data, from above 0 to 1.
     workers: machines.
     flags: of train.py, without the folder and the files.
-    data_hash: of the files to train and to score on, see fingerprint.
+    data_hash: of the files to train and to score on, and where they are.
   """
 
   entry: Entry
@@ -493,9 +494,9 @@ def make_runs(
     data[entry.name] = of = data_of(entry, given)
     pair = of.train_pattern, of.eval_pattern
     if pair not in hashes:
-      hashes[pair] = fingerprint(
-        find_files(of.train_pattern, "train_data_pattern")
-        + find_files(of.eval_pattern, "eval_data_pattern")
+      hashes[pair] = _hash_of_data(
+        find_files(of.train_pattern, "train_data_pattern"),
+        find_files(of.eval_pattern, "eval_data_pattern"),
       )
 
   def make(entry, seed, fraction, number):

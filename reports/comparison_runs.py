@@ -69,8 +69,6 @@ def is_finished(run: Run, output_dir: str) -> bool:
 
 def _part_folder(run: Run, output_dir: str) -> str:
   name = f"{run.data_hash}_fraction{run.fraction:g}"
-  if not run.data.frame_features:
-    name += "_video"
   return os.path.join(output_dir, DATA_FOLDER, name)
 
 

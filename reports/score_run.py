@@ -22,12 +22,11 @@ import program_flags
 from engine import distribution
 from engine import train_dir as train_dirs
 from engine.data import Data
-from engine.data_files import find_files
+from engine.data_files import find_files, hash_of_files
 from engine.export import Exporter
 from engine.files import size_of, write_json, written_aside
 from engine.forward import ForwardPass
 from reports.calibration import Calibration
-from reports.comparison_plan import fingerprint
 
 FLAGS = flags.FLAGS
 
@@ -279,7 +278,7 @@ def score_run(
     "export_bytes": export_bytes(train_dir, checkpoint, model_flags),
     **measure_speed(forward, unlabeled),
     "eval_files": len(files),
-    "eval_hash": fingerprint(files),
+    "eval_hash": hash_of_files(files, unlabeled.file_sizes),
   }
   os.makedirs(output_dir, exist_ok=True)
   path = os.path.join(output_dir, PREDICTIONS_FILE)

@@ -14,11 +14,13 @@ from reports.comparison_plan import (
   Given,
   add_baseline,
   data_of,
-  fingerprint,
   make_runs,
   parse_budget,
   parse_entries,
 )
+from reports.comparison_runs import planned_pattern
+
+STEPS = Budget("steps", 20)
 
 
 def test_entries_are_models_with_flags():
@@ -223,7 +225,7 @@ def test_fractions_and_workers_add_runs(sample):
   assert len({run.name for run in runs}) == len(runs)
 
 
-def test_other_flags_budgets_and_data_have_other_folders(sample, tmp_path):
+def test_other_flags_and_budgets_have_other_folders(sample):
   entries = parse_entries("MoeModel")
 
   def name(given=None, budget=None):
@@ -233,10 +235,34 @@ def test_other_flags_budgets_and_data_have_other_folders(sample, tmp_path):
   assert name() == name()
   assert name(budget=Budget("steps", 21)) != name()
   assert name(Given(common={"moe_num_mixtures": "3"})) != name()
-  for part in ("one", "other"):
-    (tmp_path / part).mkdir()
-    (tmp_path / part / "a").write_bytes(b"12")
-  same = [fingerprint([f"{tmp_path}/{part}/a"]) for part in ("one", "other")]
-  assert same[0] == same[1]
-  (tmp_path / "other" / "a").write_bytes(b"123")
-  assert fingerprint([f"{tmp_path}/other/a"]) != same[0]
+
+
+def test_files_of_equal_names_and_sizes_have_folders_of_their_own(
+  tmp_path, monkeypatch
+):
+  for folder in ("clip", "siglip"):
+    (tmp_path / folder).mkdir()
+    for split in ("train", "val"):
+      (tmp_path / folder / split).write_bytes(b"12")
+  monkeypatch.chdir(tmp_path)
+
+  def names(folder):
+    entries = parse_entries(
+      ",".join(
+        f"MoeModel:train_data_pattern={of}/train*:eval_data_pattern={of}/val*"
+        for of in ("clip", folder)
+      )
+    )
+    return [
+      (run.name, planned_pattern(run, "out"))
+      for run in make_runs(entries, Given("-", "-"), STEPS, 1, [0.5])
+    ]
+
+  found = names("siglip")
+  assert len({name for name, _ in found}) == 4
+  assert len({pattern for _, pattern in found[2:]}) == 2
+  # However they are written.
+  one, same = names(f"{tmp_path}/clip")[:2]
+  assert one[0] == same[0]
+  (tmp_path / "siglip" / "train").write_bytes(b"123")
+  assert names("siglip")[1] != found[1]
