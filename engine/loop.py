@@ -214,7 +214,7 @@ def train_until_stopped(
   profile = Profile(
     run.train_dir if placement.is_chief else None, settings.profile_steps
   )
-  step, chunk, ended = run.step, 1, False
+  step, chunk, ended, stopped = run.step, 1, False, False
   with StopSignal() as stop:
     profile.begin_or_end(step)
     while not ended:
@@ -260,4 +260,6 @@ def train_until_stopped(
         logging.info("Saving step %d and exporting the model.", step)
       ended = saver.save_if_due(step, ended, stop)
     profile.begin_or_end(step, ended)  # if an evaluation has ended the run
+    if (stopped or stop.received) and not run.has_ended():
+      record.note_stop(stop.received or "a signal to another machine")
   data.skipped.log()

@@ -12,6 +12,7 @@
     replicas             over all machines
     began, ended         ISO 8601, UTC; ended is null while it runs, and if it
                          was killed or failed
+    stopped_by           the signal that ended it before the run's end
     first_step           the first that it took
     last_step            the last of which the record knows
     videos               that it trained on, up to last_step
@@ -138,6 +139,7 @@ class RunRecord:
       "command": about["command"],
       "began": _iso(time.time() - (time.monotonic() - began)),
       "ended": None,
+      "stopped_by": None,
       "first_step": step + 1,
       "last_step": step,
       "videos": 0,
@@ -186,6 +188,14 @@ class RunRecord:
   def leave_out(self, seconds: float) -> None:
     """Leaves time before the first step out of start_seconds."""
     self._began += seconds
+
+  def note_stop(self, stopped_by: str) -> None:
+    """Notes that the start was told to stop before the end of its run.
+
+    Args:
+      stopped_by: the signal.
+    """
+    self._start["stopped_by"] = stopped_by
 
   def write(self, ended: bool = False) -> None:
     """Writes run.json with all that was counted so far.

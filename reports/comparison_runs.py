@@ -19,6 +19,7 @@ from absl import logging
 import errors
 from engine import train_dir as train_dirs
 from engine.data_files import find_files
+from engine.run_record import read_run_record
 from reports.comparison_plan import Run
 from reports.data_fractions import part_of_data
 from reports.processes import free_ports, last_line
@@ -238,6 +239,21 @@ def _wait(processes: Sequence[subprocess.Popen], log: str) -> None:
 # Runs
 
 
+def _check_not_stopped(train_dir: str) -> None:
+  """Checks that a training was not told to stop: it saves, and is no failure.
+
+  Raises:
+    StepError: it was, and has to go on.
+  """
+  record = read_run_record(train_dir) or {"starts": []}
+  stopped_by = record["starts"] and record["starts"][-1].get("stopped_by")
+  if stopped_by:
+    raise StepError(
+      f"Expected training until its end, received {stopped_by}: it has saved,"
+      " and goes on from there."
+    )
+
+
 def _finish(run: Run, output_dir: str, lock: int) -> None:
   """Trains and scores a run, from where it is.
 
@@ -258,6 +274,7 @@ def _finish(run: Run, output_dir: str, lock: int) -> None:
     lock,
     run.workers,
   )
+  _check_not_stopped(train_dir_of(run, output_dir))
   logging.info("    scoring")
   run_process(
     _score_command(run, output_dir), os.path.join(folder, "score.log"), lock

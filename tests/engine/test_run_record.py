@@ -223,6 +223,25 @@ def test_a_resumed_run_has_two_starts(tiny_files, tmp_path):
   )
 
 
+def test_a_run_that_was_told_to_stop(tiny_files, tmp_path, monkeypatch):
+  class Stop(loop.StopSignal):
+    def __enter__(self):
+      self.received = "SIGTERM"
+      return self
+
+    def __exit__(self, *unused_exception):
+      pass
+
+  with monkeypatch.context() as patch:
+    patch.setattr(loop, "StopSignal", Stop)
+    assert train_tiny(tmp_path, tiny_files, max_steps=2) == 1
+    # After its last step there is nothing to stop.
+    assert train_tiny(tmp_path, tiny_files, max_steps=2) == 2
+  first, last = read(tmp_path)["starts"]
+  assert first["stopped_by"] == "SIGTERM"
+  assert last["stopped_by"] is None
+
+
 def test_a_new_run_has_a_new_record(tiny_files, tmp_path):
   train_tiny(tmp_path, tiny_files, max_steps=3)
   train_tiny(tmp_path, tiny_files, max_steps=2, start_new_model=True)

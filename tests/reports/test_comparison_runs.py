@@ -287,6 +287,30 @@ def test_a_run_that_fails_does_not_stop_the_others(tmp_path, steps):
   assert [workers for _, workers in steps] == [1, 2, 1]
 
 
+def test_a_training_that_was_told_to_stop_is_not_scored(
+  tmp_path, steps, monkeypatch
+):
+  run = made_up_run("A")
+  record = tmp_path / "runs" / run.name / "model" / "run.json"
+  start = {"training_seconds": 1.0}
+  whole = comparison_runs.run_process
+
+  def train(arguments, *more):
+    whole(arguments, *more)
+    if arguments[0] == "train.py":
+      record.write_text(json.dumps({"starts": [start, start | last]}))
+
+  monkeypatch.setattr(comparison_runs, "run_process", train)
+  last = {"stopped_by": "SIGTERM"}
+  (why,) = finish_all([run], str(tmp_path), 0).values()
+  assert "received SIGTERM" in why
+  assert not comparison_runs.is_finished(run, str(tmp_path))
+  last = {"stopped_by": None}
+  os.rmdir(record.parent / "export" / "step_1")
+  assert finish_all([run], str(tmp_path), 0) == {}
+  assert comparison_runs.is_finished(run, str(tmp_path))
+
+
 def test_parts_of_the_data_are_made_before(tmp_path, steps, tiny_files):
   run = made_up_run("A", fraction=0.5)
   data = dataclasses.replace(run.data, train_pattern=",".join(tiny_files))
