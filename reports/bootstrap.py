@@ -29,6 +29,8 @@ RESAMPLES = 10_000
 _MOST_VIDEOS = 100_000
 _FEWEST_RESAMPLES = 1_000
 _CONFIDENCE = 95  # percent
+# Each needs memory; more gain little.
+_MOST_THREADS = 8
 
 
 class Interval(NamedTuple):
@@ -96,10 +98,13 @@ class _Rankings:
     """
     if not len(self._hit_places):
       return np.zeros(self._count)
-    drawn = weights[self._videos]
-    entries = np.cumsum(drawn)[self._hit_places]
+    # Many of these arrays at once are much memory.
+    most = len(self._videos) * int(weights.max())
+    dtype = np.int32 if most < 1 << 31 else np.int64
+    drawn = weights.astype(dtype)[self._videos]
+    entries = np.cumsum(drawn, dtype=dtype)[self._hit_places]
     drawn = drawn[self._hit_places]
-    hits = np.cumsum(drawn)
+    hits = np.cumsum(drawn, dtype=dtype)
     negatives = entries - hits
     # The rankings before have both too.
     ends = self._starts[1:] - 1
@@ -107,7 +112,9 @@ class _Rankings:
     hits_before = np.repeat(np.append(0, hits[ends]), self._lengths)
     # A hit of a video that was drawn three times is three hits of successive
     # ranks.
-    hits = np.arange(1, hits[-1] + 1) - np.repeat(hits_before, drawn)
+    hits = np.arange(1, hits[-1] + 1, dtype=dtype) - np.repeat(
+      hits_before, drawn
+    )
     precisions = hits / (hits + np.repeat(negatives, drawn))
     return np.bincount(
       np.repeat(self._hit_rankings, drawn), precisions, self._count
@@ -249,8 +256,9 @@ def resampled_scores(
 
   scores = np.empty((len(runs), resamples, len(METRICS)))
   # NumPy works on large arrays without the lock of the interpreter.
-  with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as threads:
-    for index, of_runs in enumerate(threads.map(score, range(resamples))):
+  threads = min(os.cpu_count() or 1, _MOST_THREADS)
+  with concurrent.futures.ThreadPoolExecutor(threads) as pool:
+    for index, of_runs in enumerate(pool.map(score, range(resamples))):
       scores[:, index] = of_runs
       if tick:
         tick(index + 1)
@@ -306,33 +314,3 @@ def difference_of_resamples(
     name: Interval(float(mean[place]), float(low[place]), float(high[place]))
     for place, name in enumerate(METRICS)
   }
-
-
-def paired_difference(
-  a: Sequence[Ranked], b: Sequence[Ranked], resamples: int, seed: int
-) -> dict[str, Interval]:
-  """How much better a is than b, on the same videos.
-
-  Args:
-    a: the predictions of one model, one item for each seed.
-    b: those of another, with the same seeds in the same order.
-    resamples: number of draws; see num_resamples.
-    seed: decides the draws.
-
-  Returns:
-    {"gap": Interval, "map": Interval}, of a minus b.
-
-  Raises:
-    ValueError: a and b have different seeds or videos.
-  """
-  runs = [*a, *b]
-  scores = resampled_scores(runs, resamples, seed)
-  ones = np.ones(runs[0].num_videos, np.int64)
-  of_all = np.array([run.scores(ones) for run in runs])
-  return difference_of_resamples(
-    scores[: len(a)],
-    scores[len(a) :],
-    of_all[: len(a)],
-    of_all[len(a) :],
-    seed,
-  )

@@ -356,13 +356,11 @@ class Difference:
     better: name of the row with the higher score of the first metric.
     worse: name of the other.
     intervals: {"gap": Interval, "map": Interval} of better minus worse.
-    seeds: that both have.
   """
 
   better: str
   worse: str
   intervals: dict[str, Interval]
-  seeds: int
 
 
 def differences(
@@ -402,7 +400,7 @@ def differences(
     intervals = bootstrap.difference_of_resamples(
       drawn[here], drawn[there], of_all[here], of_all[there], _BOOTSTRAP_SEED
     )
-    found.append(Difference(one.name, other.name, intervals, len(seeds)))
+    found.append(Difference(one.name, other.name, intervals))
   return found
 
 

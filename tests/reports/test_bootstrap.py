@@ -1,7 +1,11 @@
 """Tests of reports.bootstrap."""
 
+import concurrent.futures
+import os
+
 import numpy as np
 import pytest
+from paired import paired_difference
 
 import eval_util
 from reports import bootstrap
@@ -9,7 +13,6 @@ from reports.bootstrap import (
   Interval,
   Ranked,
   num_resamples,
-  paired_difference,
   resampled_scores,
 )
 
@@ -176,6 +179,23 @@ def test_intervals_are_those_of_a_slow_bootstrap():
     tolerance = 0.08 * (interval.high - interval.low)
     assert interval.low == pytest.approx(low[place], abs=tolerance)
     assert interval.high == pytest.approx(high[place], abs=tolerance)
+
+
+def test_many_cores_do_not_need_more_memory(monkeypatch):
+  labels = made_up(50, 0)[1]
+  run = ranked(made_up(50, 1)[0], labels)
+  few = resampled_scores([run], 20, seed=0)
+  used = []
+
+  class Pool(concurrent.futures.ThreadPoolExecutor):
+    def __init__(self, max_workers):
+      used.append(max_workers)
+      super().__init__(max_workers)
+
+  monkeypatch.setattr(concurrent.futures, "ThreadPoolExecutor", Pool)
+  monkeypatch.setattr(os, "cpu_count", lambda: 200)
+  np.testing.assert_array_equal(resampled_scores([run], 20, seed=0), few)
+  assert used == [8]
 
 
 def test_what_is_a_difference():
