@@ -132,6 +132,9 @@ class Saver:
       self._reporter.leave_out(time.monotonic() - began)
     if (at_export or ended) and run.placement.is_chief:
       self._exporter.export(run.model, step, ended, run.average)
+    is_evaluation_stopped = ended and stop.received and not run.has_ended()
+    if was_told_to_stop or is_evaluation_stopped:
+      self._record.note_stop(stop.received or "a signal to another machine")
     self._saved_step, self._saved_time = step, time.monotonic()
     return ended
 
@@ -214,7 +217,7 @@ def train_until_stopped(
   profile = Profile(
     run.train_dir if placement.is_chief else None, settings.profile_steps
   )
-  step, chunk, ended, stopped = run.step, 1, False, False
+  step, chunk, ended = run.step, 1, False
   with StopSignal() as stop:
     profile.begin_or_end(step)
     while not ended:
@@ -260,6 +263,4 @@ def train_until_stopped(
         logging.info("Saving step %d and exporting the model.", step)
       ended = saver.save_if_due(step, ended, stop)
     profile.begin_or_end(step, ended)  # if an evaluation has ended the run
-    if (stopped or stop.received) and not run.has_ended():
-      record.note_stop(stop.received or "a signal to another machine")
   data.skipped.log()
