@@ -9,6 +9,7 @@ import itertools
 import json
 import math
 import os
+import zipfile
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -198,7 +199,10 @@ def load(run: Run, output_dir: str) -> Scored:
       (places[arrays["label_rows"]], arrays["label_classes"]),
       arrays["classes"],
     )
-  except (OSError, ValueError, KeyError) as error:
+  except (
+    *(OSError, EOFError, ValueError, TypeError, KeyError),
+    zipfile.BadZipFile,
+  ) as error:
     raise errors.UserError(
       f"Expected the scores of a run in {folder}, received something else"
       f" ({type(error).__name__}: {error}). Delete this folder and start again."

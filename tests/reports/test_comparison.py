@@ -131,6 +131,11 @@ def test_load_sorts_videos_by_id(tmp_path, monkeypatch):
   text = error_of(load, run, str(tmp_path))
   assert "Delete this folder" in text
   assert str(folder) in text
+  (folder / "scores.json").write_text(json.dumps(wanted.scores))
+  damaged = folder / "predictions.npz"
+  for content in (b"", damaged.read_bytes()[:-100], b"PK\x03\x04"):
+    damaged.write_bytes(content)
+    assert "Delete this folder" in error_of(load, run, str(tmp_path))
 
 
 def test_other_videos_and_labels_are_refused():
