@@ -82,7 +82,7 @@ def train_command(run: Run, output_dir: str, train_pattern: str) -> list[str]:
     train_pattern: of its files, which are a part of all for a fraction.
   """
   return [
-    "train.py",
+    os.path.relpath(os.path.join(ROOT, "train.py")),
     *run.flags,
     f"--train_data_pattern={train_pattern}",
     f"--train_dir={train_dir_of(run, output_dir)}",
@@ -148,6 +148,8 @@ def _environments(workers: int) -> list[dict[str, str]]:
   plain = {
     name: value for name, value in os.environ.items() if name != "TF_CONFIG"
   }
+  paths = [ROOT, plain.get("PYTHONPATH", "")]
+  plain["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
   if workers == 1:
     return [plain]
   addresses = [f"127.0.0.1:{port}" for port in free_ports(workers)]
@@ -172,7 +174,9 @@ class StepError(Exception):
 def run_process(
   arguments: Sequence[str], log: str, lock: int, workers: int = 1
 ) -> None:
-  """Runs `python <arguments>` in the root of the code until it ends.
+  """Runs `python <arguments>` with this code until it ends.
+
+  In the folder of this process, where paths that were typed begin.
 
   Args:
     arguments: a program and its flags.
@@ -193,7 +197,6 @@ def run_process(
       processes.append(
         subprocess.Popen(
           [sys.executable, "-c", _LAUNCHER, str(os.getpid()), *arguments],
-          cwd=ROOT,
           env=environment,
           stdin=subprocess.DEVNULL,
           stdout=output,

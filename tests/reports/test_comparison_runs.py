@@ -86,14 +86,22 @@ def test_output_and_errors_of_a_process(tmp_path, lock):
   ]
 
 
-def test_processes_run_in_the_root_and_know_of_no_other_machine(
+def test_processes_run_here_with_this_code_and_know_of_no_other_machine(
   tmp_path, lock, monkeypatch
 ):
   monkeypatch.setenv("TF_CONFIG", "{}")
+  monkeypatch.setenv("PYTHONPATH", "")
+  monkeypatch.chdir(tmp_path)
+  # Beside a module of a user, that of the code.
+  (tmp_path / "here.py").write_text("import errors; print(errors.__file__)")
+  run_process(["here.py"], "a.log", lock)
+  assert (tmp_path / "a.log").read_text() == f"{REPOSITORY / 'errors.py'}\n"
   program = "import os; print(os.getcwd(), 'TF_CONFIG' in os.environ)"
-  run_process(["-c", program], str(tmp_path / "a.log"), lock)
-  text = (tmp_path / "a.log").read_text()
-  assert text == f"{REPOSITORY} False\n"
+  run_process(["-c", program], "b.log", lock)
+  assert (tmp_path / "b.log").read_text() == f"{tmp_path} False\n"
+  command = train_command(made_up_run("A"), "out", "t*")
+  assert os.path.samefile(command[0], REPOSITORY / "train.py")
+  assert command[-1].startswith("--train_dir=out/")
 
 
 def test_workers_know_each_other(tmp_path, lock):
@@ -144,7 +152,6 @@ with open(f"{folder}/scores.json", "w") as file:
 """
 _COMPARISON = """
 import sys
-sys.path.append("tests/reports")
 from small_comparison import made_up_run
 from reports import comparison_runs
 comparison_runs.ROOT, folder = sys.argv[1:]
@@ -174,6 +181,7 @@ def test_killed_in_the_second_run_and_started_again(tmp_path, monkeypatch):
   code, folder = tmp_path / "code", tmp_path / "out"
   (code / "reports").mkdir(parents=True)
   (code / "train.py").write_text(_TRAIN)
+  (code / "reports" / "__init__.py").touch()
   (code / "reports" / "score_run.py").write_text(_SCORE)
   runs = [made_up_run("A", seed) for seed in (0, 1)]
   first, second = (Path(run_folder(run, str(folder))) for run in runs)
@@ -182,8 +190,11 @@ def test_killed_in_the_second_run_and_started_again(tmp_path, monkeypatch):
     path = of / "model" / "starts"
     return path.read_text().split() if path.exists() else []
 
+  monkeypatch.chdir(tmp_path)
+  paths = [str(REPOSITORY), str(REPOSITORY / "tests" / "reports")]
+  monkeypatch.setenv("PYTHONPATH", os.pathsep.join(paths))
   with subprocess.Popen(
-    [sys.executable, "-c", _COMPARISON, str(code), str(folder)], cwd=REPOSITORY
+    [sys.executable, "-c", _COMPARISON, str(code), str(folder)]
   ) as comparison:
     try:
       wait_until(lambda: starts(second))
