@@ -235,6 +235,10 @@ def parse_budget(text: str) -> Budget:
 # The data of each entry
 
 
+def _is_true(text: str) -> bool:
+  return text.lower() in ("true", "t", "1")
+
+
 @dataclasses.dataclass(frozen=True)
 class Given:
   """The data that all entries share.
@@ -259,6 +263,13 @@ class Given:
     return not (
       self.train_data_pattern or self.eval_data_pattern or self.dataset_dir
     )
+
+  @property
+  def frame_features(self) -> bool:
+    """Whether they are frame-level records; the sample data have both."""
+    if self.dataset_dir:
+      return read_card(self.dataset_dir).frame_features
+    return _is_true(self.common.get("frame_features", "False"))
 
   def check(self) -> None:
     """Checks that there are data to train on and others to score on.
@@ -294,10 +305,6 @@ class EntryData:
   train_pattern: str
   eval_pattern: str
   frame_features: bool
-
-
-def _is_true(text: str) -> bool:
-  return text.lower() in ("true", "t", "1")
 
 
 def is_video_level_model(model: str) -> bool:
@@ -425,9 +432,12 @@ class Run:
 def add_baseline(entries: list[Entry], given: Given) -> list[Entry]:
   """Adds the logistic regression on the mean frame, unless it is there.
 
-  It takes frame-level records if any entry does.
+  It takes the data that all entries share; of the sample data frame-level
+  records if any entry does.
   """
-  level = any(data_of(entry, given).frame_features for entry in entries)
+  level = given.frame_features
+  if given.is_sample:
+    level = any(data_of(entry, given).frame_features for entry in entries)
   model = "FrameLevelLogisticModel" if level else "LogisticModel"
   if any(entry.model == model and not entry.flags for entry in entries):
     return entries

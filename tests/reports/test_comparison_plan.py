@@ -160,6 +160,28 @@ def test_the_baseline_is_added_once(sample):
   assert len(add_baseline(other, Given())) == 3
 
 
+def test_the_baseline_has_the_data_that_all_share(data_dir):
+  video, frame = (
+    Given(
+      f"{data_dir}/{level}/train*",
+      f"{data_dir}/{level}/validate*",
+      common={"frame_features": str(level == "frame")},
+    )
+    for level in ("video", "frame")
+  )
+  entries = parse_entries(
+    "MoeModel,BiLstmModel:frame_features=True:train_data_pattern=t*"
+    ":eval_data_pattern=e*"
+  )
+  baseline = add_baseline(entries, video)[-1]
+  assert baseline.model == "LogisticModel"
+  assert data_of(baseline, video).train_pattern == video.train_data_pattern
+  entries = parse_entries(
+    "MoeModel:frame_features=False:train_data_pattern=t*:eval_data_pattern=e*"
+  )
+  assert add_baseline(entries, frame)[-1].model == "FrameLevelLogisticModel"
+
+
 def test_data_of_a_user(data_dir):
   given = Given(
     f"{data_dir}/frame/train*",
