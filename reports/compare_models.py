@@ -21,6 +21,7 @@ from reports import (
   comparison_estimate,
   comparison_gathering,
   comparison_hparams,
+  comparison_labels,
   comparison_plan,
   comparison_runs,
   comparison_tables,
@@ -272,6 +273,8 @@ def main() -> None:
     _print_plan(runs, left, budget, facts, needed)
     return
   with comparison_runs.alone_in(FLAGS.output_dir) as lock:
+    if left:
+      comparison_labels.look_at_labels(runs, facts, FLAGS.output_dir)
     failed = comparison_runs.finish_all(runs, FLAGS.output_dir, lock)
     comparison = comparison_gathering.gather(
       runs,

@@ -52,6 +52,7 @@ class Facts:
     seconds_a_video: of a forward pass, as Keras computes it uncompiled.
     batch_size: videos in a step.
     error: why it cannot be trained; empty if it can.
+    model_flags: see engine/train_dir.py.
   """
 
   parameters: int = 0
@@ -59,6 +60,7 @@ class Facts:
   seconds_a_video: float = 0.0
   batch_size: int = 1
   error: str = ""
+  model_flags: dict = dataclasses.field(default_factory=dict)
 
 
 def _check_schedule(settings: Settings) -> None:
@@ -78,7 +80,7 @@ def _check_schedule(settings: Settings) -> None:
     )
 
 
-def _look_at(arguments: Sequence[str]) -> Facts:
+def _look_at(arguments: Sequence[str], eval_pattern: str) -> Facts:
   """Builds the model of a command of train.py, and opens its data."""
   with flagsaver.flagsaver():  # removes new flags at the end
     train.define_flags()
@@ -94,6 +96,13 @@ def _look_at(arguments: Sequence[str]) -> Facts:
     files = find_files(flags.FLAGS.train_data_pattern, "train_data_pattern")
     data = Data(
       model_flags, files, with_labels=True, min_frames=settings.min_frames
+    )
+    Data(
+      model_flags,
+      find_files(eval_pattern, "eval_data_pattern"),
+      with_labels=True,
+      for_trained=True,
+      min_frames=settings.min_frames,
     )
     batch = next(iter(data.evaluation_batches(_SAMPLED_VIDEOS)))
     model = model_building.build_model(model_flags, data.reader.quantized)
@@ -111,16 +120,19 @@ def _look_at(arguments: Sequence[str]) -> Facts:
       data.num_videos,
       seconds / len(batch["num_frames"]),
       settings.batch_size,
+      model_flags=model_flags,
     )
 
 
-def _look_at_all(commands: Mapping[str, Sequence[str]]) -> dict[str, Facts]:
-  """The facts of each command."""
+def _look_at_all(
+  commands: Mapping[str, tuple[Sequence[str], str]],
+) -> dict[str, Facts]:
+  """The facts of each command of train.py, and of files to score on."""
   found = {}
   logging.set_verbosity(logging.ERROR)
-  for name, arguments in commands.items():
+  for name, command in commands.items():
     try:
-      found[name] = _look_at(arguments)
+      found[name] = _look_at(*command)
     except (errors.UserError, SystemExit) as error:
       found[name] = Facts(error=str(error).removeprefix("ERROR: "))
   return found
@@ -139,10 +151,10 @@ def look_at_entries(runs: Sequence[Run]) -> dict[str, Facts]:
     errors.UserError: an entry cannot be trained; names it.
   """
   commands = {
-    run.entry.name: [
-      *run.flags,
-      f"--train_data_pattern={run.data.train_pattern}",
-    ]
+    run.entry.name: (
+      [*run.flags, f"--train_data_pattern={run.data.train_pattern}"],
+      run.data.eval_pattern,
+    )
     for run in reversed(runs)
   }
   # Not forked: TensorFlow has threads.

@@ -1,18 +1,14 @@
 """Gathers what finished runs have left behind into a Comparison."""
 
-import json
-import os
 import shlex
 from collections.abc import Mapping, Sequence
 
-import numpy as np
 from absl import logging
 
 import errors
-from data_tools import label_frequencies, vocabulary
+from data_tools import vocabulary
 from engine import train_dir as train_dirs
 from engine.data_files import find_files
-from engine.files import write_json
 from engine.machine import machine_text
 from engine.progress_bar import Progress
 from reports import bootstrap
@@ -28,6 +24,7 @@ from reports.comparison import (
   make_row,
   starts_of,
 )
+from reports.comparison_labels import count_labels
 from reports.comparison_plan import Budget, Run
 from reports.comparison_runs import (
   is_finished,
@@ -54,44 +51,6 @@ def _rows(runs: Sequence[Scored], output_dir: str) -> list[Row]:
   return [
     make_row(of, _commands(of[0].run, output_dir)) for of in by_entry.values()
   ]
-
-
-def _count_labels(scored: Scored, output_dir: str) -> tuple[np.ndarray, int]:
-  """Counts the training videos of each class; keeps the result in a file.
-
-  Returns:
-    (classes,) int64, and how many videos there are.
-  """
-  run = scored.run
-  path = os.path.join(output_dir, f"label_counts_{run.data_hash}.json")
-  if os.path.exists(path):
-    with open(path, encoding="utf-8") as file:
-      content = json.load(file)
-    # Of the same files another --label_subset counts others.
-    if content.get("classes") == scored.classes.tolist():
-      return np.array(content["counts"], np.int64), content["num_videos"]
-  files = find_files(run.data.train_pattern, "train_data_pattern")
-  num_classes = scored.scores["num_classes"]
-  subset = None
-  if len(scored.classes) < num_classes:
-    subset = scored.classes.tolist()
-  counts, num_videos = np.zeros(len(scored.classes), np.int64), 0
-  progress = Progress("Counted the labels of")
-  for labels in label_frequencies.read_labels(
-    files, num_classes, label_subset=subset
-  ):
-    counts += labels.sum(axis=0)
-    num_videos += len(labels)
-    if progress.is_due():
-      progress.show(0.0, f"{num_videos:,} training videos")
-  progress.end()
-  content = {
-    "classes": scored.classes.tolist(),
-    "counts": counts.tolist(),
-    "num_videos": num_videos,
-  }
-  write_json(path, content)
-  return counts, num_videos
 
 
 def _class_names(scored: Scored, output_dir: str) -> list[str]:
@@ -230,7 +189,9 @@ def gather(
       f" {next(iter(failed.values()), 'none was started')}"
     )
   check_same_videos(scored)
-  counts, num_train_videos = _count_labels(main[0], output_dir)
+  run = main[0].run
+  model_flags = train_dirs.require_model_flags(train_dir_of(run, output_dir))
+  counts, num_train_videos = count_labels(run, model_flags, output_dir)
   rows = _rows(main, output_dir)
   rows.sort(key=lambda row: row.is_baseline)
   found, resamples = _compare(rows)

@@ -62,6 +62,9 @@ _DECIDED = {
   "label_subset": "--label_subset of all entries",
   "num_classes": "--num_classes of all entries",
   "min_frames": "--min_frames of all entries",
+  # Labels are counted and videos are joined over all records.
+  "skip_corrupt": "the comparison, which needs records that are whole,",
+  "max_corrupt_fraction": "the comparison, which needs records that are whole,",
 }
 
 
@@ -403,6 +406,13 @@ class Run:
   workers: int
   flags: tuple[str, ...]
   data_hash: str
+
+  @property
+  def min_frames(self) -> int:
+    """Shorter videos are left out; 0 for none."""
+    flag = "--min_frames="
+    of = [text for text in self.flags if text.startswith(flag)]
+    return int(of[-1].removeprefix(flag)) if of else 0
 
   @property
   def is_main(self) -> bool:

@@ -97,19 +97,15 @@ def planned_pattern(run: Run, output_dir: str) -> str:
 
 
 def _score_command(run: Run, output_dir: str) -> list[str]:
-  flags = dict(
-    flag.removeprefix("--").split("=", 1) for flag in run.flags if "=" in flag
-  )
-  more = [f"--min_frames={flags.get('min_frames', '0')}"]
-  if "num_gpu" in flags:
-    more.append(f"--num_gpu={flags['num_gpu']}")
+  num_gpu = [flag for flag in run.flags if flag.startswith("--num_gpu=")]
   return [
     "-m",
     "reports.score_run",
     f"--train_dir={train_dir_of(run, output_dir)}",
     f"--eval_data_pattern={run.data.eval_pattern}",
     f"--output_dir={run_folder(run, output_dir)}",
-    *more,
+    f"--min_frames={run.min_frames}",
+    *num_gpu,
   ]
 
 

@@ -84,7 +84,10 @@ def in_this_process(monkeypatch):
   monkeypatch.setattr(
     comparison_estimate,
     "look_at_entries",
-    lambda runs: {run.entry.name: Facts(90, 22, 1e-6, 5) for run in runs},
+    lambda runs: {
+      run.entry.name: Facts(90, 22, 1e-6, 5, model_flags=tiny_runs.TINY_FLAGS)
+      for run in runs
+    },
   )
   monkeypatch.setattr(score_run, "_BATCH_SIZES", (1, 2))
   monkeypatch.setattr(score_run, "_REPEATS", 1)
@@ -153,6 +156,21 @@ def test_a_whole_comparison(flags, in_this_process, tmp_path):
   )
   assert "1 of 3: MoeModel:batch_size=5, seed 0: finished" in log
   assert "1 of 3 runs to train" in log
+
+
+def test_labels_are_looked_at_before_any_training(
+  flags, in_this_process, tmp_path
+):
+  video = tiny_runs.video_record("other", [0], mean_rgb=[1.0] * 4)
+  other = tiny_runs.write_records(tmp_path / "other", [video])
+  line = in_process.run_into_error(
+    "reports.compare_models",
+    *flags,
+    f"--models=MoeModel,MoeModel:eval_data_pattern={other}",
+    "--seeds=1",
+  )
+  assert "22 and 1 videos of MoeModel and MoeModel:eval" in line
+  assert in_this_process == []
 
 
 def test_parts_of_the_data(flags, in_this_process, tmp_path):

@@ -5,6 +5,7 @@ import shutil
 
 import pytest
 from conftest import error_of
+from make_records import video_record, write_records
 from small_comparison import made_up_run
 
 from reports import comparison_estimate
@@ -45,7 +46,7 @@ def runs_of(pattern, *flags):
   run = made_up_run("A:moe_num_mixtures=2")
   return [
     dataclasses.replace(
-      run, flags=flags, data=EntryData((), pattern, "", False), seed=seed
+      run, flags=flags, data=EntryData((), pattern, pattern, False), seed=seed
     )
     for seed in (0, 1)
   ]
@@ -68,6 +69,18 @@ def test_models_are_built_and_data_is_opened(tiny_files, in_this_process):
   assert 20 <= facts.num_videos <= 24
   assert 0 < facts.seconds_a_video < 10
   assert facts.batch_size == 5
+  assert facts.model_flags["num_classes"] == 6
+
+
+def test_files_to_score_on_are_opened(tiny_files, tmp_path, in_this_process):
+  bad = write_records(
+    tmp_path / "test", [video_record("a", None, mean_rgb=[1.0] * 4)]
+  )
+  (run, _) = runs_of(",".join(tiny_files), *TINY)
+  data = dataclasses.replace(run.data, eval_pattern=bad)
+  run = dataclasses.replace(run, data=data)
+  text = error_of(look_at_entries, [run])
+  assert text.startswith(f"A:moe_num_mixtures=2 of --models: {bad}, record 0")
 
 
 def test_frame_level_models_are_tried(tiny_frame_files, in_this_process):

@@ -16,8 +16,9 @@ from small_comparison import (
   predictions_of,
   record_of,
 )
+from tiny_runs import TINY_FLAGS
 
-from reports import bootstrap, comparison_gathering
+from reports import bootstrap, comparison_labels
 from reports.comparison import make_row
 from reports.comparison_gathering import facts_of, gather, notes_of
 from reports.comparison_plan import Budget, Entry, EntryData, Run
@@ -50,6 +51,8 @@ def finish(run, folder, seed, record=None):
   scored = made_up_scored(run, predictions_of(seed, 0.5))
   path = run_folder(run, str(folder))
   os.makedirs(f"{path}/model")
+  with open(f"{path}/model/model_flags.json", "w") as file:
+    json.dump(TINY_FLAGS | {"num_classes": NUM_CLASSES}, file)
   if record != {}:
     with open(f"{path}/model/run.json", "w") as file:
       json.dump(record or record_of(), file)
@@ -131,27 +134,12 @@ def test_labels_are_counted_once(tmp_path, data, few_resamples, monkeypatch):
   finish(run, tmp_path, 0)
   given = ([run], {}, Budget("steps", 1), str(tmp_path), "")
   first = gather(*given)
-  monkeypatch.setattr(
-    comparison_gathering.label_frequencies, "read_labels", None
-  )
+  monkeypatch.setattr(comparison_labels, "read_labels", None)
   again = gather(*given)
   np.testing.assert_array_equal(first.train_counts, again.train_counts)
   assert again.num_train_videos == 30
   assert again.by_fraction == again.by_workers == {}
   assert again.differences == []
-
-
-def test_labels_of_other_classes_are_counted_anew(tmp_path, data):
-  run = make_run(data, "A")
-  scored = made_up_scored(run, predictions_of(0, 0.5))
-  scored.scores["num_classes"] = 30
-  # Videos without any of the classes are left out.
-  for classes, *expected in (([0, 7], [10, 30], 30), ([1, 5], [10, 0], 10)):
-    scored.classes = np.array(classes, np.int32)
-    counts, num_videos = comparison_gathering._count_labels(
-      scored, str(tmp_path)
-    )
-    assert [counts.tolist(), num_videos] == expected
 
 
 def test_all_runs_failed(tmp_path, data):

@@ -62,6 +62,7 @@ def test_values_may_have_commas_and_colons():
     ("MoeModel,MoeModel", ("received MoeModel twice", "--seeds")),
     ("MoeModel:seed=3", ("no --seed", "--seeds decides")),
     ("MoeModel:max_steps=3", ("no --max_steps", "--budget decides")),
+    ("MoeModel:skip_corrupt=True", ("no --skip_corrupt", "are whole")),
     ("MoeModel:bach_size=3", ("--bach_size (did you mean --batch_size?)",)),
     ("MoeModel:batch_size=x", ("--batch_size", "received 'x'")),
     ("MoeModel:moe_num_mixtures=x", ("--moe_num_mixtures", "received 'x'")),
