@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 
 import keras
 import numpy as np
+import tensorflow as tf
 from absl import flags, logging
 from absl.testing import flagsaver
 
@@ -190,10 +191,24 @@ def seconds_of(run: Run, budget: Budget, facts: Facts) -> float:
   return steps * a_step + _SECONDS_BESIDES
 
 
+def _copied_bytes(runs: Sequence[Run]) -> float:
+  """Bytes of the parts of the data that are copied, about."""
+  parts = {
+    (run.data_hash, run.fraction): run
+    for run in runs
+    if run.fraction != 1 and not run.by_files
+  }
+  return sum(
+    run.fraction * tf.io.gfile.stat(file).length
+    for run in parts.values()
+    for file in find_files(run.data.train_pattern, "train_data_pattern")
+  )
+
+
 def check_disk(
   runs: Sequence[Run], facts: Mapping[str, Facts], folder: str
 ) -> int:
-  """Checks that checkpoints fit on the disk.
+  """Checks that checkpoints and copied data fit on the disk.
 
   Args:
     runs: not yet trained.
@@ -208,6 +223,7 @@ def check_disk(
   """
   sizes = [facts[run.entry.name].parameters for run in runs]
   needed = _KEPT_BYTES * sum(sizes) + _MORE_BYTES * max(sizes, default=0)
+  needed += round(_copied_bytes(runs))
   free = shutil.disk_usage(folder).free
   if needed > free:
     raise errors.UserError(

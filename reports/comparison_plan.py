@@ -23,6 +23,7 @@ import train
 from data_tools import sample_data
 from engine.data_files import find_files, hash_of_files, is_local
 from engine.dataset_card import read_card
+from reports.data_fractions import are_enough_files
 from reports.model_entries import THESIS_NETWORKS, split_entries, split_entry
 
 THESIS_MODELS = (*THESIS_NETWORKS, "AutoencoderConcatModel")
@@ -397,6 +398,7 @@ class Run:
     workers: machines.
     flags: of train.py, without the folder and the files.
     data_hash: of the files to train and to score on, and where they are.
+    by_files: whether a part of the training data is whole files.
   """
 
   entry: Entry
@@ -406,6 +408,7 @@ class Run:
   workers: int
   flags: tuple[str, ...]
   data_hash: str
+  by_files: bool = False
 
   @property
   def min_frames(self) -> int:
@@ -424,10 +427,17 @@ class Run:
     """Its folder: other flags, other data or another budget have another."""
     parts = [self.entry.model, f"seed{self.seed}"]
     if self.fraction != 1:
-      parts.append(f"fraction{self.fraction:g}")
+      parts.append(self.part)
     if self.workers != 1:
       parts.append(f"workers{self.workers}")
     return "_".join([*parts, _hash([self.flags, self.data_hash])[:8]])
+
+  @property
+  def part(self) -> str:
+    """Which part of the data it is trained on."""
+    return (
+      f"fraction{self.fraction}_of_{'files' if self.by_files else 'videos'}"
+    )
 
   def describe(self) -> str:
     """The run in words."""
@@ -509,15 +519,17 @@ def make_runs(
   Raises:
     errors.UserError: files cannot be found.
   """
-  hashes, data = {}, {}
+  hashes, data, num_files = {}, {}, []
   for entry in entries:
     data[entry.name] = of = data_of(entry, given)
     pair = of.train_pattern, of.eval_pattern
     if pair not in hashes:
+      files = find_files(of.train_pattern, "train_data_pattern")
+      num_files.append(len(files))
       hashes[pair] = _hash_of_data(
-        find_files(of.train_pattern, "train_data_pattern"),
-        find_files(of.eval_pattern, "eval_data_pattern"),
+        files, find_files(of.eval_pattern, "eval_data_pattern")
       )
+  by_files = are_enough_files(min(num_files), min(fractions, default=1.0))
 
   def make(entry, seed, fraction, number):
     of = data[entry.name]
@@ -529,6 +541,7 @@ def make_runs(
       number,
       tuple(_flags_of_run(entry, of, given, budget, seed)),
       hashes[of.train_pattern, of.eval_pattern],
+      by_files,
     )
 
   runs = [

@@ -69,7 +69,7 @@ def is_finished(run: Run, output_dir: str) -> bool:
 
 
 def _part_folder(run: Run, output_dir: str) -> str:
-  name = f"{run.data_hash}_fraction{run.fraction:g}"
+  name = f"{run.data_hash}_{run.part}"
   return os.path.join(output_dir, DATA_FOLDER, name)
 
 
@@ -265,7 +265,8 @@ def _finish(run: Run, output_dir: str, lock: int) -> None:
   pattern = run.data.train_pattern
   if run.fraction != 1:
     files = find_files(pattern, "train_data_pattern")
-    pattern = part_of_data(files, run.fraction, _part_folder(run, output_dir))
+    part = _part_folder(run, output_dir)
+    pattern = part_of_data(files, run.fraction, part, run.by_files)
   logging.info("    training")
   run_process(
     train_command(run, output_dir, pattern),

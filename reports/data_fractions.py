@@ -1,9 +1,9 @@
 """Parts of training data, for scores against the amount of data.
 
-A smaller part is contained in every larger one, and the choice depends only on
-the names of files, or on the ids of videos: not on chance, and not on the
-order. So video-level and frame-level records of the same videos give the same
-part.
+A smaller part is contained in every larger one of the same kind, whole files or
+videos. The choice depends only on the names of files, or on the ids of videos:
+not on chance, and not on the order. So video-level and frame-level records of
+the same videos give the same part.
 """
 
 import glob
@@ -20,12 +20,22 @@ from records import contents, messages
 from records.writing import RecordWriter
 from reports.mixtures import hash_of
 
-# With as many files in the part, whole files are about as good as videos.
+# With as many files in the smallest part, files are about as good as videos.
 _ENOUGH_FILES = 10
 _VOCABULARY = "vocabulary.csv"
 
 
-def choose_files(files: Sequence[str], fraction: float) -> list[str] | None:
+def are_enough_files(num_files: int, smallest: float) -> bool:
+  """Whether all parts are whole files: else they are videos, and all nested.
+
+  Args:
+    num_files: of the whole data.
+    smallest: of the fractions.
+  """
+  return round(smallest * num_files) >= _ENOUGH_FILES
+
+
+def choose_files(files: Sequence[str], fraction: float) -> list[str]:
   """Chooses a part of files by their names.
 
   Args:
@@ -33,26 +43,27 @@ def choose_files(files: Sequence[str], fraction: float) -> list[str] | None:
     fraction: from above 0 to below 1.
 
   Returns:
-    Some of them, in order; None if they are too few to divide.
+    Some of them, in order.
   """
   count = round(fraction * len(files))
-  if count < _ENOUGH_FILES:
-    return None
   by_hash = sorted(
     files, key=lambda file: hash_of(os.fsencode(os.path.basename(file)))
   )
   return sorted(by_hash[:count])
 
 
-def part_of_data(files: Sequence[str], fraction: float, folder: str) -> str:
+def part_of_data(
+  files: Sequence[str], fraction: float, folder: str, by_files: bool
+) -> str:
   """Makes a folder with a part of the data, unless it is there.
 
-  Local files are linked; if they are too few to divide, records are copied.
+  Local files are linked; if videos are chosen, records are copied.
 
   Args:
     files: of the whole data.
     fraction: from above 0 to below 1.
     folder: for the part; it appears when it is complete.
+    by_files: whether whole files are chosen; the same for all fractions.
 
   Returns:
     A pattern of the files of the part.
@@ -60,7 +71,7 @@ def part_of_data(files: Sequence[str], fraction: float, folder: str) -> str:
   Raises:
     errors.UserError: a record is damaged, or no video would be left.
   """
-  chosen = choose_files(files, fraction)
+  chosen = choose_files(files, fraction) if by_files else []
   if chosen and not all(map(is_local, chosen)):
     return ",".join(file.replace(",", "\\,") for file in chosen)
   literal = glob.escape(folder).replace(",", "\\,")

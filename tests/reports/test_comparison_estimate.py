@@ -148,6 +148,15 @@ def test_checkpoints_must_fit_on_the_disk(tmp_path, monkeypatch):
   facts = {"A": Facts(1000), "B": Facts(3000)}
   runs = [made_up_run("A"), made_up_run("B")]
   assert check_disk(runs, facts, str(tmp_path)) == 12 * 4000 + 16 * 3000
+  # A part of the videos is copied once, whole files are linked.
+  (tmp_path / "train").write_bytes(b"x" * 1000)
+  parts = [made_up_run("A", seed, fraction=0.3) for seed in (0, 1)]
+  parts.append(dataclasses.replace(parts[0], by_files=True))
+  data = dataclasses.replace(runs[0].data, train_pattern=f"{tmp_path}/train")
+  parts = [dataclasses.replace(run, data=data) for run in parts]
+  assert check_disk(parts, facts, str(tmp_path)) == (
+    12 * 3 * 1000 + 16 * 1000 + 300
+  )
   usage = shutil.disk_usage(tmp_path)
   monkeypatch.setattr(
     comparison_estimate.shutil,

@@ -183,6 +183,28 @@ def test_the_baseline_has_the_data_that_all_share(data_dir):
   assert add_baseline(entries, frame)[-1].model == "FrameLevelLogisticModel"
 
 
+def test_all_parts_are_files_or_all_are_videos(tmp_path):
+  for number in range(40):
+    (tmp_path / f"train{number}").write_bytes(b"1")
+  (tmp_path / "few").write_bytes(b"1")
+  entries = parse_entries("MoeModel")
+
+  def parts(pattern, fractions, entries=entries):
+    given = Given(f"{tmp_path}/{pattern}", f"{tmp_path}/few")
+    runs = make_runs(entries, given, STEPS, 1, fractions)
+    return {run.part: run.name for run in runs if run.fraction != 1}
+
+  files = parts("train*", [0.25, 0.5])
+  videos = parts("train*", [0.2, 0.5])
+  assert list(files) == ["fraction0.5_of_files", "fraction0.25_of_files"]
+  assert list(videos) == ["fraction0.5_of_videos", "fraction0.2_of_videos"]
+  # Not the scores of the other half.
+  assert files["fraction0.5_of_files"] != videos["fraction0.5_of_videos"]
+  # One entry with few files decides for all.
+  other = parse_entries(f"MoeModel,MoeModel:train_data_pattern={tmp_path}/few")
+  assert list(parts("train*", [0.5], other)) == ["fraction0.5_of_videos"]
+
+
 def test_data_of_a_user(data_dir):
   given = Given(
     f"{data_dir}/frame/train*",

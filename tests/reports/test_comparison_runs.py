@@ -41,7 +41,7 @@ def test_commands_name_folder_and_files(tmp_path):
   ]
   part = made_up_run("A", fraction=0.3)
   assert comparison_runs.planned_pattern(part, "out") == (
-    "out/data/0123456789abcdef_fraction0.3/*.tfrecord*"
+    "out/data/0123456789abcdef_fraction0.3_of_videos/*.tfrecord*"
   )
 
 
