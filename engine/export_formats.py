@@ -43,8 +43,11 @@ Predict = Callable[[Batch], np.ndarray]
 # LiteRT takes no number of threads that adapts to the machine.
 _LITERT_THREADS = os.cpu_count() or 1
 
-# What TensorFlow's converter says about operations that LiteRT lacks.
+# What TensorFlow's converter says about operations that LiteRT lacks, or has in
+# another form, and what ONNX Runtime says.
 _LITERT_LACKS = re.compile(r"'(tf\.\w+)' op is neither a custom op nor a flex")
+_LITERT_REFUSES = re.compile(r"'(\w+\.\w+)' op (failed to .+)")
+_ONNX_LACKS = re.compile(r"No Op registered for (\w+)")
 
 
 class Format(typing.NamedTuple):
@@ -471,9 +474,13 @@ def _refusing(name: str) -> Iterator[None]:
 def reason_of(error: BaseException) -> str:
   """What a converter or a runtime says about a model, in one line."""
   text = str(error)
-  lacking = sorted(set(_LITERT_LACKS.findall(text)))
+  lacking = _LITERT_LACKS.findall(text) + _ONNX_LACKS.findall(text)
   if lacking:
-    return f"there is no {', '.join(lacking)} in it"
+    return f"there is no {', '.join(sorted(set(lacking)))} in it"
+  refused = _LITERT_REFUSES.search(text)
+  if refused:
+    # Before it stands the operation's place in the model, at great length.
+    return " ".join(refused.groups()).rstrip(".")
   lines = [line.strip() for line in text.splitlines() if line.strip()]
   return (lines[0] if lines else type(error).__name__).rstrip(".")
 

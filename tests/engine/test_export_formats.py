@@ -273,6 +273,20 @@ def test_operations_that_are_lacking_are_named():
   )
   assert export_formats.reason_of(error) == "there is no tf.Erf, tf.While in it"
   assert export_formats.reason_of(ValueError()) == "ValueError"
+  error = RuntimeError(
+    "[ONNXRuntimeError] : 10 : INVALID_GRAPH : Load model from a/b.onnx"
+    " failed:This is an invalid model. Error No Op registered for Erfc with"
+    " domain_version of 15"
+  )
+  assert export_formats.reason_of(error) == "there is no Erfc in it"
+  error = RuntimeError(
+    '<unknown>:0: error: loc(fused["MatMul:", "a/while"]): \'tfl.batch_matmul\''
+    " op failed to verify that operand 0 is 2-D\nmore"
+  )
+  assert (
+    export_formats.reason_of(error)
+    == "tfl.batch_matmul failed to verify that operand 0 is 2-D"
+  )
 
 
 def test_other_files_are_not_replaced(exporter, tmp_path):
