@@ -274,6 +274,7 @@ def test_bad_labels(tmp_path, content, parts):
     assert part in text
 
 
+@pytest.mark.slow
 def test_a_killed_run_leaves_no_folder_and_can_be_repeated(tmp_path):
   clips = write(
     tmp_path / "clips", **{f"v{n:04d}": video(n, 60) for n in range(400)}

@@ -40,7 +40,10 @@ def test_nothing_changes_without_a_report_or_marks(folder):
   assert not image.exists()
 
 
-@pytest.mark.parametrize("name", ["put_comparison", "put_frameworks"])
+@pytest.mark.parametrize(
+  "name",
+  ["put_comparison", pytest.param("put_frameworks", marks=pytest.mark.slow)],
+)
 def test_a_mistake_is_one_line(name, tmp_path):
   assert "Run make" in run_into_error("-m", f"docs.{name}", tmp_path)
   assert "received 0" in run_into_error("-m", f"docs.{name}")

@@ -393,6 +393,7 @@ def endless(tmp_path, data) -> tuple[str, ...]:
   )
 
 
+@pytest.mark.slow
 def test_a_machine_that_dies_ends_all_and_a_signal_saves_and_ends_all(
   tmp_path, data
 ):
