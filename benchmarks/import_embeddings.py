@@ -24,7 +24,6 @@ an hour, much of it to make the files.
 import io
 import json
 import os
-import platform
 import shutil
 import statistics
 import subprocess
@@ -42,6 +41,7 @@ from benchmarks.memory import peak_mib
 from data_tools import import_embeddings
 from engine import local_files
 from engine.dataset_card import read_card
+from engine.machine import processor_name
 
 FLAGS = flags.FLAGS
 
@@ -271,7 +271,7 @@ def main() -> None:
       found[source][-1]["plain_seconds"] = plain["seconds"]
       plain_rates.append(FLAGS.num_items / plain["seconds"])
   figures = {
-    "machine": platform.processor() or platform.machine(),
+    "machine": processor_name(),
     "cores": os.cpu_count(),
     "num_items": FLAGS.num_items,
     "size": FLAGS.size,

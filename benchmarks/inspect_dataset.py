@@ -19,7 +19,6 @@ The two alternate, and the files are in the system's cache where they fit.
 import glob
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -32,6 +31,7 @@ from absl import app, flags
 from benchmarks.memory import peak_mib
 from data_tools import inspect_dataset
 from engine import files
+from engine.machine import processor_name
 from records.writing import RecordWriter, frame_record, video_record
 
 FLAGS = flags.FLAGS
@@ -154,7 +154,7 @@ def main(argv):
     inspected.append(_inspect_apart(pattern))
   seconds = statistics.median(one["seconds"] for one in inspected)
   figures = {
-    "machine": platform.processor() or platform.machine(),
+    "machine": processor_name(),
     "cores": os.cpu_count(),
     "numpy": np.__version__,
     "level": FLAGS.level,

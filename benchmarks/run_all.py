@@ -14,7 +14,6 @@ import datetime
 import glob
 import json
 import os
-import platform
 import re
 import shutil
 import statistics
@@ -38,6 +37,7 @@ from engine import train_dir as train_dirs
 from engine.data import Data
 from engine.data_files import find_files
 from engine.files import write_json
+from engine.machine import commit, processor_name, versions
 
 FLAGS = flags.FLAGS
 
@@ -448,22 +448,11 @@ def measure_resuming(folder: str) -> dict:
 
 def machine() -> dict:
   """Describes the run: processor, versions, commit."""
-  with open("/proc/cpuinfo") as file:
-    models = re.findall(r"model name\s*: (.*)", file.read())
-  commit = subprocess.run(
-    ["git", "describe", "--always", "--dirty"],
-    capture_output=True,
-    text=True,
-    check=False,
-  ).stdout.strip()
   return {
-    "processor": models[0] if models else platform.processor(),
+    "processor": processor_name(),
     "cores": os.cpu_count(),
-    "python": platform.python_version(),
-    "tensorflow": tf.__version__,
-    "keras": keras.__version__,
-    "numpy": np.__version__,
-    "commit": commit,
+    **versions(),
+    "commit": commit(),
     "date": datetime.date.today().isoformat(),
     "command": " ".join(["python -m benchmarks.run_all", *sys.argv[1:]]),
   }

@@ -15,7 +15,6 @@ with what TensorFlow takes by itself.
 
 import json
 import os
-import platform
 import tempfile
 import time
 from typing import Any
@@ -26,6 +25,7 @@ from absl import flags
 
 import segment_eval_inference
 from benchmarks.memory import peak_mib
+from engine.machine import processor_name
 from engine.segment_predictions import write_best_segments
 from engine.segment_ratings import Ratings
 
@@ -110,7 +110,7 @@ def main() -> None:
     )
     entries = FLAGS.num_classes * min(FLAGS.limit, FLAGS.num_segments)
     figures = {
-      "machine": platform.processor() or platform.machine(),
+      "machine": processor_name(),
       "cores": os.cpu_count(),
       **{
         name: getattr(FLAGS, name)

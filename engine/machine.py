@@ -29,7 +29,7 @@ def describe_machine() -> dict:
   return {
     "host": platform.node(),
     "system": platform.platform(),
-    "cpu": _processor(),
+    "cpu": processor_name(),
     "cores": _usable_cores(),
     "memory_bytes": _usable_memory(),
     "gpus": _gpu_names(),
@@ -53,7 +53,7 @@ def machine_text(machine: dict) -> str:
   return ", ".join(str(part) for part in parts if part)
 
 
-def _processor() -> str:
+def processor_name() -> str:
   """The name of the processor, as exactly as the system tells it."""
   with contextlib.suppress(OSError), open("/proc/cpuinfo") as file:
     found = re.search(r"^model name\s*: (.*)$", file.read(), re.MULTILINE)
