@@ -132,6 +132,16 @@ def label_frequency(counts: Sequence[int]) -> str:
     return _uri(figure)
 
 
+def _add_legend_above(axes) -> None:
+  axes.legend(
+    loc="lower center",
+    bbox_to_anchor=(0.5, 1.0),
+    ncols=3,
+    frameon=False,
+    fontsize=8,
+  )
+
+
 def _power(number: int, rounded: Callable) -> float:
   """A power of 10 near a number; not 1 as the upper end of an axis."""
   power = rounded(np.log10(number))
@@ -202,13 +212,7 @@ def curves(
     axes.set_xlabel(x_label)
     axes.set_ylabel(y_label)
     axes.grid(color=GRAY, linewidth=0.6)
-    axes.legend(
-      loc="lower center",
-      bbox_to_anchor=(0.5, 1.0),
-      ncols=3,
-      frameon=False,
-      fontsize=8,
-    )
+    _add_legend_above(axes)
     return _uri(figure)
 
 
@@ -243,13 +247,7 @@ def dimensions(
     axes.set_xlim(edges[0], edges[-1])
     axes.set_xlabel("dimension")
     axes.xaxis.set_major_locator(MaxNLocator(nbins=7, integer=True))
-    axes.legend(
-      loc="lower center",
-      bbox_to_anchor=(0.5, 1.0),
-      ncols=3,
-      frameon=False,
-      fontsize=8,
-    )
+    _add_legend_above(axes)
     return _uri(figure)
 
 
