@@ -18,6 +18,7 @@ import pytest
 
 import startup  # isort: skip # noqa: F401
 import tensorflow as tf
+from absl import logging
 from make_records import segment_record, write_records
 from tiny_runs import (  # noqa: F401
   one_label_files,
@@ -84,6 +85,16 @@ def read_batches(data, batch_size=100, num_readers=None):
   with data.naming_errors():
     dataset = data.evaluation_batches(batch_size, num_readers)
     return list(dataset.as_numpy_iterator())
+
+
+@pytest.fixture
+def shown(monkeypatch):
+  """The lines of the log so far."""
+  lines = []
+  monkeypatch.setattr(
+    logging, "info", lambda text, *values: lines.append(text % values)
+  )
+  return lines
 
 
 def error_of(function, *arguments, **keywords) -> str:

@@ -5,20 +5,9 @@ import types
 
 import in_process
 import pytest
-from absl import logging
 from tiny_runs import train_tiny
 
 import eval as eval_program
-
-
-@pytest.fixture
-def shown(monkeypatch):
-  """The lines of the log so far."""
-  lines = []
-  monkeypatch.setattr(
-    logging, "info", lambda text, *values: lines.append(text % values)
-  )
-  return lines
 
 
 def test_waiting_for_the_first_checkpoint(

@@ -41,6 +41,12 @@ def tiny_labels(number):
   return sorted({number % 6, number * number % 5})
 
 
+TINY_LABELS = np.array(
+  [[index in tiny_labels(number) for index in range(6)] for number in range(22)]
+)
+"""(22, 6) bool, the labels of the videos in tiny_files."""
+
+
 @pytest.fixture(scope="session")
 def tiny_vectors():
   """(22, 7) float32, the features of the videos in tiny_files."""

@@ -1,5 +1,7 @@
 """Tests of engine.run: exact resuming, averages, what is kept."""
 
+import itertools
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -103,11 +105,11 @@ def test_resumed_run_equals_the_uninterrupted_one(request, tmp_path, name):
   assert_same_state(whole / "model.ckpt-14", parts / "model.ckpt-14")
 
 
-class StopAfter:
-  """A StopSignal that arrives after it was checked some times."""
+class StopWhen:
+  """A StopSignal that arrives when a function says so."""
 
-  def __init__(self, looks):
-    self._looks = looks
+  def __init__(self, arrives):
+    self._arrives = arrives
 
   def __enter__(self):
     return self
@@ -117,8 +119,13 @@ class StopAfter:
 
   @property
   def received(self):
-    self._looks -= 1
-    return "SIGTERM" if self._looks == 0 else None
+    return "SIGTERM" if self._arrives() else None
+
+
+def stop_after(looks) -> StopWhen:
+  """A StopSignal that arrives after it was checked some times."""
+  counted = itertools.count(1)
+  return StopWhen(lambda: next(counted) == looks)
 
 
 def test_a_stopped_run_keeps_the_end_of_its_cosine(
@@ -132,7 +139,7 @@ def test_a_stopped_run_keeps_the_end_of_its_cosine(
   whole, parts = tmp_path / "whole", tmp_path / "parts"
   train_tiny(whole, tiny_files, **settings)
   with monkeypatch.context() as patch:
-    patch.setattr(loop, "StopSignal", lambda: StopAfter(2))
+    patch.setattr(loop, "StopSignal", lambda: stop_after(2))
     assert 0 < train_tiny(parts, tiny_files, **settings) < 14
   # If the end were planned again, it would be that of five epochs.
   settings["num_epochs"] = 5

@@ -9,7 +9,7 @@ import time
 
 import pytest
 from conftest import assert_names, assert_same_state, folder_content
-from test_run import StopAfter
+from test_run import stop_after
 from tiny_runs import TINY_FLAGS, train_tiny
 
 import errors
@@ -326,7 +326,7 @@ def test_minutes_are_counted_over_stops(
   settings = {"num_epochs": 0, "max_minutes": 0.5}
   stops = 0
   with monkeypatch.context() as patch:
-    patch.setattr(loop, "StopSignal", lambda: StopAfter(3))
+    patch.setattr(loop, "StopSignal", lambda: stop_after(3))
     while run_record.training_seconds(str(tmp_path)) < 20.0:
       steps_of_a_second.clear()
       train_tiny(tmp_path, tiny_files, **settings)

@@ -7,7 +7,6 @@ import gzip
 
 import numpy as np
 import pytest
-from absl import logging
 from conftest import assert_names, error_of, read_batches
 from make_records import (
   SMALL_FRAME_FLAGS,
@@ -278,15 +277,6 @@ def test_segments_to_predict_are_of_long_enough_videos(tmp_path):
 
 # --------------------------------------------------------------------------
 # What a user is told
-
-
-@pytest.fixture
-def shown(monkeypatch):
-  lines = []
-  monkeypatch.setattr(
-    logging, "info", lambda text, *values: lines.append(text % values)
-  )
-  return lines
 
 
 def test_how_many_are_left(tmp_path, shown):

@@ -13,7 +13,6 @@ import time
 import in_process
 import numpy as np
 import pytest
-from absl import logging
 from conftest import (
   VIDEO_DATA_FLAGS,
   Program,
@@ -24,6 +23,7 @@ from conftest import (
   event_tags,
   run_program,
 )
+from test_run import StopWhen
 from tiny_runs import TINY_FLAGS, TINY_FRAME_FLAGS, train_tiny
 
 import eval as eval_program
@@ -36,16 +36,6 @@ from engine.settings import Settings
 
 class Killed(BaseException):
   """Raised in the place of the end of the process."""
-
-
-@pytest.fixture
-def shown(monkeypatch):
-  """The lines of the log so far."""
-  lines = []
-  monkeypatch.setattr(
-    logging, "info", lambda text, *values: lines.append(text % values)
-  )
-  return lines
 
 
 def evaluated(folder) -> dict:
@@ -611,23 +601,6 @@ def test_the_best_checkpoint_outlives_the_others(files, tmp_path):
   assert checkpoint_steps(tmp_path) == {15}
 
 
-class StopDuringEvaluation:
-  """A StopSignal that arrives while a step is evaluated."""
-
-  def __init__(self, is_evaluating):
-    self._is_evaluating = is_evaluating
-
-  def __enter__(self):
-    return self
-
-  def __exit__(self, *unused_exception):
-    pass
-
-  @property
-  def received(self):
-    return "SIGTERM" if self._is_evaluating() else None
-
-
 @pytest.mark.slow
 def test_a_signal_breaks_the_evaluation_of_a_training_off(
   files, tmp_path, whole, scripted, monkeypatch
@@ -642,9 +615,7 @@ def test_a_signal_breaks_the_evaluation_of_a_training_off(
   parts = tmp_path / "parts"
   with monkeypatch.context() as patch:
     patch.setattr(scoring.ForwardPass, "load_weights", note)
-    patch.setattr(
-      loop, "StopSignal", lambda: StopDuringEvaluation(lambda: 6 in began)
-    )
+    patch.setattr(loop, "StopSignal", lambda: StopWhen(lambda: 6 in began))
     assert train_evaluated(parts, files, **STOPPING) == 6
   assert scripted == [0, 3]
   assert (parts / "export" / "step_6").is_dir()
@@ -660,7 +631,7 @@ def test_a_stopped_run_is_not_evaluated_where_it_stops(
 ):
   looks = []
 
-  class StopSoon(StopDuringEvaluation):
+  class StopSoon(StopWhen):
     def __init__(self):
       super().__init__(lambda: looks.append(None) or len(looks) == 2)
 

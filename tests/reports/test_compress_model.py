@@ -10,8 +10,8 @@ from conftest import error_of, folder_content
 from tiny_runs import (
   NUM_TINY,
   TINY_FLAGS,
+  TINY_LABELS,
   tiny_dataset,
-  tiny_labels,
   train_tiny,
 )
 
@@ -20,10 +20,6 @@ import models
 from engine import best_checkpoint
 from engine import train_dir as train_dirs
 from reports import bootstrap, compress_model
-
-LABELS = np.array(
-  [[index in tiny_labels(number) for index in range(6)] for number in range(22)]
-)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -69,7 +65,7 @@ def gap_of(weights, vectors) -> float:
   kernel, bias = weights
   inputs = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
   predictions = 1 / (1 + np.exp(-(inputs @ kernel + bias)))
-  return eval_util.calculate_gap(predictions, LABELS, top_k=4)
+  return eval_util.calculate_gap(predictions, TINY_LABELS, top_k=4)
 
 
 def rows_of(log) -> dict[str, list[str]]:

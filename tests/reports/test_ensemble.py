@@ -15,6 +15,7 @@ from tiny_runs import (
   NUM_TINY,
   TINY_FLAGS,
   TINY_FRAME_FLAGS,
+  TINY_LABELS,
   tiny_dataset,
   tiny_labels,
   tiny_videos,
@@ -30,9 +31,6 @@ from engine.dataset_card import read_card
 from reports import bootstrap, ensemble
 
 IDS = [f"v{number}".encode() for number in range(NUM_TINY)]
-LABELS = np.array(
-  [[index in tiny_labels(number) for index in range(6)] for number in range(22)]
-)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -116,14 +114,18 @@ def test_scores_by_a_slow_way(two_models):
 
   def entropy(weight):
     p = (weight * short + (1 - weight) * long)[fitting].astype(np.float64)
-    return -np.log(np.where(LABELS[fitting], p, 1 - p) + 1e-5).sum(1).mean()
+    return (
+      -np.log(np.where(TINY_LABELS[fitting], p, 1 - p) + 1e-5).sum(1).mean()
+    )
 
   grid = np.linspace(0, 1, 1001)
   best = min(grid, key=entropy)
   by_name = {system["name"]: system for system in found["systems"]}
   weights = by_name["weighted mean"]["weights"]
   assert weights["short"] == pytest.approx(best, abs=0.005)
-  gaps = [slow_gap(one[fitting], LABELS[fitting], 4) for one in (short, long)]
+  gaps = [
+    slow_gap(one[fitting], TINY_LABELS[fitting], 4) for one in (short, long)
+  ]
   chosen = ("short", "long")[int(np.argmax(gaps))]
   assert found["gains_are_over"] == chosen
   mixed = weights["short"] * short + weights["long"] * long
@@ -133,9 +135,9 @@ def test_scores_by_a_slow_way(two_models):
     "plain mean": (short + long) / 2,
     "weighted mean": mixed,
   }.items():
-    gap = slow_gap(values[scored], LABELS[scored], 4)
+    gap = slow_gap(values[scored], TINY_LABELS[scored], 4)
     assert by_name[name]["gap"] == pytest.approx(gap, rel=1e-5)
-    hit = eval_util.calculate_hit_at_one(values[scored], LABELS[scored])
+    hit = eval_util.calculate_hit_at_one(values[scored], TINY_LABELS[scored])
     assert by_name[name]["avg_hit_at_one"] == pytest.approx(hit)
     gain = by_name[name]["gains"]["gap"]
     assert gain["mean"] == pytest.approx(gap - by_name[chosen]["gap"], abs=1e-6)
@@ -385,7 +387,7 @@ def test_a_student_is_scored_beside_its_teachers(student):
   found = results_in(folder / "out")["student"]
   values = predictions_in(folder / "out", "model")
   scored = np.array([ensemble_hash(video_id) for video_id in IDS], bool)
-  gap = eval_util.calculate_gap(values[scored], LABELS[scored], 20)
+  gap = eval_util.calculate_gap(values[scored], TINY_LABELS[scored], 20)
   assert found["gap"] == pytest.approx(gap, rel=1e-5)
   systems = {one["name"]: one for one in results_in(folder / "out")["systems"]}
   assert found["gains_over_weighted_mean"]["gap"]["mean"] == pytest.approx(
