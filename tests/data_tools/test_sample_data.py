@@ -521,6 +521,7 @@ def test_importing_defines_no_flags():
   assert "num_active_classes" not in flags.FLAGS
 
 
+@pytest.mark.slow
 def test_a_stopped_program_leaves_no_half_data_set(tmp_path):
   stopped = {
     number: run_program(

@@ -13,6 +13,9 @@ import pytest
 from checkout_copy import REPOSITORY, CheckoutCopy
 from make_records import SMALL_NUM_CLASSES, small_frames, write_records
 
+# They share what one process of the copy does, half a minute.
+pytestmark = pytest.mark.slow
+
 PAGE = (REPOSITORY / "docs" / "porting_a_fork.md").read_text()
 MODEL_FILE = "frame_models/gated_attention.py"
 NAME = "GatedAttentionModel"

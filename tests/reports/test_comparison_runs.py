@@ -176,6 +176,7 @@ def is_running(process_id):
     return False
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="needs prctl")
 def test_killed_in_the_second_run_and_started_again(tmp_path, monkeypatch):
   code, folder = tmp_path / "code", tmp_path / "out"
