@@ -229,7 +229,8 @@ class Trainer:
       batch_size=entry.batch_size,
       num_frames=records.num_frames,
       weights=self._weights(model_flags),
-      learning_rate=entry.learning_rate,
+      learning_rate=entry.learning_rate
+      * (comparison.CHECK_SHARE if is_check else 1.0),
       is_check=is_check,
       max_steps=max_steps,
       max_seconds=max_seconds,

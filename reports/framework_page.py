@@ -142,7 +142,8 @@ def notes(report: dict) -> list[str]:
     "Agreement: with dropout off, the predictions of the first step, its"
     " gradients relative to the largest number of each weight's, and the losses"
     f" of {report['check_steps']} steps relative to the loss, of which the last"
-    f" ones are shown. They agree up to {limits}.",
+    f" ones are shown, at {comparison.CHECK_SHARE:g} of the learning rate. They"
+    f" agree up to {limits}.",
     "videos/s: of the median step after the first one. A step ends when its"
     " loss is known; reading the records is not counted. first step: seconds"
     " from the start of the program to the end of the first step; of it step 1:"
@@ -233,7 +234,7 @@ def _charts(model: dict) -> list[tuple[str, str, str]]:
   )
   return [
     (
-      f"{model['name']}: the same steps, dropout off",
+      f"{model['name']}: the same steps, dropout off, a smaller learning rate",
       charts.curves(checks, "step", "loss"),
       f"Loss of each step: {ends}.",
     ),
