@@ -30,7 +30,9 @@ from engine import (
   unlikely_flags,
 )
 from engine import train_dir as train_dirs
+from engine.checkpoints import latest_checkpoint, require_checkpoint
 from engine.data_files import find_files
+from engine.model_flags import require_model_flags
 
 FLAGS = flags.FLAGS
 
@@ -107,14 +109,14 @@ def wait_for_checkpoint(train_dir: str, run_once: bool) -> None:
     errors.UserError: there is none, with run_once.
   """
   if run_once:
-    train_dirs.require_checkpoint(train_dir)
-  elif train_dirs.latest_checkpoint(train_dir) is None:
+    require_checkpoint(train_dir)
+  elif latest_checkpoint(train_dir) is None:
     logging.info(
       "Waiting for train.py to save the first checkpoint in %s. Ctrl-C ends"
       " this program.",
       train_dir,
     )
-    while train_dirs.latest_checkpoint(train_dir) is None:
+    while latest_checkpoint(train_dir) is None:
       time.sleep(_POLL_SECONDS)
 
 
@@ -149,7 +151,7 @@ def _score_each(train_dir: str, evaluator: scoring.Evaluator) -> Iterator[dict]:
   """
   scored = None
   while True:
-    checkpoint = train_dirs.latest_checkpoint(train_dir)
+    checkpoint = latest_checkpoint(train_dir)
     if checkpoint is None or checkpoint == scored:
       time.sleep(_POLL_SECONDS)
       continue
@@ -158,7 +160,7 @@ def _score_each(train_dir: str, evaluator: scoring.Evaluator) -> Iterator[dict]:
     except tf.errors.NotFoundError:
       # Training deleted it between its name and its weights; there is a newer
       # one, unless the files were deleted by hand.
-      if checkpoint == train_dirs.latest_checkpoint(train_dir):
+      if checkpoint == latest_checkpoint(train_dir):
         raise
       continue
     yield scores
@@ -265,7 +267,7 @@ def evaluate(
     wait_for_checkpoint(train_dir, run_once or all_checkpoints)
   else:
     named = best_checkpoint.find_checkpoint(train_dir, checkpoint)
-  model_flags = train_dirs.require_model_flags(train_dir, feature_ranges)
+  model_flags = require_model_flags(train_dir, feature_ranges)
   with contextlib.closing(
     scoring.Evaluator(
       train_dir,
@@ -364,7 +366,7 @@ def main() -> None:
   checkpoint = best_checkpoint.find_checkpoint(
     FLAGS.train_dir, FLAGS.checkpoint
   )
-  model_flags = train_dirs.require_model_flags(FLAGS.train_dir)
+  model_flags = require_model_flags(FLAGS.train_dir)
   program_flags.check_typed_flags(
     model_flags, f"--train_dir={FLAGS.train_dir}", FLAGS.train_dir
   )

@@ -17,8 +17,10 @@ import readers
 from data_tools import sample_data, sample_videos
 from engine import best_checkpoint, export, export_formats
 from engine import train_dir as train_dirs
+from engine.checkpoints import checkpoint_step, load_weights
 from engine.data import Data
 from engine.data_files import find_files
+from engine.model_flags import kinds_of_training_data, require_model_flags
 
 FLAGS = flags.FLAGS
 
@@ -121,15 +123,15 @@ def make_exporter(
   Raises:
     errors.UserError: the checkpoint is of another model.
   """
-  model_flags = train_dirs.require_model_flags(train_dir, feature_ranges)
-  kinds = train_dirs.kinds_of_training_data(model_flags)
+  model_flags = require_model_flags(train_dir, feature_ranges)
+  kinds = kinds_of_training_data(model_flags)
   if float_frames is not None:
     num_features = len(model_flags["feature_names"].split(","))
     in_bytes = model_flags["frame_features"] and not float_frames
     kinds = ["bytes" if in_bytes else "float"] * num_features
   vocabulary = train_dirs.find_vocabulary(train_dir)
   exporter = export.Exporter(model_flags, kinds, vocabulary)
-  train_dirs.load_weights(exporter.model, checkpoint)
+  load_weights(exporter.model, checkpoint)
   return exporter
 
 
@@ -274,14 +276,14 @@ def main() -> None:
     FLAGS.format, [FLAGS.format]
   )
   export_formats.require_packages(others)
-  model_flags = train_dirs.require_model_flags(FLAGS.train_dir)
+  model_flags = require_model_flags(FLAGS.train_dir)
   program_flags.check_typed_flags(
     model_flags, f"--train_dir={FLAGS.train_dir}", FLAGS.train_dir
   )
   checkpoint = find_checkpoint(FLAGS.train_dir)
   folder = FLAGS.output_dir
   if not folder:
-    step = train_dirs.checkpoint_step(checkpoint)
+    step = checkpoint_step(checkpoint)
     name = f"formats_{step}" if others else f"step_{step}"
     folder = os.path.join(FLAGS.train_dir, train_dirs.EXPORT_DIR, name)
   exporter = make_exporter(

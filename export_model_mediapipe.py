@@ -20,6 +20,8 @@ import program_flags
 from data_tools import text_table, vocabulary
 from engine import best_checkpoint, export, model_building
 from engine import train_dir as train_dirs
+from engine.checkpoints import load_weights
+from engine.model_flags import require_model_flags, with_dtypes
 
 FLAGS = flags.FLAGS
 
@@ -93,16 +95,16 @@ def export_checkpoint(train_dir: str, checkpoint: str, folder: str) -> None:
     errors.UserError: the model does not take what MediaPipe gives it, the
       checkpoint is of another model, or the folder holds other files.
   """
-  model_flags = train_dirs.require_model_flags(train_dir)
+  model_flags = require_model_flags(train_dir)
   _check_features(model_flags)
   names = train_dirs.find_vocabulary(train_dir)
   label_map = _label_map(model_flags, names)
   with tf.device("/cpu:0"):
     model = model_building.build_model(model_flags, quantized=False)
-  train_dirs.load_weights(model, checkpoint)
+  load_weights(model, checkpoint)
   kinds = ["float"] * len(_FEATURES)
   export.save_for_mediapipe(
-    model, train_dirs.with_dtypes(model_flags, kinds), folder, names, label_map
+    model, with_dtypes(model_flags, kinds), folder, names, label_map
   )
 
 

@@ -36,6 +36,8 @@ from engine.data import Data
 from engine.data_files import find_files
 from engine.files import text_written_aside
 from engine.forward import ForwardPass, predicted_batches
+from engine.model_archive import extract_model_tgz, write_model_tgz
+from engine.model_flags import require_model_flags
 
 FLAGS = flags.FLAGS
 
@@ -248,7 +250,7 @@ def find_model() -> tuple[dict, str]:
     errors.UserError: there is none, or two are named.
   """
   if not FLAGS.input_model_tgz:
-    model_flags = train_dirs.require_model_flags(FLAGS.train_dir)
+    model_flags = require_model_flags(FLAGS.train_dir)
     return model_flags, best_checkpoint.find_checkpoint(
       FLAGS.train_dir, FLAGS.checkpoint
     )
@@ -259,10 +261,8 @@ def find_model() -> tuple[dict, str]:
         " one of them out."
       )
   with startup.naming_flag("input_model_tgz"):
-    checkpoint = train_dirs.extract_model_tgz(
-      FLAGS.input_model_tgz, FLAGS.untar_model_dir
-    )
-  return train_dirs.require_model_flags(FLAGS.untar_model_dir), checkpoint
+    checkpoint = extract_model_tgz(FLAGS.input_model_tgz, FLAGS.untar_model_dir)
+  return require_model_flags(FLAGS.untar_model_dir), checkpoint
 
 
 def _open_pass(
@@ -524,9 +524,7 @@ def main() -> None:
   placement = distribution.choose("", FLAGS.num_gpu)
   if FLAGS.output_model_tgz:
     with startup.naming_flag("output_model_tgz"):
-      train_dirs.write_model_tgz(
-        _model_folder(), checkpoint, FLAGS.output_model_tgz
-      )
+      write_model_tgz(_model_folder(), checkpoint, FLAGS.output_model_tgz)
     logging.info("Model: %s", FLAGS.output_model_tgz)
   if FLAGS.videos:
     _predict_videos(model_flags, checkpoint, class_names, placement)

@@ -19,6 +19,7 @@ import quantization
 import readers
 from data_tools import label_subset, sample_data, vocabulary
 from engine import train_dir as train_dirs
+from engine.checkpoints import was_trained_on
 from engine.data_files import find_files
 from engine.dataset_card import DatasetCard, read_card
 
@@ -514,7 +515,7 @@ def data_or_sample(
   if typed:
     return pattern
   trained = sample_data.pattern_or_sample_data("", "train", *of_data)
-  if not train_dirs.was_trained_on(checkpoint, find_files(trained, flag_name)):
+  if not was_trained_on(checkpoint, find_files(trained, flag_name)):
     logging.warning(
       "Reading the built-in sample data, but this model was trained on other"
       " files. Set --%s=PATTERN to read yours.",

@@ -35,10 +35,12 @@ from engine import (
   unlikely_flags,
 )
 from engine import train_dir as train_dirs
+from engine.checkpoints import latest_checkpoint
 from engine.data import Data
 from engine.data_files import find_files, hash_of_files
 from engine.dataset_card import VOCABULARY_FILE, DatasetCard, read_card
 from engine.loop import train_until_stopped
+from engine.model_flags import resumed_model_flags, with_dtypes
 from engine.run import Run
 from engine.settings import Settings
 from engine.teacher import taught_reader
@@ -67,8 +69,8 @@ def _flags_of_run(train_dir, model_flags: dict, starts_new: bool) -> dict:
   """
   # So that later versions know that a new run's defaults are today's.
   model_flags = {"input_transform": "l2", **model_flags}
-  if not starts_new and train_dirs.latest_checkpoint(train_dir):
-    model_flags = train_dirs.resumed_model_flags(train_dir, model_flags)
+  if not starts_new and latest_checkpoint(train_dir):
+    model_flags = resumed_model_flags(train_dir, model_flags)
   if model_flags["input_transform"] != "l2":
     logging.info("Input transform: %s", model_flags["input_transform"])
   return model_flags
@@ -177,7 +179,7 @@ def train(
   random.seed(settings.seed)
   data = _open_data(train_dir, model_flags, files, settings, placement)
   data.reader = taught_reader(data.reader, settings, model_flags)
-  model_flags = train_dirs.with_dtypes(model_flags, data.reader.kinds)
+  model_flags = with_dtypes(model_flags, data.reader.kinds)
   unlikely_flags.warn_of_little_training(
     data.num_videos, settings, placement.num_replicas, bool(dataset_dir)
   )
@@ -293,7 +295,7 @@ def _log_end(run: Run, reporter: report.Reporter, seen_before: int) -> None:
     "Done at step %d, after %d examples. Checkpoint: %s",
     run.step,
     run.examples_seen,
-    train_dirs.latest_checkpoint(run.train_dir),
+    latest_checkpoint(run.train_dir),
   )
   if run.settings.eval_data_pattern:
     best = best_checkpoint.read_best(run.train_dir) or {}

@@ -33,11 +33,11 @@ from benchmarks import matrix_work
 from benchmarks.memory import peak_mib
 from data_tools import sample_data
 from data_tools.sample_videos import Settings
-from engine import train_dir as train_dirs
 from engine.data import Data
 from engine.data_files import find_files
 from engine.files import write_json
 from engine.machine import commit, processor_name, versions
+from engine.model_flags import require_model_flags
 
 FLAGS = flags.FLAGS
 
@@ -307,7 +307,7 @@ def measure_training(folder, model, *more, seconds=_SECONDS_A_MODEL) -> dict:
       ],
       seconds,
     )
-    model_flags = train_dirs.require_model_flags(train_dir)
+    model_flags = require_model_flags(train_dir)
   limits.append(measure_products(dtype))
   gflop = matrix_work.gflop_per_video(model_flags, batch_size, _MEAN_FRAMES)
   keras.backend.clear_session()

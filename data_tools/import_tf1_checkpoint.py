@@ -30,6 +30,7 @@ from data_tools.tf1_checkpoint import Original
 from engine import files
 from engine import train_dir as train_dirs
 from engine.distribution import Placement
+from engine.model_flags import MODEL_FLAGS_FILE, with_dtypes, write_model_flags
 from engine.run import Run
 from engine.settings import Settings
 
@@ -90,10 +91,10 @@ def read_original_flags(folder: str) -> dict:
     errors.UserError: it is missing, it is not the original's, or it names a
       model or a loss that cannot be taken over.
   """
-  path = os.path.join(folder, train_dirs.MODEL_FLAGS_FILE)
+  path = os.path.join(folder, MODEL_FLAGS_FILE)
   if not tf.io.gfile.exists(path):
     raise errors.UserError(
-      f"Expected the original's {train_dirs.MODEL_FLAGS_FILE} in the folder of"
+      f"Expected the original's {MODEL_FLAGS_FILE} in the folder of"
       f" the checkpoint, found no {path}. Copy it there from the original's"
       " --train_dir."
     )
@@ -191,7 +192,7 @@ def make_model_flags(original: Original, given: dict) -> dict:
   if unused := sorted(typed - model_flags.keys()):
     logging.info("No effect on %s: --%s.", model, ", --".join(unused))
   kind = "bytes" if given["frame_features"] else "float"
-  return train_dirs.with_dtypes(model_flags, [kind] * len(names))
+  return with_dtypes(model_flags, [kind] * len(names))
 
 
 # --------------------------------------------------------------------------
@@ -297,7 +298,7 @@ def import_checkpoint(
     run.state["global_step"].assign(original.step)
     run.state["examples_seen"].assign(original.step * batch_size)
     run.open_checkpoints(with_optimizer=has_adam)
-    train_dirs.write_model_flags(aside, model_flags)
+    write_model_flags(aside, model_flags)
     run.save()
     try:
       files.put_in_place(aside, train_dir)

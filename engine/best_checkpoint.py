@@ -17,15 +17,22 @@ from absl import logging
 
 import errors
 from engine import train_dir as train_dirs
+from engine.checkpoints import (
+  CHECKPOINT_NAME,
+  checkpoint_path,
+  checkpoint_step,
+  require_checkpoint,
+)
 from engine.data_files import find_files, hash_of_files, is_local
 from engine.files import beside, put_in_place, read_json, write_json
+from engine.model_flags import MODEL_FLAGS_FILE
 
 LATEST = "latest"
 BEST = "best"
 
 # The metrics of which less is better.
 _LOSSES = ("avg_loss",)
-_INDEX = re.compile(rf"{re.escape(train_dirs.CHECKPOINT_NAME)}-(\d+)\.index")
+_INDEX = re.compile(rf"{re.escape(CHECKPOINT_NAME)}-(\d+)\.index")
 _GONE_ERRORS = (FileNotFoundError, tf.errors.NotFoundError)
 
 
@@ -40,9 +47,7 @@ def is_better(metric: str, score: float, other: float) -> bool:
 
 def run_of(folder: str) -> str:
   """The train_dir of checkpoints in a folder: it, or that whose best it is."""
-  has_flags = tf.io.gfile.exists(
-    os.path.join(folder, train_dirs.MODEL_FLAGS_FILE)
-  )
+  has_flags = tf.io.gfile.exists(os.path.join(folder, MODEL_FLAGS_FILE))
   if os.path.basename(folder) != train_dirs.BEST_DIR or has_flags:
     return folder
   return os.path.dirname(folder) or "."
@@ -55,9 +60,7 @@ def checkpoints_by_step(train_dir: str) -> dict[int, str]:
   """
   names = tf.io.gfile.listdir(train_dir) if tf.io.gfile.isdir(train_dir) else []
   steps = [int(match[1]) for match in map(_INDEX.fullmatch, names) if match]
-  return {
-    step: train_dirs.checkpoint_path(train_dir, step) for step in sorted(steps)
-  }
+  return {step: checkpoint_path(train_dir, step) for step in sorted(steps)}
 
 
 def kept_checkpoints(train_dir: str) -> dict[int, str]:
@@ -87,7 +90,7 @@ def find_checkpoint(train_dir: str, which: str) -> str:
     errors.UserError: there is none; lists those there are.
   """
   if which == LATEST:
-    return train_dirs.require_checkpoint(train_dir)
+    return require_checkpoint(train_dir)
   if which != BEST and not which.isdecimal():
     raise errors.UserError(
       "Expected latest, best or the number of a step as --checkpoint, received"
@@ -240,7 +243,7 @@ def consider(
   """
   folder = os.path.join(train_dir, train_dirs.BEST_DIR)
   tf.io.gfile.makedirs(folder)
-  step = train_dirs.checkpoint_step(checkpoint)
+  step = checkpoint_step(checkpoint)
   with _locked(folder):
     old = read_best(train_dir)
     if old and not tf.io.gfile.exists(f"{old['checkpoint']}.index"):
@@ -356,8 +359,8 @@ def _take(checkpoint: str, folder: str, old: str) -> str:
     # index has checksums of all that a checkpoint holds.
     if _content(f"{checkpoint}.index") == _content(f"{old}.index"):
       return old
-    step = train_dirs.checkpoint_step(checkpoint)
-    path = os.path.join(folder, f"{train_dirs.CHECKPOINT_NAME}-again-{step}")
+    step = checkpoint_step(checkpoint)
+    path = os.path.join(folder, f"{CHECKPOINT_NAME}-again-{step}")
   for name in names:
     source = os.path.join(os.path.dirname(checkpoint), name)
     target = f"{path}{name.removeprefix(base)}"
@@ -392,9 +395,7 @@ def _remove_others(path: str) -> None:
   """
   folder, kept = os.path.split(path)
   for name in tf.io.gfile.listdir(folder):
-    is_of_checkpoint = name.lstrip(".").startswith(
-      f"{train_dirs.CHECKPOINT_NAME}-"
-    )
+    is_of_checkpoint = name.lstrip(".").startswith(f"{CHECKPOINT_NAME}-")
     if is_of_checkpoint and not name.startswith(f"{kept}."):
       with contextlib.suppress(tf.errors.NotFoundError):
         tf.io.gfile.remove(os.path.join(folder, name))

@@ -32,6 +32,7 @@ import models
 import readers
 from engine import files, half_weights, model_building
 from engine import train_dir as train_dirs
+from engine.model_flags import MODEL_FLAGS_FILE, with_dtypes
 from version import __version__
 
 TOP_K = 20
@@ -205,7 +206,7 @@ def _assets(
     model_flags: see train_dir.py.
     vocabulary: CSV with the names of the classes; empty for none.
   """
-  path = os.path.join(temporary, train_dirs.MODEL_FLAGS_FILE)
+  path = os.path.join(temporary, MODEL_FLAGS_FILE)
   files.write_json(path, model_flags)
   assets = {"model_flags": path}
   if vocabulary:
@@ -235,7 +236,7 @@ class Exporter:
   ):
     self.model_flags = model_flags
     if kinds:
-      self.model_flags = train_dirs.with_dtypes(model_flags, kinds)
+      self.model_flags = with_dtypes(model_flags, kinds)
     self._vocabulary = vocabulary
     self.reader = readers.make_reader(model_flags, kinds)
     with tf.device("/cpu:0"):

@@ -18,7 +18,7 @@ import losses
 import models
 import readers
 from engine import model_building
-from engine import train_dir as train_dirs
+from engine.checkpoints import load_weights
 from engine.data import Data
 from engine.distribution import Placement
 
@@ -130,7 +130,7 @@ class ForwardPass:
 
   def load_weights(self, checkpoint: str) -> None:
     """Restores a checkpoint; see train_dir.load_weights."""
-    train_dirs.load_weights(self._model, checkpoint)
+    load_weights(self._model, checkpoint)
 
   def compute(self, batch: dict):
     """Computes what `run` yields for a batch that is at hand.

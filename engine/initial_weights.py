@@ -27,7 +27,8 @@ from absl import logging
 import errors
 import models
 from engine import best_checkpoint, model_building
-from engine import train_dir as train_dirs
+from engine.checkpoints import latest_checkpoint, load_weights
+from engine.model_flags import MODEL_FLAGS_FILE, read_model_flags
 from engine.run import Run
 from engine.settings import Settings
 
@@ -59,7 +60,7 @@ def find_source(path: str) -> Source:
   """
   path = path.rstrip("/")
   if tf.io.gfile.isdir(path):
-    folder, checkpoint = path, train_dirs.latest_checkpoint(path)
+    folder, checkpoint = path, latest_checkpoint(path)
     if checkpoint is None:
       raise errors.UserError(
         f"Expected a checkpoint in --init_checkpoint={path}, received a folder"
@@ -76,10 +77,10 @@ def find_source(path: str) -> Source:
       "Expected the --train_dir of a trained model, or a checkpoint's path, as"
       f" --init_checkpoint, received {path}, which is neither. {advice}"
     )
-  model_flags = train_dirs.read_model_flags(best_checkpoint.run_of(folder))
+  model_flags = read_model_flags(best_checkpoint.run_of(folder))
   if model_flags is None:
     raise errors.UserError(
-      f"Expected {train_dirs.MODEL_FLAGS_FILE} beside the checkpoint of"
+      f"Expected {MODEL_FLAGS_FILE} beside the checkpoint of"
       f" --init_checkpoint={path}, received none. Name a --train_dir of this"
       " project; data_tools.import_tf1_checkpoint makes one of a checkpoint of"
       " TensorFlow 1 code."
@@ -99,7 +100,7 @@ def source_of_run(train_dir: str, settings: Settings) -> Source | None:
   """
   if not settings.init_checkpoint:
     return None
-  if not settings.start_new_model and train_dirs.latest_checkpoint(train_dir):
+  if not settings.start_new_model and latest_checkpoint(train_dir):
     return None
   return find_source(settings.init_checkpoint)
 
@@ -438,7 +439,7 @@ def take_over(run: Run) -> None:
       "Expected a model that can be built as --init_checkpoint, received"
       f" {source.checkpoint}. {error}"
     ) from error
-  train_dirs.load_weights(trained, source.checkpoint)
+  load_weights(trained, source.checkpoint)
   transfer = plan_transfer(
     run.model, run.model_flags, trained, source.model_flags
   )

@@ -15,9 +15,10 @@ from engine import (
   run_record,
   schedules,
 )
-from engine import train_dir as train_dirs
+from engine.checkpoints import Checkpoints, fingerprint, latest_checkpoint
 from engine.data import Data
 from engine.distribution import Placement
+from engine.model_flags import write_model_flags
 from engine.settings import Settings
 from version import __version__
 
@@ -105,11 +106,9 @@ class Run:
       ]
     self.state = _make_counters(placement.num_workers)
     self.training_seconds = 0.0
-    self._checkpoints: train_dirs.Checkpoints | None = None
+    self._checkpoints: Checkpoints | None = None
 
-  def open_checkpoints(
-    self, with_optimizer: bool = True
-  ) -> train_dirs.Checkpoints:
+  def open_checkpoints(self, with_optimizer: bool = True) -> Checkpoints:
     """Says what the checkpoints of this run hold; needed before `save`.
 
     Args:
@@ -120,7 +119,7 @@ class Run:
       What restores them.
     """
     optimizer = {"optimizer": self.optimizer} if with_optimizer else {}
-    self._checkpoints = train_dirs.Checkpoints(
+    self._checkpoints = Checkpoints(
       self.train_dir,
       self.settings.keep_checkpoints,
       self.average,
@@ -147,14 +146,14 @@ class Run:
         disagree; the learning rate schedule needs an end and there is none.
     """
     checkpoints = self.open_checkpoints()
-    if train_dirs.latest_checkpoint(self.train_dir) is None:
+    if latest_checkpoint(self.train_dir) is None:
       if self.placement.is_chief:
-        train_dirs.write_model_flags(self.train_dir, self.model_flags)
+        write_model_flags(self.train_dir, self.model_flags)
       logging.info("A new run in %s.", self.train_dir)
     else:
       path = checkpoints.restore()
       logging.info("Continuing from %s.", path)
-    asked_for = train_dirs.fingerprint(
+    asked_for = fingerprint(
       [
         *data.files,
         repr(self.settings),
@@ -183,11 +182,11 @@ class Run:
       The examples seen before those that epochs are counted of.
     """
     state, placement, seed = self.state, self.placement, self.settings.seed
-    fingerprint = train_dirs.fingerprint(data.files)
+    of_files = fingerprint(data.files)
     position = state["position"]
     was_by_number = bool(int(state["window_shards"]))
     is_other = self.step and (
-      int(state["data_fingerprint"]) != fingerprint
+      int(state["data_fingerprint"]) != of_files
       or int(state["seed"]) != seed
       or int(state["min_frames"]) != self.settings.min_frames
     )
@@ -209,7 +208,7 @@ class Run:
       state["epoch_records"].assign(tf.zeros([2], tf.int64))
       state["window_shards"].assign(0)
       state["finished_epochs"].assign(0)
-    state["data_fingerprint"].assign(fingerprint)
+    state["data_fingerprint"].assign(of_files)
     state["seed"].assign(seed)
     state["min_frames"].assign(self.settings.min_frames)
     if data.by_number and not int(state["window_shards"]):

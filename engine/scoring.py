@@ -26,6 +26,7 @@ import models
 import requested_metrics
 from engine import best_checkpoint, data_files, skipped
 from engine import train_dir as train_dirs
+from engine.checkpoints import checkpoint_step
 from engine.data import Data
 from engine.data_files import is_local
 from engine.distribution import Placement
@@ -151,7 +152,7 @@ def score_checkpoint(
     tf.errors.NotFoundError: the checkpoint was deleted.
   """
   forward.load_weights(checkpoint)
-  step = train_dirs.checkpoint_step(checkpoint)
+  step = checkpoint_step(checkpoint)
   metrics = eval_util.EvaluationMetrics(num_classes, top_k)
   counts = PrecisionRecallCounts(num_classes)
   progress = None
@@ -476,7 +477,7 @@ class Evaluator:
     Raises:
       tf.errors.NotFoundError: the checkpoint was deleted.
     """
-    step = train_dirs.checkpoint_step(checkpoint)
+    step = checkpoint_step(checkpoint)
     path = path_of(
       self._eval_dir, "metrics", step, "json", self.task.segment_labels
     )

@@ -11,6 +11,13 @@ import tensorflow as tf
 import errors
 from engine import half_weights
 from engine import train_dir as train_dirs
+from engine.checkpoints import (
+  Checkpoints,
+  checkpoint_path,
+  checkpoint_step,
+  files_of_checkpoint,
+  load_weights,
+)
 from engine.files import size_of, written_aside
 
 
@@ -35,7 +42,7 @@ def load_mean(model: keras.Model, checkpoints: list[str]) -> None:
   """
   sums: list[np.ndarray] = []
   for path in checkpoints:
-    train_dirs.load_weights(model, path)
+    load_weights(model, path)
     values = [
       variable.numpy().astype(np.float64) for variable in model.variables
     ]
@@ -83,11 +90,11 @@ def write_train_dir(
     state = {half_weights.PART: half_weights.to_store(model)}
   with written_aside(folder) as aside:
     train_dirs.copy_facts(train_dir, aside)
-    step = train_dirs.checkpoint_step(checkpoint)
-    train_dirs.Checkpoints(aside, 1, **state).save(step)
-  return train_dirs.checkpoint_path(folder, step)
+    step = checkpoint_step(checkpoint)
+    Checkpoints(aside, 1, **state).save(step)
+  return checkpoint_path(folder, step)
 
 
 def file_bytes(checkpoint: str) -> int:
   """The bytes of the files of a checkpoint, with all that they hold."""
-  return sum(map(size_of, train_dirs.files_of_checkpoint(checkpoint)))
+  return sum(map(size_of, files_of_checkpoint(checkpoint)))

@@ -15,6 +15,7 @@ from absl import logging
 
 from engine import best_checkpoint, scoring
 from engine import train_dir as train_dirs
+from engine.checkpoints import checkpoint_path, latest_checkpoint
 from engine.files import read_json, write_json
 from engine.run import Run
 
@@ -73,7 +74,7 @@ class Validation:
       Whether the run has been stopped for lack of gain.
     """
     run = self._run
-    is_new = train_dirs.latest_checkpoint(run.train_dir) is None
+    is_new = latest_checkpoint(run.train_dir) is None
     # All machines look before the first one saves.
     (is_new,) = run.placement.most([float(is_new)])
     if is_new:
@@ -91,7 +92,7 @@ class Validation:
       Whether the run ends here, on all machines: for lack of gain, or because
       one was told to stop.
     """
-    path = train_dirs.checkpoint_path(self._run.train_dir, self._run.step)
+    path = checkpoint_path(self._run.train_dir, self._run.step)
 
     def work():
       self._score(path, is_stopped)

@@ -10,6 +10,7 @@ from data_tools import vocabulary
 from engine import train_dir as train_dirs
 from engine.data_files import find_files
 from engine.machine import machine_text
+from engine.model_flags import require_model_flags
 from engine.progress_bar import Progress
 from reports import bootstrap
 from reports.comparison import (
@@ -190,7 +191,7 @@ def gather(
     )
   check_same_videos(scored)
   run = main[0].run
-  model_flags = train_dirs.require_model_flags(train_dir_of(run, output_dir))
+  model_flags = require_model_flags(train_dir_of(run, output_dir))
   counts, num_train_videos = count_labels(run, model_flags, output_dir)
   rows = _rows(main, output_dir)
   rows.sort(key=lambda row: row.is_baseline)

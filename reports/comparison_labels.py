@@ -12,10 +12,10 @@ import numpy as np
 
 import errors
 import models
-from engine import train_dir as train_dirs
 from engine.data import records_of
 from engine.data_files import find_files
 from engine.files import write_json
+from engine.model_flags import require_model_flags
 from engine.progress_bar import Progress
 from engine.selected import select
 from records import contents, messages, selection
@@ -139,7 +139,7 @@ def look_at_labels(
   model_flags = {
     run.entry.name: facts[run.entry.name].model_flags
     if run.entry.name in facts
-    else train_dirs.require_model_flags(train_dir_of(run, output_dir))
+    else require_model_flags(train_dir_of(run, output_dir))
     for run in runs
   }
   count_labels(runs[0], model_flags[runs[0].entry.name], output_dir)

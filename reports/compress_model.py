@@ -21,10 +21,10 @@ from engine import (
   trained_weights,
   unlikely_flags,
 )
-from engine import train_dir as train_dirs
 from engine.data import Data
 from engine.data_files import find_files
 from engine.forward import ForwardPass, predicted_batches
+from engine.model_flags import require_model_flags
 from reports.model_predictions import videos_per_second
 from reports.video_scores import (
   SCORE_HEADS,
@@ -118,7 +118,7 @@ def compress(
   Raises:
     errors.UserError: for everything that the user can fix.
   """
-  model_flags = train_dirs.require_model_flags(train_dir)
+  model_flags = require_model_flags(train_dir)
   model = model_building.build_model(model_flags, quantized=None)
   trained_weights.load_mean(model, checkpoints)
   logging.info("Copied the mean of: %s", ", ".join(checkpoints))
@@ -225,7 +225,7 @@ def main() -> None:
   """Makes the copy and prints what it gains or costs."""
   _check_flags()
   card = program_flags.apply_dataset_dir("validate", "eval_data_pattern")
-  model_flags = train_dirs.require_model_flags(FLAGS.train_dir)
+  model_flags = require_model_flags(FLAGS.train_dir)
   program_flags.check_typed_flags(
     model_flags, f"--train_dir={FLAGS.train_dir}", FLAGS.train_dir
   )

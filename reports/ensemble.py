@@ -23,6 +23,7 @@ import training_flags
 from data_tools import sample_data
 from engine import best_checkpoint, distribution, model_building
 from engine import train_dir as train_dirs
+from engine.checkpoints import latest_checkpoint
 from engine.data_files import find_files
 from engine.dataset_card import DatasetCard
 from engine.files import write_json
@@ -337,22 +338,19 @@ def _check_same_records(models_flags: Sequence[dict]) -> None:
     )
 
 
-def _check_continued(teacher: str) -> None:
-  """Checks that a student that continues keeps its teacher.
-
-  Args:
-    teacher: see teacher_path.
+def _check_continued() -> None:
+  """Checks that a student that continues keeps its --teacher.
 
   Raises:
     errors.UserError: it had another one, or none.
   """
-  if FLAGS.start_new_model or not train_dirs.latest_checkpoint(FLAGS.train_dir):
+  if FLAGS.start_new_model or not latest_checkpoint(FLAGS.train_dir):
     return
   record = read_run_record(FLAGS.train_dir) or {"settings": {}}
   old = record["settings"].get("teacher") or "none"
-  if os.path.basename(old) != os.path.basename(teacher):
+  if os.path.basename(old) != os.path.basename(FLAGS.teacher):
     raise errors.UserError(
-      f"Expected a new --train_dir for a student of {teacher}, received"
+      f"Expected a new --train_dir for a student of {FLAGS.teacher}, received"
       f" {FLAGS.train_dir}, whose model had the teacher {old}, of other models,"
       " checkpoints, weights or training files. Name another folder, or add"
       " --start_new_model to delete that model."
@@ -402,7 +400,7 @@ def train_student(
   ]
   given = (members, fitted.weights, files_of)
   FLAGS.teacher = teacher_path(*given, workplace.folder)
-  _check_continued(FLAGS.teacher)
+  _check_continued()
   if os.path.exists(FLAGS.teacher):
     seen_ids = read_predictions(FLAGS.teacher).video_ids
   else:

@@ -24,11 +24,12 @@ from engine import (
   prediction_file,
   unlikely_flags,
 )
-from engine import train_dir as train_dirs
+from engine.checkpoints import files_of_checkpoint
 from engine.data import Data
 from engine.distribution import Placement
 from engine.files import write_json
 from engine.forward import ForwardPass, predicted_batches
+from engine.model_flags import require_model_flags
 from engine.prediction_file import Predictions
 from engine.skipped import Policy
 from reports.mixtures import JoinedPredictions, mix
@@ -67,7 +68,7 @@ class Member:
     """
     return cls(
       train_dir,
-      train_dirs.require_model_flags(train_dir),
+      require_model_flags(train_dir),
       best_checkpoint.find_checkpoint(train_dir, which),
     )
 
@@ -132,7 +133,7 @@ def made_of(member: Member, files: Sequence[str], dtype: type) -> str:
   parts = [
     member.model_flags,
     member.checkpoint,
-    *map(_identity, train_dirs.files_of_checkpoint(member.checkpoint)),
+    *map(_identity, files_of_checkpoint(member.checkpoint)),
     [_identity(path) for path in files],
     np.dtype(dtype).name,
   ]

@@ -21,11 +21,13 @@ import models
 import program_flags
 from engine import distribution
 from engine import train_dir as train_dirs
+from engine.checkpoints import checkpoint_step, load_weights, require_checkpoint
 from engine.data import Data
 from engine.data_files import find_files, hash_of_files
 from engine.export import Exporter
 from engine.files import size_of, write_json, written_aside
 from engine.forward import ForwardPass
+from engine.model_flags import kinds_of_training_data, require_model_flags
 from reports.calibration import Calibration
 
 FLAGS = flags.FLAGS
@@ -202,13 +204,13 @@ def export_bytes(train_dir: str, checkpoint: str, model_flags: dict) -> int:
 
   It is exported if it is not there.
   """
-  step = train_dirs.checkpoint_step(checkpoint)
+  step = checkpoint_step(checkpoint)
   folder = os.path.join(train_dir, train_dirs.EXPORT_DIR, f"step_{step}")
   if not tf.io.gfile.isdir(folder):
-    kinds = train_dirs.kinds_of_training_data(model_flags)
+    kinds = kinds_of_training_data(model_flags)
     vocabulary = train_dirs.find_vocabulary(train_dir)
     exporter = Exporter(model_flags, kinds, vocabulary)
-    train_dirs.load_weights(exporter.model, checkpoint)
+    load_weights(exporter.model, checkpoint)
     exporter.save(folder)
   return size_of(folder)
 
@@ -250,8 +252,8 @@ def score_run(
     errors.UserError: for everything that the user can fix.
   """
   placement = placement or distribution.Placement()
-  checkpoint = train_dirs.require_checkpoint(train_dir)
-  model_flags = train_dirs.require_model_flags(train_dir)
+  checkpoint = require_checkpoint(train_dir)
+  model_flags = require_model_flags(train_dir)
   classes = models.output_classes(model_flags)
   given = {"for_trained": True, "min_frames": min_frames}
   data = Data(model_flags, files, with_labels=True, **given)
@@ -271,7 +273,7 @@ def score_run(
   forward.load_weights(checkpoint)
   logging.info("Measuring the speed of predictions.")
   scores |= {
-    "step": train_dirs.checkpoint_step(checkpoint),
+    "step": checkpoint_step(checkpoint),
     "label_loss": model_flags["label_loss"],
     "num_classes": model_flags["num_classes"],
     "parameters": forward.num_parameters,

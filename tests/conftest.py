@@ -20,6 +20,7 @@ import startup  # isort: skip # noqa: F401
 import tensorflow as tf
 from absl import logging
 from make_records import segment_record, write_records
+from small_checkpoints import saved_run  # noqa: F401
 from tiny_runs import (  # noqa: F401
   one_label_files,
   tiny_files,

@@ -25,8 +25,8 @@ from tiny_runs import NUM_TINY, TINY_FLAGS, tiny_labels, train_tiny
 import eval as eval_program
 import requested_metrics
 from engine import scoring
-from engine import train_dir as train_dirs
 from engine.distribution import Placement
+from engine.model_flags import require_model_flags
 
 SUMMARY_LINE = re.compile(
   r"I\d{4} \d\d:\d\d:\d\d epoch/eval number (?P<step>\d+)"
@@ -655,14 +655,14 @@ def test_two_that_wait_leave_the_first_choice(train_dir, data_dir, monkeypatch):
   validate, part = (
     scoring.Evaluator(
       str(train_dir),
-      train_dirs.require_model_flags(str(train_dir)),
+      require_model_flags(str(train_dir)),
       scoring.Task([f"{data_dir}/video/validate000{number}.tfrecord"]),
       Placement(),
     )
     for number in (0, 1)
   )
   newest = None
-  monkeypatch.setattr(train_dirs, "latest_checkpoint", lambda folder: newest)
+  monkeypatch.setattr(eval_program, "latest_checkpoint", lambda folder: newest)
   waiting = [
     eval_program._score_each(str(train_dir), evaluator)
     for evaluator in (validate, part)

@@ -24,7 +24,8 @@ import models
 import train
 from data_tools import sample_data, sample_videos
 from engine import best_checkpoint, export_formats
-from engine import train_dir as train_dirs
+from engine.checkpoints import Checkpoints, load_weights
+from engine.model_flags import require_model_flags, write_model_flags
 from engine.settings import Settings
 from records import writing
 
@@ -41,8 +42,8 @@ def model():
 def train_dir(model, tmp_path):
   """A train_dir with checkpoints of the steps 4 and 9."""
   folder = tmp_path / "run"
-  train_dirs.write_model_flags(str(folder), VIDEO_FLAGS)
-  checkpoints = train_dirs.Checkpoints(str(folder), 5, model=model)
+  write_model_flags(str(folder), VIDEO_FLAGS)
+  checkpoints = Checkpoints(str(folder), 5, model=model)
   checkpoints.save(4)
   randomize(model, seed=2)
   checkpoints.save(9)
@@ -66,7 +67,7 @@ def test_the_program_exports_the_checkpoint_that_is_named(train_dir, tmp_path):
     f"--output_dir={tmp_path}/out",
   )
   model = models.build_model(VIDEO_FLAGS)
-  train_dirs.load_weights(model, str(train_dir / "model.ckpt-4"))
+  load_weights(model, str(train_dir / "model.ckpt-4"))
   np.testing.assert_allclose(
     saved_predictions(tmp_path / "out"), predict(model, BATCH), atol=1e-6
   )
@@ -104,7 +105,7 @@ def test_the_export_reads_what_the_model_was_trained_on(tmp_path):
     Settings(batch_size=1, base_learning_rate=0.01, max_steps=1),
     vocabulary=str(vocabulary),
   )
-  kept = train_dirs.require_model_flags(str(folder))
+  kept = require_model_flags(str(folder))
   assert kept == {
     **model_flags,
     "input_transform": "l2",
@@ -125,7 +126,7 @@ def test_the_export_reads_what_the_model_was_trained_on(tmp_path):
 
   def wanted(low, high):
     model = models.build_model(VIDEO_FLAGS)
-    train_dirs.load_weights(model, str(folder / "model.ckpt-1"))
+    load_weights(model, str(folder / "model.ckpt-1"))
     rgb = low + arrays["mean_rgb"] * ((high - low) / 255)
     matrix = np.concatenate([rgb, arrays["mean_audio"]])[np.newaxis]
     batch = {"video_matrix": np.float32(matrix), "num_frames": np.ones(1)}
@@ -270,9 +271,9 @@ def test_without_records_there_is_nothing_to_compare(train_dir):
 def test_records_that_are_stored_otherwise(tmp_path):
   model_flags = {**TINY_FRAME_FLAGS, "feature_dtypes": "uint8,uint8"}
   folder = tmp_path / "run"
-  train_dirs.write_model_flags(str(folder), model_flags)
+  write_model_flags(str(folder), model_flags)
   model = models.build_model(model_flags)
-  train_dirs.Checkpoints(str(folder), 5, model=model).save(4)
+  Checkpoints(str(folder), 5, model=model).save(4)
   frames = np.ones((3, 4), np.float32), np.ones((3, 3), np.float32)
   path = write_records(
     tmp_path / "floats", [frame_record("a", rgb=frames[0], audio=frames[1])]

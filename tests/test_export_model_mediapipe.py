@@ -11,17 +11,18 @@ from tiny_runs import TINY_FRAME_FLAGS
 
 import models
 from engine import best_checkpoint
-from engine import train_dir as train_dirs
+from engine.checkpoints import Checkpoints, load_weights
+from engine.model_flags import write_model_flags
 
 SUBSET_FLAGS = {**TINY_FRAME_FLAGS, "label_subset": [1, 3, 4]}
 
 
 def make_run(folder, model_flags) -> str:
   """A train_dir with checkpoints of the steps 4 and 9."""
-  train_dirs.write_model_flags(str(folder), model_flags)
+  write_model_flags(str(folder), model_flags)
   model = models.build_model(model_flags)
   randomize(model)
-  checkpoints = train_dirs.Checkpoints(str(folder), 5, model=model)
+  checkpoints = Checkpoints(str(folder), 5, model=model)
   checkpoints.save(4)
   randomize(model, seed=2)
   checkpoints.save(9)
@@ -40,7 +41,7 @@ def answer(folder, frames):
 def of_checkpoint(path, model_flags, frames):
   """What the model of a checkpoint says about them."""
   model = models.build_model(model_flags, quantized=False)
-  train_dirs.load_weights(model, path)
+  load_weights(model, path)
   num_frames = np.full(len(frames), frames.shape[1], np.int32)
   return predict(model, {"video_matrix": frames, "num_frames": num_frames})
 

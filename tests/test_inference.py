@@ -18,7 +18,9 @@ import errors
 import inference
 import models
 from engine import best_checkpoint
-from engine import train_dir as train_dirs
+from engine.checkpoints import Checkpoints, latest_checkpoint
+from engine.model_archive import extract_model_tgz
+from engine.model_flags import write_model_flags
 
 # --------------------------------------------------------------------------
 # A model made by hand, whose predictions are known
@@ -46,8 +48,8 @@ def tiny_dir(tmp_path_factory):
   kernel = np.zeros((2, 6), np.float32)
   kernel[0, 1] = 1.0
   model.get_layer("fully_connected").set_weights([kernel, np.array(LOGITS)])
-  train_dirs.write_model_flags(str(train_dir), TINY_FLAGS)
-  train_dirs.Checkpoints(str(train_dir), 1, model=model).save(3)
+  write_model_flags(str(train_dir), TINY_FLAGS)
+  Checkpoints(str(train_dir), 1, model=model).save(3)
   return str(train_dir)
 
 
@@ -347,12 +349,12 @@ def test_all_classes_of_a_label_subset(tmp_path):
   model.get_layer("fully_connected").set_weights(
     [np.zeros((2, 2), np.float32), np.array([0.0, 2.0])]
   )
-  train_dirs.write_model_flags(str(tmp_path), model_flags)
-  train_dirs.Checkpoints(str(tmp_path), 1, model=model).save(3)
+  write_model_flags(str(tmp_path), model_flags)
+  Checkpoints(str(tmp_path), 1, model=model).save(3)
   file = write_records(tmp_path / "a", tiny_records([7, 8]))
   inference.predict(
     model_flags,
-    train_dirs.latest_checkpoint(str(tmp_path)),
+    latest_checkpoint(str(tmp_path)),
     [file],
     str(tmp_path / "x.npz"),
     all_classes=True,
@@ -399,7 +401,7 @@ def write_videos(
 ):
   inference.predict(
     TINY_FLAGS,
-    train_dirs.latest_checkpoint(tiny_dir),
+    latest_checkpoint(tiny_dir),
     files,
     str(tmp_path / "out.csv"),
     top_k=top_k,
@@ -482,8 +484,8 @@ def large_dir(tmp_path_factory):
   model.get_layer("fully_connected").set_weights(
     [np.zeros((2, 3862), np.float32), logits]
   )
-  train_dirs.write_model_flags(str(train_dir), model_flags)
-  train_dirs.Checkpoints(str(train_dir), 1, model=model).save(3)
+  write_model_flags(str(train_dir), model_flags)
+  Checkpoints(str(train_dir), 1, model=model).save(3)
   return str(train_dir)
 
 
@@ -532,7 +534,7 @@ def test_bad_model_tgz(tmp_path, video_predictions, kind):
   else:
     with tarfile.open(tgz, "w:gz") as archive:
       archive.add(__file__, "test_inference.py")
-  text = error_of(train_dirs.extract_model_tgz, str(tgz), str(tmp_path / "out"))
+  text = error_of(extract_model_tgz, str(tgz), str(tmp_path / "out"))
   assert str(tgz) in text
   assert "--output_model_tgz" in text
 
@@ -577,7 +579,7 @@ def segment_predictions(train_dir, pattern):
 def write_segments(train_dir, files, output_file, classes):
   inference.predict_segments(
     json.loads((train_dir / "model_flags.json").read_text()),
-    train_dirs.latest_checkpoint(str(train_dir)),
+    latest_checkpoint(str(train_dir)),
     files,
     str(output_file),
     classes=classes,
@@ -685,11 +687,11 @@ def test_the_best_checkpoint_predicts_and_is_packed(tmp_path):
   """Three checkpoints, of which training has deleted the best one."""
   train_dir = tmp_path / "model"
   model = models.build_model(TINY_FLAGS)
-  train_dirs.write_model_flags(str(train_dir), TINY_FLAGS)
+  write_model_flags(str(train_dir), TINY_FLAGS)
   names = ["a", "b", "c", "d", "e", "f"]
   lines = [f"{index},{name}" for index, name in enumerate(names)]
   (train_dir / "vocabulary.csv").write_text("\n".join(["Index,Name", *lines]))
-  checkpoints = train_dirs.Checkpoints(str(train_dir), 2, model=model)
+  checkpoints = Checkpoints(str(train_dir), 2, model=model)
   for step in (1, 2, 3):
     logits = np.eye(6)[step] * 2.0  # the class of the step is the best
     weights = [np.zeros((2, 6)), logits]

@@ -27,7 +27,8 @@ from every_model import (
 
 import losses
 import models
-from engine import train_dir as train_dirs
+from engine.checkpoints import Checkpoints, load_weights
+from engine.model_flags import require_model_flags, write_model_flags
 
 
 class Case:
@@ -159,13 +160,13 @@ def test_predictions_are_the_same_from_call_to_call(case):
 
 def test_saved_and_rebuilt_from_its_flags_the_model_is_the_same(case, tmp_path):
   folder = str(tmp_path)
-  train_dirs.write_model_flags(folder, case.model_flags)
-  path = train_dirs.Checkpoints(folder, 1, model=case.model).save(7)
-  rebuilt = models.build_model(train_dirs.require_model_flags(folder))
+  write_model_flags(folder, case.model_flags)
+  path = Checkpoints(folder, 1, model=case.model).save(7)
+  rebuilt = models.build_model(require_model_flags(folder))
   expected = predict(case.model, case.batch)
   # The new model starts from other random weights.
   assert abs(predict(rebuilt, case.batch) - expected).max() > 1e-4
-  train_dirs.load_weights(rebuilt, path)
+  load_weights(rebuilt, path)
   np.testing.assert_array_equal(predict(rebuilt, case.batch), expected)
 
 

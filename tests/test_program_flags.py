@@ -26,8 +26,10 @@ import train
 import training_flags
 import video_level_models
 from data_tools import sample_data
-from engine import train_dir as train_dirs
+from engine.checkpoints import Checkpoints, fingerprint, latest_checkpoint
 from engine.dataset_card import DatasetCard
+from engine.model_archive import write_model_tgz
+from engine.model_flags import require_model_flags, write_model_flags
 from engine.settings import Settings
 
 REPOSITORY = pathlib.Path(__file__).parents[1]
@@ -53,8 +55,8 @@ GRU_LINE = (
 def make_run(folder, model_flags, **state):
   """A folder as training leaves it, with untrained weights."""
   model = models.build_model(model_flags, quantized=True)
-  train_dirs.write_model_flags(str(folder), model_flags)
-  train_dirs.Checkpoints(str(folder), 1, model=model, **state).save(3)
+  write_model_flags(str(folder), model_flags)
+  Checkpoints(str(folder), 1, model=model, **state).save(3)
   return folder
 
 
@@ -71,8 +73,8 @@ def hinge_run(tmp_path_factory):
 @pytest.fixture(scope="module")
 def gru_tgz(gru_run, tmp_path_factory):
   path = str(tmp_path_factory.mktemp("tgz") / "model.tgz")
-  checkpoint = train_dirs.latest_checkpoint(str(gru_run))
-  train_dirs.write_model_tgz(str(gru_run), checkpoint, path)
+  checkpoint = latest_checkpoint(str(gru_run))
+  write_model_tgz(str(gru_run), checkpoint, path)
   return path
 
 
@@ -117,7 +119,7 @@ def test_a_preset_stands_for_flags_and_typed_ones_win(
     " --learning_rate_schedule=constant --feature_sizes=4,3" in log
   )
   assert "Done at step 2, after 8 examples" in log
-  model_flags = train_dirs.require_model_flags(str(tmp_path))
+  model_flags = require_model_flags(str(tmp_path))
   assert model_flags["feature_sizes"] == "4,3"
   assert model_flags["preset"] == "quick"
   assert model_flags["preset_settings"] == {
@@ -531,7 +533,7 @@ def test_segments_of_a_model_on_whole_videos(hinge_run, tiny_files, program):
 def test_a_model_and_a_loss_that_no_longer_exist(tmp_path, tiny_files):
   for name, gone in (("model", "GoneModel"), ("label_loss", "GoneLoss")):
     folder = make_run(tmp_path / name, TINY_FLAGS)
-    train_dirs.write_model_flags(str(folder), {**TINY_FLAGS, name: gone})
+    write_model_flags(str(folder), {**TINY_FLAGS, name: gone})
     error = in_process.run_into_error(
       "eval",
       f"--train_dir={folder}",
@@ -574,7 +576,7 @@ def warnings_of_data(data_dir, monkeypatch):
         "eval_data_pattern",
         "validate",
         False,
-        train_dirs.latest_checkpoint(str(run)),
+        latest_checkpoint(str(run)),
       )
     return pattern, shown
 
@@ -583,8 +585,8 @@ def warnings_of_data(data_dir, monkeypatch):
 
 def trained_on(folder, files):
   """A run with a checkpoint that says what it was trained on."""
-  fingerprint = tf.Variable(train_dirs.fingerprint(files), dtype=tf.int64)
-  return make_run(folder, TINY_FLAGS, data_fingerprint=fingerprint)
+  of_files = tf.Variable(fingerprint(files), dtype=tf.int64)
+  return make_run(folder, TINY_FLAGS, data_fingerprint=of_files)
 
 
 def test_the_sample_data_for_a_model_trained_on_other_files(

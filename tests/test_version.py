@@ -6,7 +6,7 @@ from conftest import assert_same_state, checkpoint_values
 from tiny_runs import train_tiny
 
 from engine import run
-from engine import train_dir as train_dirs
+from engine.checkpoints import Checkpoints
 from version import __version__
 
 KEY = "version/.ATTRIBUTES/VARIABLE_VALUE"
@@ -30,7 +30,7 @@ def test_a_continued_run_has_the_version_that_continued_it(
   assert checkpoint_values(tmp_path)[KEY] == __version__.encode()
 
 
-class OldCheckpoints(train_dirs.Checkpoints):
+class OldCheckpoints(Checkpoints):
   """Checkpoints of version 0, without its version and the schedule's end."""
 
   def __init__(self, *arguments, version, schedule_examples, **state):
@@ -45,7 +45,7 @@ def test_a_run_of_version_0_continues(
   whole, parts = tmp_path / "whole", tmp_path / "parts"
   train_tiny(whole, tiny_files, **settings, max_steps=4)
   with monkeypatch.context() as patch:
-    patch.setattr(train_dirs, "Checkpoints", OldCheckpoints)
+    patch.setattr(run, "Checkpoints", OldCheckpoints)
     train_tiny(parts, tiny_files, **settings, max_steps=2)
   assert KEY not in checkpoint_values(parts)
   train_tiny(parts, tiny_files, **settings, max_steps=4)

@@ -20,8 +20,9 @@ import models
 import train
 from benchmarks.learning import tasks
 from data_tools import label_frequencies
-from engine import train_dir as train_dirs
+from engine.checkpoints import checkpoint_step, load_weights, require_checkpoint
 from engine.data import Data
+from engine.model_flags import require_model_flags
 
 
 @dataclasses.dataclass
@@ -100,10 +101,10 @@ def train_by_flags(flags: Sequence[str]) -> None:
 
 def _predict(train_dir: str, data: tasks.DataSet) -> dict[bytes, tuple]:
   """(predictions, labels) of each video of the test split, by its id."""
-  model_flags = train_dirs.require_model_flags(train_dir)
+  model_flags = require_model_flags(train_dir)
   test_data = Data(model_flags, data.files(data.test_split), with_labels=True)
   graph = models.build_model(model_flags, test_data.reader.quantized)
-  train_dirs.load_weights(graph, train_dirs.require_checkpoint(train_dir))
+  load_weights(graph, require_checkpoint(train_dir))
 
   @tf.function(reduce_retracing=True, autograph=False)
   def predict(video_matrix, num_frames):
@@ -150,11 +151,11 @@ def train_and_predict(
   seconds = time.monotonic() - began
   with _quiet():
     found = _predict(str(train_dir), data)
-  checkpoint = train_dirs.require_checkpoint(str(train_dir))
+  checkpoint = require_checkpoint(str(train_dir))
   trained = Trained(
     predictions=np.array([found[video][0] for video in sorted(found)]),
     labels=np.array([found[video][1] for video in sorted(found)]),
-    steps=train_dirs.checkpoint_step(checkpoint),
+    steps=checkpoint_step(checkpoint),
     seconds=seconds,
     facts=facts(train_dir) if facts else {},
   )

@@ -24,6 +24,7 @@ from engine import train_dir as train_dirs
 from engine.data import Data, records_of
 from engine.data_files import find_files
 from engine.dataset_card import read_card
+from engine.model_flags import require_model_flags
 
 IMPORT = "data_tools.import_embeddings"
 CLASSES = ("bird", "cat", "dog", "fish, or so")
@@ -157,7 +158,7 @@ def test_bytes_are_read_in_the_ranges_of_their_own_data(tmp_path):
     "--num_epochs=0",
   )
   card = read_card(str(tmp_path / "data"))
-  model_flags = train_dirs.require_model_flags(f"{tmp_path}/model")
+  model_flags = require_model_flags(f"{tmp_path}/model")
   assert model_flags["feature_ranges"] == card.ranges_of(["embedding"])
   # In other data one frame makes the range three times as wide.
   path = tmp_path / "in" / "video0.npy"

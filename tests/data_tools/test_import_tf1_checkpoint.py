@@ -25,7 +25,7 @@ from original_checkpoints import (
 from tiny_runs import train_tiny
 
 from engine import files as engine_files
-from engine import train_dir as train_dirs
+from engine.checkpoints import checkpoint_step, require_checkpoint
 from engine.run import Run
 
 PROGRAM = "data_tools.import_tf1_checkpoint"
@@ -552,10 +552,7 @@ def test_an_empty_folder_is_filled(tmp_path):
   (tmp_path / "new").mkdir()
   given = original_flags("LogisticModel"), random_variables("LogisticModel")
   train_dir, _ = import_original(tmp_path, *given, step=5)
-  assert (
-    train_dirs.checkpoint_step(train_dirs.require_checkpoint(str(train_dir)))
-    == 5
-  )
+  assert checkpoint_step(require_checkpoint(str(train_dir))) == 5
   assert sorted(path.name for path in tmp_path.iterdir()) == ["new", "old"]
 
 

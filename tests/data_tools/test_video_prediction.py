@@ -18,6 +18,8 @@ import models
 from data_tools import extraction_runs, video_items, video_prediction
 from data_tools.embedding_items import Item
 from engine import train_dir as train_dirs
+from engine.checkpoints import Checkpoints
+from engine.model_flags import write_model_flags
 from media.extraction import Extracted, Extraction
 from media.parts import Entry
 from records.shards import numbered_records
@@ -29,8 +31,8 @@ EXTRACT = "data_tools.extract_features"
 def make_run(folder, model_flags):
   """A folder as training leaves it, with untrained weights."""
   model = models.build_model(model_flags, quantized=False)
-  train_dirs.write_model_flags(str(folder), model_flags)
-  train_dirs.Checkpoints(str(folder), 1, model=model).save(3)
+  write_model_flags(str(folder), model_flags)
+  Checkpoints(str(folder), 1, model=model).save(3)
   return folder
 
 

@@ -22,7 +22,8 @@ import export_model
 import models
 from benchmarks import export_formats as benchmark
 from engine import export_formats
-from engine import train_dir as train_dirs
+from engine.checkpoints import Checkpoints
+from engine.model_flags import write_model_flags
 
 PAGE = (REPOSITORY / "docs" / "export.md").read_text()
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE)
@@ -65,10 +66,10 @@ def run(tmp_path_factory):
     "gru_cells": 5,
     "max_frames": 10,
   }
-  train_dirs.write_model_flags(str(folder), model_flags)
+  write_model_flags(str(folder), model_flags)
   model = models.build_model(model_flags)
   randomize(model)
-  train_dirs.Checkpoints(str(folder), 5, model=model).save(19)
+  Checkpoints(str(folder), 5, model=model).save(19)
   (folder / "vocabulary.csv").write_text(
     "Index,Name\n" + "".join(f"{index},name {index}\n" for index in range(6))
   )

@@ -24,7 +24,8 @@ from make_records import frame_record, video_record, write_records
 import errors
 import train
 from engine import distribution
-from engine import train_dir as train_dirs
+from engine.checkpoints import checkpoint_step, latest_checkpoint
+from engine.model_flags import read_model_flags
 from engine.settings import Settings
 
 # Videos in each file. Neither two or three machines divide the files evenly,
@@ -221,7 +222,7 @@ def test_two_replicas_equal_one(tmp_path, data, names):
   for name in names:
     folders = tmp_path / name / "one", tmp_path / name / "two"
     for folder in folders:
-      assert train_dirs.latest_checkpoint(str(folder)).endswith("-23")
+      assert latest_checkpoint(str(folder)).endswith("-23")
     assert_same_weights(*folders)
     one, two = map(event_tags, folders)
     assert one.keys() == two.keys()
@@ -245,7 +246,7 @@ def test_replicas_without_videos_change_nothing(tmp_path, data):
   one, four = tmp_path / "one", tmp_path / "four"
   run_on_cpus(tmp_path, 1, (*common, "--batch_size=44", f"--train_dir={one}"))
   run_on_cpus(tmp_path, 4, (*common, "--batch_size=11", f"--train_dir={four}"))
-  assert train_dirs.latest_checkpoint(str(four)).endswith("-2")
+  assert latest_checkpoint(str(four)).endswith("-2")
   assert_same_weights(one, four)
 
 
@@ -324,7 +325,7 @@ def test_machines_equal_one_on_the_same_batches(tmp_path, data, number):
   files = sorted(str(path) for path in data.glob("video*"))
   step = train.train(
     str(tmp_path / "one"),
-    train_dirs.read_model_flags(str(tmp_path / "run")),
+    read_model_flags(str(tmp_path / "run")),
     files,
     Settings(
       batch_size=4 * number,
@@ -334,9 +335,7 @@ def test_machines_equal_one_on_the_same_batches(tmp_path, data, number):
     ),
   )
 
-  assert train_dirs.latest_checkpoint(str(tmp_path / "run")).endswith(
-    f"-{step}"
-  )
+  assert latest_checkpoint(str(tmp_path / "run")).endswith(f"-{step}")
   assert_same_weights(tmp_path / "one", tmp_path / "run")
   # Every video in every epoch.
   state = checkpoint_values(tmp_path / "run")
@@ -378,7 +377,7 @@ def test_the_number_of_machines_may_change_on_the_way(tmp_path, data):
         assert "epochs count from here" not in program.finish()
   steps = -(-3 * sum(SIZES) // 12)
   for folder in (one, run):
-    assert train_dirs.latest_checkpoint(str(folder)).endswith(f"-{steps}")
+    assert latest_checkpoint(str(folder)).endswith(f"-{steps}")
   assert_same_weights(one, run)
 
 
@@ -399,9 +398,7 @@ def test_a_machine_that_dies_ends_all_and_a_signal_saves_and_ends_all(
 ):
   flags = endless(tmp_path, data)
   with workers(tmp_path, 2, *flags) as (chief, other):
-    chief.wait_for(
-      lambda: train_dirs.latest_checkpoint(str(tmp_path / "run")) is not None
-    )
+    chief.wait_for(lambda: latest_checkpoint(str(tmp_path / "run")) is not None)
     other.send_signal(signal.SIGKILL)
     began = time.monotonic()
 
@@ -412,8 +409,8 @@ def test_a_machine_that_dies_ends_all_and_a_signal_saves_and_ends_all(
     assert "lost one" in line
     assert "Start the same command on all of them" in line
     assert "Traceback" not in chief.log
-  saved = train_dirs.latest_checkpoint(str(tmp_path / "run"))
-  step = train_dirs.checkpoint_step(saved)
+  saved = latest_checkpoint(str(tmp_path / "run"))
+  step = checkpoint_step(saved)
 
   with workers(tmp_path, 2, *flags) as (chief, other):
     other.wait_for_line("training step")
@@ -422,8 +419,8 @@ def test_a_machine_that_dies_ends_all_and_a_signal_saves_and_ends_all(
     logs = [chief.finish(), other.finish()]
 
   assert all(f"Continuing from {saved}." in log for log in logs)
-  newest = train_dirs.latest_checkpoint(str(tmp_path / "run"))
-  last = train_dirs.checkpoint_step(newest)
+  newest = latest_checkpoint(str(tmp_path / "run"))
+  last = checkpoint_step(newest)
   assert last > step
   assert all(f"Done at step {last}" in log for log in logs)
 
@@ -476,7 +473,7 @@ def test_machines_with_other_flags_are_refused(tmp_path, data):
   ) as programs:
     logs = [program.finish(1) for program in programs]
   assert all("the same flags" in log for log in logs)
-  assert train_dirs.latest_checkpoint(str(tmp_path / "run")) is None
+  assert latest_checkpoint(str(tmp_path / "run")) is None
 
 
 # --------------------------------------------------------------------------
@@ -599,7 +596,7 @@ def test_the_chief_evaluates_and_all_stop_early(tmp_path, data):
   for _ in range(2):  # the second time there is nothing to do
     with workers(tmp_path, 2, *flags) as programs:
       logs = [program.finish() for program in programs]
-    assert train_dirs.latest_checkpoint(str(tmp_path / "run")).endswith("-12")
+    assert latest_checkpoint(str(tmp_path / "run")).endswith("-12")
   assert all("has ended after step 12. Raise --early_st" in log for log in logs)
   content = json.loads((tmp_path / "run" / "evaluations.json").read_text())
   evaluated = [scores["global_step"] for scores in content["evaluations"]]
@@ -638,7 +635,7 @@ def test_evaluated_machines_killed_at_any_moment(tmp_path, data):
     with workers(tmp_path, 2, *flags(folder)) as programs:
       for program in programs:
         program.finish()
-  newest = train_dirs.latest_checkpoint(str(whole)).rsplit("/", 1)[1]
+  newest = latest_checkpoint(str(whole)).rsplit("/", 1)[1]
   assert_same_state(killed / newest, whole / newest)
   best = [
     json.loads((run / "best.json").read_text()) for run in (killed, whole)

@@ -7,7 +7,7 @@ from tiny_runs import TINY_FLAGS
 
 import models
 from engine import half_weights
-from engine import train_dir as train_dirs
+from engine.checkpoints import Checkpoints, load_weights
 
 # It has a matrix, a bias and, by the last one, statistics.
 FLAGS = {
@@ -30,7 +30,7 @@ def fill(model, scale=1.0):
 
 def save(model, folder) -> str:
   state = {half_weights.PART: half_weights.to_store(model)}
-  return train_dirs.Checkpoints(str(folder), 1, **state).save(7)
+  return Checkpoints(str(folder), 1, **state).save(7)
 
 
 def test_matrices_are_rounded_and_vectors_are_not(tmp_path):
@@ -39,7 +39,7 @@ def test_matrices_are_rounded_and_vectors_are_not(tmp_path):
   path = save(model, tmp_path)
   for variable in model.variables:
     variable.assign(np.zeros(variable.shape))
-  train_dirs.load_weights(model, path)
+  load_weights(model, path)
   dtypes = set()
   for variable, value in zip(model.variables, before, strict=True):
     expected = value
@@ -56,7 +56,7 @@ def test_bytes_by_hand(tmp_path):
   model = models.build_model(TINY_FLAGS)
   path = save(model, tmp_path / "half")
   assert half_weights.weight_bytes(model, path) == 2 * 7 * 6 + 4 * 6
-  path = train_dirs.Checkpoints(str(tmp_path / "whole"), 1, model=model).save(1)
+  path = Checkpoints(str(tmp_path / "whole"), 1, model=model).save(1)
   assert half_weights.weight_bytes(model, path) == 4 * (7 * 6 + 6)
 
 
@@ -79,5 +79,5 @@ def test_a_weight_that_is_too_large():
 def test_weights_of_another_model(tmp_path, changes):
   path = save(models.build_model(TINY_FLAGS), tmp_path)
   other = models.build_model({**TINY_FLAGS, **changes})
-  text = error_of(train_dirs.load_weights, other, path)
+  text = error_of(load_weights, other, path)
   assert "Expected the weights of the model that model_flags.json" in text

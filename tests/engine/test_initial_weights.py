@@ -25,8 +25,8 @@ from tiny_runs import TINY_FLAGS, TINY_FRAME_FLAGS, train_tiny
 
 import models
 from engine import best_checkpoint, initial_weights
-from engine import train_dir as train_dirs
 from engine.initial_weights import find_source, plan_transfer, weights_by_name
+from engine.model_flags import read_model_flags, write_model_flags
 from reports import compress_model
 
 MODELS = {model.__name__: model for model in model_classes()}
@@ -481,8 +481,8 @@ def test_a_continued_run_keeps_its_weights(source_dir, tiny_files, tmp_path):
     *(tmp_path / name / f"model.ckpt-{end}" for name in ("whole", "parts"))
   )
   # Nothing in model_flags.json says where the weights came from.
-  kept = train_dirs.read_model_flags(str(tmp_path / "whole"))
-  assert kept == train_dirs.read_model_flags(str(source_dir))
+  kept = read_model_flags(str(tmp_path / "whole"))
+  assert kept == read_model_flags(str(source_dir))
 
 
 def test_a_run_may_start_again_from_itself(source_dir, tiny_files, tmp_path):
@@ -523,9 +523,9 @@ def damage(source, tmp_path, how):
     return str(folder), "TensorFlow 1 code"
   if how == "other weights":
     flags = {**TINY_FLAGS, "feature_names": "mean_rgb", "feature_sizes": "4"}
-    train_dirs.write_model_flags(str(folder), flags)
+    write_model_flags(str(folder), flags)
     return str(folder), "Expected the weights of the model"
-  train_dirs.write_model_flags(str(folder), {**TINY_FLAGS, "model": "Gone"})
+  write_model_flags(str(folder), {**TINY_FLAGS, "model": "Gone"})
   return str(folder), "'Gone'"
 
 

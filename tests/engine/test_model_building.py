@@ -16,9 +16,10 @@ import errors
 import losses
 import models
 from engine import distribution, export, model_building
-from engine import train_dir as train_dirs
+from engine.checkpoints import latest_checkpoint, load_weights
 from engine.data import Data
 from engine.forward import ForwardPass
+from engine.model_flags import require_model_flags
 
 pytest_plugins = ["own_models"]  # for own_file
 
@@ -513,8 +514,8 @@ def test_a_run_in_bfloat16_on_several_threads(tiny_frame_files, tmp_path):
   )
   assert keras.config.dtype_policy().name == "float32"
 
-  model_flags = train_dirs.require_model_flags(train_dir)
-  checkpoint = train_dirs.latest_checkpoint(train_dir)
+  model_flags = require_model_flags(train_dir)
+  checkpoint = latest_checkpoint(train_dir)
   run = model_building.build_model(model_flags, True, "mixed_bfloat16")
   assert "bfloat16" in {layer.compute_dtype for layer in run.layers}
 
@@ -522,7 +523,7 @@ def test_a_run_in_bfloat16_on_several_threads(tiny_frame_files, tmp_path):
     """On a thread without its own policy."""
     before = keras.config.dtype_policy().name
     exporter = export.Exporter(model_flags)
-    train_dirs.load_weights(exporter.model, checkpoint)
+    load_weights(exporter.model, checkpoint)
     exporter.save(str(tmp_path / "export"))
     forward = ForwardPass(
       model_flags,

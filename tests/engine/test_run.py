@@ -19,7 +19,7 @@ from tiny_runs import NUM_TINY, TINY_FLAGS, TINY_FRAME_FLAGS, train_tiny
 import errors
 import models
 from engine import loop
-from engine import train_dir as train_dirs
+from engine.checkpoints import Checkpoints, load_weights
 from engine.run import Run
 
 RESUMED = {
@@ -211,7 +211,7 @@ def test_averages_by_hand(tiny_files, tmp_path):
       np.testing.assert_allclose(found, average, atol=1e-6)
     average = found
     # The averages are evaluated.
-    train_dirs.load_weights(model, path)
+    load_weights(model, path)
     np.testing.assert_array_equal(model.trainable_variables[0].numpy(), found)
     assert np.abs(found - weights).max() > 1e-5
 
@@ -219,7 +219,7 @@ def test_averages_by_hand(tiny_files, tmp_path):
 def test_averages_are_exported(tiny_files, tmp_path):
   train_tiny(tmp_path, tiny_files, ema_decay=0.9, max_steps=6)
   model = models.build_model(TINY_FLAGS)
-  train_dirs.load_weights(model, str(tmp_path / "model.ckpt-6"))
+  load_weights(model, str(tmp_path / "model.ckpt-6"))
   batch = {
     "video_matrix": np.random.default_rng(3).normal(size=(4, 7)),
     "num_frames": np.ones(4, np.int32),
@@ -276,7 +276,7 @@ def test_a_run_of_an_earlier_order_continues_after_as_many_examples(
   tiny_files, tmp_path, monkeypatch
 ):
   """As with checkpoints of versions that counted examples of each machine."""
-  initialize = train_dirs.Checkpoints.__init__
+  initialize = Checkpoints.__init__
 
   def without_place(self, *arguments, **state):
     for name in ("place", "window_shards", "epoch_records"):
@@ -290,7 +290,7 @@ def test_a_run_of_an_earlier_order_continues_after_as_many_examples(
     run.state["position"].assign([30])
 
   with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(train_dirs.Checkpoints, "__init__", without_place)
+    patch.setattr(Checkpoints, "__init__", without_place)
     patch.setattr(Run, "_find_place", count)
     train_tiny(tmp_path, tiny_files, max_steps=6)
   weights = load_model(tmp_path).get_weights()

@@ -19,8 +19,9 @@ from tiny_runs import (
 import eval_util
 import requested_metrics
 from engine import best_checkpoint, distribution, scoring
-from engine import train_dir as train_dirs
+from engine.checkpoints import checkpoint_path
 from engine.data import Data
+from engine.model_flags import require_model_flags
 from engine.pr_curves import PrecisionRecallCounts
 
 
@@ -40,7 +41,7 @@ def train_dir(tiny_run, tmp_path):
 def make_evaluator(train_dir, files, **task) -> scoring.Evaluator:
   return scoring.Evaluator(
     str(train_dir),
-    train_dirs.require_model_flags(str(train_dir)),
+    require_model_flags(str(train_dir)),
     scoring.Task(files, **task),
     distribution.Placement(),
   )
@@ -52,7 +53,7 @@ def files_of_evaluations(train_dir) -> set[str]:
 
 
 def checkpoint(train_dir, step=5) -> str:
-  return train_dirs.checkpoint_path(str(train_dir), step)
+  return checkpoint_path(str(train_dir), step)
 
 
 # --------------------------------------------------------------------------

@@ -20,7 +20,7 @@ from tiny_runs import (
 
 import models
 import video_level_models
-from engine import train_dir as train_dirs
+from engine.checkpoints import load_weights
 from engine.data import Data
 from engine.step import clip_by_global_norm, draw_mixup_weight
 
@@ -306,7 +306,7 @@ def test_a_joint_norm_limits_the_whole_update(tiny_files, tmp_path):
 def load_model_at(train_dir, name):
   """The trainable weights of a LogisticModel's checkpoint."""
   model = models.build_model(TINY_FLAGS)
-  train_dirs.load_weights(model, str(train_dir / name))
+  load_weights(model, str(train_dir / name))
   return [variable.numpy() for variable in model.trainable_variables]
 
 

@@ -11,6 +11,11 @@ from tiny_runs import TINY_FLAGS, TINY_FRAME_FLAGS, train_tiny
 import models
 from engine import half_weights, trained_weights
 from engine import train_dir as train_dirs
+from engine.checkpoints import (
+  latest_checkpoint,
+  load_weights,
+  require_checkpoint,
+)
 
 WITH_STATISTICS = {
   **TINY_FRAME_FLAGS,
@@ -38,7 +43,7 @@ def run(tiny_frame_files, tmp_path_factory):
 def weights_of(checkpoint) -> dict:
   """The weights of a checkpoint, by their paths."""
   model = models.build_model(WITH_STATISTICS)
-  train_dirs.load_weights(model, str(checkpoint))
+  load_weights(model, str(checkpoint))
   return {
     variable.path: variable.numpy()
     for variable in model.variables
@@ -55,7 +60,7 @@ def test_means_by_hand(run, tmp_path, number):
     model, str(run), checkpoints[-1], str(tmp_path / "new")
   )
   assert path == f"{tmp_path}/new/model.ckpt-6"
-  assert train_dirs.latest_checkpoint(str(tmp_path / "new")) == path
+  assert latest_checkpoint(str(tmp_path / "new")) == path
   found, each = weights_of(path), [weights_of(one) for one in checkpoints]
   assert any("moving_variance" in name for name in found)
   for name, value in found.items():
@@ -84,9 +89,9 @@ def test_a_new_train_dir_has_all_that_predictions_need(run, tmp_path):
   (old / "extraction.json").write_text("{}")
   (old / "pca").mkdir()
   (old / "pca" / "mean.npy").write_text("numbers")
-  checkpoint = train_dirs.require_checkpoint(str(old))
+  checkpoint = require_checkpoint(str(old))
   model = models.build_model(WITH_STATISTICS)
-  train_dirs.load_weights(model, checkpoint)
+  load_weights(model, checkpoint)
   new = tmp_path / "new"
   trained_weights.write_train_dir(
     model, str(old), checkpoint, str(new), half=True
@@ -118,7 +123,7 @@ def test_a_best_checkpoint_of_a_second_time_is_named_by_its_step(run, tmp_path):
     model, str(run), best, str(tmp_path / "new")
   )
   assert path == f"{tmp_path}/new/model.ckpt-6"
-  assert train_dirs.latest_checkpoint(str(tmp_path / "new")) == path
+  assert latest_checkpoint(str(tmp_path / "new")) == path
 
 
 def test_bytes_of_files(run, tmp_path):
@@ -133,7 +138,7 @@ def test_bytes_of_files(run, tmp_path):
 def test_a_folder_with_files_is_refused(run, tmp_path):
   (tmp_path / "notes.txt").write_text("of the user")
   model = models.build_model(WITH_STATISTICS)
-  checkpoint = train_dirs.require_checkpoint(str(run))
+  checkpoint = require_checkpoint(str(run))
   text = error_of(
     trained_weights.write_train_dir, model, str(run), checkpoint, str(tmp_path)
   )
@@ -147,7 +152,7 @@ def test_training_does_not_continue_from_weights_alone(
 ):
   model = models.build_model(TINY_FLAGS)
   train_tiny(tmp_path / "old", tiny_files, max_steps=1)
-  checkpoint = train_dirs.require_checkpoint(str(tmp_path / "old"))
+  checkpoint = require_checkpoint(str(tmp_path / "old"))
   new = tmp_path / "new"
   old = str(tmp_path / "old")
   trained_weights.write_train_dir(model, old, checkpoint, str(new), half)

@@ -29,8 +29,13 @@ from tiny_runs import TINY_FLAGS, TINY_FRAME_FLAGS, train_tiny
 import eval as eval_program
 import train
 from engine import best_checkpoint, loop, scoring, validation
-from engine import train_dir as train_dirs
+from engine.checkpoints import (
+  checkpoint_path,
+  checkpoint_step,
+  latest_checkpoint,
+)
 from engine.distribution import Placement
+from engine.files import write_json
 from engine.settings import Settings
 
 
@@ -98,7 +103,7 @@ class ScriptedEvaluator:
     self.kill = None
 
   def evaluate(self, checkpoint, is_stopped):
-    step = train_dirs.checkpoint_step(checkpoint)
+    step = checkpoint_step(checkpoint)
     if step == self.kill:
       raise Killed
     if is_stopped():
@@ -114,7 +119,7 @@ class ScriptedEvaluator:
     return scores
 
   def recorded(self, checkpoint):
-    return self.known.get(train_dirs.checkpoint_step(checkpoint))
+    return self.known.get(checkpoint_step(checkpoint))
 
   def choose(self, scored):
     values = {path: scores[self.metric] for path, scores in scored.items()}
@@ -132,14 +137,14 @@ class QuickRun:
     defaults = {"eval_steps": 3, "num_epochs": 0, "eval_data_pattern": "v*"}
     self.settings = Settings(5, 0.1, **{**defaults, **settings})
     self.placement = Placement()
-    newest = train_dirs.latest_checkpoint(self.train_dir)
-    self.step = train_dirs.checkpoint_step(newest) if newest else 0
+    newest = latest_checkpoint(self.train_dir)
+    self.step = checkpoint_step(newest) if newest else 0
 
   def has_ended(self):
     return self.step >= self.settings.max_steps
 
   def save(self):
-    path = train_dirs.checkpoint_path(self.train_dir, self.step)
+    path = checkpoint_path(self.train_dir, self.step)
     for ending in ("data-00000-of-00001", "index"):
       with open(f"{path}.{ending}", "w") as file:
         file.write(str(self.step))
@@ -242,7 +247,7 @@ def test_a_killed_run_decides_as_the_whole_one(
       def write(path, content):
         if content["evaluations"][-1]["global_step"] == kill:
           raise Killed
-        train_dirs.write_json(path, content)
+        write_json(path, content)
 
       patch.setattr(validation, "write_json", write)
     with pytest.raises(Killed):
@@ -481,7 +486,7 @@ def scripted(monkeypatch):
   steps = []
 
   def score(checkpoint, *given, **keywords):
-    step = train_dirs.checkpoint_step(checkpoint)
+    step = checkpoint_step(checkpoint)
     result = evaluate(checkpoint, *given, **keywords)
     steps.append(step)
     result.scores["gap"] = SCRIPT[step // 3]
@@ -609,7 +614,7 @@ def test_a_signal_breaks_the_evaluation_of_a_training_off(
   load = scoring.ForwardPass.load_weights
 
   def note(forward, checkpoint):
-    began.append(train_dirs.checkpoint_step(checkpoint))
+    began.append(checkpoint_step(checkpoint))
     load(forward, checkpoint)
 
   parts = tmp_path / "parts"

@@ -18,7 +18,7 @@ from tiny_runs import (
 import eval_util
 import models
 from engine import best_checkpoint
-from engine import train_dir as train_dirs
+from engine.checkpoints import load_weights
 from reports import bootstrap, compress_model
 
 
@@ -56,7 +56,7 @@ def compress(run, tiny_files, folder, *flags) -> str:
 
 def weights_of(train_dir, step) -> list[np.ndarray]:
   model = models.build_model(TINY_FLAGS)
-  train_dirs.load_weights(model, f"{train_dir}/model.ckpt-{step}")
+  load_weights(model, f"{train_dir}/model.ckpt-{step}")
   return [variable.numpy() for variable in model.variables]
 
 

@@ -26,7 +26,7 @@ import errors
 import eval_util
 import train
 from engine import best_checkpoint, prediction_file
-from engine import train_dir as train_dirs
+from engine.checkpoints import require_checkpoint
 from engine.dataset_card import read_card
 from reports import bootstrap, ensemble
 
@@ -333,7 +333,7 @@ def test_the_best_checkpoints_are_averaged(runs, tiny_files, tmp_path):
     train_dir = str(tmp_path / name)
     best_checkpoint.consider(
       train_dir,
-      train_dirs.require_checkpoint(train_dir),
+      require_checkpoint(train_dir),
       *("gap", 0.5),
       {"files": "", "pattern": pattern_of(tiny_files)},
     )
