@@ -8,6 +8,7 @@ the machine was stopped in between.
 import contextlib
 import json
 import os
+import tempfile
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 
@@ -40,18 +41,27 @@ def written_aside(path: str) -> Iterator[str]:
   """Lets a file or folder be written aside, then puts it into place.
 
   If there was a folder, there is none for a moment. If the block raises, what
-  it wrote is removed.
+  it wrote is removed. What a link points to is replaced, and not the link. To a
+  pipe or a device such as /dev/null the file is copied when it is whole.
 
   Args:
     path: the final path; its folder is made if it is missing.
 
   Yields:
-    A path in the same folder to write to.
+    A path to write to, in the same folder, or for a pipe or a device in a
+    temporary one.
 
   Raises:
-    errors.UserError: path is a folder that is not a SavedModel.
+    errors.UserError: path is a folder that is not a SavedModel; a disk or a
+      socket; or a pipe or a device, and a folder was written.
   """
   path = path.rstrip("/")
+  if is_local(path):
+    if local_files.is_stream(path):
+      with _written_to_stream(path) as aside:
+        yield aside
+      return
+    path = local_files.target_of(path)
   if tf.io.gfile.isdir(path):
     old = tf.io.gfile.listdir(path)
     if old and "saved_model.pb" not in old:
@@ -60,7 +70,8 @@ def written_aside(path: str) -> Iterator[str]:
         " folder with other files in it. Name another."
       )
   with beside(path) as aside:
-    yield aside
+    with local_files.naming(path):
+      yield aside
     if not tf.io.gfile.isdir(path):
       put_in_place(aside, path)
     elif tf.io.gfile.isdir(aside):
@@ -69,6 +80,20 @@ def written_aside(path: str) -> Iterator[str]:
       raise errors.UserError(
         f"Expected the name of a file, received {path}, a folder. Name another."
       )
+
+
+@contextlib.contextmanager
+def _written_to_stream(path: str) -> Iterator[str]:
+  """See written_aside."""
+  with tempfile.TemporaryDirectory() as folder:
+    aside = os.path.join(folder, os.path.basename(path))
+    yield aside
+    if os.path.isdir(aside):
+      raise errors.UserError(
+        f"Expected the name of a folder, received {path}, a pipe or a device."
+        " Name another."
+      )
+    local_files.write_to_stream(aside, path)
 
 
 @contextlib.contextmanager
@@ -212,3 +237,9 @@ def _flush(path: str) -> None:
   """Waits until a file or folder is on the disk, where it is a local one."""
   if is_local(path):
     local_files.flush(path)
+
+
+def flush_events(folder: str) -> None:
+  """Waits until the TensorBoard events in a folder are on the disk."""
+  if is_local(folder) and os.path.isdir(folder):
+    local_files.flush_files(os.path.join(folder, "events.out.tfevents."))

@@ -2,12 +2,29 @@
 
 import contextlib
 import errno
+import glob
 import os
+import re
+import shutil
+import stat
+import sys
 import uuid
+from collections.abc import Iterator
+
+import errors
 
 # What opening or flushing raises where it is not possible, as for folders on
 # some file systems. Any other error means that what was written may be lost.
 _CANNOT_FLUSH = (errno.EINVAL, errno.ENOTSUP, errno.EACCES, errno.EBADF)
+
+# What writing raises, often without the path, where there is no room for it.
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+# Files that this process has open, by their numbers.
+_OPEN_FILE = re.compile(
+  r"/dev/(?:std(?:in|out|err)|fd/(\d+))|/proc/self/fd/(\d+)"
+)
+_NUMBERS = {"/dev/stdin": 0, "/dev/stdout": 1, "/dev/stderr": 2}
 
 
 def flush(path: str) -> None:
@@ -25,6 +42,22 @@ def flush(path: str) -> None:
   except OSError as error:
     if error.errno not in _CANNOT_FLUSH:
       raise
+
+
+def flush_files(prefix: str) -> None:
+  """Waits until files and their folder are on the disk.
+
+  Args:
+    prefix: path that the names of the files begin with.
+
+  Raises:
+    OSError: what was written may be lost.
+  """
+  for path in glob.glob(f"{glob.escape(prefix)}*"):
+    # It may be removed meanwhile.
+    with contextlib.suppress(FileNotFoundError):
+      flush(path)
+  flush(os.path.dirname(prefix) or ".")
 
 
 def put_in_place(aside: str, path: str) -> None:
@@ -51,9 +84,88 @@ def write_whole(path: str, content: bytes) -> None:
   folder, name = os.path.split(path)
   aside = os.path.join(folder, f".{name}.tmp-{uuid.uuid4().hex[:8]}")
   try:
-    with open(aside, "wb") as file:
+    with naming(path), open(aside, "wb") as file:
       file.write(content)
     put_in_place(aside, path)
   finally:
     with contextlib.suppress(FileNotFoundError):
       os.remove(aside)
+
+
+@contextlib.contextmanager
+def naming(path: str) -> Iterator[None]:
+  """A block that writes to a path; names it where there is no room for it.
+
+  Raises:
+    OSError: as the block has raised it, with the path.
+  """
+  try:
+    yield
+  except OSError as error:
+    if error.errno in _NO_ROOM and error.filename is None:
+      error.filename = path
+    raise
+
+
+# --------------------------------------------------------------------------
+# What cannot be replaced: devices, pipes
+
+
+def _number_of(path: str) -> int | None:
+  """The number of the open file that a path stands for; None for no such."""
+  found = _OPEN_FILE.fullmatch(path)
+  if not found:
+    return None
+  return _NUMBERS[path] if path in _NUMBERS else int(found[1] or found[2])
+
+
+def _mode_of(path: str) -> int:
+  """What kind of file a path is, after its links; 0 if there is none."""
+  try:
+    return os.stat(path).st_mode
+  except (FileNotFoundError, NotADirectoryError):
+    return 0
+
+
+def is_stream(path: str) -> bool:
+  """Whether what is written to a path goes on from there.
+
+  So it is with devices, pipes and what the process has open, as /dev/stdout.
+
+  Raises:
+    errors.UserError: it is a disk or a socket, to which nothing is written.
+  """
+  if _number_of(path) is not None:
+    return True
+  mode = _mode_of(path)
+  if stat.S_ISBLK(mode) or stat.S_ISSOCK(mode):
+    kind = "disk" if stat.S_ISBLK(mode) else "socket"
+    raise errors.UserError(
+      f"Expected a file to write to, received {path}, a {kind}. Name a file; a"
+      " pipe or a device such as /dev/null will do too."
+    )
+  return stat.S_ISCHR(mode) or stat.S_ISFIFO(mode)
+
+
+def write_to_stream(source: str, path: str) -> None:
+  """Copies a file to a path for which is_stream is true.
+
+  Raises:
+    OSError: it cannot be written.
+  """
+  number = _number_of(path)
+  with open(source, "rb") as file:
+    if number is None:
+      target = open(path, "wb")  # noqa: SIM115
+    else:
+      # Opened by its name, a file would be written from its beginning again.
+      for printed in (sys.stdout, sys.stderr):
+        printed.flush()
+      target = os.fdopen(os.dup(number), "wb")
+    with naming(path), target:
+      shutil.copyfileobj(file, target)
+
+
+def target_of(path: str) -> str:
+  """The path that is written to: of a link, what it points to."""
+  return os.path.realpath(path) if os.path.islink(path) else path

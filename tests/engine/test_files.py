@@ -1,7 +1,10 @@
 """Tests of engine.files."""
 
+import concurrent.futures
 import errno
 import os
+import socket
+import stat
 
 import pytest
 import tensorflow as tf
@@ -293,3 +296,116 @@ def test_sizes(tmp_path):
   (tmp_path / "a" / "b" / "two").write_bytes(bytes(5))
   assert size_of(str(tmp_path / "a" / "one")) == 7
   assert size_of(str(tmp_path / "a")) == 12
+
+
+# --------------------------------------------------------------------------
+# Links, pipes and devices
+
+
+def write_text(path, text="new"):
+  with files.text_written_aside(str(path)) as file:
+    file.write(text)
+
+
+@pytest.mark.parametrize("is_there", [False, True])
+def test_the_file_that_a_link_points_to_is_replaced(tmp_path, is_there):
+  (tmp_path / "far").mkdir()
+  if is_there:
+    (tmp_path / "far" / "file").write_text("old")
+  (tmp_path / "near").mkdir()
+  link = tmp_path / "near" / "link"
+  link.symlink_to("../far/file")
+  write_text(link)
+  assert os.readlink(link) == "../far/file"
+  assert (tmp_path / "far" / "file").read_text() == "new"
+  assert os.listdir(tmp_path / "near") == ["link"]
+  assert os.listdir(tmp_path / "far") == ["file"]
+
+
+def test_a_link_to_itself_is_an_error_and_stays(tmp_path):
+  link = tmp_path / "link"
+  link.symlink_to("link")
+  with pytest.raises(OSError, match="symbolic links"):
+    write_text(link)
+  assert os.readlink(link) == "link"
+
+
+def test_a_device_stays(tmp_path):
+  before = os.stat("/dev/null")
+  write_text("/dev/null")
+  write_json("/dev/null", {"a": 1})
+  after = os.stat("/dev/null")
+  assert stat.S_ISCHR(after.st_mode)
+  assert (after.st_ino, after.st_rdev) == (before.st_ino, before.st_rdev)
+  (tmp_path / "link").symlink_to("/dev/null")
+  write_text(tmp_path / "link")
+  assert os.stat("/dev/null").st_ino == before.st_ino
+
+
+def test_a_pipe_gets_a_file_when_it_is_whole(tmp_path):
+  pipe = tmp_path / "pipe"
+  os.mkfifo(pipe)
+  with concurrent.futures.ThreadPoolExecutor(1) as thread:
+    content = thread.submit(pipe.read_bytes)
+    write_text(pipe, "a,b\r\n" * 100_000)
+    assert content.result(60) == b"a,b\r\n" * 100_000
+  assert stat.S_ISFIFO(os.stat(pipe).st_mode)
+  assert os.listdir(tmp_path) == ["pipe"]
+
+
+def test_a_pipe_gets_nothing_if_writing_fails(tmp_path):
+  pipe = tmp_path / "pipe"
+  os.mkfifo(pipe)
+
+  def fail():
+    with files.text_written_aside(str(pipe)) as file:
+      file.write("half")
+      raise KeyError("stop")
+
+  with pytest.raises(KeyError):
+    fail()
+  assert os.listdir(tmp_path) == ["pipe"]
+
+
+@pytest.mark.parametrize("path", ["/dev/stdout", "/dev/fd/1"])
+def test_the_output_of_the_program(path, capfd):
+  os.write(1, b"before,")
+  write_text(path, "new,")
+  os.write(1, b"after")
+  assert capfd.readouterr().out == "before,new,after"
+
+
+def test_a_folder_cannot_be_written_to_a_device():
+  with (
+    pytest.raises(errors.UserError, match="/dev/null, a pipe or a device"),
+    written_aside("/dev/null") as aside,
+  ):
+    os.makedirs(aside)
+
+
+def test_nothing_is_written_to_a_socket(tmp_path, monkeypatch):
+  monkeypatch.chdir(tmp_path)  # the name of a socket must be short
+  with socket.socket(socket.AF_UNIX) as one:
+    one.bind("socket")
+    with pytest.raises(errors.UserError, match="received socket, a socket"):
+      write_text("socket")
+  assert os.listdir(tmp_path) == ["socket"]
+
+
+def test_a_full_device_is_named():
+  with pytest.raises(OSError, match=r"No space left.*'/dev/full'"):
+    write_text("/dev/full")
+
+
+# --------------------------------------------------------------------------
+# Events of TensorBoard
+
+
+def test_events_are_flushed(tmp_path, flushed):
+  files.flush_events(str(tmp_path / "missing"))
+  with tf.summary.create_file_writer(str(tmp_path)).as_default(step=1):
+    tf.summary.scalar("a", 1.0)
+  (tmp_path / "other").write_text("other")
+  files.flush_events(str(tmp_path))
+  (events,) = tmp_path.glob("events.*")
+  assert flushed == [events.stat().st_ino, tmp_path.stat().st_ino]

@@ -1,5 +1,6 @@
 """Tests of engine.local_files; its flushing is tested with files.py."""
 
+import errno
 import os
 
 import pytest
@@ -33,3 +34,34 @@ def test_nothing_is_left_of_what_cannot_be_put_into_place(
   with pytest.raises(OSError, match="no renaming"):
     local_files.write_whole(f"{tmp_path}/file", b"new")
   assert folder_content(tmp_path) == {"file": b"old"}
+
+
+def test_files_of_one_beginning_are_flushed(tmp_path, monkeypatch):
+  flushed = []
+  monkeypatch.setattr(local_files, "flush", flushed.append)
+  for name in ("a[1].x", "a[1].y", "a1.x", "b"):
+    (tmp_path / name).touch()
+  local_files.flush_files(f"{tmp_path}/a[1].")
+  assert sorted(flushed[:2]) == [f"{tmp_path}/a[1].x", f"{tmp_path}/a[1].y"]
+  assert flushed[2:] == [str(tmp_path)]
+
+
+@pytest.mark.parametrize(
+  ("number", "named"),
+  [(errno.ENOSPC, "/disk/file"), (errno.ENOENT, None)],
+)
+def test_only_a_lack_of_room_is_named(number, named):
+  with (
+    pytest.raises(OSError, match=os.strerror(number)) as caught,
+    local_files.naming("/disk/file"),
+  ):
+    raise OSError(number, os.strerror(number))
+  assert caught.value.filename == named
+
+
+def test_a_path_that_is_named_already_stays():
+  with (
+    pytest.raises(OSError, match="other"),
+    local_files.naming("/disk/file"),
+  ):
+    raise OSError(errno.ENOSPC, "full", "/other")
