@@ -26,6 +26,7 @@ except ModuleNotFoundError as missing:
   ) from None
 
 import program_help
+from engine import plain_errors
 from errors import UserError
 from version import __version__
 
@@ -62,6 +63,8 @@ def naming_flag(name: str):
   try:
     yield
   except (OSError, *_file_errors()) as error:
+    if plain_errors.in_plain_words(error):
+      raise
     reason = getattr(error, "message", None) or error
     raise UserError(
       f"Expected a file that can be read or written as"
@@ -283,6 +286,10 @@ def call_main(main, argv: list[str]) -> None:
     SystemExit: with this line, or 130 after Ctrl-C.
   """
   _set_log_level("WARNING")
+  batch_size = None
+  if "batch_size" in flags.FLAGS:
+    batch_size = flags.FLAGS["batch_size"].value
+  main = plain_errors.said_plainly(batch_size)(main)
   try:
     if _takes_arguments(main):
       main(argv[1:])

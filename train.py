@@ -28,6 +28,7 @@ from engine import (
   distribution,
   export,
   initial_weights,
+  plain_errors,
   report,
   run_record,
   scoring,
@@ -264,7 +265,10 @@ def _train_to_end(
     run.model_flags, data.reader.kinds, run.train_dir
   )
   seen_before = run.examples_seen
-  with contextlib.closing(reporter):  # so that an error is the last line
+  with (
+    contextlib.closing(reporter),  # so that an error is the last line
+    plain_errors.said_plainly(run.settings.batch_size),
+  ):
     if placement.is_chief:
       _show_run(run, record, reporter, dataset_dir)
     record.write()

@@ -27,7 +27,7 @@ import numpy as np
 import tensorflow as tf
 
 import errors
-from engine import files, half_weights
+from engine import files, half_weights, local_files, plain_errors
 from engine.data_files import is_local
 from engine.export import Exporter
 from layers import recurrent
@@ -377,7 +377,9 @@ def export(
   if float16:
     # Refuses weights that some converters would make infinite.
     half_weights.to_store(exporter.model)
-  with files.beside(path) as aside:
+  # What a link points to is replaced, and not the link.
+  target = local_files.target_of(path)
+  with files.beside(target) as aside:
     os.makedirs(aside)
     written = os.path.join(aside, form.path)
     with _refusing(name):
@@ -394,10 +396,10 @@ def export(
           f" {TOLERANCE:g}. Name another --format."
         )
       rate = videos_per_second(predict, batch)
-    if os.path.isdir(path):
-      files.replace_folder(written, path)
+    if os.path.isdir(target):
+      files.replace_folder(written, target)
     else:
-      files.put_in_place(written, path)
+      files.put_in_place(written, target)
   return Exported(path, files.size_of(path), difference, rate)
 
 
@@ -443,6 +445,11 @@ def _check_path(name: str, path: str) -> None:
       f"Expected a local --output_dir for --format={name}, received {path}."
       " Export to a local folder, then copy it."
     )
+  if local_files.is_stream(path):
+    raise errors.UserError(
+      f"Expected a name that is free to be written to, received {path}, a pipe"
+      " or a device. Name another --output_dir."
+    )
   if not os.path.isdir(path):
     return
   old, marker = os.listdir(path), FORMATS[name].marker
@@ -465,6 +472,8 @@ def _refusing(name: str) -> Iterator[None]:
   except errors.UserError:
     raise
   except Exception as error:  # converters raise anything
+    if plain_errors.in_plain_words(error):
+      raise
     raise errors.UserError(
       f"Expected a model that {name} can hold, received one that it cannot:"
       f" {reason_of(error)}. Name another --format."

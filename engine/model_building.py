@@ -21,6 +21,9 @@ _ROOT = os.path.dirname(os.path.abspath(models.__file__))
 # Rounding may take a sum of probabilities above 1.
 _ROUNDING = 1e-3
 
+# What computing raises where memory is short.
+_TOO_LARGE = (MemoryError, tf.errors.ResourceExhaustedError)
+
 # Parts of error messages about TensorFlow 1 code on symbolic tensors.
 _NOT_SYMBOLIC = re.compile(
   r"KerasTensor|symbolic|module 'tensorflow\S*' has no attribute"
@@ -217,7 +220,7 @@ def build_model(
   except models.ContractError as error:
     place = _place_of(error, name)
     raise errors.UserError(f"{error} create_model is at {place}.") from error
-  except tf.errors.ResourceExhaustedError:  # no bug, but too large
+  except _TOO_LARGE:  # no bug
     raise
   except Exception as error:  # a model may raise anything
     if name not in models.class_names() or _is_on_purpose(error):
@@ -253,7 +256,7 @@ def naming_bug(model_flags: dict):
   name = model_flags["model"]
   try:
     yield
-  except (errors.UserError, tf.errors.ResourceExhaustedError):
+  except (errors.UserError, *_TOO_LARGE):
     raise
   except Exception as error:  # a model may raise anything
     place = ""

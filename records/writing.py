@@ -193,22 +193,42 @@ class RecordWriter:
     self.close()
 
   def close(self) -> None:
-    """Closes the file."""
-    self._file.close()
+    """Closes the file.
+
+    Raises:
+      OSError: what is left cannot be written; names the file.
+    """
+    try:
+      self._file.close()
+    except OSError as error:
+      error.filename = self._file.name
+      raise
 
   def write(self, record: bytes) -> None:
     """Adds a record.
 
     Raises:
-      OSError: it cannot be written.
+      OSError: it cannot be written; names the file.
     """
     length = self._HEADER.pack(len(record))
     head = length + self._CHECKSUM.pack(checksum(length))
-    self._file.write(head)
-    self._file.write(record)
-    self._file.write(self._CHECKSUM.pack(checksum(record)))
+    try:
+      self._file.write(head)
+      self._file.write(record)
+      self._file.write(self._CHECKSUM.pack(checksum(record)))
+    except OSError as error:
+      error.filename = self._file.name
+      raise
     self.num_bytes += len(head) + len(record) + self._CHECKSUM.size
 
   def flush(self) -> None:
-    """Gives what was written to the system, where it outlives this process."""
-    self._file.flush()
+    """Gives what was written to the system, where it outlives this process.
+
+    Raises:
+      OSError: it cannot be written; names the file.
+    """
+    try:
+      self._file.flush()
+    except OSError as error:
+      error.filename = self._file.name
+      raise

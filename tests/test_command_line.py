@@ -168,6 +168,28 @@ def test_a_missing_file_that_a_flag_names(ending_of):
   assert "\n" not in line
 
 
+def test_a_full_disk_is_said_plainly_also_for_a_file_of_a_flag(ending_of):
+  text = "{{function_node __wrapped__}} /d/x; No space left on device"
+
+  def main():
+    with command_line.naming_flag("batch_size"):
+      raise tf.errors.ResourceExhaustedError(None, None, text)
+
+  with flagsaver.flagsaver():
+    flags.DEFINE_integer("batch_size", 3, "")
+    flags.FLAGS(["program.py"])
+    expected = (
+      "ERROR: Expected room on the disk for /d/x, found the disk full. Free"
+      " some space, or name a folder on another disk; then start the same"
+      " command again."
+    )
+    assert ending_of(main) == expected
+    error = tf.errors.InternalError(None, None, text)
+    assert ending_of(raising(error)) == expected
+    line = ending_of(raising(MemoryError()))
+    assert "memory for a batch of 3 videos" in line
+
+
 def test_ctrl_c_has_its_own_exit_code(ending_of, capsys):
   assert ending_of(raising(KeyboardInterrupt())) == 130
   assert capsys.readouterr().err == "Stopped by Ctrl-C.\n"

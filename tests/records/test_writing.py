@@ -248,3 +248,13 @@ def test_a_record_has_the_usual_layout():
   vectors = {"a": np.ones(3, np.float32), "b": np.ones(2, np.float16)}
   spans = messages.usual_spans(writing.video_record(b"x", [1], vectors))
   assert list(spans) == ["id", "labels", "a/dtype", "b/dtype", "a", "b"]
+
+
+def test_a_full_disk_is_named():
+  writer = writing.RecordWriter("/dev/full")
+  with pytest.raises(OSError, match=r"No space left.*'/dev/full'"):
+    writer.write(bytes(1 << 20))
+  with pytest.raises(OSError, match="'/dev/full'"):
+    writer.flush()
+  with pytest.raises(OSError, match="'/dev/full'"):
+    writer.close()

@@ -1,0 +1,141 @@
+"""Plain sentences for what the system refuses: disk space, memory, open files.
+
+Python and TensorFlow say so in many words, some of which are for those who
+write TensorFlow, and as errors of many kinds. This file imports no TensorFlow.
+"""
+
+import contextlib
+import errno
+import os
+import re
+from collections.abc import Iterator
+
+import errors
+
+# Sentences by the number of the error; {path} is what was read or written.
+_SENTENCES = {
+  errno.ENOSPC: (
+    "Expected room on the disk for {path}, found the disk full. Free some"
+    " space, or name a folder on another disk; then start the same command"
+    " again."
+  ),
+  errno.EDQUOT: (
+    "Expected room on the disk for {path}, found your quota used up. Delete"
+    " files of yours, or name a folder on another disk; then start the same"
+    " command again."
+  ),
+  errno.EFBIG: (
+    "Expected a disk that takes a file as large as {path}, received one with a"
+    " limit. Raise it (ulimit -f), or name a folder on another disk; then start"
+    " the same command again."
+  ),
+  errno.EROFS: (
+    "Expected a disk that can be written to for {path}, received a read-only"
+    " one. Name a folder on another disk."
+  ),
+  errno.EIO: (
+    "Expected a disk that works for {path}, received an input/output error."
+    " Check the disk and its connection, or use another one; then start the"
+    " same command again."
+  ),
+  errno.EMFILE: (
+    "Expected to open {path}, found as many files open as a process may have."
+    " Raise the limit (ulimit -n 4096), and start the same command again."
+  ),
+}
+_SENTENCES[errno.ENFILE] = _SENTENCES[errno.EMFILE]
+
+_BY_TEXT = {os.strerror(number): number for number in _SENTENCES}
+
+# "{{function_node ...}} path; No space left on device [Op:SaveV2]"
+_REFUSED = re.compile(
+  r"(?:(?P<path>[^\n;]*)[;:] )?(?P<reason>"
+  + "|".join(map(re.escape, _BY_TEXT))
+  + ")"
+)
+_FOR_DEVELOPERS = re.compile(r"\{\{.*?\}\}\s*")
+
+# Of TensorFlow on a CPU and on a GPU, of C++, of XLA and of the system.
+_NO_MEMORY = re.compile(
+  r"OOM when allocating|[Oo]ut of memory|[Ff]ailed to allocate|bad_alloc"
+  r"|Dst tensor is not initialized|MemoryError"
+  rf"|{re.escape(os.strerror(errno.ENOMEM))}"
+)
+
+
+def _shown(path: str) -> str:
+  """The path that a user knows, of one that is written aside."""
+  path = re.sub(r"_temp/.*|\.tempstate\d+$", "", path)
+  return re.sub(r"(^|/)\.([^/]+)\.tmp-[0-9a-f]{8}", r"\1\2", path)
+
+
+def _path_in(text: str | None) -> str:
+  """The path at the end of what TensorFlow says before the reason."""
+  text = _FOR_DEVELOPERS.sub("", text or "").strip()
+  found = re.search(r"(?:^|\s)((?:\w+://|/).*)", text)
+  return found[1] if found else text
+
+
+def _refusal(error: BaseException) -> tuple[int, str] | None:
+  """The number of an error, and the path that it is about; None for others."""
+  text = str(getattr(error, "message", None) or error)
+  if isinstance(error, OSError) and error.errno in _SENTENCES:
+    return error.errno, os.fsdecode(error.filename or "")
+  if isinstance(error, MemoryError):
+    return errno.ENOMEM, ""
+  is_tensorflows = type(error).__module__.startswith("tensorflow.")
+  if not isinstance(error, OSError) and not is_tensorflows:
+    return None
+  if found := _REFUSED.search(text):
+    return _BY_TEXT[found["reason"]], _path_in(found["path"])
+  return (errno.ENOMEM, "") if _NO_MEMORY.search(text) else None
+
+
+def in_plain_words(
+  error: BaseException, batch_size: int | None = None
+) -> str | None:
+  """What the system refused, and what to do about it, in one line.
+
+  Args:
+    error: any.
+    batch_size: videos in a batch of the program, if it has any.
+
+  Returns:
+    None for an error of another kind.
+  """
+  refusal = _refusal(error)
+  if refusal is None:
+    return None
+  number, path = refusal
+  if number in _SENTENCES:
+    return _SENTENCES[number].format(path=_shown(path) or "what is written")
+  if batch_size:
+    return (
+      f"Expected memory for a batch of {batch_size} videos, found too little."
+      " Use a smaller --batch_size, or close other programs."
+    )
+  return (
+    "Expected more memory than there is. Close other programs, or use a machine"
+    " with more."
+  )
+
+
+@contextlib.contextmanager
+def said_plainly(batch_size: int | None = None) -> Iterator[None]:
+  """A block, or a function, whose errors are one plain line where they can be.
+
+  Args:
+    batch_size: see in_plain_words.
+
+  Raises:
+    errors.UserError: the system refused something.
+  """
+  try:
+    yield
+  except errors.UserError:
+    raise
+  except Exception as error:
+    text = in_plain_words(error, batch_size)
+    if text is None:
+      raise
+    raise errors.UserError(text) from error
