@@ -13,7 +13,7 @@ import keras
 import tensorflow as tf
 
 import errors
-from engine import half_weights
+from engine import checkpoint_files, half_weights
 from engine.model_flags import MODEL_FLAGS_FILE
 
 CHECKPOINT_NAME = "model.ckpt"
@@ -52,7 +52,7 @@ def latest_checkpoint(train_dir: str) -> str | None:
   before it was written, the checkpoints are found by their index files. An
   index is written last, so a checkpoint that has one is complete.
   """
-  path = tf.train.latest_checkpoint(train_dir)
+  path = checkpoint_files.latest(train_dir)
   if path is None:
     indexes = tf.io.gfile.glob(
       os.path.join(train_dir, f"{CHECKPOINT_NAME}-*.index")
@@ -173,11 +173,8 @@ class Checkpoints:
     if average:
       self._state["average"] = self._average
     self._checkpoint = tf.train.Checkpoint(**self._state)
-    self._manager = tf.train.CheckpointManager(
-      self._checkpoint,
-      train_dir,
-      max_to_keep=keep or None,
-      checkpoint_name=CHECKPOINT_NAME,
+    self._manager = checkpoint_files.open_manager(
+      self._checkpoint, train_dir, keep, CHECKPOINT_NAME
     )
 
   def restore(self) -> str | None:
@@ -223,4 +220,4 @@ class Checkpoints:
 
   def save(self, step: int) -> str:
     """Saves a checkpoint after a step; returns its path."""
-    return self._manager.save(checkpoint_number=step)
+    return checkpoint_files.save(self._manager, CHECKPOINT_NAME, step)

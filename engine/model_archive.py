@@ -6,6 +6,7 @@ import tarfile
 import tensorflow as tf
 
 import errors
+from engine import plain_errors
 from engine.checkpoints import files_of_checkpoint
 from engine.files import written_aside
 from engine.model_flags import MODEL_FLAGS_FILE
@@ -76,6 +77,8 @@ def extract_model_tgz(tgz: str, folder: str) -> str:
       while archive.fileobj.read(1 << 20):
         pass
   except (tarfile.TarError, EOFError, OSError) as error:
+    if plain_errors.in_plain_words(error):
+      raise
     raise errors.UserError(
       f"Expected a .tgz archive of a model, received {tgz}, which is not one"
       f" ({error}). Make it with inference.py --output_model_tgz."

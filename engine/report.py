@@ -14,6 +14,7 @@ import errors
 import eval_util
 import models
 from engine import model_building
+from engine.files import flush_events
 from engine.progress_bar import ProgressBar
 from engine.resources import NO_USAGE, Usage
 from engine.settings import Settings
@@ -75,6 +76,7 @@ class Reporter:
       if train_dir
       else tf.summary.create_noop_writer()
     )
+    self._train_dir = train_dir
     self._unit = "segments" if settings.segment_labels else "videos"
     self._model_flags = model_flags
     self._parameters = parameters
@@ -249,6 +251,8 @@ class Reporter:
     self._bar.end()
     self._thread.shutdown()
     self.writer.close()
+    if self._train_dir:
+      flush_events(self._train_dir)
 
 
 class Profile:

@@ -23,6 +23,7 @@ from tensorboard.plugins.custom_scalar import summary as custom_scalar
 from tensorboard.plugins.hparams import api as hparams
 
 from engine.dataset_card import DatasetCard
+from engine.files import flush_events
 from engine.model_graph import model_graph
 from engine.settings import Settings
 from engine.train_dir import EVAL_DIR
@@ -82,7 +83,8 @@ def write_pages(
   writer.flush()
   if not is_first:
     return
-  eval_writer = tf.summary.create_file_writer(os.path.join(train_dir, EVAL_DIR))
+  eval_dir = os.path.join(train_dir, EVAL_DIR)
+  eval_writer = tf.summary.create_file_writer(eval_dir)
   with eval_writer.as_default():
     # Two runs are two trials, even if all of this is equal. The table shows how
     # the name begins.
@@ -92,6 +94,7 @@ def write_pages(
       trial_id=f"{name} in {folder}",
     )
   eval_writer.close()
+  flush_events(eval_dir)
 
 
 def chart_layout() -> layout_pb2.Layout:
@@ -155,7 +158,9 @@ def describe_run(record: Mapping, card: DatasetCard | None) -> str:
   start, flags = record["starts"][-1], record["model_flags"]
   lines = []
   if record["command"]:
-    lines += [f"    {shlex.join(record['command'])}", ""]
+    # Each line of it, or what follows an end of line would be Markdown.
+    command = shlex.join(record["command"]).splitlines()
+    lines += [*(f"    {line}" for line in command), ""]
   lines += [
     f"- model: {_code(flags['model'])}, {record['parameters']:,} parameters",
     *_describe_data(record, card),
@@ -169,7 +174,8 @@ def describe_run(record: Mapping, card: DatasetCard | None) -> str:
   ]
   if start["commit"]:
     lines.append(f"- commit: {_code(start['commit'])}")
-  return "\n".join(lines)
+  # A path may hold bytes that are no text.
+  return "\n".join(lines).encode("utf-8", "replace").decode()
 
 
 def _describe_data(record: Mapping, card: DatasetCard | None) -> list[str]:

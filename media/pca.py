@@ -11,6 +11,7 @@ A folder holds it as YouTube-8M publishes its own:
 One that was fitted here also has pca.json, which names its encoder.
 """
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -91,7 +92,7 @@ class Pca:
 
 
 def _write(path: str, write) -> None:
-  """Writes a file aside, flushes and renames it."""
+  """Writes a file aside, flushes and renames it, and flushes its folder."""
   aside = f"{path}.tmp-{uuid.uuid4().hex[:8]}"
   try:
     with open(aside, "wb") as file:
@@ -99,6 +100,13 @@ def _write(path: str, write) -> None:
       file.flush()
       os.fsync(file.fileno())
     os.replace(aside, path)
+    folder = os.open(os.path.dirname(path), os.O_RDONLY)
+    try:
+      # Some file systems cannot flush a folder.
+      with contextlib.suppress(OSError):
+        os.fsync(folder)
+    finally:
+      os.close(folder)
   finally:
     if os.path.exists(aside):
       os.remove(aside)

@@ -96,6 +96,7 @@ PROGRAMS_FOR_LOOPS = ("reports", "engine", "benchmarks")
 MODULES_FOR_LOOPS = (
   "reports.frameworks",
   "engine.data_order",
+  "engine.local_files",
   "benchmarks.memory",
 )
 

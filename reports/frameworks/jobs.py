@@ -2,8 +2,9 @@
 
 import dataclasses
 import json
-import os
 import uuid
+
+from engine.local_files import put_in_place
 
 BACKENDS = ("tensorflow", "torch", "jax")
 
@@ -83,7 +84,7 @@ def write_json(path: str, content: dict) -> None:
   aside = name_aside(path)
   with open(aside, "w", encoding="utf-8") as file:
     file.write(json.dumps(content, indent=2) + "\n")
-  os.replace(aside, path)
+  put_in_place(aside, path)
 
 
 def name_aside(path: str) -> str:

@@ -5,7 +5,6 @@ jax_loop.py. Its class Loop takes a Job and the number of the process, and has
 the attributes and methods of the protocol `Loop`.
 """
 
-import os
 import random
 from typing import Protocol
 
@@ -14,6 +13,7 @@ import numpy as np
 
 import losses
 import models
+from engine.local_files import put_in_place
 from reports.frameworks.batches import Batch
 from reports.frameworks.jobs import Job, name_aside
 
@@ -90,7 +90,7 @@ def write_weights(model: keras.Model, path: str) -> None:
   aside = name_aside(path)
   with open(aside, "wb") as file:
     np.savez(file, *model.get_weights())
-  os.replace(aside, path)
+  put_in_place(aside, path)
 
 
 def read_weights(model: keras.Model, path: str) -> None:

@@ -18,6 +18,7 @@ import numpy as np
 
 import errors
 from benchmarks.memory import peak_mib
+from engine.local_files import put_in_place
 from reports.frameworks.batches import (
   Batch,
   checksum,
@@ -173,7 +174,7 @@ def run(job: Job, process: int) -> None:
     aside = name_aside(f"{job.results}.npz")
     with open(aside, "wb") as file:
       np.savez(file, allow_pickle=False, **arrays)
-    os.replace(aside, f"{job.results}.npz")
+    put_in_place(aside, f"{job.results}.npz")
   write_json(
     f"{job.results}-{process}.json",
     {

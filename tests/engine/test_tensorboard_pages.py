@@ -78,6 +78,19 @@ def test_the_page_about_a_run():
   ]
 
 
+def test_a_command_of_any_text_is_shown_as_code():
+  command = ["python", "train.py", "--train_dir=a\n# head\r<b>\udce9"]
+  page = tensorboard_pages.describe_run({**RECORD, "command": command}, None)
+  assert page.encode().decode() == page
+  lines = page.splitlines()
+  assert lines[:4] == [
+    "    python train.py '--train_dir=a",
+    "    # head",
+    "    <b>?'",
+    "",
+  ]
+
+
 def test_a_training_that_no_command_line_has_started():
   record = {**RECORD, "command": [], "data": {**RECORD["data"], "pattern": ""}}
   lines = tensorboard_pages.describe_run(record, None).splitlines()

@@ -1,4 +1,5 @@
 import json
+import os
 
 import numpy as np
 import pytest
@@ -94,6 +95,23 @@ def test_a_fitted_one_is_kept(tmp_path):
     "pca.json",
   ]
   saved.save(str(tmp_path / "pca"))  # again, over the old files
+
+
+def test_a_fitted_one_is_on_the_disk(tmp_path, monkeypatch):
+  flushed = []
+  fsync = os.fsync
+
+  def record(descriptor):
+    flushed.append(os.fstat(descriptor).st_ino)
+    fsync(descriptor)
+
+  monkeypatch.setattr(os, "fsync", record)
+  folder = tmp_path / "pca"
+  fitted(vectors()).save(str(folder))
+  names = (*pca.FILES, "pca.json")
+  expected = [(folder / name).stat().st_ino for name in names]
+  assert flushed[::2] == expected
+  assert set(flushed[1::2]) == {folder.stat().st_ino}
 
 
 def write_youtube8m(folder, size=1030, seed=0):

@@ -1,0 +1,174 @@
+"""Tests of engine.checkpoint_files: power cuts and disks that are full."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from conftest import PATIENCE_SECONDS, REPOSITORY, checkpoint_steps
+from small_disks import file_limit
+
+from engine import checkpoint_files, local_files, plain_errors
+
+NAME = "model.ckpt"
+
+
+def open_manager(folder, keep=1, size=1):
+  state = tf.train.Checkpoint(weights=tf.Variable(tf.ones([size])))
+  return checkpoint_files.open_manager(state, str(folder), keep, NAME)
+
+
+def test_a_checkpoint_is_flushed_before_an_older_one_is_deleted(
+  tmp_path, monkeypatch
+):
+  manager = open_manager(tmp_path)
+  checkpoint_files.save(manager, NAME, 1)
+  seen = []
+
+  def flush(path):
+    state = (tmp_path / "checkpoint").read_text()
+    seen.append((os.path.basename(path), checkpoint_steps(tmp_path), state))
+
+  monkeypatch.setattr(local_files, "flush", flush)
+  path = checkpoint_files.save(manager, NAME, 2)
+  assert path == f"{tmp_path}/{NAME}-2"
+  *of_checkpoint, folder, state, again = seen
+  assert {name for name, _, _ in of_checkpoint} == {
+    f"{NAME}-2.index",
+    f"{NAME}-2.data-00000-of-00001",
+  }
+  for _, steps, named in (*of_checkpoint, folder):
+    assert steps == {1, 2}
+    assert f"{NAME}-2" not in named
+  assert folder[0] == again[0] == tmp_path.name
+  assert state[:2] == ("checkpoint", {2})
+  assert f'"{NAME}-2"' in state[2]
+
+
+def test_an_empty_file_that_names_nothing(tmp_path):
+  checkpoint_files.save(open_manager(tmp_path), NAME, 1)
+  (tmp_path / "checkpoint").write_text("")
+  assert checkpoint_files.latest(str(tmp_path)) is None
+  manager = open_manager(tmp_path)
+  checkpoint_files.save(manager, NAME, 2)
+  assert checkpoint_files.latest(str(tmp_path)) == f"{tmp_path}/{NAME}-2"
+
+
+def test_a_checkpoint_that_finds_no_room_leaves_the_older_one(tmp_path):
+  manager = open_manager(tmp_path, size=100_000)
+  checkpoint_files.save(manager, NAME, 1)
+  before = sorted(os.listdir(tmp_path))
+  with pytest.raises(tf.errors.OpError) as caught, file_limit(100_000):
+    checkpoint_files.save(manager, NAME, 2)
+  assert sorted(os.listdir(tmp_path)) == before
+  assert f"{tmp_path}/{NAME}-2" in plain_errors.in_plain_words(caught.value)
+  path = checkpoint_files.latest(str(tmp_path))
+  weights = tf.train.load_checkpoint(path).get_tensor(
+    "weights/.ATTRIBUTES/VARIABLE_VALUE"
+  )
+  assert weights.shape == (100_000,)
+  assert np.all(weights == 1)
+  checkpoint_files.save(manager, NAME, 2)
+  assert checkpoint_steps(tmp_path) == {2}
+
+
+# --------------------------------------------------------------------------
+# What the system is asked for
+
+PROGRAMS = """
+import sys
+import in_process
+folder, files = sys.argv[1:]
+of_model = [
+  "--feature_names=mean_rgb,mean_audio", "--feature_sizes=4,3",
+  "--num_classes=6",
+]
+data = f"={files}"
+in_process.run(
+  "train", f"--train_dir={folder}/model", f"--train_data_pattern{data}",
+  f"--eval_data_pattern{data}", "--eval_steps=4", "--keep_checkpoints=1",
+  "--export_model_steps=4", "--batch_size=5", "--num_epochs=2", "--xla=False",
+  *of_model)
+in_process.run(
+  "inference", f"--train_dir={folder}/model", f"--input_data_pattern{data}",
+  f"--output_file={folder}/predictions.csv",
+  f"--output_model_tgz={folder}/model.tgz")
+in_process.run(
+  "export_model", f"--train_dir={folder}/model", "--format=keras",
+  f"--output_dir={folder}/exported", f"--input_data_pattern{data}")
+"""
+
+
+def calls_in(trace, folder) -> list[tuple[str, str, str]]:
+  """(call, path, new path) of what was done in a folder, in order."""
+  found = []
+  for line in trace.read_text(errors="replace").splitlines():
+    flushed = re.search(r" f(?:data)?sync\(\d+<([^>]*)>", line)
+    renamed = re.search(r" (rename|unlink)\w*\((.*)", line)
+    if flushed:
+      found.append(("flush", flushed[1], ""))
+    elif renamed and " = -1" not in line:
+      paths = re.findall(r'"([^"]*)"', renamed[2])
+      found.append((renamed[1], *(*paths, "")[:2]))
+  return [call for call in found if call[1].startswith(f"{folder}/")]
+
+
+@pytest.mark.slow
+def test_all_that_is_renamed_is_on_the_disk(tiny_files, tmp_path):
+  if shutil.which("strace") is None:
+    pytest.skip("needs strace")
+  folder = tmp_path / "out"
+  trace = tmp_path / "trace"
+  ended = subprocess.run(
+    [
+      *("strace", "-f", "-qq", "-y", "-s", "9999", "-o", str(trace)),
+      *("-e", "trace=/^(rename|unlink).*,fsync,fdatasync"),
+      *(sys.executable, "-c", PROGRAMS, str(folder), ",".join(tiny_files)),
+    ],
+    cwd=REPOSITORY,
+    env={**os.environ, "PYTHONPATH": f"{REPOSITORY}:{REPOSITORY}/tests"},
+    capture_output=True,
+    text=True,
+    timeout=PATIENCE_SECONDS,
+    check=False,
+  )
+  if "Operation not permitted" in ended.stderr:
+    pytest.skip("strace is not allowed here")
+  assert ended.returncode == 0, ended.stderr
+  calls = calls_in(trace, folder)
+  flushes = [
+    (at, path) for at, (call, path, _) in enumerate(calls) if call == "flush"
+  ]
+
+  def is_flushed(path, begin=0, end=None):
+    return any(
+      path == one and begin <= at < (len(calls) if end is None else end)
+      for at, one in flushes
+    )
+
+  renamed = set()
+  for at, (call, path, new) in enumerate(calls):
+    if call == "unlink" and re.search(r"model\.ckpt-\d+\.index$", path):
+      # Of the checkpoints, the newest is on the disk by then.
+      newest = [new for call, _, new in calls[:at] if new.endswith(".index")]
+      assert is_flushed(newest[-1], end=at), path
+    if call != "rename":
+      continue
+    renamed.add(os.path.basename(new))
+    assert is_flushed(os.path.dirname(new), begin=at), new
+    if "_temp/" in path or "/checkpoint.tmp" in path:
+      # TensorFlow's; nothing relies on them before they are flushed.
+      assert is_flushed(new, begin=at), new
+    else:
+      assert is_flushed(path, end=at), new
+  assert {
+    *("model_flags.json", "run.json", "checkpoint", "best.json"),
+    *("evaluations.json", "predictions.csv", "model.tgz"),
+  } <= renamed
+  assert {name for name in renamed if name.startswith("model.ckpt-")}
+  for events in folder.rglob("events.out.tfevents.*"):
+    assert is_flushed(str(events)), events
