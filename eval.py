@@ -90,6 +90,7 @@ def define_flags(flag_values: flags.FlagValues = FLAGS) -> None:
     " none, but accuracy with a model of exclusive classes.",
   )
   program_flags.define_best_metric(program_flags.OUTPUT, flag_values)
+  program_flags.define_spreadsheet_safe(flag_values)
   program_flags.define_device_flags(flag_values)
 
 
@@ -400,6 +401,7 @@ def main() -> None:
     policy=skipped.Policy(FLAGS.skip_corrupt, FLAGS.max_corrupt_fraction),
     top_k=FLAGS.top_k,
     min_frames=FLAGS.min_frames,
+    spreadsheet_safe=FLAGS.spreadsheet_safe,
     placement=distribution.choose("", FLAGS.num_gpu),
     feature_ranges=ranges,
     metrics=FLAGS.metrics,

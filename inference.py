@@ -8,7 +8,6 @@ checkpoint in --train_dir, the one that --checkpoint names, or what
 """
 
 import contextlib
-import csv
 import dataclasses
 import os
 
@@ -25,7 +24,9 @@ import train
 from data_tools import video_prediction, vocabulary
 from engine import (
   best_checkpoint,
+  csv_cells,
   distribution,
+  local_files,
   prediction_file,
   segment_predictions,
   skipped,
@@ -33,7 +34,7 @@ from engine import (
 )
 from engine import train_dir as train_dirs
 from engine.data import Data
-from engine.data_files import find_files
+from engine.data_files import find_files, is_local
 from engine.files import text_written_aside
 from engine.forward import ForwardPass, predicted_batches
 from engine.model_archive import extract_model_tgz, write_model_tgz
@@ -143,19 +144,23 @@ def _define_output_flags(flag_values) -> None:
     " classes to write; empty: those that the records have ratings of, or all"
     " classes of the model if there are none.",
   )
+  program_flags.define_spreadsheet_safe(flag_values)
 
 
 # --------------------------------------------------------------------------
 # Videos
 
 
-def format_lines(video_ids, class_indexes, confidences) -> str:
+def format_lines(
+  video_ids, class_indexes, confidences, spreadsheet_safe: bool = False
+) -> str:
   """Lines of the predictions: id,label confidence label confidence ...
 
   Args:
     video_ids: of each video, bytes.
     class_indexes: (videos, ranks) int.
     confidences: (videos, ranks) float, written with six digits.
+    spreadsheet_safe: see csv_cells.cell.
 
   Returns:
     A line for each video.
@@ -167,8 +172,10 @@ def format_lines(video_ids, class_indexes, confidences) -> str:
   # One format per line takes half the time of one per number.
   line = f"%s,{' '.join(['%d %g'] * ranks)}\n"
   return "".join(
-    line % (video_id.decode(), *row)
-    for video_id, row in zip(video_ids, pairs.tolist(), strict=True)
+    line % (video_id, *row)
+    for video_id, row in zip(
+      csv_cells.cells(video_ids, spreadsheet_safe), pairs.tolist(), strict=True
+    )
   )
 
 
@@ -180,6 +187,7 @@ def write_video_predictions(
   class_names: list[str] | None = None,
   label_subset: list[int] | None = None,
   on_batch: video_prediction.OnBatch | None = None,
+  spreadsheet_safe: bool = False,
 ) -> None:
   """Writes the best classes of each video, highest confidence first.
 
@@ -195,18 +203,19 @@ def write_video_predictions(
     label_subset: the class of each prediction; None if the model predicts all
       classes.
     on_batch: also gets the best predictions of each batch.
+    spreadsheet_safe: see csv_cells.cell.
   """
   top_k = min(top_k, num_classes)
   with contextlib.ExitStack() as stack:
     file = stack.enter_context(text_written_aside(output_file))
     file.write(CSV_HEADER)
-    readable = None
+    readable, names = None, []
     if class_names:
-      readable = csv.writer(
-        stack.enter_context(text_written_aside(readable_path(output_file))),
-        lineterminator="\n",
+      readable = stack.enter_context(
+        text_written_aside(readable_path(output_file))
       )
-      readable.writerow(["VideoId", "Label", "Name", "Confidence"])
+      readable.write("VideoId,Label,Name,Confidence\n")
+      names = [csv_cells.cell(name, spreadsheet_safe) for name in class_names]
     for batch, predictions in predicted_batches(forward):
       video_ids = batch["video_ids"].numpy()
       class_indexes, best = eval_util.top_k_classes(predictions, top_k)
@@ -214,15 +223,25 @@ def write_video_predictions(
         on_batch(class_indexes, best)
       if label_subset:
         class_indexes = np.array(label_subset)[class_indexes]
-      file.write(format_lines(video_ids, class_indexes, best))
-      if readable and class_names:
-        readable.writerows(
-          [video_id.decode(), index, class_names[index], f"{confidence:g}"]
-          for video_id, indexes, confidences in zip(
-            video_ids, class_indexes.tolist(), best.tolist(), strict=True
+      file.write(format_lines(video_ids, class_indexes, best, spreadsheet_safe))
+      if readable:
+        readable.write(
+          "".join(
+            f"{video_id},{index},{names[index]},{confidence:g}\n"
+            for video_id, indexes, confidences in zip(
+              csv_cells.cells(video_ids, spreadsheet_safe),
+              class_indexes.tolist(),
+              best.tolist(),
+              strict=True,
+            )
+            for index, confidence in zip(indexes, confidences, strict=True)
           )
-          for index, confidence in zip(indexes, confidences, strict=True)
         )
+
+
+def is_stream(output_file: str) -> bool:
+  """Whether an output file is a pipe or a device, with no room beside it."""
+  return is_local(output_file) and local_files.is_stream(output_file)
 
 
 def readable_path(output_file: str) -> str:
@@ -277,14 +296,17 @@ def _open_pass(
   segment_labels=False,
 ) -> ForwardPass:
   """The pass over files, in their order, with a checkpoint's weights."""
-  root, _ = os.path.splitext(output_file)
+  skipped_list = ""
+  if not is_stream(output_file):
+    root, _ = os.path.splitext(output_file)
+    skipped_list = f"{root}_skipped_records.csv"
   data = Data(
     model_flags,
     files,
     with_labels=False,
     segment_labels=segment_labels,
     for_trained=True,
-    policy=dataclasses.replace(policy, path=f"{root}_skipped_records.csv"),
+    policy=dataclasses.replace(policy, path=skipped_list),
     min_frames=min_frames,
   )
   forward = ForwardPass(
@@ -311,6 +333,7 @@ def predict(
   policy: skipped.Policy = skipped.STOP,
   min_frames: int = 0,
   on_batch: video_prediction.OnBatch | None = None,
+  spreadsheet_safe: bool = False,
   all_classes: bool = False,
 ) -> None:
   """Writes the best classes of each video; see write_video_predictions.
@@ -327,6 +350,7 @@ def predict(
     policy: what to do about records that cannot be used.
     min_frames: shorter videos are left out; 0 for none.
     on_batch: see write_video_predictions.
+    spreadsheet_safe: see csv_cells.cell.
     all_classes: write all of them, see engine/prediction_file.py.
 
   Raises:
@@ -353,6 +377,9 @@ def predict(
     )
     logging.info("Predictions of all classes: %s", output_file)
     return
+  if class_names and is_stream(output_file):
+    logging.info("No names: there is no second file beside %s.", output_file)
+    class_names = None
   write_video_predictions(
     forward,
     models.num_outputs(model_flags),
@@ -361,6 +388,7 @@ def predict(
     class_names,
     model_flags.get("label_subset"),
     on_batch,
+    spreadsheet_safe,
   )
   if class_names:
     logging.info("With names: %s", readable_path(output_file))
@@ -434,6 +462,7 @@ def _predict_videos(model_flags, checkpoint, class_names, placement) -> None:
       batch_size=FLAGS.batch_size,
       placement=placement,
       on_batch=on_batch,
+      spreadsheet_safe=FLAGS.spreadsheet_safe,
     )
 
   def batches(files):
@@ -463,6 +492,26 @@ def _segment_classes(files: list[str], model_flags: dict) -> np.ndarray:
     return segment_predictions.read_classes(path, *given)
 
 
+def _check_output() -> None:
+  """Checks that --output_file and --spreadsheet_safe go with the other flags.
+
+  Raises:
+    errors.UserError: they do not.
+  """
+  if is_stream(FLAGS.output_file) and FLAGS.videos:
+    raise errors.UserError(
+      "Expected a file as --output_file with --videos, beside which others are"
+      f" written, received {FLAGS.output_file}, a pipe or a device. Name a"
+      " file."
+    )
+  for name in ("segment_labels", "all_classes"):
+    if FLAGS.spreadsheet_safe and FLAGS[name].value:
+      raise errors.UserError(
+        f"Expected one of --spreadsheet_safe and --{name}, received both. Leave"
+        " one of them out."
+      )
+
+
 def _check_all_classes() -> None:
   """Checks that --all_classes goes with the other flags.
 
@@ -484,6 +533,7 @@ def _check_all_classes() -> None:
 def main() -> None:
   """Predicts what the flags ask for."""
   video_prediction.check_flags()
+  _check_output()
   if FLAGS.all_classes:
     _check_all_classes()
   card = program_flags.apply_dataset_dir("test", "input_data_pattern")
@@ -551,6 +601,7 @@ def main() -> None:
       placement=placement,
       policy=policy,
       min_frames=FLAGS.min_frames,
+      spreadsheet_safe=FLAGS.spreadsheet_safe,
       all_classes=FLAGS.all_classes,
     )
 

@@ -402,6 +402,17 @@ def define_best_metric(
   )
 
 
+def define_spreadsheet_safe(flag_values: flags.FlagValues = FLAGS) -> None:
+  """Defines the flag for CSV files that are opened in a spreadsheet."""
+  Subject(OUTPUT, flag_values).bool(
+    "spreadsheet_safe",
+    False,
+    "Write an apostrophe before ids of videos and names of classes in CSV files"
+    " that a spreadsheet would take for formulas, such as =1+1 and the many ids"
+    " of YouTube that begin with -; see docs/formats.md.",
+  )
+
+
 def accept_flags_of(define_flags) -> None:
   """Accepts the flags of another program that this one does not use.
 

@@ -17,7 +17,7 @@ from absl import flags, logging
 import average_precision_calculator
 import errors
 from data_tools import sample_data
-from engine import segment_ratings
+from engine import csv_cells, segment_ratings
 from engine.data_files import find_files, is_local
 from engine.progress_bar import Progress
 from engine.segment_ratings import Ratings
@@ -72,7 +72,7 @@ class ClassSegments(NamedTuple):
 
   Attributes:
     index: of the class.
-    segments: "id:start" of each, best first.
+    segments: "id:start" of each, best first, the ids as in the records.
   """
 
   index: int
@@ -150,6 +150,8 @@ def read_submission(path: str) -> Iterator[ClassSegments]:
           " Write the id of the video, a colon, and the start in seconds, with"
           " spaces between segments."
         )
+      if b"\\x" in listed:
+        segments = list(map(csv_cells.unescaped, segments))
       if len(set(segments)) < len(segments):
         raise errors.UserError(
           f"Expected each segment once in a class, found"

@@ -18,6 +18,7 @@ docs/formats.md for what becomes of silence.
 
 import csv
 import dataclasses
+import io
 import os
 
 import startup  # isort: skip
@@ -29,6 +30,7 @@ import errors
 import quantization
 from data_tools import sample_videos
 from data_tools.sample_videos import AUDIO_SIZE, RGB_SIZE
+from engine import csv_cells
 from engine import files as files_in_place
 from engine.data_files import find_files
 from engine.progress_bar import Progress
@@ -173,7 +175,9 @@ def read_labels(path: str) -> dict[str, list[int]]:
   """
   try:
     with tf.io.gfile.GFile(path) as file:
-      return _labels_of_rows(csv.DictReader(file), f"--labels={path}")
+      # The lines of a GFile would have no carriage returns.
+      rows = csv.DictReader(io.StringIO(file.read(), newline=""))
+    return _labels_of_rows(rows, f"--labels={path}")
   except (UnicodeDecodeError, csv.Error) as error:
     raise errors.UserError(
       f"Expected a CSV file in UTF-8 as --labels={path}, received another one"
@@ -306,9 +310,8 @@ def convert(
       )
     path = os.path.join(aside, "skipped_files.csv")
     with tf.io.gfile.GFile(path, "w") as file:
-      rows = csv.writer(file, lineterminator="\n")
-      rows.writerow(["file", "kind", "problem"])
-      rows.writerows(report.skipped)
+      for row in (("file", "kind", "problem"), *report.skipped):
+        file.write(csv_cells.line(row))
   return report
 
 

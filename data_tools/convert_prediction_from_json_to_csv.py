@@ -19,6 +19,7 @@ import tensorflow as tf
 from absl import flags, logging
 
 import errors
+from engine import csv_cells
 from engine.data_files import find_files
 from engine.files import text_written_aside
 
@@ -75,7 +76,7 @@ def csv_line(text: str) -> str:
     zip(classes, confidences, strict=True), key=lambda pair: (-pair[1], pair[0])
   )
   words = [f"{index} {confidence:g}" for index, confidence in pairs]
-  return f"{video_id},{' '.join(words)}\n"
+  return csv_cells.line((video_id, " ".join(words)))
 
 
 def csv_lines(path: str) -> Iterator[str]:

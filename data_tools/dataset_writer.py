@@ -6,7 +6,6 @@ program that is stopped leaves nothing half done.
 
 import collections
 import contextlib
-import csv
 import dataclasses
 import math
 import os
@@ -21,7 +20,7 @@ from data_tools import croissant
 from data_tools.item_table import BadItemError, Item, ItemTable
 from data_tools.number_stores import STORES
 from data_tools.splits import hashes_of
-from engine import files
+from engine import csv_cells, files
 from engine.dataset_card import (
   SPLITS,
   VOCABULARY_FILE,
@@ -336,8 +335,7 @@ class DatasetWriter:
     ]
     _write_csv(
       os.path.join(folder, VOCABULARY_FILE),
-      ("Index", "TrainVideoCount", "Name"),
-      rows,
+      [("Index", "TrainVideoCount", "Name"), *rows],
     )
     write_report(
       os.path.join(folder, REPORT_FILE),
@@ -349,17 +347,19 @@ class DatasetWriter:
     croissant.write(folder, name, card)
 
 
-def write_report(path: str, bad_items) -> None:
-  """Writes the list of the items that were left out."""
-  _write_csv(path, ("id", "path", "reason"), bad_items)
+def write_report(path: str, bad_items, spreadsheet_safe: bool = False) -> None:
+  """Writes the list of the items that were left out.
+
+  Args:
+    path: of the CSV file.
+    bad_items: (id, path, reason) of each.
+    spreadsheet_safe: see csv_cells.cell.
+  """
+  rows = (("id", "path", "reason"), *bad_items)
+  _write_csv(path, rows, spreadsheet_safe)
 
 
-def _write_csv(path: str, columns, rows) -> None:
-  with (
-    files.written_aside(path) as aside,
-    # A file's name may hold bytes that are no UTF-8.
-    open(aside, "w", encoding="utf-8", errors="replace", newline="") as file,
-  ):
-    writer = csv.writer(file, lineterminator="\n")
-    writer.writerow(columns)
-    writer.writerows(rows)
+def _write_csv(path: str, rows, spreadsheet_safe: bool = False) -> None:
+  with files.text_written_aside(path) as file:
+    for row in rows:
+      file.write(csv_cells.line(row, spreadsheet_safe))

@@ -465,7 +465,7 @@ def find_video(
     errors.UserError: there is no such video.
   """
   if video_id:
-    wanted = video_id.encode()
+    wanted = os.fsencode(video_id)
     videos = np.flatnonzero(inspection.ids == np.uint64(hash_of(wanted)))
   else:
     wanted, videos = None, np.arange(min(len(inspection.ids), 1000))

@@ -392,7 +392,7 @@ def _write_reports(videos: list[_Video], output_folder: str) -> None:
   if FLAGS.timeline:
     plain = list(map(_result, videos))
     path = os.path.join(output_folder, "timeline")
-    results.write_timeline_csv(f"{path}.csv", plain)
+    results.write_timeline_csv(f"{path}.csv", plain, FLAGS.spreadsheet_safe)
     results.write_timeline_json(f"{path}.json", plain)
     logging.info("Timeline: %s.csv, %s.json", path, path)
     pages = path
@@ -459,7 +459,7 @@ def predict_videos(model: Model, output_file: str) -> None:
   )
   root, _ = os.path.splitext(output_file)
   if left_out:
-    write_report(f"{root}_left_out.csv", left_out)
+    write_report(f"{root}_left_out.csv", left_out, FLAGS.spreadsheet_safe)
   if not videos:
     _, path, reason = left_out[0]
     raise errors.UserError(

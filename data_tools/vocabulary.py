@@ -6,6 +6,7 @@ knowledge graph id, name and verticals of each class. See docs/formats.md.
 """
 
 import csv
+import io
 import os
 
 import tensorflow as tf
@@ -45,7 +46,8 @@ def read_names(path: str) -> dict[int, str]:
   names = {}
   try:
     with tf.io.gfile.GFile(path) as file:
-      rows = csv.DictReader(file)
+      # The lines of a GFile would have no carriage returns.
+      rows = csv.DictReader(io.StringIO(file.read(), newline=""))
       found = rows.fieldnames or ["nothing"]
       columns = [want for want in _COLUMNS if set(want[:2]) <= set(found)]
       if not columns:

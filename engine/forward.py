@@ -17,7 +17,7 @@ import errors
 import losses
 import models
 import readers
-from engine import model_building
+from engine import csv_cells, model_building
 from engine.checkpoints import load_weights
 from engine.data import Data
 from engine.distribution import Placement
@@ -226,7 +226,7 @@ def _check_finite(values, video_ids) -> None:
   if len(rows):
     raise errors.UserError(
       "Expected probabilities, received NaN for the video"
-      f" {video_ids[rows[0]].decode()}: training diverged, or the video's"
-      " features are not finite. Train again with a smaller learning rate, or"
-      " fix the record."
+      f" {csv_cells.to_text(video_ids[rows[0]])}: training diverged, or the"
+      " video's features are not finite. Train again with a smaller learning"
+      " rate, or fix the record."
     )

@@ -2,7 +2,7 @@
 
 Such a file is an .npz, which np.load reads too. It holds three arrays:
 
-  video_ids    (videos,) bytes
+  video_ids    (videos,) bytes, see stored_ids
   predictions  (videos, classes) float32, probabilities; float16 where a file is
                only learned from
   classes      (classes,) int32, the class index of each column
@@ -21,6 +21,7 @@ from typing import IO, NamedTuple
 import numpy as np
 
 import errors
+from engine import csv_cells
 from engine.data_files import is_local
 from engine.files import written_aside
 
@@ -38,7 +39,8 @@ class Predictions(NamedTuple):
   """What a file holds.
 
   Attributes:
-    video_ids: (videos,) bytes of one length, shorter ones filled with zeros.
+    video_ids: (videos,) bytes of one length, shorter ones filled with zeros;
+      see stored_ids.
     predictions: (videos, classes) float32 or float16, mapped from the disk.
     classes: (classes,) int32.
   """
@@ -67,12 +69,33 @@ def check_path(path: str, flag_name: str) -> None:
 
 
 # --------------------------------------------------------------------------
+# Ids
+
+
+def stored_ids(video_ids: Iterable[bytes]) -> np.ndarray:
+  r"""Ids as an array, which has no NULs: it could not hold one at an end.
+
+  Args:
+    video_ids: any bytes; a NUL is stored as \x00, see csv_cells.without_nul.
+
+  Returns:
+    (videos,) bytes of one length, shorter ones filled with zeros.
+  """
+  return np.array(list(map(csv_cells.without_nul, video_ids)), np.bytes_)
+
+
+def original_ids(stored: np.ndarray) -> list[bytes]:
+  """The inverse of stored_ids."""
+  return list(map(csv_cells.unescaped, stored.tolist()))
+
+
+# --------------------------------------------------------------------------
 # Writing
 
 
 def write_predictions(
   path: str,
-  batches: Iterable[tuple[np.ndarray, np.ndarray]],
+  batches: Iterable[tuple[Sequence[bytes] | np.ndarray, np.ndarray]],
   classes: Sequence[int] | np.ndarray,
   dtype: type = np.float32,
 ) -> int:
@@ -94,7 +117,7 @@ def write_predictions(
   ):
     video_ids = _write_rows(file, archive, batches, len(classes), dtype)
     for name, values in (
-      ("video_ids", np.array(video_ids, np.bytes_)),
+      ("video_ids", stored_ids(video_ids)),
       ("classes", np.array(classes, np.int32)),
     ):
       with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
@@ -246,7 +269,7 @@ class VideoIndex:
   """Finds videos by their ids.
 
   Args:
-    video_ids: (videos,) bytes.
+    video_ids: (videos,) bytes, see stored_ids.
   """
 
   def __init__(self, video_ids: np.ndarray):
@@ -257,7 +280,7 @@ class VideoIndex:
     """Where videos are.
 
     Args:
-      video_ids: of the wanted ones.
+      video_ids: of the wanted ones, see stored_ids.
 
     Returns:
       (wanted,) int64, the row of each, the first one of an id that is there

@@ -1,6 +1,5 @@
 """Computes the metrics of requested_metrics.py over batches of videos."""
 
-import csv
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -9,7 +8,7 @@ from absl import logging
 
 import errors
 import ranking
-from engine import f1_threshold
+from engine import csv_cells, f1_threshold
 from engine.files import text_written_aside
 from engine.forward import ForwardPass
 from engine.prediction_columns import PredictionColumns
@@ -268,6 +267,7 @@ def write_by_class(
   by_class: Mapping[str, np.ndarray],
   classes: Sequence[int],
   names: Mapping[int, str],
+  spreadsheet_safe: bool = False,
 ) -> None:
   """Writes a CSV with a line for each class, whole or not at all.
 
@@ -276,16 +276,16 @@ def write_by_class(
     by_class: see RequestedScores.compute.
     classes: the class index of each number.
     names: of class indices; empty for no column of names.
+    spreadsheet_safe: see csv_cells.cell.
   """
   with text_written_aside(path) as file:
-    writer = csv.writer(file, lineterminator="\n")
-    writer.writerow(["index", *(["name"] if names else []), *by_class])
+    heads = ["index", *(["name"] if names else []), *by_class]
+    file.write(csv_cells.line(heads))
     for row, index in enumerate(classes):
       numbers = [values[row] for values in by_class.values()]
-      writer.writerow(
-        [
-          index,
-          *([names.get(index, "")] if names else []),
-          *("" if np.isnan(one) else f"{one:.9g}" for one in numbers),
-        ]
-      )
+      # A number with a minus is no formula.
+      scores = ["" if np.isnan(one) else f"{one:.9g}" for one in numbers]
+      named = []
+      if names:
+        named = [csv_cells.cell(names.get(index, ""), spreadsheet_safe)]
+      file.write(f"{','.join([str(index), *named, *scores])}\n")

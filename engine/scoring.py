@@ -30,7 +30,7 @@ from engine.checkpoints import checkpoint_step
 from engine.data import Data
 from engine.data_files import is_local
 from engine.distribution import Placement
-from engine.files import read_json, write_json
+from engine.files import flush_events, read_json, write_json
 from engine.forward import ForwardPass
 from engine.pr_curves import PrecisionRecallCounts
 from engine.requested_scores import (
@@ -324,6 +324,7 @@ class Task:
       metrics that need one.
     class_names: of class indices; may lack some.
     best_metric: see --best_metric.
+    spreadsheet_safe: see csv_cells.cell.
   """
 
   files: list[str]
@@ -338,6 +339,7 @@ class Task:
   threshold_files: Sequence[str] = ()
   class_names: Mapping[int, str] = dataclasses.field(default_factory=dict)
   best_metric: str = "gap"
+  spreadsheet_safe: bool = False
 
 
 def _absolute(task: Task) -> str:
@@ -534,7 +536,13 @@ class Evaluator:
     if result.by_class:
       name, step = "metrics-by-class", scores["global_step"]
       path = path_of(self._eval_dir, name, step, "csv", task.segment_labels)
-      write_by_class(path, result.by_class, self._classes, task.class_names)
+      write_by_class(
+        path,
+        result.by_class,
+        self._classes,
+        task.class_names,
+        task.spreadsheet_safe,
+      )
     if self._writer is None:
       self._writer = tf.summary.create_file_writer(self._eval_dir)
     write_events(result, self._writer, *given, self._classes, task.class_names)
@@ -575,3 +583,4 @@ class Evaluator:
     """Ends the event file."""
     if self._writer is not None:
       self._writer.close()
+      flush_events(self._eval_dir)

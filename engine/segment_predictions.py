@@ -13,7 +13,7 @@ from absl import logging
 
 import errors
 import readers
-from engine import segment_ratings
+from engine import csv_cells, segment_ratings
 from engine.files import text_written_aside
 from engine.progress_bar import Progress
 
@@ -134,7 +134,7 @@ class _Names:
     )
     follows[:1] = self._next == (video_ids[0], starts[0])
     for row in np.flatnonzero(~follows).tolist():
-      self._ids.append(video_ids[row].decode())
+      self._ids.append(csv_cells.item_text(video_ids[row]))
       self._firsts.append(self._count + row)
       self._starts.append(int(starts[row]))
     self._count += len(starts)
@@ -289,7 +289,8 @@ def write_best_segments(
 
   Args:
     predictions: (batch of readers.py, its predictions (segments, classes)).
-    output_file: CSV: Class,Segments; a line is class,id:start id:start ...
+    output_file: CSV: Class,Segments; a line is class,id:start id:start ..., the
+      ids as csv_cells.item_text writes them.
     classes: the classes to write, in this order.
     limit: most segments per class.
     label_subset: the class of each prediction, ascending; None if the model

@@ -18,6 +18,7 @@ import tensorflow as tf
 from absl import logging
 
 import errors
+from engine import csv_cells
 from engine.files import text_written_aside
 from records.messages import BadRecordError
 
@@ -84,8 +85,11 @@ class SkippedRecords:
     with contextlib.suppress(csv.Error):  # what follows is no list
       for row in csv.DictReader(io.StringIO(text)):
         if all(row.get(name) for name in _COLUMNS) and row["record"].isdigit():
-          key = (row["file"], int(row["record"]))
-          self._found[key] = (row["kind"], row["problem"])
+          file, problem = (
+            os.fsdecode(csv_cells.original_bytes(row[name]))
+            for name in ("file", "problem")
+          )
+          self._found[file, int(row["record"])] = row["kind"], problem
     self._num_written = len(self._found)
 
   def add(
@@ -146,7 +150,9 @@ class SkippedRecords:
     text = io.StringIO()
     writer = csv.writer(text)
     writer.writerow(_COLUMNS)
-    writer.writerows(rows)
+    for file, number, kind, problem in rows:
+      texts = (csv_cells.to_text(file), number, kind)
+      writer.writerow((*texts, csv_cells.to_text(problem)))
     with text_written_aside(self.policy.path) as file:
       file.write(text.getvalue())
     self._num_written = len(rows)

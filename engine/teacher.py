@@ -64,7 +64,7 @@ class Teacher:
       errors.UserError: the teacher did not predict one of them.
     """
     video_ids = list(video_ids)
-    rows = self._index.rows_of(video_ids)
+    rows = self._index.rows_of(prediction_file.stored_ids(video_ids))
     missing = np.flatnonzero(rows < 0)
     if len(missing):
       raise errors.UserError(

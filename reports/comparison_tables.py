@@ -1,12 +1,10 @@
 """A comparison as text: report.md, report.csv, and the table for a README."""
 
-import csv
 import dataclasses
-import io
 import textwrap
 from collections.abc import Callable, Sequence
 
-from data_tools.text_table import printable
+from engine import csv_cells
 from reports.bootstrap import Interval
 from reports.comparison import Comparison, Difference, Row, Spread
 from reports.markdown import escaped, markdown_table
@@ -362,10 +360,9 @@ def make_csv(comparison: Comparison) -> str:
   units without prefix; predicted_batches, the fastest batch sizes of all seeds
   in order, with spaces between; command.
   """
-  output = io.StringIO()
-  writer = csv.writer(output, lineterminator="\n")
+  lines = []
   numbers = [column.key for column in COLUMNS] + ["steps"]
-  writer.writerow(
+  lines.append(
     [
       *("table", "model", "is_baseline", "fraction", "workers", "seeds"),
       *(part for key in numbers for part in (key, f"{key}_deviation")),
@@ -382,9 +379,9 @@ def make_csv(comparison: Comparison) -> str:
       cells.append("" if deviation is None else f"{deviation:.10g}")
     batches = sorted({run.scores["batch_size"] for run in row.runs})
     cells += [" ".join(map(str, batches)), row.command]
-    writer.writerow(
+    lines.append(
       [
-        *(table, printable(row.name), row.is_baseline, f"{fraction:g}"),
+        *(table, row.name, row.is_baseline, f"{fraction:g}"),
         *(workers, len(row.runs), *cells),
       ]
     )
@@ -397,4 +394,4 @@ def make_csv(comparison: Comparison) -> str:
   for workers, rows in sorted(comparison.by_workers.items()):
     for row in rows:
       write("workers", row, 1, workers)
-  return output.getvalue()
+  return "".join(map(csv_cells.line, lines))

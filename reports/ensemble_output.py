@@ -50,8 +50,8 @@ def write_mean(
     path: a CSV as inference.py writes it, with the best classes of each video,
       or an .npz with all of them, see engine/prediction_file.py.
     joined: predictions of the models.
-    video_ids: (videos,) bytes, those of joined. A video that a model did not
-      predict is left out.
+    video_ids: (videos,) bytes, those of joined, see prediction_file.stored_ids.
+      A video that a model did not predict is left out.
     weights: (models,), with a sum of 1.
     classes: (classes,) the class index of each column.
     top_k: classes for each video of a CSV.
@@ -60,7 +60,7 @@ def write_mean(
     errors.UserError: predictions are no probabilities.
   """
   batches = (
-    (video_ids[part], mix(weights, predictions))
+    (prediction_file.original_ids(video_ids[part]), mix(weights, predictions))
     for part, predictions in joined.blocks(np.flatnonzero(~joined.missing))
   )
   if path.endswith(prediction_file.ENDING):

@@ -14,7 +14,7 @@ import errors
 import losses
 from engine import model_building
 from engine.data import records_of
-from engine.prediction_file import Predictions, VideoIndex
+from engine.prediction_file import Predictions, VideoIndex, stored_ids
 from engine.progress_bar import Progress
 from engine.skipped import Policy, SkippedRecords
 from records import contents, messages, selection
@@ -39,7 +39,7 @@ class LabeledVideos(NamedTuple):
   """The ids and labels of videos.
 
   Attributes:
-    video_ids: (videos,) bytes.
+    video_ids: (videos,) bytes, see prediction_file.stored_ids.
     offsets: (videos + 1,) int64, where the labels of each begin.
     columns: (labels,) int32, the columns of the labels, video by video.
   """
@@ -92,7 +92,7 @@ def read_labeled_videos(
       "Expected labeled videos in the files of --eval_data_pattern, received"
       " none. Name other files."
     )
-  ids = np.array(video_ids, np.bytes_)
+  ids = stored_ids(video_ids)
   if again := VideoIndex(ids).repeated():
     raise errors.UserError(
       "Expected each video once in the files of --eval_data_pattern, received"
@@ -115,7 +115,8 @@ def read_video_ids(
     flag_name: of the flag that names them.
 
   Returns:
-    (videos,) bytes, in the order of the records.
+    (videos,) bytes, in the order of the records, see
+    prediction_file.stored_ids.
 
   Raises:
     errors.UserError: a record cannot be used, or there are none.
@@ -127,7 +128,7 @@ def read_video_ids(
       f"Expected videos in the files of --{flag_name}, received none."
       " Name other files."
     )
-  return np.array(ids, np.bytes_)
+  return stored_ids(ids)
 
 
 def _read_contexts(

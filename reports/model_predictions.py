@@ -309,7 +309,10 @@ def make_teacher(
   check_missing(joined, video_ids, workplace.policy)
   rows = np.flatnonzero(~joined.missing)
   batches = (
-    (video_ids[part], mix(weights[used], predictions))
+    (
+      prediction_file.original_ids(video_ids[part]),
+      mix(weights[used], predictions),
+    )
     for part, predictions in joined.blocks(rows)
   )
   classes = sources[0].classes

@@ -4,11 +4,11 @@ A result is of one video: its best classes as a whole and, with --timeline, the
 best classes of each window of some seconds.
 """
 
-import csv
 import dataclasses
 import json
 from collections.abc import Iterable
 
+from engine import csv_cells
 from engine.files import text_written_aside
 
 CSV_COLUMNS = (
@@ -94,35 +94,34 @@ def readable(text: str) -> str:
   return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
-def write_timeline_csv(path: str, results: Iterable[VideoResult]) -> None:
+def write_timeline_csv(
+  path: str, results: Iterable[VideoResult], spreadsheet_safe: bool = False
+) -> None:
   """Writes a line for each class of each window, best first.
 
   Columns: video_id, start and end in seconds, rank (from 1), class_index,
-  class_name and confidence. UTF-8; names with commas, quotes or line breaks are
-  quoted. Videos without windows have no line.
+  class_name and confidence. Videos without windows have no line.
 
   Args:
     path: the CSV file, which appears when it is complete.
     results: read once, in order.
+    spreadsheet_safe: see csv_cells.cell.
   """
   with text_written_aside(path) as file:
-    writer = csv.writer(file, lineterminator="\n")
-    writer.writerow(CSV_COLUMNS)
+    file.write(csv_cells.line(CSV_COLUMNS))
     for result in results:
-      video_id = _in_a_cell(result.video_id)
-      writer.writerows(
-        (
-          video_id,
-          f"{window.start:.10g}",
-          f"{window.end:.10g}",
-          rank,
-          score.index,
-          _in_a_cell(score.name),
-          f"{score.confidence:g}",
-        )
-        for window in result.windows
-        for rank, score in enumerate(window.top, 1)
-      )
+      for window in result.windows:
+        for rank, score in enumerate(window.top, 1):
+          values = (
+            result.video_id,
+            f"{window.start:.10g}",
+            f"{window.end:.10g}",
+            rank,
+            score.index,
+            score.name,
+            f"{score.confidence:g}",
+          )
+          file.write(csv_cells.line(values, spreadsheet_safe))
 
 
 def write_timeline_json(path: str, results: Iterable[VideoResult]) -> None:
@@ -143,11 +142,6 @@ def write_timeline_json(path: str, results: Iterable[VideoResult]) -> None:
       file.write(separator + line)
       separator = ",\n"
     file.write("\n]}\n")
-
-
-def _in_a_cell(text: str) -> str:
-  # csv quotes line feeds alone, but its readers refuse a lone carriage return.
-  return readable(text).replace("\r\n", "\n").replace("\r", "\n")
 
 
 def _as_json(result: VideoResult) -> dict:

@@ -18,10 +18,14 @@ def _fill(feature, values) -> None:
     feature.int64_list.value.extend(values.astype(np.int64).tolist())
 
 
+def _bytes_of(video_id: str | bytes) -> bytes:
+  return video_id.encode() if isinstance(video_id, str) else video_id
+
+
 def video_record(video_id, labels=None, id_name="id", **features) -> bytes:
   """A serialized tf.Example; features are floats, or integers."""
   example = tf.train.Example()
-  _fill(example.features.feature[id_name], video_id.encode())
+  _fill(example.features.feature[id_name], _bytes_of(video_id))
   if labels is not None:
     _fill(example.features.feature["labels"], np.array(labels, np.int64))
   for name, values in features.items():
@@ -43,7 +47,7 @@ def frame_record(
       bytes or float.
   """
   record = tf.train.SequenceExample()
-  _fill(record.context.feature[id_name], video_id.encode())
+  _fill(record.context.feature[id_name], _bytes_of(video_id))
   if labels is not None:
     _fill(record.context.feature["labels"], np.array(labels, np.int64))
   for name, values in (context or {}).items():

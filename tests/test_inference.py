@@ -3,8 +3,10 @@
 import csv
 import io
 import json
+import os
 import shutil
 import signal
+import stat
 import tarfile
 
 import in_process
@@ -17,7 +19,7 @@ from make_records import frame_record, video_record, write_records
 import errors
 import inference
 import models
-from engine import best_checkpoint
+from engine import best_checkpoint, csv_cells, prediction_file
 from engine.checkpoints import Checkpoints, latest_checkpoint
 from engine.model_archive import extract_model_tgz
 from engine.model_flags import write_model_flags
@@ -471,6 +473,103 @@ def test_names_in_the_readable_file(tiny_dir, tmp_path):
   ]
   rows = list(csv.reader(io.StringIO(text)))
   assert rows[4] == ["v8", "2", 'Salt, "pepper" & co', "0.880797"]
+
+
+STRANGE_IDS = [
+  *(b"v7", b"-_x", b"=cmd()", b"a,b", b'"', b"a\nb", b"\r", b" x "),
+  *(b"a\0", b"\xff\xfe", b"caf\xe9", b"\\xe9", "é".encode()),
+]
+
+
+@pytest.fixture
+def strange_flags(tiny_dir, tmp_path):
+  """Flags that predict videos with strange ids, of strange classes."""
+  records = [
+    video_record(name, mean_rgb=np.array([0.0, 1.0])) for name in STRANGE_IDS
+  ]
+  names = ["a,b", '"', "a\nb", "=cmd()", "c\rd", " x "]
+  with (tmp_path / "names.csv").open("w", newline="") as file:
+    csv.writer(file).writerows([["Index", "Name"], *enumerate(names)])
+  return [
+    f"--train_dir={tiny_dir}",
+    f"--input_data_pattern={write_records(tmp_path / 'a', records)}",
+    f"--vocabulary={tmp_path}/names.csv",
+  ]
+
+
+def read_ids(path, begin="") -> list[bytes]:
+  """The ids that a CSV file has, which may have an apostrophe in front."""
+  with path.open(newline="") as file:
+    _, *rows = csv.reader(file)
+  ids = [row[0].removeprefix(begin) for row in rows]
+  return list(map(csv_cells.original_bytes, dict.fromkeys(ids)))
+
+
+def test_ids_of_any_bytes_are_read_back(strange_flags, tmp_path):
+  output = tmp_path / "out" / "x.csv"
+  in_process.run("inference", *strange_flags, f"--output_file={output}")
+  assert read_ids(output) == STRANGE_IDS
+  assert b"v7,2 0.880797 4 " in output.read_bytes()
+  readable = output.with_name("x_readable.csv")
+  assert read_ids(readable) == STRANGE_IDS
+  with readable.open(newline="") as file:
+    _, *rows = csv.reader(file)
+  assert [row[1:3] for row in rows[:6]] == [
+    *(["2", "a\nb"], ["4", "c\rd"], ["0", "a,b"], ["1", '"'], ["5", " x "]),
+    ["3", "=cmd()"],
+  ]
+
+
+def test_a_spreadsheet_takes_no_id_and_no_name_for_a_formula(
+  strange_flags, tmp_path
+):
+  output = tmp_path / "x.csv"
+  flags = (*strange_flags, f"--output_file={output}", "--spreadsheet_safe")
+  in_process.run("inference", *flags)
+  lines = output.read_text().splitlines()
+  assert lines[1].startswith("v7,2 0.88")
+  assert lines[2].startswith("'-_x,")
+  assert lines[3].startswith("'=cmd(),")
+  assert read_ids(output, "'") == STRANGE_IDS
+  assert ",3,'=cmd(),0.2" in (tmp_path / "x_readable.csv").read_text()
+  for name in ("segment_labels", "all_classes"):
+    line = in_process.run_into_error("inference", *flags, f"--{name}")
+    assert f"one of --spreadsheet_safe and --{name}, received both" in line
+
+
+def test_all_classes_of_ids_of_any_bytes(strange_flags, tmp_path):
+  path = tmp_path / "x.npz"
+  in_process.run(
+    "inference", *strange_flags, f"--output_file={path}", "--all_classes"
+  )
+  found = prediction_file.read_predictions(str(path))
+  assert prediction_file.original_ids(found.video_ids) == STRANGE_IDS
+
+
+# --------------------------------------------------------------------------
+# Pipes and devices
+
+
+def test_predictions_go_to_the_output(strange_flags, tmp_path, capfd):
+  in_process.run("inference", *strange_flags[:2], "--output_file=/dev/stdout")
+  shown = capfd.readouterr().out
+  in_process.run(
+    "inference", *strange_flags[:2], f"--output_file={tmp_path}/x.csv"
+  )
+  with (tmp_path / "x.csv").open(newline="") as file:
+    assert shown == file.read()
+
+
+def test_a_device_stays_and_gets_no_file_beside_it(strange_flags):
+  before = sorted(os.listdir("/dev"))
+  log = in_process.run("inference", *strange_flags, "--output_file=/dev/null")
+  assert "there is no second file beside /dev/null" in log
+  assert stat.S_ISCHR(os.stat("/dev/null").st_mode)
+  assert sorted(os.listdir("/dev")) == before
+  line = in_process.run_into_error(
+    "inference", "--videos=clips", "--output_file=/dev/null"
+  )
+  assert "Expected a file as --output_file with --videos" in line
 
 
 @pytest.fixture(scope="module")

@@ -122,3 +122,17 @@ def test_the_command_of_the_page(tmp_path, monkeypatch):
   assert (
     (tmp_path / "predictions.csv").read_text().endswith("v1,3 0.5 1 0.25\n")
   )
+
+
+@pytest.mark.parametrize(
+  ("name", "expected"),
+  [
+    ('a,"b"', '"a,""b"""'),
+    ("a\nb\r", '"a\nb\r"'),
+    ("a\0", "a\\x00"),
+    ("\ud800", "\\xed\\xa0\\x80"),
+    ("=cmd()", "=cmd()"),
+  ],
+)
+def test_ids_are_quoted_where_they_have_to_be(name, expected):
+  assert csv_line(line(name)) == f"{expected},3 0.5 1 0.25\n"

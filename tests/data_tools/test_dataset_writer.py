@@ -1,6 +1,7 @@
 """Tests of data_tools.dataset_writer."""
 
 import csv
+import os
 
 import numpy as np
 import pytest
@@ -261,3 +262,19 @@ def test_a_folder_that_holds_something_is_refused(tmp_path):
   dataset_writer.check_free(str(folder))
   (folder / "x").touch()
   assert str(folder) in error_of(dataset_writer.check_free, str(folder))
+
+
+def test_items_of_any_name_are_listed(tmp_path):
+  rows = [
+    ('a,"b"', os.fsdecode(b"/d/caf\xe9.mp4"), "two\nlines"),
+    ("=1", "/d/a\rb", "no\0thing"),
+  ]
+  path = tmp_path / "report.csv"
+  for safe in (False, True):
+    dataset_writer.write_report(str(path), rows, safe)
+    with path.open(newline="", encoding="utf-8") as file:
+      assert list(csv.reader(file)) == [
+        ["id", "path", "reason"],
+        ['a,"b"', "/d/caf\\xe9.mp4", "two\nlines"],
+        ["'=1" if safe else "=1", "/d/a\rb", "no\\x00thing"],
+      ]

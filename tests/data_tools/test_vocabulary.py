@@ -7,6 +7,7 @@ from absl import logging
 from conftest import error_of
 
 from data_tools import vocabulary
+from engine import csv_cells
 
 HEADER = "Index,TrainVideoCount,KnowledgeGraphId,Name,WikiUrl\n"
 
@@ -172,3 +173,11 @@ def test_remote_data():
   names = vocabulary.default_class_names(["gs://bucket/a.tfrecord"], 3862)
   assert names is not None
   assert names[0] == "Game"
+
+
+def test_names_of_any_text(tmp_path):
+  names = ["a,b", "a\nb", "a\rb", "a\r\nb", '"', " x ", "=cmd()"]
+  path = tmp_path / "vocabulary.csv"
+  rows = map(csv_cells.line, [("Index", "Name"), *enumerate(names)])
+  path.write_text("".join(rows), newline="")
+  assert vocabulary.read_names(str(path)) == dict(enumerate(names))

@@ -9,7 +9,7 @@ import errors
 import losses
 from engine.data import Data
 from engine.distribution import Placement
-from engine.forward import ForwardPass
+from engine.forward import ForwardPass, _check_finite
 
 
 def open_data(flags, files):
@@ -58,3 +58,9 @@ def test_data_that_is_stored_otherwise(tiny_frame_files, tmp_path):
     f" {floats}: bytes in one, floats in the other. Name files as"
     " --threshold_data_pattern that store them alike."
   )
+
+
+def test_the_video_of_a_prediction_that_is_no_number_may_have_any_id():
+  ids = np.array([b"a", b"caf\xe9\0"], object)
+  with pytest.raises(errors.UserError, match=r"the video caf\\xe9\\x00:"):
+    _check_finite(np.array([[0.5], [np.nan]]), ids)

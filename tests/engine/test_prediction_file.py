@@ -203,3 +203,18 @@ def test_videos_are_found_by_their_ids():
   assert index.rows_of([]).tolist() == []
   assert index.repeated() == b"b"
   assert VideoIndex(np.array([b"b", b"a"])).repeated() is None
+
+
+def test_ids_of_any_bytes_are_found(tmp_path):
+  ids = [b"a", b"a\0", b"\0", b"caf\xe9", b"\\x00", b"a\\x00", b""]
+  predictions = np.arange(7, dtype=np.float32)[:, None] / 8
+  path = str(tmp_path / "x.npz")
+  prediction_file.write_predictions(path, [(ids, predictions)], [3])
+  found = read_predictions(path)
+  assert prediction_file.original_ids(found.video_ids) == ids
+  with np.load(path) as arrays:
+    assert arrays["video_ids"][3] == b"caf\xe9"
+  index = VideoIndex(found.video_ids)
+  assert index.repeated() is None
+  wanted = prediction_file.stored_ids([*ids[::-1], b"a\0\0"])
+  assert index.rows_of(wanted).tolist() == [6, 5, 4, 3, 2, 1, 0, -1]

@@ -1,5 +1,7 @@
 """Tests of metrics on request over batches, against scikit-learn."""
 
+import csv
+
 import numpy as np
 import pytest
 from sklearn import metrics as reference
@@ -263,3 +265,16 @@ def test_scores_by_class_without_names(tmp_path):
     "index,positives,auc,d_prime",
     "0,1234567,0.25,inf",
   ]
+
+
+def test_names_of_classes_are_read_back(tmp_path):
+  path = tmp_path / "table.csv"
+  names = dict(enumerate(["a,b", "a\nb", "a\rb", '"', "=cmd()", " x ", "'y"]))
+  numbers = {"d_prime": np.full(len(names), -1.5)}
+  for safe in (False, True):
+    write_by_class(str(path), numbers, range(len(names)), names, safe)
+    with path.open(newline="", encoding="utf-8") as file:
+      _, *rows = csv.reader(file)
+    assert {row[2] for row in rows} == {"-1.5"}
+    found = dict(enumerate(row[1] for row in rows))
+    assert found == ({**names, 4: "'=cmd()", 6: "''y"} if safe else names)

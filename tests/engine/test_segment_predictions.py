@@ -1,5 +1,7 @@
 """Tests of segment_predictions."""
 
+import csv
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -8,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from make_records import segment_record, small_frames, write_records
 
-from engine import segment_predictions
+import segment_eval_inference
+from engine import csv_cells, segment_predictions
 from engine.segment_predictions import BestSegments, find_classes, read_classes
 
 # --------------------------------------------------------------------------
@@ -259,3 +262,26 @@ def test_a_failure_leaves_the_old_file(tmp_path):
     )
   assert (tmp_path / "out.csv").read_text() == "old"
   assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_ids_of_any_bytes_are_read_back(tmp_path):
+  ids = [
+    *(b"a b", b"a", b'"', b"a,b", b"a\nb", b"\r", b"\t", b"\0", b":", b""),
+    *(b"caf\xe9", b"\\xe9", b"a\x85", "\u2028\xa0\x85".encode(), b"=x"),
+  ]
+  batch = {
+    "video_ids": tf.constant(ids),
+    "segment_start_times": tf.constant([5] * len(ids), tf.int64),
+  }
+  confidences = np.linspace(1, 0, len(ids), dtype=np.float32)[:, None]
+  path = tmp_path / "out.csv"
+  segment_predictions.write_best_segments(
+    [(batch, confidences)], str(path), np.array([0]), 100
+  )
+  ((index, segments),) = segment_eval_inference.read_submission(str(path))
+  assert index == 0
+  assert segments == [name + b":5" for name in ids]
+  with path.open(newline="", encoding="utf-8") as file:
+    _, (_, listed) = csv.reader(file)
+  texts = [item.removesuffix(":5") for item in listed.split(" ")]
+  assert list(map(csv_cells.original_bytes, texts)) == ids

@@ -1,6 +1,7 @@
 """Tests of engine.skipped, and of --skip_corrupt through the programs."""
 
 import csv
+import os
 import time
 
 import in_process
@@ -8,7 +9,7 @@ import pytest
 from conftest import assert_names, error_of, event_tags
 from make_records import small_frames, small_video, write_records
 
-from engine import report
+from engine import csv_cells, report
 from engine.run import Run
 from engine.skipped import STOP, Policy, SkippedRecords
 from records.messages import BadRecordError
@@ -290,3 +291,19 @@ def test_records_after_a_damaged_length_are_estimated(tmp_path):
   )
   assert "Left out 1 records (1 checksum)" in log
   assert "and about 7 after them that cannot be found." in log
+
+
+def test_names_of_any_bytes_are_read_back(tmp_path):
+  policy = Policy(True).listing_in(str(tmp_path))
+  skipped = SkippedRecords(policy)
+  names = ["a,b", "a\nb", "a\rb", "a\\xe9", os.fsdecode(b"a\xe9"), "=x", " x "]
+  for name in names:
+    skipped.add(name, 1, BadRecordError("cut off", f"not {name}\0"))
+  skipped.write()
+  again = SkippedRecords(policy)
+  again.continue_list()
+  assert again.rows == skipped.rows
+  with open(policy.path, newline="", encoding="utf-8") as file:
+    _, *rows = csv.reader(file)
+  found = [csv_cells.original_bytes(row[0]) for row in rows]
+  assert sorted(found) == sorted(map(os.fsencode, names))

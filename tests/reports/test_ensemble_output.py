@@ -111,3 +111,17 @@ def test_memory_is_bounded(tmp_path, monkeypatch):
   found = prediction_file.read_predictions(output).predictions
   assert found.shape == shape
   assert (found[::999] == 0.25).all()
+
+
+def test_ids_of_any_bytes(tmp_path):
+  ids = [b"a\0", b"a", b"b,\n\xff"]
+  stored = prediction_file.stored_ids(ids)
+  source = Predictions(stored, FIRST.astype(np.float32), CLASSES)
+  given = (JoinedPredictions([source], stored), stored, np.ones(1), CLASSES, 1)
+  for name in ("x.csv", "x.npz"):
+    ensemble_output.write_mean(str(tmp_path / name), *given)
+  found = prediction_file.read_predictions(str(tmp_path / "x.npz"))
+  assert prediction_file.original_ids(found.video_ids) == ids
+  assert (tmp_path / "x.csv").read_text() == (
+    'VideoId,LabelConfidencePairs\na\\x00,5 0.9\na,2 0.2\n"b,\n\\xff",9 1\n'
+  )
