@@ -1,45 +1,46 @@
 """Parses the flags of a program, calls its main function, ends it as a command.
 
-`run` turns the errors a user can cause into one line and a non-zero exit. This
+`run` turns the errors that are no bugs into one line and an exit status. This
 file imports no TensorFlow: programs that need it import startup.py, the others
 this.
 """
 
+import stopping  # isort: skip, first: it catches what stops the rest
+
 import contextlib
-import difflib
 import inspect
 import logging as std_logging
 import math
 import os
 import re
+import signal
 import sys
 import time
 import traceback
+from typing import NoReturn
 
 try:
   from absl import app, flags, logging
 except ModuleNotFoundError as missing:
-  raise SystemExit(
+  sys.stderr.write(
     "ERROR: Expected the packages of requirements.txt, found no"
     f" {missing.name}. Use: pip install -r requirements.txt, or the Python that"
-    " has them, such as .venv/bin/python after make demo."
-  ) from None
+    " has them, such as .venv/bin/python after make demo.\n"
+  )
+  raise SystemExit(2) from None
 
+import errors
 import program_help
 from engine import plain_errors
-from errors import UserError
 from version import __version__
-
-STOPPED, STOPPED_CODE = "Stopped by Ctrl-C.\n", 130
-"""What a program prints after Ctrl-C, and its exit code."""
 
 _HELP_WORDS = {"help", "helpshort", "helpfull", "h", "?"}
 
 # What absl says of a flag that is neither true nor false.
 _NO_TRUTH_VALUE = re.compile(r"\('Non-boolean argument to boolean flag', .*\)")
 
-# A flag that is this similar to an unknown one was probably meant.
-_SIMILARITY = 0.85
+# The largest number of 32 bits with a fraction.
+_LARGEST_FLOAT = (2 - 2**-23) * 2.0**127
 
 # The home folder as the first word of a path, or of one in a list with commas.
 _HOME = re.compile(r"(^|(?<!\\),\s*)(?:~|\$HOME|\$\{HOME\})(?=[/,]|\s*$)")
@@ -58,7 +59,8 @@ def naming_flag(name: str):
     name: of the flag.
 
   Raises:
-    UserError: the block raised an OSError or TensorFlow's equivalent.
+    errors.UserError: the block raised an OSError or TensorFlow's equivalent; a
+      MachineError if it is a fault of the machine.
   """
   try:
     yield
@@ -66,9 +68,10 @@ def naming_flag(name: str):
     if plain_errors.in_plain_words(error):
       raise
     reason = getattr(error, "message", None) or error
-    raise UserError(
+    raise errors.of_system(
+      error,
       f"Expected a file that can be read or written as"
-      f" --{name}={flags.FLAGS[name].value}: {reason}"
+      f" --{name}={flags.FLAGS[name].value}: {reason}",
     ) from error
 
 
@@ -98,21 +101,28 @@ def run(main) -> None:
     main: function without arguments, or of the list of what was typed besides
       flags. Its return value is ignored.
 
-  Exit codes: 0 done; 1 a UserError or a file that could not be read or
-  written, shown as one line on stderr; 130 stopped with Ctrl-C, except that
+  Exit statuses: 0 done; 2 a UserError, or a file that is not there or cannot be
+  opened; 1 a MachineError, or another fault of the machine. Each of these is
+  one line on stderr; with --verbosity=1 its traceback follows. 1 also a bug,
+  shown with its traceback. 130 stopped by Ctrl-C, 143 by SIGTERM, except that
   train.py then saves and exits with 0.
   """
+  stopping.install()
   handler = logging.get_absl_handler()
   handler.addFilter(_is_worth_showing)
   handler.setFormatter(ShortPrefix())
   try:
     app.run(
       lambda argv: call_main(main, argv),
-      flags_parser=lambda argv: parse_flags(main, argv),
+      flags_parser=lambda argv: parse_or_end(main, argv),
     )
-  except KeyboardInterrupt:  # while flags are parsed
-    sys.stderr.write(STOPPED)
-    sys.exit(STOPPED_CODE)
+  except SystemExit as ended:
+    if stopping.received() is None:
+      raise
+    # Threads that still work, such as on an export, are not waited for.
+    logging.flush()
+    sys.stdout.flush()
+    os._exit(ended.code if isinstance(ended.code, int) else 1)
 
 
 class ShortPrefix(std_logging.Formatter):
@@ -144,8 +154,9 @@ def parse_flags(main, argv: list[str]) -> list[str]:
     The rest of argv: the name, and what is not a flag.
 
   Raises:
-    SystemExit: with one line, if a flag cannot be parsed, or a path begins with
-      the home folder and there is none.
+    errors.UserError: a flag cannot be parsed, or a path begins with the home
+      folder and there is none.
+    SystemExit: after an answer.
   """
   # Flags may also follow what is not a flag, where a program takes that.
   flags.FLAGS.set_gnu_getopt(_takes_arguments(main))
@@ -160,7 +171,7 @@ def parse_flags(main, argv: list[str]) -> list[str]:
       print(program_help.help_text(main, every_model="helpfull" in words))
       sys.exit(0)
     rest = _with_home_folder(flags.FLAGS(argv))
-    _refuse_nan()
+    _check_numbers()
     return rest
   except flags.UnrecognizedFlagError:
     message = f"Expected flags of this program, received {_unknown_flags(argv)}"
@@ -168,12 +179,17 @@ def parse_flags(main, argv: list[str]) -> list[str]:
     received = " ".join(str(error).split()).removeprefix("flag ")
     received = _NO_TRUTH_VALUE.sub("neither true nor false", received)
     message = f"Expected values that the flags take, received {received}"
-  except UserError as error:
-    sys.exit(f"ERROR: {error}")
-  sys.exit(
-    f"ERROR: {message.rstrip('.')}. {_command(main, argv)} --help lists the"
-    " flags."
+  raise errors.UserError(
+    f"{message.rstrip('.')}. {_command(main, argv)} --help lists the flags."
   )
+
+
+def parse_or_end(main, argv: list[str]) -> list[str]:
+  """As parse_flags, but ends the program where that raises a UserError."""
+  try:
+    return parse_flags(main, argv)
+  except errors.UserError as error:
+    end(f"ERROR: {error}", errors.exit_status(error))
 
 
 def expand_home(text: str) -> str:
@@ -186,12 +202,12 @@ def expand_home(text: str) -> str:
     text: a path or a pattern, or several with commas between them.
 
   Raises:
-    UserError: the text needs a home folder, and there is none.
+    errors.UserError: the text needs a home folder, and there is none.
   """
   # Without the slash at its end, which the root folder has too.
   home = os.path.expanduser("~/")[:-1]
   if home == "~" and _HOME.search(text):
-    raise UserError(
+    raise errors.UserError(
       f"Expected a home folder to replace ~ or $HOME in {text}, found none. Set"
       " HOME, or write the whole path."
     )
@@ -214,12 +230,26 @@ def _with_home_folder(argv: list[str]) -> list[str]:
   return [argv[0], *map(expand_home, argv[1:])]
 
 
-def _refuse_nan() -> None:
-  """Raises flags.IllegalFlagValueError for nan, which passes all bounds."""
+def _check_numbers() -> None:
+  """Refuses numbers that pass all bounds, but that nothing can compute with.
+
+  Raises:
+    flags.IllegalFlagValueError: a number is nan or infinite, or has more bits
+      than those of TensorFlow: 32 if it has a fraction, 64 if it is whole.
+  """
   for name in flags.FLAGS:
     value = flags.FLAGS[name].value
-    if isinstance(value, float) and math.isnan(value):
-      raise flags.IllegalFlagValueError(f"flag --{name}=nan: not a number")
+    for number in value if isinstance(value, list) else [value]:
+      problem = ""
+      if isinstance(number, float):
+        if math.isnan(number):
+          problem = "not a number"
+        elif abs(number) > _LARGEST_FLOAT:
+          problem = "too large for a number of 32 bits"
+      elif isinstance(number, int) and not -(2**63) <= number < 2**63:
+        problem = "too large for a number of 64 bits"
+      if problem:
+        raise flags.IllegalFlagValueError(f"flag --{name}={number}: {problem}")
 
 
 def _unknown_flags(argv: list[str]) -> str:
@@ -236,8 +266,8 @@ def _unknown_flags(argv: list[str]) -> str:
     break
   described = []
   for name in unknown:
-    similar = difflib.get_close_matches(name, flags.FLAGS, 1, _SIMILARITY)
-    meant = f" (did you mean --{similar[0]}?)" if similar else ""
+    near = errors.nearest(name, flags.FLAGS)
+    meant = f" (did you mean --{near}?)" if near else ""
     described.append(f"--{name}{meant}")
   return ", ".join(described)
 
@@ -275,15 +305,87 @@ def _set_log_level(level: str) -> None:
     tf.get_logger().setLevel(level)
 
 
+def end(line: str, status: int) -> NoReturn:
+  """Ends the program with a line on stderr.
+
+  Args:
+    line: to write.
+    status: its exit status.
+  """
+  sys.stderr.write(f"{line}\n")
+  sys.exit(status)
+
+
+def _wants_traceback() -> bool:
+  """Whether --verbosity asks for more than the usual lines."""
+  return logging.get_verbosity() >= logging.DEBUG
+
+
+def _end_as_asked(error: BaseException) -> None:
+  """Ends the program as an error asks; returns if it is a bug.
+
+  Args:
+    error: that `main()` has raised.
+
+  Raises:
+    SystemExit: with the exit status, see `run`.
+  """
+  stopped = stopping.received()
+  if stopped is None and isinstance(error, KeyboardInterrupt):
+    stopped = signal.SIGINT
+  # A signal may come out of libraries as another error.
+  is_fault = errors.is_fault_of_machine(error)
+  is_known = isinstance(error, (errors.UserError, OSError, *_file_errors()))
+  if stopped is None and not is_known and not is_fault:
+    _drop_locals(error)
+    return
+  # TensorFlow would still list what was not restored from a checkpoint.
+  _set_log_level("CRITICAL")
+  logging.flush()
+  lines = "".join(traceback.format_exception(error))
+  _drop_locals(error)
+  if stopped is not None:
+    sys.stderr.write(stopping.line_to_say(stopped))
+    sys.exit(stopping.exit_status(stopped))
+  message = " ".join(str(getattr(error, "message", None) or error).split())
+  sys.stderr.write(f"ERROR: {message}\n")
+  if _wants_traceback():
+    sys.stderr.write(lines)
+  sys.exit(errors.exit_status(error))
+
+
+def _call(main, argv: list[str]) -> None:
+  """Calls `main()`; see call_main.
+
+  Raises:
+    errors.UserError: arguments were typed that it does not take.
+  """
+  if _takes_arguments(main):
+    main(argv[1:])
+    return
+  if len(argv) > 1:
+    advice = "a value with spaces needs quotes."
+    if os.path.exists(argv[1]):
+      advice = (
+        "a pattern needs quotes, as in --name='clips/*.mp4', so that the"
+        " shell does not replace it by files."
+      )
+    raise errors.UserError(
+      f"Expected flags only, received the argument {argv[1]!r}. Write"
+      f" flags as --name=value; {advice}"
+    )
+  main()
+
+
 def call_main(main, argv: list[str]) -> None:
-  """Calls `main()` and turns errors that a user can fix into one line.
+  """Calls `main()` and turns errors that are no bugs into one line.
 
   Args:
     main: see `run`.
     argv: result of `parse_flags`.
 
   Raises:
-    SystemExit: with this line, or 130 after Ctrl-C.
+    SystemExit: with the exit status, see `run`, after this line.
   """
   _set_log_level("WARNING")
   batch_size = None
@@ -291,37 +393,10 @@ def call_main(main, argv: list[str]) -> None:
     batch_size = flags.FLAGS["batch_size"].value
   main = plain_errors.said_plainly(batch_size)(main)
   try:
-    if _takes_arguments(main):
-      main(argv[1:])
-      return
-    if len(argv) > 1:
-      advice = "a value with spaces needs quotes."
-      if os.path.exists(argv[1]):
-        advice = (
-          "a pattern needs quotes, as in --name='clips/*.mp4', so that the"
-          " shell does not replace it by files."
-        )
-      raise UserError(
-        f"Expected flags only, received the argument {argv[1]!r}. Write"
-        f" flags as --name=value; {advice}"
-      )
-    main()
-  except (
-    UserError,
-    OSError,
-    *_file_errors(),
-  ) as error:
-    message = getattr(error, "message", None) or error
-    # TensorFlow would still list what was not restored from a checkpoint.
-    _set_log_level("CRITICAL")
-    logging.flush()
-    _drop_locals(error)
-    sys.exit(f"ERROR: {' '.join(str(message).split())}")
-  except KeyboardInterrupt as error:
-    logging.flush()
-    _drop_locals(error)
-    sys.stderr.write(STOPPED)
-    sys.exit(STOPPED_CODE)
-  except Exception as error:  # a bug: shown with its traceback
-    _drop_locals(error)
+    stopping.begin_raising()
+    _call(main, argv)
+    stopping.end_raising()
+  except (KeyboardInterrupt, Exception) as error:
+    stopping.end_raising()
+    _end_as_asked(error)
     raise

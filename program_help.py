@@ -43,7 +43,8 @@ def help_text(main, every_model: bool = False) -> str:
     + _described(
       "verbosity=N",
       "0",
-      "Lines to log: 0: all; -1: warnings and errors; -2: errors only.",
+      "Lines to log: 0: all; -1: warnings and errors; -2: errors only; 1: also"
+      " the traceback of an error.",
     )
   )
   return "\n\n".join(parts)

@@ -3,9 +3,11 @@
 Import this module first: it imports TensorFlow without the native log lines
 that TensorFlow prints while it loads, with Keras on its TensorFlow backend and
 with a memory allocator that suits large temporaries. `run` then turns the
-errors a user can cause into one line and a non-zero exit. It is that of
+errors that are no bugs into one line and an exit status. It is that of
 command_line.py, which programs that need no TensorFlow import instead.
 """
+
+import stopping  # isort: skip, first: it catches what stops the rest
 
 import ctypes
 import json
@@ -14,10 +16,9 @@ import sys
 import tempfile
 
 from command_line import (
-  STOPPED,
-  STOPPED_CODE,
   ShortPrefix,
   call_main,
+  end,
   naming_flag,
   parse_flags,
   run,
@@ -49,10 +50,11 @@ def _refuse_other_backends() -> None:
   """
   name, where = _wanted_backend()
   if name != "tensorflow":
-    sys.exit(
+    end(
       f"ERROR: Expected tensorflow as Keras's backend, received {where}. The"
       " programs compute on TensorFlow; only the models also run on others. Set"
-      " KERAS_BACKEND=tensorflow."
+      " KERAS_BACKEND=tensorflow.",
+      status=2,
     )
 
 
@@ -104,18 +106,17 @@ def _import_tensorflow_quietly() -> None:
   sys.stderr.flush()
   stderr = os.dup(2)
   with tempfile.TemporaryFile() as hidden:
+    stopping.speak_to(stderr)
     os.dup2(hidden.fileno(), 2)
     try:
       import tensorflow  # noqa: F401
-    except KeyboardInterrupt:
-      os.write(stderr, STOPPED.encode())
-      sys.exit(STOPPED_CODE)
     except BaseException:
       hidden.seek(0)
       os.write(stderr, hidden.read())
       raise
     finally:
       os.dup2(stderr, 2)
+      stopping.speak_to(2)
       os.close(stderr)
 
 

@@ -142,7 +142,9 @@ def main(argv):
     print(json.dumps(inspect(FLAGS.inspect_only)))
     return
   if not FLAGS.output_dir:
-    sys.exit("Expected --output_dir=FOLDER for the records, received none.")
+    raise app.UsageError(
+      "Expected --output_dir=FOLDER for the records, received none.", 2
+    )
   few = make_files(os.path.join(FLAGS.output_dir, "few"), _FEW_VIDEOS, "video")
   folder = os.path.join(FLAGS.output_dir, f"{FLAGS.level}_{FLAGS.num_videos}")
   paths = make_files(folder, FLAGS.num_videos, FLAGS.level)

@@ -1,7 +1,7 @@
 """Downloads YouTube-8M, whole or in part: python -m data_tools.download.
 
 Goes on where it was stopped, also inside a file, and verifies each file's md5.
-A rerun fetches only what is missing or damaged. Ends with exit code 1 while
+A rerun fetches only what is missing or damaged. Ends with exit status 1 while
 anything is missing.
 
   python -m data_tools.download --partition=2/frame/train --shard=1,100
@@ -19,9 +19,9 @@ import shutil
 import threading
 import time
 
+import command_line  # isort: skip
 from absl import flags, logging
 
-import command_line
 import errors
 from data_tools import fetching
 from data_tools.download_plan import (
@@ -178,11 +178,11 @@ def check_room(files: list[RemoteFile], folder: str) -> None:
   """Compares what is missing with the free disk.
 
   Raises:
-    errors.UserError: it does not fit.
+    errors.MachineError: it does not fit.
   """
   needed, free = missing_bytes(files) or 0.0, _free_bytes(folder)
   if needed > free:
-    raise errors.UserError(
+    raise errors.MachineError(
       f"Expected about {_shown(needed)} of free disk for the"
       f" {sum(not file.is_here for file in files)} files that are missing,"
       f" received {_shown(free)} in {folder}. Use another disk, free space,"
@@ -301,10 +301,11 @@ class Downloader:
       pass
     except OSError as error:
       self._stop(
-        errors.UserError(
+        errors.of_system(
+          error,
           "Expected an --output_dir that can be written and read, received"
           f" {self._folder}: {error.strerror or error}. Free space or change"
-          " the rights; then the same command goes on where it was."
+          " the rights; then the same command goes on where it was.",
         )
       )
     except BaseException as error:  # raised in the main thread
@@ -460,7 +461,8 @@ def _fetch_plan(source: Source, retries: Retries) -> dict[str, str]:
   try:
     return parse_plan(fetching.fetch_small(source.plan_url, retries), source)
   except NotFetchedError as error:
-    raise errors.UserError(
+    kind = errors.MachineError if error.may_pass else errors.UserError
+    raise kind(
       f"Expected the plan of {source.partition} at {source.plan_url}, received:"
       f" {error}. Check the network and --partition, or name a mirror of your"
       " own by --base_url."
@@ -512,7 +514,7 @@ def _report(files: list[RemoteFile], vocabulary_problem: str) -> None:
   """Ends the program.
 
   Raises:
-    errors.UserError: something is missing; says what.
+    errors.MachineError: something is missing; says what.
   """
   missing = [file for file in files if not file.is_good]
   problems = [
@@ -523,7 +525,7 @@ def _report(files: list[RemoteFile], vocabulary_problem: str) -> None:
   if vocabulary_problem:
     problems.append(f"{VOCABULARY} ({vocabulary_problem})")
   if problems:
-    raise errors.UserError(
+    raise errors.MachineError(
       f"Expected {len(files)} files, received {len(files) - len(missing)}."
       f" Missing: {', '.join(problems)}. Run the same command again: it fetches"
       " only what is missing."
@@ -548,8 +550,9 @@ def main() -> None:
   """Downloads what the flags name.
 
   Raises:
-    errors.UserError: a flag is wrong, the disk is too full, or something is
-      missing at the end.
+    errors.UserError: a flag is wrong.
+    errors.MachineError: the disk is too full, or something is missing at the
+      end.
   """
   values = flags.FLAGS
   source = Source(

@@ -385,7 +385,7 @@ def extract_on_ray(
   try:
     _connect(ray, address)
     # Ray's own handler aborts the process, without ending what it started.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, before)
     workers = _workers(ray.nodes(), extraction.encoder, num_workers)
     options = {
       "extraction": extraction.to_dict(),
@@ -403,7 +403,7 @@ def extract_on_ray(
       for report in _reports(ray, rows, options, workers):
         summary.add(report)
     except ray.exceptions.RayError as error:
-      raise errors.UserError(
+      raise errors.MachineError(
         f"Expected workers of Ray to extract the videos, received:"
         f" {last_line(error)} What was extracted is kept; start again to go"
         " on."

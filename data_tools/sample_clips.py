@@ -20,10 +20,10 @@ import io
 import os
 from fractions import Fraction
 
+import command_line  # isort: skip
 import numpy as np
 from absl import flags
 
-import command_line
 import errors
 from engine import local_files
 from media.opening import import_av

@@ -25,8 +25,6 @@ import dataclasses
 import json
 import os
 import shutil
-import signal
-import sys
 import time
 
 import startup  # isort: skip
@@ -437,15 +435,6 @@ def define_flags() -> None:
 
 def main() -> None:
   """Makes the data set that the flags describe."""
-
-  def stop(signal_number, _):
-    sys.exit(
-      f"ERROR: stopped by {signal.Signals(signal_number).name}; removed what"
-      " was written."
-    )
-
-  # By default Python does not clean up on SIGTERM, and this may be many GB.
-  signal.signal(signal.SIGTERM, stop)
   values = flags.FLAGS.flag_values_dict()
   if not values["output_dir"]:
     raise SampleDataError(

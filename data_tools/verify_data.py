@@ -2,7 +2,7 @@
 
 Reads all records once, before a run of days does: verifies checksums, and
 checks that each record holds what the flags say. Prints what each file holds,
-and what is damaged. Ends with exit code 1 if anything is.
+and what is damaged. Ends with exit status 2 if anything is.
 
   python -m data_tools.verify_data "frame/train*.tfrecord" --frame_features
 

@@ -139,9 +139,11 @@ def _checkpoint_errors(checkpoint_path):
   """
   try:
     yield
-  except (tf.errors.NotFoundError, tf.errors.ResourceExhaustedError):
+  except tf.errors.NotFoundError:
     raise
   except (AssertionError, ValueError, IndexError, tf.errors.OpError) as error:
+    if errors.is_fault_of_machine(error):
+      raise
     reason = str(getattr(error, "message", error)).strip().split("\n")[0]
     for ending in ("index", "data-*"):
       if not tf.io.gfile.glob(f"{checkpoint_path}.{ending}"):

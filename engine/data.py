@@ -53,10 +53,11 @@ def naming_file(file: str):
 
 
 def _unreadable(file: str, error: OSError) -> errors.UserError:
-  return errors.UserError(
+  return errors.of_system(
+    error,
     f"Expected a file that can be read, received {file}"
     f" ({error.strerror or error}). Check the disk or the network, then start"
-    " again."
+    " again.",
   )
 
 

@@ -128,10 +128,11 @@ def _find_remote(pattern: str, flag: str) -> list[str]:
       f" {scheme}:// is not registered. {advice}"
     ) from error
   except tf.errors.OpError as error:
-    raise errors.UserError(
+    raise errors.of_system(
+      error,
       f"Expected files that can be listed, received {flag}"
       f" ({error.message.splitlines()[0]}). Check the address, the network and"
-      " the rights to read there."
+      " the rights to read there.",
     ) from error
 
 
@@ -181,9 +182,10 @@ def _check_files(files: list[str], flag_name: str) -> None:
     try:
       found = os.stat(file)
     except OSError as error:
-      raise errors.UserError(
+      raise errors.of_system(
+        error,
         f"Expected files that can be read, received {file}"
-        f" ({error.strerror}). Check its link and its permissions."
+        f" ({error.strerror}). Check its link and its permissions.",
       ) from error
     if not stat.S_ISREG(found.st_mode):
       kind = "a folder" if stat.S_ISDIR(found.st_mode) else "no regular file"

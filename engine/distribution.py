@@ -285,14 +285,14 @@ class Placement:
       step: steps so far.
 
     Raises:
-      errors.UserError: another machine does not answer.
+      errors.MachineError: another machine does not answer.
     """
     try:
       yield
     except _LOST_ERRORS as error:
       if self.num_workers == 1:
         raise
-      raise errors.UserError(
+      raise errors.MachineError(
         f"Expected {self.num_workers} machines to train together, lost one"
         f" after step {step}. Start the same command on all of them again: it"
         " continues from the last checkpoint."

@@ -1,5 +1,7 @@
 """The outer loop of training: runs steps, reports, saves, exports, stops."""
 
+import contextlib
+import os
 import signal
 import time
 
@@ -23,33 +25,48 @@ from engine.validation import Validation
 SAVE_SECONDS = 15 * 60
 _LONGEST_SILENCE_SECONDS = 5.0
 _MOST_STEPS_AT_ONCE = 10
+_SAME_SECONDS = 0.3
 
 
 class StopSignal:
-  """Turns a first Ctrl-C or SIGTERM into a flag that the loop checks."""
+  """Turns a first Ctrl-C or SIGTERM into a flag that the loop checks.
+
+  Of a second one, what was there before hears.
+  """
 
   def __init__(self):
     self.received = None
+    self._received_at = 0.0
 
   def __enter__(self):
     self._old = {}
-    try:
+    self._told = -1
+    # Only the main thread may; others are stopped by their caller.
+    with contextlib.suppress(ValueError):
       for number in (signal.SIGINT, signal.SIGTERM):
         self._old[number] = signal.signal(number, self._receive)
-    except ValueError:
-      # Only the main thread may; others are stopped by their caller.
-      pass
+      # What else is told of signals would not know that this one is waited for.
+      self._told = signal.set_wakeup_fd(-1)
     return self
 
   def _receive(self, number, frame):
-    del frame
-    self.received = signal.Signals(number).name
-    logging.info("Received %s: saving, then stopping.", self.received)
-    signal.signal(number, self._old[number])
+    if self.received is None:
+      self.received = signal.Signals(number).name
+      self._received_at = time.monotonic()
+      logging.info("Received %s: saving, then stopping.", self.received)
+    elif time.monotonic() - self._received_at > _SAME_SECONDS:
+      self._give_back()
+      os.kill(os.getpid(), number)
+    # Else it is the same, sent twice to make sure, as timeout does.
 
-  def __exit__(self, *unused_exception):
+  def _give_back(self):
     for number, handler in self._old.items():
       signal.signal(number, handler)
+    if self._old:
+      signal.set_wakeup_fd(self._told)
+
+  def __exit__(self, *unused_exception):
+    self._give_back()
 
 
 class Saver:

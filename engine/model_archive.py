@@ -6,7 +6,6 @@ import tarfile
 import tensorflow as tf
 
 import errors
-from engine import plain_errors
 from engine.checkpoints import files_of_checkpoint
 from engine.files import written_aside
 from engine.model_flags import MODEL_FLAGS_FILE
@@ -77,7 +76,7 @@ def extract_model_tgz(tgz: str, folder: str) -> str:
       while archive.fileobj.read(1 << 20):
         pass
   except (tarfile.TarError, EOFError, OSError) as error:
-    if plain_errors.in_plain_words(error):
+    if errors.is_fault_of_machine(error):
       raise
     raise errors.UserError(
       f"Expected a .tgz archive of a model, received {tgz}, which is not one"

@@ -128,14 +128,17 @@ def said_plainly(batch_size: int | None = None) -> Iterator[None]:
     batch_size: see in_plain_words.
 
   Raises:
-    errors.UserError: the system refused something.
+    errors.UserError: the disk is read-only.
+    errors.MachineError: the system refused something else.
   """
   try:
     yield
   except errors.UserError:
     raise
   except Exception as error:
-    text = in_plain_words(error, batch_size)
-    if text is None:
+    text, refusal = in_plain_words(error, batch_size), _refusal(error)
+    if text is None or refusal is None:
       raise
-    raise errors.UserError(text) from error
+    is_read_only = refusal[0] == errno.EROFS
+    kind = errors.UserError if is_read_only else errors.MachineError
+    raise kind(text) from error

@@ -132,7 +132,7 @@ class PredictionColumns:
       rated: (videos, classes) bool, the pairs that count; None for all.
 
     Raises:
-      errors.UserError: the temporary file cannot be written.
+      errors.MachineError: the temporary file cannot be written.
     """
     classes = np.flatnonzero(labels) % self._num_classes
     self._positives.add(classes, predictions[labels])
@@ -166,7 +166,7 @@ class PredictionColumns:
         self._file.write(block.data)
       self._file.flush()
     except OSError as error:
-      raise errors.UserError(
+      raise errors.MachineError(
         f"Expected space for the predictions in {tempfile.gettempdir()}, 4"
         f" bytes for each video and class, received: {error.strerror}. Set"
         " TMPDIR to a folder with more space, or leave out of --metrics those"

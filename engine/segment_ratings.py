@@ -190,9 +190,10 @@ def _naming_cache(path: str) -> Iterator[None]:
     yield
   except (OSError, tf.errors.OpError) as error:
     reason = getattr(error, "message", None) or error
-    raise errors.UserError(
+    raise errors.of_system(
+      error,
       "Expected a file that can be read and written as"
-      f" --label_cache={path}: {reason}. Name another."
+      f" --label_cache={path}: {reason}. Name another.",
     ) from error
 
 

@@ -158,9 +158,10 @@ def taught_reader(
   try:
     teacher = Teacher(settings.teacher, settings.teacher_weight)
   except OSError as error:
-    raise errors.UserError(
+    raise errors.of_system(
+      error,
       f"Expected a file that can be read as --teacher={settings.teacher}:"
-      f" {error.strerror or error}"
+      f" {error.strerror or error}",
     ) from error
   classes = models.output_classes(model_flags)
   if not np.array_equal(teacher.classes, classes):

@@ -16,10 +16,9 @@ import json
 import os
 import random
 import shlex
-import signal
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import startup  # isort: skip
 import keras
@@ -509,7 +508,7 @@ def main() -> None:
     "check_steps": comparison.CHECK_STEPS,
     "models": [],
   }
-  with comparison_runs.alone_in(FLAGS.output_dir), _stopped_by_sigterm():
+  with comparison_runs.alone_in(FLAGS.output_dir):
     _compare_all(entries, records, pythons, about, content)
   for table in (pages.speed_table(content), pages.agreement_table(content)):
     print("\n".join(["", *aligned(table, texts=(0, 1, -1))]))
@@ -517,16 +516,6 @@ def main() -> None:
   if FLAGS.keep_results:
     logging.info("Kept: %s", _keep(content))
   _assert_agreement(content)
-
-
-@contextlib.contextmanager
-def _stopped_by_sigterm() -> Iterator[None]:
-  """Makes SIGTERM stop this program as Ctrl-C does, and its processes."""
-  before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-  try:
-    yield
-  finally:
-    signal.signal(signal.SIGTERM, before)
 
 
 def _compare_all(

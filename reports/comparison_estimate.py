@@ -134,8 +134,8 @@ def _look_at_all(
   for name, command in commands.items():
     try:
       found[name] = _look_at(*command)
-    except (errors.UserError, SystemExit) as error:
-      found[name] = Facts(error=str(error).removeprefix("ERROR: "))
+    except errors.UserError as error:
+      found[name] = Facts(error=str(error))
   return found
 
 
@@ -219,14 +219,14 @@ def check_disk(
     Bytes that they need.
 
   Raises:
-    errors.UserError: there are fewer.
+    errors.MachineError: there are fewer.
   """
   sizes = [facts[run.entry.name].parameters for run in runs]
   needed = _KEPT_BYTES * sum(sizes) + _MORE_BYTES * max(sizes, default=0)
   needed += round(_copied_bytes(runs))
   free = shutil.disk_usage(folder).free
   if needed > free:
-    raise errors.UserError(
+    raise errors.MachineError(
       f"Expected {needed / 1e9:.1f} GB of free disk for {len(runs)} runs,"
       f" received {free / 1e9:.1f} GB in {folder}. Name an --output_dir on"
       " another disk, or fewer --models or --seeds."

@@ -9,6 +9,7 @@ import contextlib
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -17,6 +18,7 @@ from collections.abc import Iterator, Sequence
 from absl import logging
 
 import errors
+import stopping
 from engine import train_dir as train_dirs
 from engine.data_files import find_files
 from engine.run_record import read_run_record
@@ -203,8 +205,10 @@ def run_process(
     try:
       _wait(processes, log)
     except BaseException:
-      # Ctrl-C reaches them too: they save.
+      # Ctrl-C reaches them too, SIGTERM does not: they save.
       for process in processes:
+        if stopping.received() == signal.SIGTERM:
+          process.terminate()
         process.wait()
       raise
   failed = [

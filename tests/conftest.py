@@ -45,6 +45,36 @@ if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
 PATIENCE_SECONDS = 300
 
 
+def _note_raised_errors(path) -> None:
+  """Makes each UserError add the line that makes it to a file.
+
+  docs/make_troubleshooting_page.py then lists those that no test provokes, of
+  errors that are raised in this process.
+
+  Args:
+    path: of the file.
+  """
+  make, of_system = errors.UserError.__init__, errors.of_system.__code__
+
+  def make_and_note(self, *arguments):
+    make(self, *arguments)
+    frame = sys._getframe(1)
+    # Not those of its class, nor the function that chooses the class.
+    while frame.f_back and (
+      frame.f_locals.get("self") is self or frame.f_code is of_system
+    ):
+      frame = frame.f_back
+    place = os.path.relpath(frame.f_code.co_filename, REPOSITORY)
+    with open(path, "a") as file:
+      file.write(f"{place}:{frame.f_lineno}\n")
+
+  errors.UserError.__init__ = make_and_note
+
+
+if "YT8M_PROVOKED" in os.environ:
+  _note_raised_errors(os.environ["YT8M_PROVOKED"])
+
+
 @pytest.fixture(scope="session")
 def shared_dir():
   """The folder of golden files, next to the repository."""
@@ -211,9 +241,9 @@ def run_program(*arguments, exit_code=0, patience=PATIENCE_SECONDS) -> str:
     return program.finish(exit_code, patience)
 
 
-def run_into_error(*arguments) -> str:
+def run_into_error(*arguments, exit_code=2) -> str:
   """Runs a program that must fail with one clear line; returns this line."""
-  lines = run_program(*arguments, exit_code=1).splitlines()
+  lines = run_program(*arguments, exit_code=exit_code).splitlines()
   assert [line for line in lines if line.startswith("ERROR: ")] == lines[-1:]
   return lines[-1]
 

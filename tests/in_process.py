@@ -9,6 +9,7 @@ import contextlib
 import importlib
 import io
 import logging as std_logging
+from unittest import mock
 
 import startup  # isort: skip # noqa: F401
 import tensorflow as tf
@@ -16,6 +17,7 @@ from absl import logging
 from absl.testing import flagsaver
 
 import command_line
+import stopping
 
 
 @contextlib.contextmanager
@@ -49,7 +51,10 @@ def call(program: str, *arguments) -> tuple[int, str]:
   module = importlib.import_module(program)
   output = io.StringIO()
   code = 0
-  with flagsaver.flagsaver():  # removes new flags at the end
+  with (
+    flagsaver.flagsaver(),  # removes new flags at the end
+    mock.patch.object(stopping, "_state", stopping._State()),
+  ):
     module.define_flags()
     getattr(module, "accept_flags", lambda: None)()
     with (
@@ -58,15 +63,12 @@ def call(program: str, *arguments) -> tuple[int, str]:
       _logged_to(output),
     ):
       try:
-        argv = command_line.parse_flags(
+        argv = command_line.parse_or_end(
           module.main, [f"{program}.py", *map(str, arguments)]
         )
         command_line.call_main(module.main, argv)
       except SystemExit as end:
         code = end.code or 0
-        if isinstance(code, str):  # Python prints it to stderr
-          output.write(f"{code}\n")
-          code = 1
   return code, output.getvalue()
 
 
@@ -77,10 +79,10 @@ def run(program: str, *arguments) -> str:
   return log
 
 
-def run_into_error(program: str, *arguments) -> str:
+def run_into_error(program: str, *arguments, exit_code=2) -> str:
   """Calls a program that must fail with one clear line; returns this line."""
   code, log = call(program, *arguments)
-  assert code == 1, log
+  assert code == exit_code, log
   lines = log.splitlines()
   assert [line for line in lines if line.startswith("ERROR: ")] == lines[-1:]
   return lines[-1]

@@ -1,12 +1,17 @@
 """Tests of command_line: how a program is called and how it ends."""
 
+import errno
 import importlib
+import itertools
 import os
 import re
+import signal
 import subprocess
 import sys
 import weakref
 
+import in_process
+import numpy as np
 import pytest
 import tensorflow as tf
 from absl import flags
@@ -15,13 +20,17 @@ from conftest import REPOSITORY
 
 import command_line
 import errors
+import stopping
+import train
+import training_flags
 from docs import make_flags_page
+from engine import schedules
 
 
-def run_python(program):
+def run_python(program, *arguments):
   """Runs a text as a program."""
   return subprocess.run(
-    [sys.executable, "-c", program],
+    [sys.executable, "-c", program, *arguments],
     cwd=REPOSITORY,
     capture_output=True,
     text=True,
@@ -50,19 +59,129 @@ def run_main(body):
   ],
 )
 def test_a_value_that_a_flag_does_not_take(flag, expected):
-  finished = subprocess.run(
-    [sys.executable, "train.py", flag],
-    cwd=REPOSITORY,
-    capture_output=True,
-    text=True,
-    check=False,
-  )
-  assert finished.returncode == 1
+  line = in_process.run_into_error("train", flag)
   name = flag.partition("=")[0]
-  assert finished.stderr == (
+  assert line == (
     f"ERROR: Expected values that the flags take, received {name}={expected}"
-    " python train.py --help lists the flags.\n"
+    " python train.py --help lists the flags."
   )
+
+
+NUMBERS = (
+  "nan",
+  "inf",
+  "-inf",
+  "-1",
+  "0",
+  "1e308",
+  "9223372036854775807",
+  "9223372036854775808",
+  "-9223372036854775809",
+)
+
+
+def try_numbers(program, use, *more):
+  """Sets each number flag of a program to each of NUMBERS.
+
+  Args:
+    program: its module.
+    use: called after a value was taken; may raise a UserError.
+    *more: flags that are typed too.
+
+  Returns:
+    {(flag, number): the error, empty if there was none}.
+  """
+  found = {}
+  with flagsaver.flagsaver():  # removes new flags at the end
+    program.define_flags()
+    getattr(program, "accept_flags", lambda: None)()
+    modules = flags.FLAGS.flags_by_module_dict().items()
+    names = {
+      flag.name
+      for module, defined in modules
+      for flag in defined
+      if not module.startswith("absl.") and flag.flag_type() in ("int", "float")
+    }
+    for name, number in itertools.product(sorted(names), NUMBERS):
+      with flagsaver.flagsaver():
+        error = ""
+        try:
+          command_line.parse_flags(
+            program.main, ["a.py", *more, f"--{name}={number}"]
+          )
+          use()
+          value = flags.FLAGS[name].value
+          assert not isinstance(value, int) or abs(value) < 2**63
+        except errors.UserError as caught:
+          error = str(caught)
+          assert f"--{name}" in error
+          assert "\n" not in error
+        found[name, number] = error
+  return found
+
+
+@pytest.mark.parametrize(
+  "name",
+  [
+    "eval",
+    "inference",
+    "export_model",
+    "export_model_mediapipe",
+    "segment_eval_inference",
+  ],
+)
+def test_every_number_is_taken_or_refused_in_one_line(name):
+  found = try_numbers(importlib.import_module(name), lambda: None)
+  for (flag, number), error in found.items():
+    if number in ("nan", "inf", "-inf", "1e308"):
+      assert error, (flag, number)
+
+
+def test_every_number_of_training_is_taken_or_refused_in_one_line():
+  def use():
+    model_flags = training_flags.model_flags_from_flags()
+    settings = training_flags.settings_from_flags(model_flags["model"])
+    tf.constant(settings.seed, tf.int64)
+    planned = settings.planned_examples(10**7, settings.step_examples(64))
+    tf.constant(planned, tf.int64)
+    zero = tf.constant(0, tf.int64)
+    rate = schedules.learning_rate(zero, settings, tf.constant(planned))
+    assert np.isfinite(float(rate))
+
+  # It ends with a MoeModel.
+  found = try_numbers(train, use, "--model=DbofModel")
+  for flag, refused in {
+    "seed": NUMBERS[-2:],
+    "batch_size": ("-1", "0", *NUMBERS[-3:]),
+    "learning_rate_decay": ("-1", "nan", "inf"),
+    "clip_gradient_norm": ("-1", "nan", "inf", "1e308"),
+    "regularization_penalty": ("-1", "nan", "1e308"),
+    "num_classes": ("-1", "0", *NUMBERS[-3:]),
+    "moe_num_mixtures": ("-1", "0", NUMBERS[-3]),
+  }.items():
+    for number in refused:
+      assert found[flag, number], (flag, number)
+  for flag in ("seed", "max_steps", "num_epochs", "warmup_examples"):
+    assert not found[flag, NUMBERS[-3]], found[flag, NUMBERS[-3]]
+  assert not found["seed", "-1"]
+
+
+@pytest.mark.parametrize(
+  ("program", "name"),
+  [
+    ("train", "train_dir"),
+    ("eval", "train_dir"),
+    ("inference", "train_dir"),
+    ("inference", "output_file"),
+    ("inference", "untar_model_dir"),
+    ("export_model", "train_dir"),
+    ("export_model_mediapipe", "output_dir"),
+    ("segment_eval_inference", "submission_file"),
+  ],
+)
+def test_a_path_that_is_empty(program, name):
+  line = in_process.run_into_error(program, f"--{name}=")
+  assert f"--{name}" in line
 
 
 # --------------------------------------------------------------------------
@@ -88,19 +207,48 @@ def test_after_a_users_error_tensorflow_has_no_last_word():
     "atexit.register(tf.get_logger().warning, 'not restored')\n"
     "raise errors.UserError('Expected another model.')"
   )
-  assert finished.returncode == 1
+  assert finished.returncode == 2
   assert finished.stderr == "ERROR: Expected another model.\n"
 
 
-def test_ctrl_c_while_flags_are_parsed():
+@pytest.mark.parametrize(
+  ("kind", "status"), [("UserError", 2), ("MachineError", 1)]
+)
+def test_a_traceback_on_request(kind, status):
+  program = (
+    "import command_line, errors\n"
+    f"def main(): raise errors.{kind}('Expected more.')\n"
+    "command_line.run(main)"
+  )
+  usual, asked = run_python(program), run_python(program, "--verbosity=1")
+  assert usual.returncode == asked.returncode == status
+  assert usual.stderr == "ERROR: Expected more.\n"
+  line, *more = asked.stderr.splitlines()
+  assert line == "ERROR: Expected more."
+  assert more[0].startswith("Traceback")
+  assert more[-1] == f"errors.{kind}: Expected more."
+
+
+def test_a_bug_has_its_traceback():
+  finished = run_python("import command_line\ncommand_line.run(lambda: 1 / 0)")
+  assert finished.returncode == 1
+  assert finished.stderr.startswith("Traceback")
+  assert "ERROR" not in finished.stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_while_flags_are_parsed(number):
   finished = run_python(
-    "import os, signal, command_line\n"
-    "command_line.parse_flags = lambda *_:"
-    " os.kill(os.getpid(), signal.SIGINT)\n"
+    "import os, time, command_line\n"
+    "def stop(*_):\n"
+    f"  os.kill(os.getpid(), {int(number)})\n"
+    "  time.sleep(60)\n"
+    "command_line.parse_flags = stop\n"
     "command_line.run(print)"
   )
-  assert finished.returncode == 130
-  assert finished.stderr == "Stopped by Ctrl-C.\n"
+  assert finished.returncode == 128 + number
+  assert finished.stderr.startswith("Stopped by ")
+  assert finished.stderr.count("\n") == 1
 
 
 def test_ctrl_c():
@@ -117,14 +265,14 @@ def test_ctrl_c():
 
 
 @pytest.fixture
-def ending_of():
-  """Calls a main function as `run` does; returns what it ends with."""
+def ending_of(capsys):
+  """Calls a main function as `run` does; returns its exit status and line."""
   level = tf.get_logger().level
 
   def call(main, *arguments):
     with pytest.raises(SystemExit) as ended:
       command_line.call_main(main, ["program.py", *arguments])
-    return ended.value.code
+    return ended.value.code, capsys.readouterr().err.removesuffix("\n")
 
   yield call
   tf.get_logger().setLevel(level)
@@ -140,15 +288,16 @@ def raising(error):
 
 
 def test_a_users_error_is_one_line(ending_of):
-  # A text as exit code is printed to stderr, and the code is 1.
   error = errors.UserError("Expected an even\n  number, received 3.")
   assert ending_of(raising(error)) == (
-    "ERROR: Expected an even number, received 3."
+    2,
+    "ERROR: Expected an even number, received 3.",
   )
 
 
 def test_a_missing_file_is_one_line(ending_of):
-  line = ending_of(lambda: tf.io.gfile.GFile("/missing/file").read())
+  status, line = ending_of(lambda: tf.io.gfile.GFile("/missing/file").read())
+  assert status == 2
   assert line.startswith("ERROR: ")
   assert "/missing/file" in line
   assert "No such file or directory" in line
@@ -163,7 +312,8 @@ def test_a_missing_file_that_a_flag_names(ending_of):
   with flagsaver.flagsaver():
     flags.DEFINE_string("words", "/missing", "")
     flags.FLAGS(["program.py"])
-    line = ending_of(main)
+    status, line = ending_of(main)
+  assert status == 2
   assert "--words=/missing:" in line
   assert "\n" not in line
 
@@ -183,16 +333,61 @@ def test_a_full_disk_is_said_plainly_also_for_a_file_of_a_flag(ending_of):
       " some space, or name a folder on another disk; then start the same"
       " command again."
     )
-    assert ending_of(main) == expected
+    assert ending_of(main) == (1, expected)
     error = tf.errors.InternalError(None, None, text)
-    assert ending_of(raising(error)) == expected
-    line = ending_of(raising(MemoryError()))
+    assert ending_of(raising(error)) == (1, expected)
+    status, line = ending_of(raising(MemoryError()))
+    assert status == 1
     assert "memory for a batch of 3 videos" in line
 
 
-def test_ctrl_c_has_its_own_exit_code(ending_of, capsys):
-  assert ending_of(raising(KeyboardInterrupt())) == 130
-  assert capsys.readouterr().err == "Stopped by Ctrl-C.\n"
+@pytest.mark.parametrize(
+  ("error", "part"),
+  [
+    (errors.MachineError("Expected 2 machines, lost one."), "lost one"),
+    (OSError(errno.ENOSPC, "No space left on device"), "the disk full"),
+    (
+      tf.errors.UnknownError(None, None, "a; Input/output error"),
+      "for a, received an",
+    ),
+    (MemoryError("Unable to allocate 9 TiB"), "memory"),
+    (
+      tf.errors.ResourceExhaustedError(
+        None, None, "OOM when allocating tensor with shape[9,9]"
+      ),
+      "memory",
+    ),
+  ],
+)
+def test_a_fault_of_the_machine_is_one_line(ending_of, error, part):
+  status, line = ending_of(raising(error))
+  assert status == 1
+  assert line.startswith("ERROR: ")
+  assert part in line
+  assert "\n" not in line
+
+
+def test_a_fault_of_the_machine_in_a_file_that_a_flag_names(ending_of):
+  def main():
+    with command_line.naming_flag("words"):
+      raise OSError(errno.EIO, "Input/output error")
+
+  with flagsaver.flagsaver():
+    flags.DEFINE_string("words", "/broken", "")
+    flags.FLAGS(["program.py"])
+    status, line = ending_of(main)
+  assert status == 1
+  assert "a disk that works" in line
+
+
+@pytest.fixture
+def fresh_state(monkeypatch):
+  """As if no signal had arrived."""
+  monkeypatch.setattr(stopping, "_state", stopping._State())
+
+
+def test_ctrl_c_has_its_own_exit_code(ending_of, fresh_state):
+  assert ending_of(raising(KeyboardInterrupt())) == (130, "Stopped by Ctrl-C.")
 
 
 def test_a_mistake_in_the_program_stays_as_it_is():
@@ -201,7 +396,8 @@ def test_a_mistake_in_the_program_stays_as_it_is():
 
 
 def test_an_argument_that_is_not_a_flag_is_refused(ending_of):
-  line = ending_of(raising(AssertionError("did run")), "frame")
+  status, line = ending_of(raising(AssertionError("did run")), "frame")
+  assert status == 2
   assert line == (
     "ERROR: Expected flags only, received the argument 'frame'. Write flags as"
     " --name=value; a value with spaces needs quotes."
@@ -211,7 +407,8 @@ def test_an_argument_that_is_not_a_flag_is_refused(ending_of):
 def test_a_pattern_that_the_shell_has_replaced(ending_of, tmp_path):
   second = tmp_path / "b.mp4"
   second.touch()
-  line = ending_of(raising(AssertionError("did run")), str(second))
+  status, line = ending_of(raising(AssertionError("did run")), str(second))
+  assert status == 2
   assert line == (
     f"ERROR: Expected flags only, received the argument '{second}'. Write flags"
     " as --name=value; a pattern needs quotes, as in --name='clips/*.mp4', so"
@@ -227,7 +424,9 @@ def test_a_pattern_that_the_shell_has_replaced(ending_of, tmp_path):
     (ValueError("a bug"), ValueError),
   ],
 )
-def test_what_reads_data_is_gone_before_python_shuts_down(raised, ends_as):
+def test_what_reads_data_is_gone_before_python_shuts_down(
+  raised, ends_as, fresh_state
+):
   """An iterator that lives until then waits for threads that cannot end."""
   living = weakref.WeakSet()
 
@@ -321,10 +520,10 @@ def test_without_a_home_folder(monkeypatch):
   monkeypatch.setattr(os.path, "expanduser", lambda path: path)
   with flagsaver.flagsaver():
     flags.DEFINE_string("some_file", None, "")
-    with pytest.raises(SystemExit) as caught:
+    with pytest.raises(errors.UserError) as caught:
       command_line.parse_flags(lambda: None, ["a", "--some_file=~/b"])
-  assert caught.value.code == (
-    "ERROR: Expected a home folder to replace ~ or $HOME in ~/b, found none."
+  assert str(caught.value) == (
+    "Expected a home folder to replace ~ or $HOME in ~/b, found none."
     " Set HOME, or write the whole path."
   )
   assert command_line.expand_home("/a/b") == "/a/b"
@@ -334,7 +533,7 @@ def test_packages_that_are_missing_are_said_in_one_line():
   finished = run_python(
     "import sys\nsys.modules['absl'] = None\nimport command_line"
   )
-  assert finished.returncode == 1
+  assert finished.returncode == 2
   assert finished.stderr.startswith("ERROR: Expected the packages of")
   assert finished.stderr.count("\n") == 1
   assert "found no absl. Use: pip install -r requirements" in finished.stderr

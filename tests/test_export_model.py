@@ -80,7 +80,7 @@ def test_a_bad_checkpoint_file_ends_in_one_line(train_dir):
     f"--train_dir={train_dir}",
     f"--checkpoint_file={train_dir}/model.ckpt-4.index",
   )
-  assert code == 1
+  assert code == 2
   assert output.startswith("ERROR: ")
   assert "model.ckpt-4.index" in output
   assert output.count("\n") == 1
@@ -307,7 +307,7 @@ def test_a_saved_model_needs_no_sample_data(
   code, log = in_process.call(
     "export_model", f"--train_dir={train_dir}", "--format=keras"
   )
-  assert code == 1
+  assert code == 2
   assert log.splitlines()[-1].startswith("ERROR: ")
   assert not (train_dir / "export" / "formats_9").exists()
 

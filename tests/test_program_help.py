@@ -145,7 +145,9 @@ def test_a_model_without_flags_and_a_list_of_the_others():
 
 def test_a_model_that_does_not_exist():
   text = help_of("train", "--model=NoModel", "--help")
-  assert "received 'NoModel'. Available:" in " ".join(text.split())
+  assert "received 'NoModel'. Did you mean MoeModel? Available:" in " ".join(
+    text.split()
+  )
   assert "\nTraining:\n" in text
 
 
@@ -172,5 +174,5 @@ def test_a_program_with_a_trained_model_only_names_what_it_knows_from_it():
 
 def test_a_wrong_value_with_help():
   code, text = in_process.call("train", "--num_classes=many", "--help")
-  assert code == 1
+  assert code == 2
   assert text.startswith("ERROR: Expected values that the flags take, received")

@@ -90,8 +90,7 @@ def train_by_flags(flags: Sequence[str]) -> None:
   A process of its own would take some seconds more, to import TensorFlow.
 
   Raises:
-    errors.UserError: see train.py.
-    SystemExit: a flag is unknown or has an invalid value; says which.
+    errors.UserError: see train.py; a flag is unknown or has an invalid value.
   """
   with flagsaver.flagsaver(), _quiet():  # removes new flags at the end
     train.define_flags()

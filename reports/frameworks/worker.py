@@ -205,7 +205,8 @@ def main(arguments: list[str]) -> None:
   try:
     run(job, process)
   except errors.UserError as error:
-    sys.exit(f"ERROR: {' '.join(str(error).split())}")
+    print(f"ERROR: {' '.join(str(error).split())}", file=sys.stderr)
+    sys.exit(errors.exit_status(error))
 
 
 if __name__ == "__main__":

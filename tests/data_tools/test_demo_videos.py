@@ -131,7 +131,7 @@ def test_of_three_processes_one_is_killed(tmp_path):
   shards[0].send_signal(signal.SIGKILL)
   assert [shard.wait() for shard in shards] == [-signal.SIGKILL, 0, 0]
   failed = run("data", "--merge")
-  assert failed.returncode == 1
+  assert failed.returncode == 2
   assert_names(failed.stderr, "all 12 videos", "--merge")
   again = run("data", "--shard=1,3")
   assert_names(again.stdout, "Part 1 of 3 is complete")

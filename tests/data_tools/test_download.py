@@ -511,6 +511,6 @@ def test_no_tensorflow_is_needed(mirror, tmp_path):
   assert re.search(r"\nI\d{4} .* All 4 files are in ", log)
   assert data(tmp_path / "data") == LOCAL
   code, text, log = call("--partition=2")
-  assert code == 1
+  assert code == 2
   assert log.startswith("ERROR: Expected --partition=")
   assert len(log.splitlines()) == 1

@@ -132,7 +132,7 @@ def test_damaged_files_are_named_and_the_rest_is_read(tmp_path):
   (tmp_path / "train2").touch()
   write_records(tmp_path / "train3", [small_video("d"), b"no record"])
 
-  log = inspect(f"{tmp_path}/train*", exit_code=1)
+  log = inspect(f"{tmp_path}/train*", exit_code=2)
 
   assert row_of(log, "train0")[1:4] == ["2", "2", "0"]
   assert "1 cut off" in log
@@ -160,7 +160,7 @@ def test_a_file_that_cannot_be_opened_is_damage(tmp_path, monkeypatch):
     return kept_walk(path)
 
   monkeypatch.setattr(shards, "kept_walk", fail)
-  log = inspect(good, bad, exit_code=1)
+  log = inspect(good, bad, exit_code=2)
   assert f"damage: 1 cannot be read, first in {bad}, record 0" in log
   assert row_of(log, "files")[1] == "1"
 
@@ -220,7 +220,7 @@ def test_an_imported_data_set(tmp_path):
   # As the last line has the time, all others.
   by_folder = inspect(f"{tmp_path}/set")
   assert by_folder.splitlines()[:-1] == log.splitlines()[:-1]
-  log = inspect(f"--dataset_dir={tmp_path}/set", "x", exit_code=1)
+  log = inspect(f"--dataset_dir={tmp_path}/set", "x", exit_code=2)
   assert "Expected files or --dataset_dir, received both" in log
 
 
@@ -275,7 +275,7 @@ def test_names_of_the_classes_are_found_where_they_are(tmp_path):
   typed = tmp_path / "names.csv"
   typed.write_text("index,mid,display_name\n1,m,Bird\n")
   assert "1 Bird " in inspect(path, f"--vocabulary={typed}")
-  log = inspect(path, f"--vocabulary={tmp_path}/none", exit_code=1)
+  log = inspect(path, f"--vocabulary={tmp_path}/none", exit_code=2)
   assert f"--vocabulary={tmp_path}/none" in log
 
 
@@ -319,7 +319,7 @@ def test_wrong_command_lines_end_in_one_line(tmp_path, arguments, words):
   (tmp_path / "a.gz").touch()
   write_records(tmp_path / "a", [small_video("a")])
   before = sorted(tmp_path.iterdir())
-  log = inspect(*(word.format(tmp_path) for word in arguments), exit_code=1)
+  log = inspect(*(word.format(tmp_path) for word in arguments), exit_code=2)
   line = log.splitlines()[-1]
   assert line.startswith("ERROR: ")
   assert words.format(tmp_path) in line
@@ -332,7 +332,7 @@ def test_a_missing_package_is_said_before_anything_is_read(
   path = write_records(tmp_path / "a", [small_video("a")])
   monkeypatch.setitem(sys.modules, "jinja2", None)
   monkeypatch.delitem(sys.modules, "reports.dataset_page", raising=False)
-  log = inspect(path, f"--html={tmp_path}/p.html", exit_code=1)
+  log = inspect(path, f"--html={tmp_path}/p.html", exit_code=2)
   assert log.startswith("ERROR: Expected jinja2 for HTML pages")
   assert "requirements/inspect.txt" in log
 
@@ -347,6 +347,6 @@ def test_progress_lines_where_there_is_no_terminal(tmp_path, monkeypatch):
 
 def test_no_usable_record(tmp_path):
   path = write_records(tmp_path / "a", [b"no record"])
-  log = inspect(path, f"--html={tmp_path}/p.html", exit_code=1)
+  log = inspect(path, f"--html={tmp_path}/p.html", exit_code=2)
   assert "received 1 that cannot" in log
   assert "not an Example" in (tmp_path / "p.html").read_text()

@@ -285,7 +285,7 @@ def test_of_three_workers_one_is_killed(folder, address):
 def test_a_video_that_ends_its_workers_does_not_end_the_others(folder):
   """On this machine; when it is replaced, the extraction goes on."""
   deadly = small_clips.make_clip("clips/red/white.mp4", (255, 255, 255), 1)
-  log = log_of(start("data", "--engine=ray"), exit_code=1)
+  log = log_of(start("data", "--engine=ray"), exit_code=2)
   assert "all 19 videos" in log
   assert "such as red/white.mp4. Their workers died" in log
   assert "max_errored_blocks" in log  # Ray's own line about it
@@ -302,7 +302,7 @@ def test_a_video_that_ends_its_workers_does_not_end_the_others(folder):
   "flag", ["--encoder=keras:Nothing", "--ray_address=127.0.0.1:9"]
 )
 def test_errors_are_said_in_one_line(flag, folder):
-  log = log_of(start("data", "--engine=ray", flag), exit_code=1)
+  log = log_of(start("data", "--engine=ray", flag), exit_code=2)
   assert flag.partition("=")[2] in log.splitlines()[-1]
   assert log.splitlines()[-1].startswith("ERROR: ")
   assert "Traceback" not in log
@@ -316,7 +316,7 @@ def test_what_is_stopped_ends_what_it_has_started(number, folder):
     time.sleep(0.02)
   started = children_of(process.pid)
   process.send_signal(number)
-  log = log_of(process, exit_code=130)
+  log = log_of(process, exit_code=230)
   assert "Traceback" not in log
   assert started
   until = time.monotonic() + 30

@@ -497,7 +497,7 @@ def test_bad_flags_end_in_one_line(tmp_path):
     ),
   ]:
     code, errors = in_process.call("data_tools.sample_data", *arguments)
-    assert code == 1
+    assert code == 2
     assert message in errors
     assert len(errors.splitlines()) == 1, errors
   assert os.listdir(tmp_path) == []
@@ -542,10 +542,8 @@ def test_a_stopped_program_leaves_no_half_data_set(tmp_path):
     program.send_signal(number)
     _, errors[number] = program.communicate(timeout=PATIENCE_SECONDS)
   assert stopped[signal.SIGKILL].returncode == -signal.SIGKILL
-  assert stopped[signal.SIGTERM].returncode == 1
-  assert errors[signal.SIGTERM].splitlines()[-1] == (
-    "ERROR: stopped by SIGTERM; removed what was written."
-  )
+  assert stopped[signal.SIGTERM].returncode == 143
+  assert errors[signal.SIGTERM].splitlines()[-1] == "Stopped by SIGTERM."
   # A process that is killed outright cannot remove anything, but what it wrote
   # does not have the name of a data set.
   (left,) = tmp_path.iterdir()

@@ -117,7 +117,7 @@ def test_damage_of_every_kind_of_place(tmp_path):
     f"{tmp_path}/[et]*t*",
     *FRAME_FLAGS,
     f"--output_file={report}",
-    exit_code=1,
+    exit_code=2,
   )
 
   with report.open() as file:
@@ -155,7 +155,7 @@ def test_what_is_left_out_is_what_training_leaves_out(tmp_path):
   write_records(path, records)
   flip(path, int(shards.walk(str(path)).offsets[3]) + 30)
   report = tmp_path / "report.csv"
-  verify(path, *FRAME_FLAGS, f"--output_file={report}", exit_code=1)
+  verify(path, *FRAME_FLAGS, f"--output_file={report}", exit_code=2)
 
   policy = verify_data.Policy(skip=True)
   data = Data(SMALL_FRAME_FLAGS, [str(path)], True, policy=policy)
@@ -179,11 +179,11 @@ def test_split_without_labels(tmp_path):
   path = write_records(
     tmp_path / "a", [small_video("a", None), small_video("b", [2])]
   )
-  assert "1 no labels" in verify(path, *VIDEO_FLAGS, exit_code=1)
+  assert "1 no labels" in verify(path, *VIDEO_FLAGS, exit_code=2)
   log = verify(path, *VIDEO_FLAGS, "--nolabels")
   assert row_of(log, "a") == ["a", "2", "1"]
   wrong = write_records(tmp_path / "b", [small_video("b", [9])])
-  log = verify(wrong, *VIDEO_FLAGS, "--nolabels", exit_code=1)
+  log = verify(wrong, *VIDEO_FLAGS, "--nolabels", exit_code=2)
   assert "1 label out of range" in log
 
 
@@ -196,7 +196,7 @@ def test_exclusive_classes_need_exactly_one_label(tmp_path):
     ],
   )
   assert row_of(verify(file, *VIDEO_FLAGS), "a")[1] == "4"
-  log = verify(file, *VIDEO_FLAGS, "--exclusive_classes", exit_code=1)
+  log = verify(file, *VIDEO_FLAGS, "--exclusive_classes", exit_code=2)
   assert f"2 not one label, first in {file}, record 1: expected exactly" in log
   assert row_of(log, "a")[1] == "2"
 
@@ -213,7 +213,7 @@ def test_float_frames_are_recognized(tmp_path):
       small_frames("c"),
     ],
   )
-  log = verify(path, *FRAME_FLAGS, exit_code=1)
+  log = verify(path, *FRAME_FLAGS, exit_code=2)
   assert row_of(log, "a")[1:4] == ["1", "2", "1"]
   assert "1 missing feature, 1 not finite, 1 wrong type" in log
 
@@ -233,7 +233,7 @@ def test_segments_are_counted_and_kept_as_a_run_would(tmp_path):
       segment_record("e", [(0, 1, 1.0), (5, 1, 1.0)], rgb=features["rgb"]),
     ],
   )
-  log = verify(path, *FRAME_FLAGS, "--segment_labels", exit_code=1)
+  log = verify(path, *FRAME_FLAGS, "--segment_labels", exit_code=2)
   assert row_of(log, "a")[1:5] == ["2", "40", "2", "3"]
   assert "1 label out of range, 2 missing feature" in log
 
@@ -260,7 +260,7 @@ def test_of_many_files_only_the_damaged_ones_are_listed(tmp_path, monkeypatch):
   for name in "abcd":
     write_records(tmp_path / name, [small_video(name)] * 2)
   flip(tmp_path / "b", 30)
-  log = verify(f"{tmp_path}/[a-d]", *VIDEO_FLAGS, exit_code=1)
+  log = verify(f"{tmp_path}/[a-d]", *VIDEO_FLAGS, exit_code=2)
   assert "4 files" in log
   assert "1 of them with damage" in log
   assert [line[:2] for line in log.splitlines()[3:6]] == ["b ", "to", ""]
@@ -277,7 +277,7 @@ def test_a_file_that_cannot_be_read_is_damage(tmp_path, monkeypatch):
     return read(self, file, offset, length)
 
   monkeypatch.setattr(shards.RecordReader, "read", fail)
-  log = verify(path, *VIDEO_FLAGS, exit_code=1)
+  log = verify(path, *VIDEO_FLAGS, exit_code=2)
   assert row_of(log, "a")[1:3] == ["1", "1"]
   assert "2 cannot be read" in log
   assert "Input/output error" in log

@@ -471,7 +471,7 @@ def test_machines_with_other_flags_are_refused(tmp_path, data):
     *endless(tmp_path, data),
     own_flags=lambda index: [f"--seed={index}"],
   ) as programs:
-    logs = [program.finish(1) for program in programs]
+    logs = [program.finish(2) for program in programs]
   assert all("the same flags" in log for log in logs)
   assert latest_checkpoint(str(tmp_path / "run")) is None
 

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from learning_runs import cases, small_preset
 
+import errors
 import models
 from benchmarks.learning import tasks, training
 
@@ -69,7 +70,7 @@ def test_a_model_is_trained_and_its_folder_removed(tmp_path):
 
 
 def test_wrong_flags_end_a_run(tmp_path):
-  with pytest.raises(SystemExit, match="no_such_flag"):
+  with pytest.raises(errors.UserError, match="no_such_flag"):
     training.train_by_flags([f"--train_dir={tmp_path}", "--no_such_flag=1"])
 
 

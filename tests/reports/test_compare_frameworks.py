@@ -14,6 +14,7 @@ from conftest import run_into_error, run_program
 
 pytest.importorskip("matplotlib")
 
+import stopping
 from reports import (
   compare_frameworks,
   comparison_runs,
@@ -150,14 +151,13 @@ def test_sigterm_ends_the_processes(fake, all_packages, tmp_path, monkeypatch):
       time.sleep(0.05)
     os.kill(os.getpid(), signal.SIGTERM)
 
-  # Without a handler, SIGTERM would end these tests.
-  signal.signal(signal.SIGTERM, lambda *_: None)
+  signal.signal(signal.SIGTERM, stopping.handle)
   try:
     threading.Thread(target=stop, daemon=True).start()
     code, _ = in_process.call(PROGRAM, *fake, f"--output_dir={tmp_path}")
   finally:
     signal.signal(signal.SIGTERM, before)
-  assert code == 130
+  assert code == 143
   (log,) = logs.glob("*.log")
   number = process_of(log)
   assert number

@@ -74,7 +74,9 @@ def test_measured_steps_end_in_time(tiny_files, tmp_path):
   assert not os.path.exists(f"{job.results}.npz")
 
 
-def test_random_numbers_are_refused(tiny_frame_files, tmp_path, monkeypatch):
+def test_random_numbers_are_refused(
+  tiny_frame_files, tmp_path, monkeypatch, capsys
+):
   job = make_frame_job(tmp_path, tiny_frame_files)
   job = dataclasses.replace(
     job,
@@ -92,8 +94,10 @@ def test_random_numbers_are_refused(tiny_frame_files, tmp_path, monkeypatch):
   monkeypatch.setattr(worker, "end_with", lambda parent: None)
   with pytest.raises(SystemExit) as caught:
     worker.main([f"{tmp_path}/job", "0"])
-  assert str(caught.value).startswith("ERROR: Expected a model that draws no")
-  assert "DbofModel" in str(caught.value)
+  assert caught.value.code == 2
+  said = capsys.readouterr().err
+  assert said.startswith("ERROR: Expected a model that draws no")
+  assert "DbofModel" in said
   assert not list(tmp_path.glob("results*"))
 
 

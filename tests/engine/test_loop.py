@@ -1,0 +1,45 @@
+"""Tests of engine.loop: what a signal does while a run trains."""
+
+import os
+import signal
+
+import pytest
+
+from engine.loop import StopSignal
+
+
+def send(number):
+  os.kill(os.getpid(), number)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_first_signal_is_noted_and_a_second_one_stops(number):
+  before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+  with StopSignal() as stop:
+    assert stop.received is None
+    send(number)
+    assert stop.received == number.name
+    send(signal.SIGINT)  # at once: the same, sent twice
+    stop._received_at -= 1.0
+    with pytest.raises(KeyboardInterrupt):
+      send(signal.SIGINT)
+  after = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+  assert before == after
+
+
+def test_others_are_not_told_of_a_signal_that_is_waited_for():
+  told, tell = os.pipe()
+  os.set_blocking(told, False)
+  os.set_blocking(tell, False)
+  before = signal.set_wakeup_fd(tell)
+  try:
+    with StopSignal() as stop:
+      send(signal.SIGTERM)
+      assert stop.received == "SIGTERM"
+    with pytest.raises(BlockingIOError):
+      os.read(told, 1)
+    assert signal.set_wakeup_fd(before) == tell
+  finally:
+    signal.set_wakeup_fd(before)
+    os.close(told)
+    os.close(tell)
