@@ -59,11 +59,17 @@ def define_flags(flag_values: flags.FlagValues = FLAGS) -> None:
   data.bool(
     "segment_labels", False, "Score the rated 5 s segments of the videos."
   )
-  data.integer("batch_size", 1024, "Videos per step.", lower_bound=1)
+  data.integer(
+    "batch_size",
+    1024,
+    "Videos per step.",
+    lower_bound=1,
+    upper_bound=program_flags.LARGEST_SIZE,
+  )
   program_flags.define_min_frames(flag_values)
   program_flags.define_num_readers(flag_values)
   program_flags.define_skipping_flags(flag_values)
-  program_flags.Subject(program_flags.MODEL, flag_values).string(
+  program_flags.Subject(program_flags.MODEL, flag_values).path(
     "train_dir", "/tmp/yt8m_model/", "Folder with the trained model."
   )
   program_flags.define_checkpoint(flag_values)
@@ -80,7 +86,11 @@ def define_flags(flag_values: flags.FlagValues = FLAGS) -> None:
     " not scored yet, in the order of the steps, and end.",
   )
   output.integer(
-    "top_k", 20, "Best predictions of each video that GAP ranks.", lower_bound=1
+    "top_k",
+    20,
+    "Best predictions of each video that GAP ranks.",
+    lower_bound=1,
+    upper_bound=program_flags.LARGEST_SIZE,
   )
   output.string(
     "metrics",

@@ -49,9 +49,7 @@ def define_flags(flag_values: flags.FlagValues = FLAGS) -> None:
     " has the model's features.",
   )
   model = program_flags.Subject(program_flags.MODEL, flag_values)
-  model.string(
-    "train_dir", "/tmp/yt8m_model/", "Folder with the trained model."
-  )
+  model.path("train_dir", "/tmp/yt8m_model/", "Folder with the trained model.")
   program_flags.define_checkpoint_file(flag_values)
   program_flags.define_checkpoint(flag_values)
   output = program_flags.Subject(program_flags.OUTPUT, flag_values)

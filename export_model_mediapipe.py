@@ -39,7 +39,7 @@ def define_flags(flag_values: flags.FlagValues = FLAGS) -> None:
     " /tmp/yt8m_model/.",
   )
   program_flags.define_checkpoint(flag_values)
-  program_flags.Subject(program_flags.OUTPUT, flag_values).string(
+  program_flags.Subject(program_flags.OUTPUT, flag_values).path(
     "output_dir",
     "/tmp/mediapipe/saved_model",
     "Folder for the SavedModel; by default where MediaPipe's graphs look for"

@@ -65,16 +65,14 @@ def accept_flags() -> None:
 
 def _define_model_flags(flag_values) -> None:
   model = program_flags.Subject(program_flags.MODEL, flag_values)
-  model.string(
-    "train_dir", "/tmp/yt8m_model/", "Folder with the trained model."
-  )
+  model.path("train_dir", "/tmp/yt8m_model/", "Folder with the trained model.")
   model.string(
     "input_model_tgz",
     "",
     "Archive of a model, as written by --output_model_tgz, to use instead of"
     " --train_dir.",
   )
-  model.string(
+  model.path(
     "untar_model_dir",
     "/tmp/yt8m-model",
     "Folder that --input_model_tgz is unpacked to.",
@@ -95,13 +93,20 @@ def _define_data_flags(flag_values) -> None:
     False,
     "Predict every 5 s segment of the videos: the best segments of each class.",
   )
-  data.integer("batch_size", 512, "Videos per step.", lower_bound=1)
+  data.integer(
+    "batch_size",
+    512,
+    "Videos per step.",
+    lower_bound=1,
+    upper_bound=program_flags.LARGEST_SIZE,
+  )
   data.integer(
     "num_readers",
     1,
     "Accepted as in the original, without effect: predictions come in the order"
     " of the input.",
     lower_bound=1,
+    upper_bound=program_flags.LARGEST_SIZE,
   )
   program_flags.define_min_frames(flag_values)
   program_flags.define_skipping_flags(flag_values)
@@ -109,7 +114,7 @@ def _define_data_flags(flag_values) -> None:
 
 def _define_output_flags(flag_values) -> None:
   output = program_flags.Subject(program_flags.OUTPUT, flag_values)
-  output.string(
+  output.path(
     "output_file", "predictions.csv", "File to write the predictions to."
   )
   output.bool(
@@ -122,7 +127,11 @@ def _define_output_flags(flag_values) -> None:
     "output_model_tgz", "", "Archive to write the model to; empty: none."
   )
   output.integer(
-    "top_k", 20, "Best classes to write for each video.", lower_bound=1
+    "top_k",
+    20,
+    "Best classes to write for each video.",
+    lower_bound=1,
+    upper_bound=program_flags.LARGEST_SIZE,
   )
   output.string(
     "vocabulary",
@@ -136,6 +145,7 @@ def _define_output_flags(flag_values) -> None:
     100000,
     "With --segment_labels: best segments to write for each class.",
     lower_bound=1,
+    upper_bound=program_flags.LARGEST_SIZE,
   )
   output.string(
     "segment_label_ids_file",

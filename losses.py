@@ -12,6 +12,7 @@ import inspect
 from absl import flags
 from keras import ops
 
+import errors
 from layers import sums
 
 FLAGS = flags.FLAGS
@@ -317,7 +318,8 @@ def find_class_by_name(name: str) -> type[BaseLoss]:
   if name not in classes:
     raise ValueError(
       f"Expected --label_loss to name a subclass of losses.BaseLoss, received"
-      f" {name!r}. Available: {', '.join(sorted(classes))}."
+      f" {name!r}.{errors.did_you_mean(name, classes)} Available:"
+      f" {', '.join(sorted(classes))}."
     )
   found = classes[name]
   if (

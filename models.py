@@ -17,6 +17,7 @@ import keras
 from absl import flags
 from keras import ops
 
+import errors
 import frame_models
 import quantization
 from layers import classifiers, preprocessing, whitening
@@ -181,7 +182,8 @@ def find_class_by_name(name: str) -> type[BaseModel]:
     raise ValueError(
       "Expected --model to name a class in video_level_models.py,"
       f" frame_level_models.py or frame_models/, received {name!r}."
-      f" Available: {', '.join(sorted(classes))}."
+      f"{errors.did_you_mean(name, classes)} Available:"
+      f" {', '.join(sorted(classes))}."
     )
   return classes[name]
 

@@ -36,6 +36,8 @@ DEVICES = "Devices"
 OUTPUT = "Output"
 FROM_MODEL = "Known from the trained model; if typed, they must agree with it"
 WITHOUT_EFFECT = "Accepted without effect, for command lines of other programs"
+# The largest size, or number of things, that TensorFlow counts in 32 bits.
+LARGEST_SIZE = 2**31 - 1
 SUBJECTS = (DATA, FEATURES, MODEL, TRAINING, SAVING, OUTPUT, DEVICES)
 
 
@@ -65,6 +67,20 @@ class WholeNumberParser(flags.IntegerParser):
     raise ValueError(f"{argument} is not a whole number")
 
 
+class FilledParser(flags.ArgumentParser):
+  """Parses texts that must not be empty, such as paths."""
+
+  def parse(self, argument: str) -> str:
+    """Returns the text.
+
+    Raises:
+      ValueError: it is empty.
+    """
+    if not argument.strip():
+      raise ValueError("an empty text, where a path is needed")
+    return argument
+
+
 class Subject:
   """Defines flags under a heading.
 
@@ -79,6 +95,17 @@ class Subject:
   def string(self, name, default, text, **more):
     """See flags.DEFINE_string."""
     flags.DEFINE_string(name, default, text, **self._given, **more)
+
+  def path(self, name, default, text):
+    """A string flag that names a file or a folder, and is not empty."""
+    flags.DEFINE(
+      FilledParser(),
+      name,
+      default,
+      text,
+      serializer=flags.ArgumentSerializer(),
+      **self._given,
+    )
 
   def bool(self, name, default, text, **more):
     """See flags.DEFINE_bool."""
@@ -135,7 +162,13 @@ def define_record_flags(data: Subject) -> None:
     "Numbers in each of --feature_names; default: 1024, with"
     " --frame_features 1024,128.",
   )
-  data.integer("num_classes", 3862, "Classes of the data.", lower_bound=1)
+  data.integer(
+    "num_classes",
+    3862,
+    "Classes of the data.",
+    lower_bound=1,
+    upper_bound=LARGEST_SIZE,
+  )
 
 
 def define_graph_flags(
@@ -154,6 +187,7 @@ def define_graph_flags(
     300,
     "Frames used of each video, starting with the first one.",
     lower_bound=1,
+    upper_bound=LARGEST_SIZE,
   )
   Subject(DATA, flag_values).string(
     "feature_ranges",
@@ -268,7 +302,8 @@ def apply_preset() -> dict:
     known = ", ".join(sorted(presets))
     raise errors.UserError(
       f"Expected --preset to name a preset of {FLAGS.model}, received"
-      f" {FLAGS.preset!r}. "
+      f" {FLAGS.preset!r}."
+      f"{errors.did_you_mean(FLAGS.preset, presets)} "
       + (
         f"Available: {known}." if known else "It has none: leave --preset out."
       )
@@ -321,6 +356,7 @@ def define_min_frames(flag_values: flags.FlagValues = FLAGS) -> None:
     0,
     "Leave out videos with fewer frames; 0: none. Each program has its own.",
     lower_bound=0,
+    upper_bound=LARGEST_SIZE,
   )
 
 
@@ -332,6 +368,7 @@ def define_num_readers(flag_values: flags.FlagValues = FLAGS) -> None:
     "The most threads that read; for remote files, the most files read at the"
     " same time.",
     lower_bound=1,
+    upper_bound=LARGEST_SIZE,
   )
 
 
@@ -361,6 +398,7 @@ def define_device_flags(flag_values: flags.FlagValues = FLAGS) -> None:
     None,
     "GPUs of this machine to use; 0: the CPU; default: all.",
     lower_bound=0,
+    upper_bound=LARGEST_SIZE,
   )
 
 

@@ -73,7 +73,7 @@ def get_feature_names_and_sizes(
       f" --feature_names={feature_names}. Name each feature once, with commas"
       " between them."
     )
-  if not all(size.isdigit() and int(size) > 0 for size in sizes):
+  if not all(size.isdecimal() and 0 < int(size[:11]) < 2**31 for size in sizes):
     raise errors.UserError(
       f"Expected whole numbers above 0 with commas between them, received"
       f" --feature_sizes={feature_sizes}. Give how many numbers each feature"

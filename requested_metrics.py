@@ -245,7 +245,9 @@ def find_metrics(text, always=()):
   if unknown:
     raise errors.UserError(
       f"Expected metrics among {', '.join(names())} in --metrics, received"
-      f" {', '.join(map(repr, unknown))}. Name these, separated by commas."
+      f" {', '.join(map(repr, unknown))}."
+      f"{errors.did_you_mean(unknown[0], names())} Name these, separated by"
+      " commas."
     )
   wanted.update(always)
   return tuple(

@@ -271,18 +271,18 @@ def score_submission(path: str, ratings: Ratings, top_n: int = 0) -> Score:
 
 def main() -> None:
   """Scores the file that the flags name."""
-  pattern = sample_data.pattern_or_sample_data(
-    FLAGS.eval_data_pattern,
-    "validate",
-    frame_features=True,
-    segment_labels=True,
-  )
   if not tf.io.gfile.exists(FLAGS.submission_file):
     raise errors.UserError(
       f"Expected predicted segments as --submission_file, received"
       f" {FLAGS.submission_file}, which does not exist. Make them with"
       " inference.py --segment_labels."
     )
+  pattern = sample_data.pattern_or_sample_data(
+    FLAGS.eval_data_pattern,
+    "validate",
+    frame_features=True,
+    segment_labels=True,
+  )
   files = find_files(pattern, "eval_data_pattern")
   ratings = segment_ratings.kept_ratings(files, FLAGS.label_cache)
   logging.info(

@@ -88,6 +88,11 @@ def _open_data(train_dir, model_flags, files, settings, placement) -> Data:
     min_frames=settings.min_frames,
   )
   data.check_can_train()
+  unlikely_flags.check_batch_fits(
+    data,
+    model_flags,
+    settings.largest_batch(data.num_videos, placement.local_replicas),
+  )
   if not sample_data.is_sample_data(files[0]):
     unlikely_flags.warn_of_few_classes(data, data.reader.num_outputs)
   return data

@@ -74,6 +74,7 @@ def _define_training_flags(flag_values) -> None:
     "Videos per step on each device; default: the model's own, 1024 for the"
     " starter's models, but at most 16 on the built-in sample data.",
     lower_bound=1,
+    upper_bound=program_flags.LARGEST_SIZE,
   )
   training.integer(
     "accumulate_steps",
@@ -81,9 +82,13 @@ def _define_training_flags(flag_values) -> None:
     "Batches whose gradients are summed in one step; N batches equal one batch"
     " N times as large.",
     lower_bound=1,
+    upper_bound=program_flags.LARGEST_SIZE,
   )
   training.float(
-    "regularization_penalty", 1.0, "Weight of the regularization losses."
+    "regularization_penalty",
+    1.0,
+    "Weight of the regularization losses.",
+    lower_bound=0.0,
   )
   training.string(
     "optimizer",
@@ -117,6 +122,7 @@ def _define_training_flags(flag_values) -> None:
     "Train on weighted means of two videos, with a weight from Beta(alpha,"
     " alpha) for each step; 0: no mixing; 0.4 is a usual value.",
     lower_bound=0.0,
+    upper_bound=1e6,
   )
   training.float(
     "ema_decay",
@@ -192,6 +198,8 @@ def _define_learning_rate_flags(flag_values) -> None:
     "learning_rate_decay",
     0.95,
     "Factor on the learning rate every --learning_rate_decay_examples.",
+    lower_bound=0.0,
+    upper_bound=1.0,
   )
   training.whole_number(
     "learning_rate_decay_examples",
@@ -245,7 +253,7 @@ def _define_evaluation_flags(flag_values) -> None:
 
 def _define_saving_flags(flag_values) -> None:
   saving = program_flags.Subject(program_flags.SAVING, flag_values)
-  saving.string(
+  saving.path(
     "train_dir", "/tmp/yt8m_model/", "Folder of checkpoints and events."
   )
   saving.bool(
@@ -319,6 +327,20 @@ def profile_steps_from_flag(given: list[str]) -> tuple[int, int] | None:
   return steps[0], steps[1]
 
 
+def _check_sizes(hyperparameters: dict) -> None:
+  """Checks the hyper-parameters that are whole numbers: sizes, or how many.
+
+  Raises:
+    errors.UserError: one has more than 32 bits.
+  """
+  for name, value in hyperparameters.items():
+    if isinstance(value, int) and value > program_flags.LARGEST_SIZE:
+      raise errors.UserError(
+        f"Expected --{name} of at most {program_flags.LARGEST_SIZE}, received"
+        f" {value}. Set a smaller one."
+      )
+
+
 def model_flags_from_flags(card: DatasetCard | None = None) -> dict:
   """Collects what goes into model_flags.json.
 
@@ -338,6 +360,7 @@ def model_flags_from_flags(card: DatasetCard | None = None) -> dict:
     transform = input_flags.resolve(features, card)
   except ValueError as error:
     raise errors.UserError(str(error)) from error
+  _check_sizes(hyperparameters)
   return {
     "model": FLAGS.model,
     **features,

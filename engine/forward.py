@@ -17,7 +17,7 @@ import errors
 import losses
 import models
 import readers
-from engine import csv_cells, model_building
+from engine import csv_cells, model_building, unlikely_flags
 from engine.checkpoints import load_weights
 from engine.data import Data
 from engine.distribution import Placement
@@ -71,6 +71,9 @@ class ForwardPass:
     self._model_flags = model_flags
     self._data = data
     self._with_labels = loss is not None
+    unlikely_flags.check_batch_fits(
+      data, model_flags, min(batch_size, data.num_videos)
+    )
     with placement.strategy.scope():
       self._model = model_building.build_model(
         model_flags, data.reader.quantized

@@ -31,7 +31,7 @@ def describe_machine() -> dict:
     "system": platform.platform(),
     "cpu": processor_name(),
     "cores": _usable_cores(),
-    "memory_bytes": _usable_memory(),
+    "memory_bytes": usable_memory(),
     "gpus": _gpu_names(),
   }
 
@@ -83,7 +83,7 @@ def _usable_cores() -> int:
   return cores
 
 
-def _usable_memory() -> int | None:
+def usable_memory() -> int | None:
   """How many bytes of memory this process may use; None if unknown."""
   limits = []
   with contextlib.suppress(OSError, ValueError):

@@ -75,10 +75,12 @@ def make_optimizer(
     or known.get(name.removesuffix("Optimizer"))
   )
   if make is None:
+    names = {*known, CenteredRMSProp.__name__}
     raise errors.UserError(
       f"Expected --optimizer to name a class in keras.optimizers or"
-      f" CenteredRMSProp, received {name!r}. Available:"
-      f" {', '.join(sorted({*known, CenteredRMSProp.__name__}))}."
+      f" CenteredRMSProp, received {name!r}."
+      f"{errors.did_you_mean(name, {*names, *_STARTERS})} Available:"
+      f" {', '.join(sorted(names))}."
     )
   optimizer = make()
   if weight_decay is not None:

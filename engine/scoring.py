@@ -96,7 +96,8 @@ def check_best_metric(name: str, metrics: Sequence[RequestedMetric]) -> None:
   if name not in keys:
     raise errors.UserError(
       f"Expected one of {', '.join(keys)} as --best_metric, received {name!r}."
-      " Name one of these; --metrics of eval.py adds others."
+      f"{errors.did_you_mean(name, keys)} Name one of these; --metrics of"
+      " eval.py adds others."
     )
 
 

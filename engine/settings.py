@@ -4,6 +4,9 @@ import dataclasses
 
 from engine.skipped import Policy
 
+# That a counter of 64 bits holds.
+_MOST_EXAMPLES = 2**63 - 1
+
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
@@ -68,6 +71,18 @@ class Settings:
     """How many examples a step has, over all batches and replicas of it."""
     return self.batch_size * self.accumulate_steps * num_replicas
 
+  def largest_batch(self, epoch_videos: int, num_replicas: int) -> int:
+    """The most examples that a batch of some replicas can have.
+
+    Args:
+      epoch_videos: examples in one epoch.
+      num_replicas: that share the batch.
+    """
+    size = self.batch_size * num_replicas
+    if not self.num_epochs:
+      return size
+    return min(size, self.num_epochs * epoch_videos)
+
   def planned_examples(self, epoch_videos: int, step_videos: int) -> int:
     """How many examples the whole run will see; 0 if it has no end.
 
@@ -80,4 +95,4 @@ class Settings:
       ends.append(self.num_epochs * epoch_videos)
     if self.max_steps:
       ends.append(self.max_steps * step_videos)
-    return min(ends, default=0)
+    return min([*ends, _MOST_EXAMPLES]) if ends else 0

@@ -1,4 +1,4 @@
-"""Warnings about flags that do not fit the data and are probably wrong."""
+"""Warns of flags that do not fit the data, and refuses those that cannot."""
 
 import math
 import os
@@ -7,6 +7,7 @@ from absl import logging
 
 import errors
 import quantization
+from engine import machine
 from engine.data import Data
 from engine.dataset_card import CARD_FILE, read_card
 from engine.settings import Settings
@@ -27,6 +28,32 @@ def _planned(
   step_videos = settings.step_examples(num_replicas)
   planned = settings.planned_examples(num_videos, step_videos)
   return step_videos, math.ceil(planned / step_videos)
+
+
+def check_batch_fits(data: Data, model_flags: dict, num_examples: int) -> None:
+  """Refuses a batch that the memory of this machine cannot hold.
+
+  Counts what it holds at least: of each example a frame, the labels and the
+  predictions.
+
+  Args:
+    data: what is read.
+    model_flags: see train_dir.py.
+    num_examples: in the largest batch of this machine.
+
+  Raises:
+    errors.UserError: it is too large.
+  """
+  memory = machine.usable_memory()
+  sizes = map(int, model_flags["feature_sizes"].split(","))
+  num_bytes = 1 if data.reader.quantized else 4
+  needed = num_examples * (num_bytes * sum(sizes) + 5 * data.reader.num_outputs)
+  if memory and needed > memory:
+    raise errors.UserError(
+      f"Expected a batch that fits into the {memory / 1e9:.0f} GB of memory of"
+      f" this machine, received one of {num_examples} examples, which take at"
+      f" least {needed / 1e9:.0f} GB. Set a smaller --batch_size."
+    )
 
 
 def warn_of_short_run(

@@ -203,7 +203,7 @@ def layer_sizes(text, vocab_size=None):
   sizes = [size.strip() for size in text.split(",")] if text else []
   if vocab_size is not None:
     sizes = [str(vocab_size) if size == "classes" else size for size in sizes]
-  if not all(size.isdecimal() and int(size) > 0 for size in sizes):
+  if not all(size.isdecimal() and 0 < int(size[:11]) < 2**31 for size in sizes):
     example = "512,1024" if vocab_size is None else "512,1024 or 512,classes"
     raise ValueError(
       f"Expected layer sizes such as {example}, received {text!r}."

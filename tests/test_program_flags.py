@@ -133,7 +133,7 @@ def test_an_unknown_preset_lists_those_there_are(
   tiny_files, tmp_path, quick_preset
 ):
   code, log = train_with_preset(tmp_path, tiny_files, "--preset=slow")
-  assert code == 1
+  assert code == 2
   assert log.splitlines()[-1] == (
     "ERROR: Expected --preset to name a preset of LogisticModel, received"
     " 'slow'. Available: b, quick."
@@ -144,7 +144,7 @@ def test_an_unknown_preset_lists_those_there_are(
 def test_a_model_without_presets_says_so(tiny_files, tmp_path, monkeypatch):
   monkeypatch.setattr(video_level_models.LogisticModel, "presets", {})
   code, log = train_with_preset(tmp_path, tiny_files, "--preset=published")
-  assert code == 1
+  assert code == 2
   assert log.splitlines()[-1] == (
     "ERROR: Expected --preset to name a preset of LogisticModel, received"
     " 'published'. It has none: leave --preset out."
@@ -363,6 +363,32 @@ def test_all_unknown_flags_are_named_at_once():
     " you mean --max_steps?), --nosuch, --netvlad_relu, --lightvlad. python"
     " train.py --help lists the flags."
   )
+
+
+@pytest.mark.parametrize(
+  ("typed", "near"),
+  [
+    ("--modle=MoeModel", "did you mean --model?"),
+    ("--bach_size=3", "did you mean --batch_size?"),
+    ("--framefeatures", "did you mean --frame_features?"),
+    ("--model=StreamLstm", "Did you mean StreamLstmModel?"),
+    ("--model=moemodel", "Did you mean MoeModel?"),
+    ("--label_loss=CrossEntropy", "Did you mean CrossEntropyLoss?"),
+    ("--video_level_classifier_model=MoeModl", "Did you mean MoeModel?"),
+    ("--preset=publishd", "Did you mean published?"),
+  ],
+)
+def test_names_that_were_meant(typed, near):
+  line = in_process.run_into_error("train", "--model=GruModel", typed)
+  assert near in line
+
+
+def test_metrics_that_were_meant(tmp_path):
+  given = ("eval", f"--train_dir={tmp_path}", "--run_once")
+  line = in_process.run_into_error(*given, "--metrics=accurracy")
+  assert "Did you mean accuracy?" in line
+  line = in_process.run_into_error(*given, "--best_metric=GAP")
+  assert "Did you mean gap?" in line
 
 
 def test_an_unknown_flag_of_a_program_in_a_folder():

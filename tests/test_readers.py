@@ -156,6 +156,9 @@ def test_feature_flags_may_hold_blanks(names, sizes):
     ("rgb", "0", ["--feature_sizes=0"]),
     ("rgb", "-4", ["--feature_sizes=-4"]),
     ("rgb", "10.5", ["--feature_sizes=10.5"]),
+    ("rgb", "²", ["--feature_sizes=²"]),
+    ("rgb", "2147483648", ["--feature_sizes=2147483648"]),
+    ("rgb", "9" * 5000, ["--feature_sizes=999"]),
   ],
 )
 def test_feature_flags_that_cannot_be(names, sizes, parts):

@@ -65,6 +65,11 @@ def test_unknown_optimizer(name):
     assert re.search(rf"\b{known}\b", text)
 
 
+def test_an_optimizer_that_was_meant():
+  assert "Did you mean AdamW?" in optimizer_error("AdamWW")
+  assert "Did you mean AdamOptimizer?" in optimizer_error("AdamOptimiser")
+
+
 def test_all_optimizers_of_the_error_message_can_be_made():
   listed = optimizer_error("NoSuch").split("Available: ")[1].rstrip(".")
   for name in listed.split(", "):

@@ -78,6 +78,7 @@ def test_warmup_rises_to_the_schedules_rate(name):
     ({"num_epochs": 0, "max_steps": 4}, 40),
     ({"num_epochs": 3, "max_steps": 4}, 40),
     ({"num_epochs": 1, "max_steps": 4}, 22),
+    ({"num_epochs": 2**62}, 2**63 - 1),
   ],
 )
 def test_planned_examples(settings, expected):

@@ -5,7 +5,7 @@ import types
 import in_process
 import pytest
 from absl import logging
-from conftest import assert_names
+from conftest import assert_names, error_of
 from make_records import (
   SMALL_FRAME_FLAGS,
   SMALL_VIDEO_FLAGS,
@@ -14,6 +14,7 @@ from make_records import (
   small_video,
   write_records,
 )
+from tiny_runs import TINY_FLAGS
 
 from data_tools import sample_data
 from engine import unlikely_flags
@@ -247,3 +248,54 @@ def test_files_that_are_trained_and_evaluated_on(shown, tmp_path):
   unlikely_flags.warn_of_trained_files([a, b], [c, link])
   (text,) = shown
   assert_names(text, "1 of the files of --eval_data_pattern", f"such as {b}:")
+
+
+@pytest.mark.parametrize("num_examples", [10, 10**9])
+def test_a_batch_that_memory_cannot_hold(tiny_files, num_examples, monkeypatch):
+  # Seven numbers of four bytes, five bytes for each of six classes.
+  data = Data(TINY_FLAGS, tiny_files, with_labels=True)
+  monkeypatch.setattr(
+    unlikely_flags.machine, "usable_memory", lambda: 58 * num_examples
+  )
+  unlikely_flags.check_batch_fits(data, TINY_FLAGS, num_examples)
+  error = error_of(
+    unlikely_flags.check_batch_fits, data, TINY_FLAGS, num_examples + 1
+  )
+  assert_names(error, f"one of {num_examples + 1} examples", "--batch_size")
+  monkeypatch.setattr(unlikely_flags.machine, "usable_memory", lambda: None)
+  unlikely_flags.check_batch_fits(data, TINY_FLAGS, num_examples + 1)
+
+
+def test_the_largest_batch_of_a_run():
+  settings = Settings(100, 0.1, num_epochs=3)
+  assert settings.largest_batch(50, 1) == 100
+  assert settings.largest_batch(50, 2) == 150
+  assert Settings(100, 0.1, num_epochs=0).largest_batch(50, 2) == 200
+
+
+def test_programs_refuse_a_batch_that_memory_cannot_hold(
+  tiny_files, tmp_path, monkeypatch
+):
+  flags = (
+    f"--train_dir={tmp_path}/run",
+    "--feature_names=mean_rgb,mean_audio",
+    "--feature_sizes=4,3",
+    "--num_classes=6",
+    "--batch_size=1000000000",
+  )
+  train = ("train", *flags, f"--train_data_pattern={','.join(tiny_files)}")
+  monkeypatch.setattr(unlikely_flags.machine, "usable_memory", lambda: 10**10)
+  line = in_process.run_into_error(*train, "--num_epochs=0")
+  assert_names(line, "one of 1000000000 examples")
+  assert not (tmp_path / "run").exists()
+  # Of small data, a batch has no more examples than there are.
+  log = in_process.run(*train, "--num_epochs=2")
+  assert "Done at step 1, after 44 examples" in log
+  monkeypatch.setattr(unlikely_flags.machine, "usable_memory", lambda: 1000)
+  files = f"data_pattern={','.join(tiny_files)}"
+  for program, more in (
+    ("eval", [f"--eval_{files}", "--run_once"]),
+    ("inference", [f"--input_{files}", f"--output_file={tmp_path}/out.csv"]),
+  ):
+    line = in_process.run_into_error(program, *flags, *more)
+    assert_names(line, "Expected a batch that fits")
