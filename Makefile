@@ -5,7 +5,8 @@
 # make demo-videos    small video files -> features -> training -> timeline
 # make test           lint and the fast tests
 # make lint           ruff, types; .pre-commit-config.yaml runs it too
-# make docs           writes docs/flags.md from the flags of the programs
+# make docs           writes docs/flags.md and docs/troubleshooting.md from the
+#                     flags and the messages of the programs
 # make test-pythons   the fast tests on each installed Python of PYTHONS
 # make test-slow      the tests that take minutes
 # make test-backends  of these only the models on JAX and PyTorch
@@ -119,6 +120,7 @@ lint: $(VENV)/.installed-dev
 
 docs: $(VENV)/.installed
 	@$(RUN) -m docs.make_flags_page
+	@$(RUN) -m docs.make_troubleshooting_page
 
 test: lint
 	@$(FAST_TESTS)
