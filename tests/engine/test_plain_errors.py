@@ -205,7 +205,7 @@ def test_a_prediction_without_room(trained, tmp_path):
     f"--output_file={output}",
   )
   with file_limit(100):
-    line = in_process.run_into_error("inference", *flags)
+    line = in_process.run_into_error("inference", *flags, exit_code=1)
   check(line, output)
   assert folder_content(output.parent) == {}
   in_process.run("inference", *flags)
@@ -221,6 +221,7 @@ def test_a_model_in_a_file_without_room(trained, tmp_path):
       f"--input_data_pattern={data}",
       f"--output_file={tmp_path}/x.csv",
       f"--output_model_tgz={tmp_path}/x.tgz",
+      exit_code=1,
     )
   check(line, tmp_path / "x.tgz")
   assert list(tmp_path.iterdir()) == [train_dir]
@@ -233,6 +234,7 @@ def test_a_full_device_of_a_prediction(trained):
     f"--train_dir={train_dir}",
     f"--input_data_pattern={data}",
     "--output_file=/dev/full",
+    exit_code=1,
   )
   check(line, "/dev/full")
 
@@ -250,11 +252,11 @@ def test_programs_on_a_full_disk(tiny_files, tmp_path):
     before = in_process.run("eval", train_dir, "--run_once", *_evaluated(data))
     fill(disk / "filler")
     more = ("--max_steps=8", "--num_epochs=0")
-    line = in_process.run_into_error("train", *training, *more)
+    line = in_process.run_into_error("train", *training, *more, exit_code=1)
     check(line, f"{disk}/model/")
     assert checkpoint_steps(disk / "model") == {4}
     line = in_process.run_into_error(
-      "eval", train_dir, "--run_once", *_evaluated(data)
+      "eval", train_dir, "--run_once", *_evaluated(data), exit_code=1
     )
     check(line, f"{disk}/model/")
     for program, output in (
@@ -264,7 +266,7 @@ def test_programs_on_a_full_disk(tiny_files, tmp_path):
       given = [f"--input_data_pattern={data}"] * (program == "inference")
       path = f"{disk}/out"
       line = in_process.run_into_error(
-        program, train_dir, f"{output}={path}", *given
+        program, train_dir, f"{output}={path}", *given, exit_code=1
       )
       check(line, path)
     assert sorted(os.listdir(disk)) == ["filler", "model"]
