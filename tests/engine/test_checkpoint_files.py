@@ -114,7 +114,7 @@ def calls_in(trace, folder) -> list[tuple[str, str, str]]:
     elif renamed and " = -1" not in line:
       paths = re.findall(r'"([^"]*)"', renamed[2])
       found.append((renamed[1], *(*paths, "")[:2]))
-  return [call for call in found if call[1].startswith(f"{folder}/")]
+  return [call for call in found if f"{call[1]}/".startswith(f"{folder}/")]
 
 
 @pytest.mark.slow
@@ -152,15 +152,22 @@ def test_all_that_is_renamed_is_on_the_disk(tiny_files, tmp_path):
 
   renamed = set()
   for at, (call, path, new) in enumerate(calls):
-    if call == "unlink" and re.search(r"model\.ckpt-\d+\.index$", path):
+    if call == "unlink" and re.search(r"/model/model\.ckpt-\d+\.index$", path):
       # Of the checkpoints, the newest is on the disk by then.
-      newest = [new for call, _, new in calls[:at] if new.endswith(".index")]
-      assert is_flushed(newest[-1], end=at), path
-    if call != "rename":
+      data = [
+        new
+        for _, _, new in calls[:at]
+        if re.search(r"/model/model\.ckpt-\d+\.data", new)
+      ]
+      index = re.sub(r"\.data.*", ".index", data[-1])
+      assert is_flushed(data[-1], end=at), path
+      assert is_flushed(index, end=at), path
+    if call != "rename" or "_temp/" in new:
       continue
     renamed.add(os.path.basename(new))
     assert is_flushed(os.path.dirname(new), begin=at), new
-    if "_temp/" in path or "/checkpoint.tmp" in path:
+    is_aside = re.search(r"/\..*\.tmp-[0-9a-f]{8}/", new)
+    if "_temp/" in path or "/checkpoint.tmp" in path or is_aside:
       # TensorFlow's; nothing relies on them before they are flushed.
       assert is_flushed(new, begin=at), new
     else:
