@@ -62,11 +62,13 @@ def run(mirror, folder, *more) -> str:
   )
 
 
-def run_into_error(mirror, folder, *more) -> str:
+def run_into_error(mirror, folder, *more, exit_code=1) -> str:
   """Downloads what must fail; returns its line."""
   mirror.requests.clear()
   return in_process.run_into_error(
-    "data_tools.download", *arguments(mirror, folder, *more)
+    "data_tools.download",
+    *arguments(mirror, folder, *more),
+    exit_code=exit_code,
   )
 
 
@@ -183,7 +185,9 @@ def test_another_file_of_the_same_name_is_not_replaced(mirror, tmp_path):
 def test_another_partition_of_the_same_names_is_refused(mirror, tmp_path):
   run(mirror, tmp_path)
   mirror.add_partition("2/video/train", FILES)
-  line = run_into_error(mirror, tmp_path, "--partition=2/video/train")
+  line = run_into_error(
+    mirror, tmp_path, "--partition=2/video/train", exit_code=2
+  )
   assert_names(line, "2/video/train", f"{tmp_path}, which holds {PARTITION}")
   assert mirror.requests == []
   # Another split has other names.
@@ -195,7 +199,7 @@ def test_another_partition_of_the_same_names_is_refused(mirror, tmp_path):
 def test_parts_make_the_whole(mirror, tmp_path):
   run(mirror, tmp_path, "--shard=1,3")
   assert mirror.fetched() == ["train99.tfrecord", "trainAa.tfrecord"]
-  line = run_into_error(mirror, tmp_path, "--shard=2,3")
+  line = run_into_error(mirror, tmp_path, "--shard=2,3", exit_code=2)
   assert_names(line, "--shard", "2,3", "none of 4")
   run(mirror, tmp_path, "--shard=3,3")
   assert mirror.fetched() == ["trainaA.tfrecord", "trainaa.tfrecord"]
@@ -346,7 +350,9 @@ def test_after_many_failures_in_a_row_no_more_are_tried(
 
 
 def test_no_plan(mirror, tmp_path):
-  line = run_into_error(mirror, tmp_path, "--partition=2/frame/validate")
+  line = run_into_error(
+    mirror, tmp_path, "--partition=2/frame/validate", exit_code=2
+  )
   assert_names(
     line,
     f"{mirror.url}/2/download_plans/frame_validate.json",
@@ -399,7 +405,9 @@ def test_a_disk_that_cannot_be_written(mirror, tmp_path, monkeypatch):
 
 def test_a_folder_that_is_a_file(mirror, tmp_path):
   (tmp_path / "file").touch()
-  assert f"{tmp_path}/file" in run_into_error(mirror, tmp_path / "file")
+  assert f"{tmp_path}/file" in run_into_error(
+    mirror, tmp_path / "file", exit_code=2
+  )
 
 
 @pytest.mark.parametrize(
