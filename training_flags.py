@@ -116,6 +116,13 @@ def _define_training_flags(flag_values) -> None:
     "Largest norm of all gradients together; 0: no limit.",
     lower_bound=0.0,
   )
+  training.enum(
+    "nan_policy",
+    "stop",
+    ["stop", "skip"],
+    "What to do about a step with gradients that are NaN or infinite: stop"
+    " training, or skip its update, but stop after 10 in a row.",
+  )
   training.float(
     "mixup_alpha",
     0.0,

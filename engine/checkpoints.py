@@ -31,6 +31,7 @@ _ADDED_PARTS = frozenset(
     "place",
     "window_shards",
     "epoch_records",
+    "left_out",
   }
 )
 

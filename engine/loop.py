@@ -1,6 +1,7 @@
 """The outer loop of training: runs steps, reports, saves, exports, stops."""
 
 import contextlib
+import functools
 import os
 import signal
 import time
@@ -10,9 +11,10 @@ from absl import logging
 
 import errors
 import losses
+from engine import divergence, model_building
 from engine import export as exports
-from engine import model_building
 from engine.data import Data
+from engine.data_order import Place
 from engine.distribution import Placement
 from engine.report import Profile, Reporter
 from engine.resources import Meter
@@ -156,21 +158,26 @@ class Saver:
     return ended
 
 
-def training_batches(run: Run, data: Data):
-  """This machine's batches of a run, from where the run is in the data."""
+def training_batches(run: Run, data: Data, place: Place, num_examples: int):
+  """This machine's batches of a run.
+
+  Args:
+    run: the run.
+    data: to train on.
+    place: where they begin.
+    num_examples: where TensorFlow reads, how many of this machine are before.
+  """
   settings, placement = run.settings, run.placement
   return data.training_batches(
     settings.batch_size * placement.local_replicas,
     settings.num_epochs,
     settings.seed,
-    place=run.place,
+    place=place,
     window_shards=int(run.state["window_shards"]),
     num_readers=settings.num_readers,
     worker=placement.worker,
     num_workers=placement.num_workers,
-    skip_examples=0
-    if data.by_number
-    else int(run.state["position"][placement.worker]),
+    skip_examples=0 if data.by_number else num_examples,
     shuffled_batches=5 * settings.accumulate_steps,
   )
 
@@ -220,13 +227,19 @@ def train_until_stopped(
     validation: its evaluations, if it is evaluated while it trains.
 
   Raises:
-    errors.UserError: a record is bad, training diverged or a machine was lost.
+    errors.UserError: a record is bad, training diverged, see --nan_policy, or a
+      machine was lost.
   """
   settings, placement = run.settings, run.placement
-  batches = training_batches(run, data)
+  batches_from = functools.partial(training_batches, run, data)
+  batches = batches_from(
+    run.place, int(run.state["position"][placement.worker])
+  )
+  watch = divergence.Watch(run.model, placement, run.state)
+  reaction = divergence.Reaction(run, data, watch, batches_from)
   with model_building.naming_bug(run.model_flags):
     run_steps = make_run_steps(
-      run, losses.make_loss(run.model_flags), batches.element_spec
+      run, losses.make_loss(run.model_flags), batches.element_spec, watch
     )
   iterator = iter(batches)
   saver = Saver(run, record, reporter, exporter, data.skipped, validation)
@@ -257,6 +270,8 @@ def train_until_stopped(
         done, seen - seen_before, pace * done, usage
       )
       step += done
+      left_out = reaction.react(step, outputs)
+      record.add_skipped_steps(len(left_out))
       data.skipped.check(*run.state["epoch_records"].numpy().tolist())
       if done < wanted and settings.num_epochs:
         run.state["finished_epochs"].assign(settings.num_epochs)
@@ -271,7 +286,10 @@ def train_until_stopped(
       profile.begin_or_end(step, ended)
       if done:
         rate = (seen - seen_before) / seconds
-        reporter.report(step, seen, rate, outputs, usage, run.training_seconds)
+        if step not in left_out:
+          reporter.report(
+            step, seen, rate, outputs, usage, run.training_seconds
+          )
         # Ten steps between two reports, fewer if steps are slow.
         chunk = int(min(_LONGEST_SILENCE_SECONDS, run.seconds_left()) / pace)
         chunk = max(1, min(_MOST_STEPS_AT_ONCE, chunk))

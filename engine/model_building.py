@@ -310,7 +310,7 @@ def _error_of_a_trial(model_flags: dict) -> Exception | None:
   return None
 
 
-def _named(model_name: str) -> str:
+def named(model_name: str) -> str:
   """The name of a model, with the line of its create_model if it is known."""
   if model_name not in models.class_names():
     return model_name
@@ -335,7 +335,7 @@ def check_probabilities(
   if smallest < -_ROUNDING or largest > 1.0 + _ROUNDING:
     raise errors.UserError(
       f"Expected probabilities from 0 to 1 as the predictions of"
-      f" {_named(model_name)}, received values from {smallest:.3g} to"
+      f" {named(model_name)}, received values from {smallest:.3g} to"
       f" {largest:.3g}. If they are logits, return"
       ' {"predictions": keras.ops.sigmoid(logits)} in float32.'
     )
@@ -345,7 +345,7 @@ def check_probabilities(
   if (abs(sums - 1.0) > _ROUNDING).any():
     raise errors.UserError(
       "Expected probabilities with a sum of 1 for each video, with"
-      f" --exclusive_classes, as the predictions of {_named(model_name)},"
+      f" --exclusive_classes, as the predictions of {named(model_name)},"
       f" received sums from {sums.min():.3g} to {sums.max():.3g}. Return those"
       " of layers.classifiers.probabilities(logits) as they are, or divide by"
       " their sum."

@@ -2,7 +2,9 @@
 
 import dataclasses
 import math
+from collections.abc import Sequence
 
+import keras
 import tensorflow as tf
 from absl import logging
 
@@ -49,8 +51,28 @@ def _make_counters(num_workers: int) -> dict[str, tf.Variable]:
   state["position"] = tf.Variable(
     tf.zeros([num_workers], tf.int64), shape=[None], name="position"
   )
+  # Steps whose updates were left out, and how many of them were the last ones,
+  # see divergence.py.
+  state["left_out"] = tf.Variable(tf.zeros([2], tf.int64), name="left_out")
   state["version"] = tf.Variable(__version__, name="version")
   return state
+
+
+def floats(variables: Sequence[keras.Variable]) -> list[keras.Variable]:
+  """Those of some variables that are floats, and not counters or seeds."""
+  return [
+    variable
+    for variable in variables
+    if variable.dtype.startswith(("float", "bfloat"))
+  ]
+
+
+def first_not_finite(model: keras.Model) -> str:
+  """The path of a variable with NaN or infinity; empty if there is none."""
+  for variable in floats(model.variables):
+    if not bool(tf.reduce_all(tf.math.is_finite(variable.value))):
+      return variable.path
+  return ""
 
 
 class Run:
@@ -334,14 +356,11 @@ class Run:
     Raises:
       errors.UserError: names the weight.
     """
-    for variable in self.model.variables:
-      if variable.dtype.startswith(("float", "bfloat")) and not bool(
-        tf.reduce_all(tf.math.is_finite(variable.value))
-      ):
-        raise errors.UserError(
-          "Expected finite weights, received NaN or infinite ones in"
-          f" {variable.path} after step {self.step}: training diverged. Start"
-          " again with --start_new_model and a smaller --base_learning_rate."
-        )
+    if path := first_not_finite(self.model):
+      raise errors.UserError(
+        f"Expected finite weights, received NaN or infinite ones in {path}"
+        f" after step {self.step}: training diverged. Start again with"
+        " --start_new_model and a smaller --base_learning_rate."
+      )
     if self.placement.is_chief and self._checkpoints:
       self._checkpoints.save(self.step)

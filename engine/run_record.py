@@ -16,6 +16,7 @@
     first_step           the first that it took
     last_step            the last of which the record knows
     videos               that it trained on, up to last_step
+    skipped_steps        of these, how many changed no weight, see --nan_policy
     start_seconds        until the first step was done, compiling included,
                          without evaluations before it
     training_seconds     of all other steps alone, without saving and so on
@@ -143,6 +144,7 @@ class RunRecord:
       "first_step": step + 1,
       "last_step": step,
       "videos": 0,
+      "skipped_steps": 0,
       "start_seconds": None,
       "training_seconds": 0.0,
       "videos_per_second": None,
@@ -184,6 +186,10 @@ class RunRecord:
     self._cpu.add(usage.cpu_percent, seconds)
     self._gpu.add(usage.gpu_percent, seconds)
     return seconds
+
+  def add_skipped_steps(self, steps: int) -> None:
+    """Counts steps whose updates were left out; add_steps counts them too."""
+    self._start["skipped_steps"] += steps
 
   def leave_out(self, seconds: float) -> None:
     """Leaves time before the first step out of start_seconds."""

@@ -30,6 +30,7 @@ class Settings:
   weight_decay: float | None = None
   clip_gradient_norm: float = 1.0
   clip_global_norm: float = 0.0
+  nan_policy: str = "stop"
   accumulate_steps: int = 1
   mixup_alpha: float = 0.0
   ema_decay: float = 0.0

@@ -15,7 +15,7 @@ import tensorflow as tf
 import losses
 import models
 import readers
-from engine import schedules
+from engine import divergence, schedules
 from engine.distribution import Placement
 from engine.settings import Settings
 from layers import recurrent, sums
@@ -29,7 +29,9 @@ class Step:
     model: result of models.build_model.
     forward: the model, or the same model on mixed videos.
     calculate_loss: (predictions, labels, weights) -> scalar.
-    apply_gradients: (gradients summed over replicas, learning rate) -> None.
+    squared_norms: (gradients summed over replicas) -> a scalar for each.
+    apply_gradients: (these gradients, these scalars, learning rate) -> None.
+    watch: finds steps that are not finite.
     settings: how to train.
     placement: where.
     with_xla: whether XLA compiles the whole step.
@@ -38,7 +40,9 @@ class Step:
   model: keras.Model
   forward: keras.Model
   calculate_loss: Callable
+  squared_norms: Callable
   apply_gradients: Callable
+  watch: divergence.Watch
   settings: Settings
   placement: Placement
   with_xla: bool
@@ -90,10 +94,9 @@ class Accumulator:
 # The update
 
 
-def clip_by_norm(gradient: tf.Tensor, norm: float) -> tf.Tensor:
-  """tf.clip_by_norm, which XLA makes slow; see layers.sums.total."""
-  length = tf.sqrt(sums.total(tf.square(gradient)))
-  return gradient * (norm / tf.maximum(length, norm))
+def clip_by_norm(gradient, square: tf.Tensor, norm: float) -> tf.Tensor:
+  """As tf.clip_by_norm, of a gradient whose squared norm is known."""
+  return gradient * (norm / tf.maximum(tf.sqrt(square), norm))
 
 
 def clip_by_global_norm(
@@ -107,7 +110,13 @@ def clip_by_global_norm(
 
 
 def apply_gradients(
-  optimizer, variables, average, settings: Settings, gradients, learning_rate
+  optimizer,
+  variables,
+  average,
+  settings: Settings,
+  gradients,
+  squares,
+  learning_rate,
 ) -> None:
   """Clips the gradients, updates the weights and their moving averages.
 
@@ -117,12 +126,13 @@ def apply_gradients(
     average: their moving averages, a tf.Variable each; empty for none.
     settings: the limits of the gradients and the decay of the averages.
     gradients: of the variables, summed over all replicas.
+    squares: their squared norms.
     learning_rate: float32 scalar.
   """
   if settings.clip_gradient_norm > 0:
     gradients = [
-      clip_by_norm(gradient, settings.clip_gradient_norm)
-      for gradient in gradients
+      clip_by_norm(gradient, square, settings.clip_gradient_norm)
+      for gradient, square in zip(gradients, squares, strict=True)
     ]
   if settings.clip_global_norm > 0:
     gradients = clip_by_global_norm(gradients, settings.clip_global_norm)
@@ -215,35 +225,50 @@ def forward_and_backward(step: Step, batch, mixup_weight, is_reported):
   return gradients, scalars, predictions, counts
 
 
-def train_step(step: Step, batch, learning_rate, mixup_weight, is_reported):
-  """A step on one batch; see `forward_and_backward`.
+def _judged(step: Step, gradients):
+  """What a step may update the weights with.
 
   Returns:
-    (scalars by tag, predictions of this part, videos of each machine).
+    (gradients, their squared norms, whether each is finite and then each
+    statistic of the model).
+  """
+  squares = step.squared_norms(gradients)
+  return gradients, squares, step.watch.judge(squares)
+
+
+def train_step(step: Step, batch, mixup_weight, is_reported):
+  """A step on one batch, before the update; see `forward_and_backward`.
+
+  Returns:
+    (result of `_judged`, scalars by tag, predictions of this part, videos of
+    each machine).
   """
   gradients, scalars, predictions, counts = forward_and_backward(
     step, batch, mixup_weight, is_reported
   )
-  step.apply_gradients(gradients, learning_rate)
-  return scalars, predictions, counts
+  return _judged(step, gradients), scalars, predictions, counts
 
 
 def accumulate_step(
   step: Step, accumulator: Accumulator, batch, mixup_weight, is_reported
 ):
-  """As `train_step`, but the gradients go to the accumulator."""
+  """As `train_step`, but the gradients go to the accumulator: () of them."""
   gradients, scalars, predictions, counts = forward_and_backward(
     step, batch, mixup_weight, is_reported
   )
   accumulator.add(gradients, tf.cast(tf.reduce_sum(counts), tf.float32))
-  return scalars, predictions, counts
+  return (), scalars, predictions, counts
 
 
-def accumulated_update(
-  step: Step, accumulator: Accumulator, learning_rate
-) -> None:
-  """Updates the weights with what the accumulator holds."""
-  step.apply_gradients(accumulator.take(), learning_rate)
+def accumulated_step(step: Step, accumulator: Accumulator):
+  """What the accumulator holds, which it empties; see `_judged`."""
+  return _judged(step, accumulator.take())
+
+
+def update_weights(step: Step, gradients, squares, learning_rate) -> None:
+  """The update of a step that is finite."""
+  step.apply_gradients(gradients, squares, learning_rate)
+  step.watch.keep()
 
 
 # --------------------------------------------------------------------------
@@ -286,12 +311,13 @@ def _on_all_replicas(step: Step, replica_step, state, batch, rate, arguments):
     arguments: of replica_step, after the batch.
 
   Returns:
-    (scalars by tag, predictions, labels) of this machine's batch.
+    (what the step may update the weights with; scalars by tag, predictions and
+    labels of this machine's batch).
   """
   placement = step.placement
   batch = dict(batch)
   place = batch.pop("place", None)
-  scalars, predictions, counts = placement.strategy.run(
+  judged, scalars, predictions, counts = placement.strategy.run(
     replica_step, args=(placement.split(batch), *arguments)
   )
   scalars, counts = placement.first((scalars, counts))
@@ -302,31 +328,70 @@ def _on_all_replicas(step: Step, replica_step, state, batch, rate, arguments):
   else:
     _move_on(state, place, num_videos)
   scalars = {**scalars, "learning_rate": rate}
-  return scalars, placement.join(predictions), batch["labels"]
+  if step.settings.nan_policy == "skip":
+    scalars["skipped_steps"] = tf.cast(state["left_out"][0], tf.float32)
+  report = scalars, placement.join(predictions), batch["labels"]
+  return judged, report
 
 
-def one_step(step: Step, replica_step, state, batch, is_last, is_reported):
+def _end_step(step: Step, update, state, judged, rate):
+  """Updates the weights on all replicas, if the step is finite; counts it.
+
+  Args:
+    step: a Step.
+    update: `update_weights`, perhaps compiled.
+    state: the counters of a Run.
+    judged: result of `_judged`.
+    rate: the learning rate.
+
+  Returns:
+    Whether training goes on, a bool scalar, see --nan_policy.
+  """
+  strategy, watch = step.placement.strategy, step.watch
+  gradients, squares, finite = judged
+  finite = step.placement.first(finite)
+
+  def take_over():
+    strategy.run(update, args=(gradients, squares, rate))
+    total = state["left_out"][0]
+    state["left_out"].assign(tf.stack([total, tf.zeros_like(total)]))
+    return True
+
+  def leave_out():
+    strategy.run(watch.restore)
+    watch.remember(state, finite)
+    most = divergence.MOST_IN_A_ROW[step.settings.nan_policy]
+    return state["left_out"][1] < most
+
+  goes_on = tf.cond(tf.reduce_all(finite), take_over, leave_out)
+  state["global_step"].assign_add(1)
+  watch.move_on(state)
+  return goes_on
+
+
+def one_step(step: Step, replica_steps, state, batch, is_last, is_reported):
   """One step on one batch, on all replicas.
 
   Args:
     step: a Step.
-    replica_step: `train_step`, perhaps compiled.
+    replica_steps: `train_step` and `update_weights`, perhaps compiled.
     state: the counters of a Run.
     batch: this machine's, without names.
     is_last: unused; see `one_part`.
     is_reported: bool scalar.
 
   Returns:
-    (scalars by tag, predictions, labels) of this machine's batch.
+    (whether training goes on, a bool scalar; scalars by tag, predictions and
+    labels of this machine's batch).
   """
   del is_last
   rate = schedules.learning_rate(
     state["examples_seen"], step.settings, state["schedule_examples"]
   )
-  arguments = (rate, _mixup_weight(step, state), is_reported)
-  report = _on_all_replicas(step, replica_step, state, batch, rate, arguments)
-  state["global_step"].assign_add(1)
-  return report
+  arguments = (_mixup_weight(step, state), is_reported)
+  judge, update = replica_steps
+  judged, report = _on_all_replicas(step, judge, state, batch, rate, arguments)
+  return _end_step(step, update, state, judged, rate), report
 
 
 def one_part(
@@ -343,7 +408,8 @@ def one_part(
   Args:
     step: a Step.
     accumulator: of the gradients.
-    replica_steps: `accumulate_step` and `accumulated_update`, perhaps compiled.
+    replica_steps: `accumulate_step`, `accumulated_step` and `update_weights`,
+      perhaps compiled.
     state: the counters of a Run.
     batch: this machine's, without names.
     is_last: bool scalar, whether the step ends with this batch.
@@ -353,7 +419,7 @@ def one_part(
     As `one_step`, for this batch.
   """
   placement = step.placement
-  accumulate, update = replica_steps
+  accumulate, judge, update = replica_steps
   seen = state["examples_seen"] - tf.cast(
     placement.first(accumulator.num_videos), tf.int64
   )
@@ -361,15 +427,12 @@ def one_part(
     seen, step.settings, state["schedule_examples"]
   )
   arguments = (_mixup_weight(step, state), is_reported)
-  report = _on_all_replicas(step, accumulate, state, batch, rate, arguments)
+  _, report = _on_all_replicas(step, accumulate, state, batch, rate, arguments)
 
   def end_step():
-    placement.strategy.run(update, args=(rate,))
-    state["global_step"].assign_add(1)
-    return True
+    return _end_step(step, update, state, placement.strategy.run(judge), rate)
 
-  tf.cond(is_last, end_step, lambda: False)
-  return report
+  return tf.cond(is_last, end_step, lambda: True), report
 
 
 def run_steps(
@@ -381,7 +444,7 @@ def run_steps(
   iterator,
   num_steps,
 ):
-  """Trains for some steps, or fewer if the data ends.
+  """Trains for some steps, or fewer if the data ends or a step is not finite.
 
   AutoGraph compiles it; the number of steps is a tensor.
 
@@ -418,9 +481,10 @@ def run_steps(
     if more:
       more, following = placement.next_batch(iterator, element_spec)
     is_last = tf.logical_or(part == batches_a_step, tf.logical_not(more))
-    scalars, new_predictions, new_labels = take_batch(
+    goes_on, (scalars, new_predictions, new_labels) = take_batch(
       batch, is_last, tf.logical_not(more)
     )
+    more = tf.logical_and(more, goes_on)
     if is_last:
       steps += 1
       part = 0
@@ -484,29 +548,39 @@ def _make_take_batch(step: Step, state):
     bound.__name__ = function.__name__  # profiles show it
     return _on_one_replica(bound, step.placement, step.with_xla)
 
+  update = on_one_replica(update_weights)
   if step.settings.accumulate_steps == 1:
-    return functools.partial(one_step, step, on_one_replica(train_step), state)
+    replica_steps = on_one_replica(train_step), update
+    return functools.partial(one_step, step, replica_steps, state)
   accumulator = Accumulator(step.model, step.placement)
   replica_steps = (
     on_one_replica(accumulate_step, accumulator),
-    on_one_replica(accumulated_update, accumulator),
+    on_one_replica(accumulated_step, accumulator),
+    update,
   )
   return functools.partial(one_part, step, accumulator, replica_steps, state)
 
 
-def make_run_steps(run, loss: losses.BaseLoss, element_spec):
+def make_run_steps(
+  run,
+  loss: losses.BaseLoss,
+  element_spec,
+  watch: divergence.Watch | None = None,
+):
   """Compiles the inner loop of a run.
 
   Args:
     run: the run.Run to train.
     loss: of the labels.
     element_spec: of the batches.
+    watch: finds steps that are not finite; None for one of its own.
 
   Returns:
     A function (iterator, num_steps) that trains up to that many steps, fewer
-    where the data ends, and returns (steps done, report of the last one): the
-    scalars by TensorBoard tag, this machine's predictions and their labels.
-    Of a step with several batches, the report is of the last one.
+    where the data ends or --nan_policy stops, and returns (steps done, report
+    of the last one): the scalars by TensorBoard tag, this machine's predictions
+    and their labels. Of a step with several batches, the report is of the last
+    one.
   """
   settings, placement, model = run.settings, run.placement, run.model
   element_spec = readers.numeric_part(element_spec)
@@ -518,6 +592,7 @@ def make_run_steps(run, loss: losses.BaseLoss, element_spec):
     model=model,
     forward=models.add_mixup(model) if settings.mixup_alpha > 0 else model,
     calculate_loss=_with_xla(calculate_loss, ends),
+    squared_norms=_with_xla(divergence.squared_norms, ends),
     apply_gradients=_with_xla(
       functools.partial(
         apply_gradients,
@@ -528,6 +603,7 @@ def make_run_steps(run, loss: losses.BaseLoss, element_spec):
       ),
       ends,
     ),
+    watch=watch or divergence.Watch(model, placement, run.state),
     settings=settings,
     placement=placement,
     with_xla=whole,
@@ -540,7 +616,7 @@ def make_run_steps(run, loss: losses.BaseLoss, element_spec):
     lambda _: tf.constant(0.0),
     tf.function(take_batch)
     .get_concrete_function(element_spec, is_true, is_true)
-    .structured_outputs[0],
+    .structured_outputs[1][0],
   )
   return tf.function(
     functools.partial(
