@@ -1,20 +1,21 @@
 """Every file in a --train_dir.
 
-model_flags.json          what shapes the graph or reads the data, see
-model_flags.py
-run.json                  how it was made and what it took, see run_record.py
-checkpoint                names the newest checkpoint
-model.ckpt-N.*            weights, optimizer and data position after step N,
-see checkpoints.py
-events.out.tfevents.*     TensorBoard, training
-eval/                     TensorBoard, evaluation and hyper-parameters;
-metrics-N.json
-evaluations.json          the scores of training's own evaluations
-best.json, best/          the checkpoint with the best score
-export/step_N/            SavedModels
-export/formats_N/         the model after step N in other formats
-vocabulary.csv            the names of the classes, if they are known
-extraction.json, pca/     how features were made of videos, if they were
+  model_flags.json          what shapes the graph or reads the data, see
+                            model_flags.py
+  run.json                  how it was made and what it took, see run_record.py
+  checkpoint                names the newest checkpoint
+  model.ckpt-N.*            weights, optimizer and data position after step N,
+                            see checkpoints.py
+  events.out.tfevents.*     TensorBoard, training
+  eval/                     TensorBoard, evaluation and hyper-parameters;
+                            metrics-N.json
+  evaluations.json          the scores of training's own evaluations
+  best.json, best/          the checkpoint with the best score
+  export/step_N/            SavedModels
+  export/formats_N/         the model after step N in other formats
+  vocabulary.csv            the names of the classes, if they are known
+  extraction.json, pca/     how features were made of videos, if they were
+  training.lock             who trains in it now, see train_dir_lock.py
 """
 
 import glob
@@ -37,10 +38,11 @@ BEST_DIR = "best"
 BEST_FILE = "best.json"
 EVALUATIONS_FILE = "evaluations.json"
 EXTRACTION_FILE = "extraction.json"
+LOCK_FILE = "training.lock"
 
 _OWN_FILES = re.compile(
   r"model_flags\.json|vocabulary\.csv|extraction\.json"
-  r"|run\.json|best\.json|evaluations\.json"
+  r"|run\.json|best\.json|evaluations\.json|training\.lock"
   r"|checkpoint|model\.ckpt-(again-)?\d+\..*|events\.out\.tfevents\..*"
   r"|(segment-)?metrics-(\d+\.json|by-class-\d+\.csv)|(step|formats)_\d+"
   r"|skipped_records(-\d+)?\.csv"
@@ -176,7 +178,8 @@ def check_removable(train_dir: str) -> None:
   if not tf.io.gfile.exists(train_dir):
     return
   check_no_file(train_dir)
-  names = [name.rstrip("/") for name in tf.io.gfile.listdir(train_dir)]
+  names = {name.rstrip("/") for name in tf.io.gfile.listdir(train_dir)}
+  names -= {LOCK_FILE}
   marks = [
     name
     for name in names
@@ -233,6 +236,8 @@ def _remove_own_files(folder) -> None:
   for name in tf.io.gfile.listdir(folder):
     name = name.rstrip("/")
     path = os.path.join(folder, name)
+    if name == LOCK_FILE:  # of the process that begins another run here
+      continue
     if not _OWN_FILES.fullmatch(name):
       logging.info("Kept, because it is not part of a run: %s", path)
     elif tf.io.gfile.isdir(path):
