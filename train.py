@@ -210,6 +210,7 @@ def train(
     end = _find_end(run, validation)
     seconds = time.monotonic() - seconds
     if end:
+      _export_if_missing(run, data)
       logging.info(
         "Nothing to do: the run in %s has ended after step %d. Raise %s to"
         " continue, or start again with --start_new_model.",
@@ -222,6 +223,20 @@ def train(
     record.leave_out(seconds)
     _train_to_end(run, data, record, dataset_dir, validation)
   return run.step
+
+
+def _export_if_missing(run: Run, data: Data) -> None:
+  """Exports the model of a run that has ended, if its last start could not.
+
+  It was killed or had no room, after the last checkpoint was saved.
+  """
+  exporter = export.BackgroundExporter(
+    run.model_flags, data.reader.kinds, run.train_dir
+  )
+  if run.placement.is_chief and not exporter.has_written(run.step):
+    logging.info("Exporting the model of step %d, which is missing.", run.step)
+    exporter.export(run.model, run.step, final=True, average=run.average)
+  exporter.close()
 
 
 def _begin_record(

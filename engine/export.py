@@ -339,6 +339,10 @@ class BackgroundExporter:
     ]
     self._pending = self._thread.submit(self._export, weights, step)
 
+  def has_written(self, step: int) -> bool:
+    """Whether there is a SavedModel of a step."""
+    return tf.io.gfile.isdir(os.path.join(self._folder, f"step_{step}"))
+
   def _export(self, weights, step) -> None:
     if self._exporter is None:
       self._exporter = Exporter(*self._arguments)
@@ -350,7 +354,10 @@ class BackgroundExporter:
     self._exporter.save(os.path.join(self._folder, name))
     for old in tf.io.gfile.listdir(self._folder):
       if old.startswith("step_") and old.rstrip("/") != name:
-        tf.io.gfile.rmtree(os.path.join(self._folder, old))
+        # It is removed under another name, so that none is ever half there.
+        path = os.path.join(self._folder, old.rstrip("/"))
+        with files.beside(path) as aside:
+          tf.io.gfile.rename(path, aside)
 
   def close(self) -> None:
     """Waits for the last export; raises its error."""

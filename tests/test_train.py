@@ -30,6 +30,7 @@ from conftest import (
   run_program,
 )
 from make_records import video_record, write_records
+from tiny_runs import train_tiny
 
 import errors
 import models
@@ -176,6 +177,30 @@ def test_a_finished_run_is_left_as_it_is(video_run, data_dir, tmp_path):
     )
     assert f"Nothing to do: the run in {copy} has ended after step 24" in log
     assert folder_content(copy) == before
+
+
+def test_a_finished_run_gets_the_export_that_its_last_start_could_not_write(
+  tiny_files, tmp_path
+):
+  train_tiny(tmp_path, tiny_files, max_steps=2, export_model_steps=1)
+  exported = tmp_path / "export" / "step_2"
+  answer = predictions_of(exported)
+  exported.rename(tmp_path / "export" / "step_1")
+  values = checkpoint_values(tmp_path)
+  train_tiny(tmp_path, tiny_files, max_steps=2, export_model_steps=1)
+  np.testing.assert_array_equal(predictions_of(exported), answer)
+  assert [path.name for path in exported.parent.iterdir()] == ["step_2"]
+  np.testing.assert_equal(checkpoint_values(tmp_path), values)
+
+
+def predictions_of(exported):
+  """What a SavedModel of tiny videos answers."""
+  served = tf.saved_model.load(str(exported)).signatures["predict_arrays"]
+  matrix = np.linspace(-1, 1, 14, dtype=np.float32).reshape(2, 7)
+  answer = served(
+    video_matrix=tf.constant(matrix), num_frames=tf.ones([2], tf.int32)
+  )
+  return answer["predictions"].numpy()
 
 
 def test_built_in_sample_data_and_defaults(tmp_path):

@@ -410,6 +410,21 @@ def test_only_the_newest_export_is_kept(model, tmp_path):
   )
 
 
+def test_an_older_export_is_never_half_there(model, tmp_path, monkeypatch):
+  def stop_half_way(path):
+    os.remove(os.path.join(path, "saved_model.pb"))
+    raise tf.errors.UnknownError(None, None, "Input/output error")
+
+  exporter = export.BackgroundExporter(VIDEO_FLAGS, None, str(tmp_path))
+  exporter.export(model, 1, final=True)
+  exporter.export(model, 2, final=True)
+  monkeypatch.setattr(tf.io.gfile, "rmtree", stop_half_way)
+  exporter.export(model, 3, final=True)
+  exporter.close()
+  shown = [name for name in os.listdir(tmp_path / "export") if name[0] != "."]
+  assert shown == ["step_3"]
+
+
 def test_an_export_is_skipped_while_another_is_written(
   background_exporter, model, tmp_path
 ):
