@@ -342,6 +342,8 @@ def _json_content(path: Path):
   content = json.loads(path.read_text())
   if path.name == "run.json":  # the rest is measured
     return {name: content[name] for name in ("settings", "model_flags")}
+  # A hash of the index, which counts how often the checkpoint was saved.
+  content.get("evaluation", {}).pop("checkpoint", None)
   return _without_measured(content)
 
 

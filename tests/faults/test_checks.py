@@ -68,6 +68,7 @@ def test_what_a_run_begins_and_ends_with_is_whole():
     json={"model/evaluations.json": {"evaluations": [{"gap": 0.1}]}},
     exports={"model/export/step_2": "other answers"},
   )
+  half_way["checkpoints"]["model/best/model.ckpt-2"] = "two"
   assert not problems(half_way, before=["model/model.ckpt-2"])
 
 
@@ -142,6 +143,13 @@ def test_differences():
     outputs={"output/more": "x"},
   )
   assert len(checks.differences(END, found, with_events=False)) == 3
+
+
+def test_an_older_export_may_stay():
+  older = changed(END, exports={"model/export/step_2": "other answers"})
+  assert not checks.differences(END, older, with_events=False)
+  half = changed(END, exports={"model/export/step_2": "damaged: x"})
+  assert checks.differences(END, half, with_events=False)
 
 
 def test_leftovers():

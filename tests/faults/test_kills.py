@@ -1,0 +1,50 @@
+import argparse
+import random
+import types
+
+import pytest
+from conftest import run_program
+
+from tests.faults import interception, kills
+from tests.faults.interception import Call
+
+CALLS = [Call("read", "model/a", 1), Call("write", "model/a", 1)]
+
+
+def choose(**changes):
+  """The moments for programs that each ran for 2 s."""
+  result = types.SimpleNamespace(
+    outcome=types.SimpleNamespace(calls=CALLS, seconds=2.0)
+  )
+  bench = types.SimpleNamespace(
+    ends=dict.fromkeys(("train", "eval", "inference", "export_model"), result)
+  )
+  given = {"number": 50, "program": None, "call": None} | changes
+  return kills.choose(bench, random.Random(0), argparse.Namespace(**given))
+
+
+def test_moments_are_by_call_and_by_time_in_each_program():
+  moments = choose()
+  assert len(moments) == 50
+  for name in ("train", "eval", "inference", "export_model"):
+    of_program = [moment for one, moment in moments if one == name]
+    seconds = [one for one in of_program if isinstance(one, float)]
+    assert all(0 <= one <= 2 for one in seconds)
+    assert 3 <= len(seconds) <= len(of_program) - 3
+    assert CALLS[1] in of_program
+    assert CALLS[0] not in of_program
+  assert moments == choose()
+
+
+def test_one_moment_of_the_command_line():
+  assert choose(program="eval", call=CALLS[0]) == [("eval", CALLS[0])]
+  assert {name for name, _ in choose(program="eval")} == {"eval"}
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+  bool(interception.why_impossible()), reason=interception.why_impossible()
+)
+def test_a_sample_of_kills():
+  log = run_program("-m", "tests.faults.kills", "--number=8", patience=1800)
+  assert "train" in log
