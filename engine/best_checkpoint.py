@@ -249,6 +249,8 @@ def consider(
     if old and not tf.io.gfile.exists(f"{old['checkpoint']}.index"):
       old = None
     if old and not _gives_way(old, metric, score, conditions, replaces_others):
+      # The one before it may be left by a start that was stopped.
+      _remove_others(old["checkpoint"])
       return False
     try:
       path = _take(checkpoint, folder, old["checkpoint"] if old else "")

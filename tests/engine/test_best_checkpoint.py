@@ -318,6 +318,26 @@ def test_a_kill_at_any_time_leaves_the_old_or_the_new_one(
   assert number > 5
 
 
+def test_a_choice_that_changes_nothing_removes_what_was_left_over(
+  tmp_path, monkeypatch
+):
+  def fail(path):
+    raise tf.errors.UnknownError(None, None, "Input/output error")
+
+  save(tmp_path, 1)
+  assert consider(tmp_path, 1, 0.1)
+  save(tmp_path, 2)
+  with monkeypatch.context() as patch:
+    patch.setattr(tf.io.gfile, "remove", fail)
+    with pytest.raises(tf.errors.UnknownError):
+      consider(tmp_path, 2, 0.2)
+  assert best_step(tmp_path) == 2
+  assert len(list((tmp_path / "best").iterdir())) == 2 * len(ENDINGS)
+  assert not consider(tmp_path, 2, 0.2)
+  assert best_step(tmp_path) == 2
+  assert len(list((tmp_path / "best").iterdir())) == len(ENDINGS)
+
+
 def test_two_processes_at_once_keep_the_best_of_both(tmp_path):
   scores = [(7 * step % 40) / 40 for step in range(40)]
   for step in range(40):
