@@ -16,6 +16,7 @@ something is.
 """
 
 import argparse
+import contextlib
 import errno
 import random
 import re
@@ -60,13 +61,15 @@ def main() -> int:
   ]
   print(f"{len(faults)} faults", flush=True)
   results = []
-  for number, (name, fault) in enumerate(faults, 1):
-    ended, problems, log = inject(bench, name, fault)
-    results.append((name, fault, ended, problems))
-    shown = f"{number}/{len(faults)} {describe(name, fault)}: {ended}"
-    print("; ".join([shown, *problems]), flush=True)
-    if options.call or problems:
-      print(f"  | {'  | '.join(log.splitlines(keepends=True)[-40:])}")
+  # After Ctrl-C the table is shown all the same.
+  with contextlib.suppress(KeyboardInterrupt):
+    for number, (name, fault) in enumerate(faults, 1):
+      ended, problems, log = inject(bench, name, fault)
+      results.append((name, fault, ended, problems))
+      shown = f"{number}/{len(faults)} {describe(name, fault)}: {ended}"
+      print("; ".join([shown, *problems]), flush=True)
+      if options.call or problems:
+        print(f"  | {'  | '.join(log.splitlines(keepends=True)[-40:])}")
   shutil.rmtree(folder)
   print(summary(results))
   print(f"{time.monotonic() - began:.0f} seconds")
@@ -140,8 +143,8 @@ def inject(bench: programs.Bench, name: str, fault: Fault):
   more = problems_of_next_start(end, second)
   if more:
     log += "The next start:\n" + second.log
-  left = checks.leftovers(end, second.found)
-  if left:
+  # To be a problem once each start removes what a dead one has left over.
+  if checks.leftovers(end, second.found):
     ended += ", leftovers"
   return ended, problems + more, log
 

@@ -144,6 +144,8 @@ def kill_in_one_folder(bench: programs.Bench, dice: random.Random):
       start, end, killed.found, killed.outcome.before, killed=True
     )
   last = bench.run("train", is_watched=False)
+  # To be a problem if it is not 0, once each start removes what a dead one has
+  # left over; so also in main.
   counts.append(len(checks.leftovers(end, last.found)))
   return problems + problems_of_next_start(end, last), counts
 
