@@ -59,6 +59,7 @@ def main() -> int:
     for name in names
     for fault in choose(bench.ends[name].outcome.calls, dice, options)
   ]
+  dice.shuffle(faults)  # so that each part of them is a sample
   print(f"{len(faults)} faults", flush=True)
   results = []
   # After Ctrl-C the table is shown all the same.
