@@ -16,6 +16,8 @@
   vocabulary.csv            the names of the classes, if they are known
   extraction.json, pca/     how features were made of videos, if they were
   training.lock             who trains in it now, see train_dir_lock.py
+
+Programs write no other files to it.
 """
 
 import glob
