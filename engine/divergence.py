@@ -23,7 +23,7 @@ import errors
 import losses
 import models
 from engine import model_building
-from engine import train_dir as train_dirs
+from engine.checkpoints import checkpoint_step, latest_checkpoint
 from engine.data import Data
 from engine.data_order import Place
 from engine.distribution import Placement
@@ -305,11 +305,11 @@ class Reaction:
     if most > 1:
       cause += f", the last of {most} such steps in a row"
       advice = "or start again with --start_new_model."
-    checkpoint = train_dirs.latest_checkpoint(run.train_dir)
+    checkpoint = latest_checkpoint(run.train_dir)
     if checkpoint:
       saved = (
         "The same command continues from the last checkpoint, of step"
-        f" {train_dirs.checkpoint_step(checkpoint)}:"
+        f" {checkpoint_step(checkpoint)}:"
       )
     else:
       saved = "No checkpoint was saved yet:"
