@@ -30,7 +30,11 @@ from engine import (
   unlikely_flags,
 )
 from engine import train_dir as train_dirs
-from engine.checkpoints import latest_checkpoint, require_checkpoint
+from engine.checkpoints import (
+  DamagedCheckpointError,
+  latest_checkpoint,
+  require_checkpoint,
+)
 from engine.data_files import find_files
 from engine.model_flags import require_model_flags
 
@@ -161,17 +165,21 @@ def _score_each(train_dir: str, evaluator: scoring.Evaluator) -> Iterator[dict]:
     The scores of each.
   """
   scored = None
+  known_damage: dict[str, str] = {}
   while True:
-    checkpoint = latest_checkpoint(train_dir)
+    checkpoint = latest_checkpoint(train_dir, known_damage)
     if checkpoint is None or checkpoint == scored:
       time.sleep(_POLL_SECONDS)
       continue
     try:
       scores = _score_one(evaluator, checkpoint)
+    except DamagedCheckpointError as error:
+      known_damage[checkpoint] = error.damage
+      continue
     except tf.errors.NotFoundError:
-      # Training deleted it between its name and its weights; there is a newer
+      # Training deleted it between its name and its weights; there is another
       # one, unless the files were deleted by hand.
-      if checkpoint == latest_checkpoint(train_dir):
+      if latest_checkpoint(train_dir) in (None, checkpoint):
         raise
       continue
     yield scores
@@ -229,6 +237,8 @@ def _score_all(
       scored[checkpoint] = scores
     except tf.errors.NotFoundError:
       logging.info("Step %d: training has deleted this checkpoint.", step)
+    except DamagedCheckpointError as error:
+      logging.warning("Step %d is not scored: %s.", step, error.damage)
   logging.info(
     "Scored %d of the %d kept checkpoints in %s; %d had been scored before.",
     num_scored,

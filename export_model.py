@@ -6,6 +6,8 @@ TensorFlow, without this repository; engine/export.py describes its signatures.
 """
 
 import os
+from collections.abc import Callable
+from typing import TypeVar
 
 import startup  # isort: skip
 import tensorflow as tf
@@ -17,12 +19,13 @@ import readers
 from data_tools import sample_data, sample_videos
 from engine import best_checkpoint, export, export_formats
 from engine import train_dir as train_dirs
-from engine.checkpoints import checkpoint_step, load_weights
+from engine.checkpoints import checkpoint_step, load_weights, with_newest
 from engine.data import Data
 from engine.data_files import find_files
 from engine.model_flags import kinds_of_training_data, require_model_flags
 
 FLAGS = flags.FLAGS
+Result = TypeVar("Result")
 
 SAVED_MODEL = "saved_model"
 ALL = "all"
@@ -268,6 +271,32 @@ def export_others(
       _report(name, exported)
 
 
+def _load_exporter(model_flags: dict) -> tuple[export.Exporter, str]:
+  """The model that the flags name, and the path of its checkpoint."""
+  ranges = program_flags.ranges_of_data(model_flags)
+
+  def load(checkpoint):
+    given = (FLAGS.train_dir, checkpoint, FLAGS.float_frames, ranges)
+    return make_exporter(*given), checkpoint
+
+  return use_checkpoint(FLAGS.train_dir, load)
+
+
+def use_checkpoint(train_dir: str, use: Callable[[str], Result]) -> Result:
+  """Calls a function with the checkpoint that the flags name.
+
+  Args:
+    train_dir: folder of the run, for --checkpoint.
+    use: function of its path, see checkpoints.with_newest.
+
+  Returns:
+    What the function returns.
+  """
+  if FLAGS.checkpoint_file or FLAGS.checkpoint != best_checkpoint.LATEST:
+    return use(find_checkpoint(train_dir))
+  return with_newest(train_dir, use)
+
+
 def main() -> None:
   """Exports the checkpoint that the flags name."""
   others = {ALL: list(export_formats.FORMATS), SAVED_MODEL: []}.get(
@@ -278,18 +307,12 @@ def main() -> None:
   program_flags.check_typed_flags(
     model_flags, f"--train_dir={FLAGS.train_dir}", FLAGS.train_dir
   )
-  checkpoint = find_checkpoint(FLAGS.train_dir)
+  exporter, checkpoint = _load_exporter(model_flags)
   folder = FLAGS.output_dir
   if not folder:
     step = checkpoint_step(checkpoint)
     name = f"formats_{step}" if others else f"step_{step}"
     folder = os.path.join(FLAGS.train_dir, train_dirs.EXPORT_DIR, name)
-  exporter = make_exporter(
-    FLAGS.train_dir,
-    checkpoint,
-    FLAGS.float_frames,
-    program_flags.ranges_of_data(model_flags),
-  )
   logging.info("Exporting %s", checkpoint)
   batch = find_batch(exporter, is_needed=bool(others))
   if FLAGS.format in (SAVED_MODEL, ALL):

@@ -114,11 +114,14 @@ def main() -> None:
   if FLAGS.checkpoint_file and not FLAGS.train_dir:
     folder = os.path.dirname(FLAGS.checkpoint_file) or "."
     train_dir = best_checkpoint.run_of(folder)
-  checkpoint = export_model.find_checkpoint(train_dir)
-  export_checkpoint(train_dir, checkpoint, FLAGS.output_dir)
-  logging.info(
-    "SavedModel of %s for MediaPipe: %s", checkpoint, FLAGS.output_dir
-  )
+
+  def use(checkpoint):
+    export_checkpoint(train_dir, checkpoint, FLAGS.output_dir)
+    logging.info(
+      "SavedModel of %s for MediaPipe: %s", checkpoint, FLAGS.output_dir
+    )
+
+  export_model.use_checkpoint(train_dir, use)
 
 
 if __name__ == "__main__":

@@ -33,6 +33,7 @@ from engine import (
   unlikely_flags,
 )
 from engine import train_dir as train_dirs
+from engine.checkpoints import check_whole, with_newest
 from engine.data import Data
 from engine.data_files import find_files, is_local
 from engine.files import text_written_aside
@@ -581,8 +582,27 @@ def main() -> None:
     unlikely_flags.warn_of_other_ranges(files, model_flags)
   if FLAGS.segment_labels:
     classes = _segment_classes(files, model_flags)
+
+  def use(checkpoint):
+    _predict(model_flags, checkpoint, files, classes, class_names)
+
+  if FLAGS.input_model_tgz or FLAGS.checkpoint != best_checkpoint.LATEST:
+    use(checkpoint)
+  else:
+    with_newest(FLAGS.train_dir, use)
+
+
+def _predict(model_flags, checkpoint, files, classes, class_names) -> None:
+  """Writes what the flags ask for with a checkpoint; see main.
+
+  Raises:
+    DamagedCheckpointError: the checkpoint is damaged; nothing was written.
+    DeletedCheckpointError: likewise.
+  """
   placement = distribution.choose("", FLAGS.num_gpu)
   if FLAGS.output_model_tgz:
+    # All of it, since who unpacks it has no other checkpoint.
+    check_whole(checkpoint, with_data=True)
     with startup.naming_flag("output_model_tgz"):
       write_model_tgz(_model_folder(), checkpoint, FLAGS.output_model_tgz)
     logging.info("Model: %s", FLAGS.output_model_tgz)
@@ -606,7 +626,7 @@ def main() -> None:
       *given,
       top_k=FLAGS.top_k,
       class_names=class_names
-      or vocabulary.default_class_names(files, num_classes),
+      or vocabulary.default_class_names(files, model_flags["num_classes"]),
       batch_size=FLAGS.batch_size,
       placement=placement,
       policy=policy,

@@ -42,7 +42,7 @@ from engine.data_files import find_files, hash_of_files
 from engine.dataset_card import VOCABULARY_FILE, DatasetCard, read_card
 from engine.loop import train_until_stopped
 from engine.model_flags import resumed_model_flags, with_dtypes
-from engine.run import Run
+from engine.run import Run, check_not_lost
 from engine.settings import Settings
 from engine.teacher import taught_reader
 from engine.validation import Validation
@@ -70,6 +70,8 @@ def _flags_of_run(train_dir, model_flags: dict, starts_new: bool) -> dict:
   """
   # So that later versions know that a new run's defaults are today's.
   model_flags = {"input_transform": "l2", **model_flags}
+  if not starts_new:
+    check_not_lost(train_dir)
   if not starts_new and latest_checkpoint(train_dir):
     model_flags = resumed_model_flags(train_dir, model_flags)
   if model_flags["input_transform"] != "l2":
@@ -202,6 +204,7 @@ def train(
   placement.wait_for_all()
   run.restore_or_begin(data)
   if placement.is_chief:
+    best_checkpoint.drop_damaged(train_dir, run.step)
     _keep_facts_of_data(train_dir, vocabulary, dataset_dir)
   validation = Validation(run, evaluator) if evaluator else None
   # Its event file is opened by the first evaluation.

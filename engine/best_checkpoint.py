@@ -9,7 +9,6 @@ there and before the old one is removed, so that it always names a whole one.
 import contextlib
 import math
 import os
-import re
 from collections.abc import Iterator, Mapping, Sequence
 
 import tensorflow as tf
@@ -17,10 +16,15 @@ from absl import logging
 
 import errors
 from engine import train_dir as train_dirs
+from engine.checkpoint_index import find_damage
 from engine.checkpoints import (
   CHECKPOINT_NAME,
+  DamagedCheckpointError,
+  check_whole,
   checkpoint_path,
   checkpoint_step,
+  checkpoints_by_step,
+  files_of_checkpoint,
   require_checkpoint,
 )
 from engine.data_files import find_files, hash_of_files, is_local
@@ -32,7 +36,6 @@ BEST = "best"
 
 # The metrics of which less is better.
 _LOSSES = ("avg_loss",)
-_INDEX = re.compile(rf"{re.escape(CHECKPOINT_NAME)}-(\d+)\.index")
 _GONE_ERRORS = (FileNotFoundError, tf.errors.NotFoundError)
 
 
@@ -51,16 +54,6 @@ def run_of(folder: str) -> str:
   if os.path.basename(folder) != train_dirs.BEST_DIR or has_flags:
     return folder
   return os.path.dirname(folder) or "."
-
-
-def checkpoints_by_step(train_dir: str) -> dict[int, str]:
-  """The paths of all whole checkpoints that training kept, by step, in order.
-
-  The best one may be missing; see kept_checkpoints.
-  """
-  names = tf.io.gfile.listdir(train_dir) if tf.io.gfile.isdir(train_dir) else []
-  steps = [int(match[1]) for match in map(_INDEX.fullmatch, names) if match]
-  return {step: checkpoint_path(train_dir, step) for step in sorted(steps)}
 
 
 def kept_checkpoints(train_dir: str) -> dict[int, str]:
@@ -87,7 +80,7 @@ def find_checkpoint(train_dir: str, which: str) -> str:
     Its path without its file endings.
 
   Raises:
-    errors.UserError: there is none; lists those there are.
+    errors.UserError: there is none; lists those there are. Or it is damaged.
   """
   if which == LATEST:
     return require_checkpoint(train_dir)
@@ -100,13 +93,17 @@ def find_checkpoint(train_dir: str, which: str) -> str:
   if which != BEST:
     kept = kept_checkpoints(train_dir)
     if int(which) in kept:
+      check_whole(kept[int(which)])
       return kept[int(which)]
+    path, damage = checkpoint_path(train_dir, int(which)), ""
+    if files_of_checkpoint(path):
+      damage = f", which is damaged: {find_damage(path)}"
     listed = ", ".join(map(str, kept)) or "none"
     more = f"; the best one is {best['step']}" if best else ""
     raise errors.UserError(
       f"Expected the step of a checkpoint in --train_dir={train_dir} as"
-      f" --checkpoint, received {which}. There are {listed}{more}. Name one of"
-      " these; train.py --keep_checkpoints=0 keeps all."
+      f" --checkpoint, received {which}{damage}. There are {listed}{more}."
+      " Name one of these; train.py --keep_checkpoints=0 keeps all."
     )
   if best is None:
     raise errors.UserError(
@@ -121,6 +118,7 @@ def find_checkpoint(train_dir: str, which: str) -> str:
       " --checkpoint, or choose the best one again with eval.py"
       " --all_checkpoints."
     )
+  check_whole(best["checkpoint"])
   return best["checkpoint"]
 
 
@@ -148,6 +146,31 @@ def read_best(train_dir: str) -> dict | None:
   if best is None:
     return None
   return {**best, "checkpoint": os.path.join(train_dir, best["checkpoint"])}
+
+
+def drop_damaged(train_dir: str, step: int) -> None:
+  """Forgets a best checkpoint that a run has not reached, if it is damaged.
+
+  A run goes on from an older checkpoint if the newest one is damaged. The best
+  one may be a link to the same files. Without it, the search starts again.
+
+  Args:
+    train_dir: folder of the run.
+    step: that the run has reached.
+  """
+  best = read_best(train_dir)
+  if best is None or best["step"] <= step:
+    return
+  try:
+    check_whole(best["checkpoint"], with_data=True)
+  except DamagedCheckpointError as error:
+    logging.warning(
+      "The search for the best checkpoint starts again, since that of step %d"
+      " is damaged: %s.",
+      best["step"],
+      error.damage,
+    )
+    tf.io.gfile.remove(os.path.join(train_dir, train_dirs.BEST_FILE))
 
 
 def warn_of_choice(train_dir: str, files: Sequence[str]) -> None:
@@ -246,7 +269,7 @@ def consider(
   step = checkpoint_step(checkpoint)
   with _locked(folder):
     old = read_best(train_dir)
-    if old and not tf.io.gfile.exists(f"{old['checkpoint']}.index"):
+    if old and find_damage(old["checkpoint"]):
       old = None
     if old and not _gives_way(old, metric, score, conditions, replaces_others):
       # The one before it may be left by a start that was stopped.

@@ -17,41 +17,14 @@ from engine.data_files import is_local
 _STATE_FILE = "checkpoint"
 
 
-def latest(folder: str) -> str | None:
-  """The checkpoint that the file `checkpoint` names, if both can be read."""
-  try:
-    return tf.train.latest_checkpoint(folder)
-  except ValueError:  # an empty file, as a power cut may leave it
-    return None
-
-
-def open_manager(
-  checkpoint: tf.train.Checkpoint, folder: str, keep: int, name: str
-) -> tf.train.CheckpointManager:
-  """What saves checkpoints in a folder, and deletes old ones.
-
-  Args:
-    checkpoint: what to save.
-    folder: where to.
-    keep: how many of the newest to keep; 0 for all.
-    name: that the files begin with.
-  """
-  given = {"max_to_keep": keep or None, "checkpoint_name": name}
-  try:
-    return tf.train.CheckpointManager(checkpoint, folder, **given)
-  except ValueError:  # as above
-    tf.io.gfile.remove(os.path.join(folder, _STATE_FILE))
-    return tf.train.CheckpointManager(checkpoint, folder, **given)
-
-
 def save(manager: tf.train.CheckpointManager, name: str, step: int) -> str:
   """Saves a checkpoint after a step.
 
   If this fails, no older one was deleted, and what was written is removed.
 
   Args:
-    manager: see open_manager.
-    name: see open_manager.
+    manager: of the folder.
+    name: that the files begin with.
     step: number in the name.
 
   Returns:

@@ -5,15 +5,22 @@ step N; the file `checkpoint` names the newest.
 """
 
 import contextlib
+import functools
 import glob
 import hashlib
 import os
+import re
+from collections.abc import Callable, Mapping
+from typing import TypeVar
 
 import keras
 import tensorflow as tf
+from absl import logging
 
 import errors
 from engine import checkpoint_files, half_weights
+from engine.checkpoint_index import find_damage
+from engine.files import text_written_aside
 from engine.model_flags import MODEL_FLAGS_FILE
 
 CHECKPOINT_NAME = "model.ckpt"
@@ -36,6 +43,43 @@ _ADDED_PARTS = frozenset(
 )
 
 
+STATE_FILE = "checkpoint"
+_MOST_STATE_BYTES = 1 << 20
+_NOTED = re.compile(rb'^model_checkpoint_path: "([ !#-\[\]-~]+)"\s*$', re.M)
+_NAME = re.compile(rf"{re.escape(CHECKPOINT_NAME)}-\d+")
+_INDEX = re.compile(rf"{re.escape(CHECKPOINT_NAME)}-(\d+)\.index")
+
+# What damaged files are renamed to, see Checkpoints.
+_DAMAGED = "damaged-"
+_SET_ASIDE = re.compile(rf"{_DAMAGED}{re.escape(CHECKPOINT_NAME)}-(\d+)\..*")
+
+_Result = TypeVar("_Result")
+
+
+class DamagedCheckpointError(errors.UserError):
+  """A checkpoint is not whole.
+
+  Args:
+    message: what was expected, what was received, how to fix it.
+    damage: the damaged file and what is wrong with it.
+  """
+
+  def __init__(self, message: str, damage: str = ""):
+    super().__init__(message)
+    self.damage = damage
+
+
+class DeletedCheckpointError(tf.errors.NotFoundError):
+  """A checkpoint was deleted; a training run deletes old ones.
+
+  Args:
+    message: names it.
+  """
+
+  def __init__(self, message: str):
+    super().__init__(None, None, message)
+
+
 def checkpoint_path(train_dir: str, step: int) -> str:
   """The path, without its file endings, of a checkpoint in a train_dir."""
   return os.path.join(train_dir, f"{CHECKPOINT_NAME}-{step}")
@@ -46,30 +90,135 @@ def files_of_checkpoint(checkpoint_path: str) -> list[str]:
   return sorted(tf.io.gfile.glob(f"{glob.escape(checkpoint_path)}.*"))
 
 
-def latest_checkpoint(train_dir: str) -> str | None:
-  """The newest checkpoint's path without its file endings, or None.
+def checkpoints_by_step(train_dir: str) -> dict[int, str]:
+  """The paths of all checkpoints that training kept, by step, in order.
+
+  An index is written last, so a checkpoint that has one was saved completely.
+  The best one may be missing; see best_checkpoint.kept_checkpoints.
+  """
+  names = tf.io.gfile.listdir(train_dir) if tf.io.gfile.isdir(train_dir) else []
+  steps = [int(match[1]) for match in map(_INDEX.fullmatch, names) if match]
+  return {step: checkpoint_path(train_dir, step) for step in sorted(steps)}
+
+
+def noted_checkpoint(train_dir: str) -> str | None:
+  """The path of the newest checkpoint, as the file `checkpoint` names it.
+
+  Returns:
+    None if there is no such file, or if it is damaged or names a path outside
+    the folder, which the log says. Its files may be missing.
+  """
+  path = os.path.join(train_dir, STATE_FILE)
+  try:
+    with tf.io.gfile.GFile(path, "rb") as file:
+      content = file.read(_MOST_STATE_BYTES)
+  except (tf.errors.NotFoundError, tf.errors.FailedPreconditionError):
+    return None
+  named = _NOTED.search(content)
+  noted = named[1].decode() if named else ""
+  folder, name = os.path.split(noted)
+  # A relative path is one in the folder.
+  is_inside = not folder or os.path.abspath(folder) == os.path.abspath(
+    train_dir
+  )
+  if is_inside and _NAME.fullmatch(name):
+    return os.path.join(train_dir, name)
+  held = f"names {noted!r}" if noted else "is damaged"
+  _say_once(
+    f"No use is made of {path}, which {held}: the checkpoints are found by"
+    " their index files."
+  )
+  return None
+
+
+def _newest_first(train_dir: str) -> list[str]:
+  """The paths of the checkpoints, the one to use first.
+
+  That is the one that `checkpoint` names: a run that went on from an older
+  checkpoint, because a newer one was damaged, saves smaller steps again.
+  """
+  paths = list(reversed(checkpoints_by_step(train_dir).values()))
+  noted = noted_checkpoint(train_dir)
+  if noted is None or not paths:
+    return paths
+  return [noted, *(path for path in paths if path != noted)]
+
+
+def _was_deleted(train_dir: str, path: str) -> bool:
+  """Whether training has just deleted a checkpoint, so that it is not damaged.
+
+  It deletes the index first, when the file `checkpoint` names another.
+  """
+  return path not in checkpoints_by_step(
+    train_dir
+  ).values() and path != noted_checkpoint(train_dir)
+
+
+@functools.cache
+def _say_once(message: str) -> None:
+  """Logs a warning, but only once: programs look for checkpoints often."""
+  logging.warning("%s", message)
+
+
+def latest_checkpoint(
+  train_dir: str, known_damage: Mapping[str, str] | None = None
+) -> str | None:
+  """The newest whole checkpoint's path without its file endings, or None.
 
   The file `checkpoint` names it. If that file is damaged, or the run was killed
-  before it was written, the checkpoints are found by their index files. An
-  index is written last, so a checkpoint that has one is complete.
-  """
-  path = checkpoint_files.latest(train_dir)
-  if path is None:
-    indexes = tf.io.gfile.glob(
-      os.path.join(train_dir, f"{CHECKPOINT_NAME}-*.index")
-    )
-    paths = [index.removesuffix(".index") for index in indexes]
-    path = max(paths, key=checkpoint_step, default=None)
-  return path
+  before it was written, the checkpoints are found by their index files. In the
+  place of one that is damaged comes the one before; the log says so.
 
+  Args:
+    train_dir: folder of the run.
+    known_damage: {path: the damage} of checkpoints that cannot be read
+      although find_damage sees nothing, or that were deleted, without damage.
 
-def require_checkpoint(train_dir: str) -> str:
-  """The newest checkpoint's path; there must be one.
+  Returns:
+    None if there is no checkpoint, damaged or not.
 
   Raises:
-    errors.UserError: there is no checkpoint.
+    DamagedCheckpointError: none is whole.
   """
-  checkpoint_path = latest_checkpoint(train_dir)
+  damaged = []
+  for path in _newest_first(train_dir):
+    damage = (known_damage or {}).get(path)
+    if damage is None:
+      damage = find_damage(path)
+      if damage and _was_deleted(train_dir, path):
+        continue
+    elif not damage:
+      continue
+    if not damage:
+      if damaged:
+        _say_once(
+          f"{'; '.join(damaged)}. Using the checkpoint before, of step"
+          f" {checkpoint_step(path)}."
+        )
+      return path
+    damaged.append(damage)
+  if damaged:
+    raise DamagedCheckpointError(
+      f"Expected a whole checkpoint in --train_dir={train_dir}, received none:"
+      f" {'; '.join(damaged)}. Name another folder, or start again with"
+      " train.py --start_new_model."
+    )
+  return None
+
+
+def require_checkpoint(
+  train_dir: str, known_damage: Mapping[str, str] | None = None
+) -> str:
+  """The newest whole checkpoint's path; there must be one.
+
+  Args:
+    train_dir: folder of the run.
+    known_damage: see latest_checkpoint.
+
+  Raises:
+    errors.UserError: there is no checkpoint, or none is whole.
+  """
+  checkpoint_path = latest_checkpoint(train_dir, known_damage)
   if checkpoint_path is None:
     raise errors.UserError(
       f"Expected a checkpoint in --train_dir={train_dir}, received none. Train"
@@ -77,6 +226,38 @@ def require_checkpoint(train_dir: str) -> str:
       " folder."
     )
   return checkpoint_path
+
+
+def with_newest(
+  train_dir: str,
+  use: Callable[[str], _Result],
+  known_damage: dict[str, str] | None = None,
+) -> _Result:
+  """Calls a function with the newest checkpoint that can be read.
+
+  Args:
+    train_dir: folder of the run.
+    use: function of its path, which loads it before it does anything else. If
+      the checkpoint is damaged, or was deleted meanwhile, it is called again
+      with another.
+    known_damage: see latest_checkpoint; what is found is added.
+
+  Returns:
+    What the function returns.
+
+  Raises:
+    errors.UserError: there is no checkpoint, or none is whole.
+  """
+  known_damage = {} if known_damage is None else known_damage
+  while True:
+    path = require_checkpoint(train_dir, known_damage)
+    try:
+      return use(path)
+    except DamagedCheckpointError as error:
+      known_damage[path] = error.damage
+    except DeletedCheckpointError:
+      logging.info("%s was deleted while it was read.", path)
+      known_damage[path] = ""
 
 
 def checkpoint_step(checkpoint_path: str) -> int:
@@ -93,13 +274,17 @@ def fingerprint(files: list[str]) -> int:
 def was_trained_on(checkpoint_path: str, files: list[str]) -> bool:
   """Whether a checkpoint's run was reading files with these names.
 
-  True also if the checkpoint does not say.
+  True also if the checkpoint does not say, or cannot be read.
   """
-  checkpoint = tf.train.load_checkpoint(checkpoint_path)
   name = "data_fingerprint/.ATTRIBUTES/VARIABLE_VALUE"
-  if not checkpoint.has_tensor(name):
-    return True
-  return int(checkpoint.get_tensor(name)) == fingerprint(files)
+  try:
+    with _checkpoint_errors(checkpoint_path):
+      checkpoint = tf.train.load_checkpoint(checkpoint_path)
+      if not checkpoint.has_tensor(name):
+        return True
+      return int(checkpoint.get_tensor(name)) == fingerprint(files)
+  except (DamagedCheckpointError, DeletedCheckpointError):
+    return True  # whoever loads it deals with it
 
 
 def _parts(checkpoint_path: str) -> set[str]:
@@ -114,8 +299,9 @@ def load_weights(model: keras.Model, checkpoint_path: str) -> None:
   If the training run kept moving averages, weights become these averages.
 
   Raises:
-    errors.UserError: the checkpoint holds another model, or is damaged.
-    tf.errors.NotFoundError: it was deleted; a training run deletes old ones.
+    errors.UserError: the checkpoint holds another model.
+    DamagedCheckpointError: it is damaged.
+    DeletedCheckpointError: it was deleted; a training run deletes old ones.
   """
   with _checkpoint_errors(checkpoint_path):
     held = _parts(checkpoint_path)
@@ -131,30 +317,82 @@ def load_weights(model: keras.Model, checkpoint_path: str) -> None:
       status.expect_partial().assert_existing_objects_matched()
 
 
+def _find_damage_of_data(checkpoint_path: str) -> str:
+  """Reads all of a checkpoint to find damage that its sizes do not show.
+
+  TensorFlow compares each tensor with its checksum.
+
+  Returns:
+    The damage in words; empty if there is none.
+  """
+  damage = find_damage(checkpoint_path)
+  if damage:
+    return damage
+  try:
+    reader = tf.train.load_checkpoint(checkpoint_path)
+    for name in reader.get_variable_to_shape_map():
+      reader.get_tensor(name)
+  except (tf.errors.OpError, IndexError, ValueError) as error:
+    return f"{checkpoint_path} is damaged: {_reason(error)}"
+  return ""
+
+
+def _reason(error: Exception) -> str:
+  """The first line of what TensorFlow says."""
+  return str(getattr(error, "message", error)).strip().split("\n")[0]
+
+
+def check_whole(checkpoint_path: str, with_data: bool = False) -> None:
+  """Checks that a checkpoint is not damaged.
+
+  Args:
+    checkpoint_path: its path without file endings.
+    with_data: whether to read all of it; else see checkpoint_index.find_damage.
+
+  Raises:
+    DamagedCheckpointError: it is damaged.
+  """
+  find = _find_damage_of_data if with_data else find_damage
+  damage = find(checkpoint_path)
+  if damage:
+    raise _damaged(damage)
+
+
+def _damaged(damage: str) -> DamagedCheckpointError:
+  return DamagedCheckpointError(
+    f"Expected a whole checkpoint, received a damaged one: {damage}. Name"
+    " another --checkpoint or model, or start again with train.py"
+    " --start_new_model.",
+    damage,
+  )
+
+
 @contextlib.contextmanager
 def _checkpoint_errors(checkpoint_path):
-  """Turns errors in reading a checkpoint into two kinds; see load_weights.
+  """Turns errors in reading a checkpoint into three kinds; see load_weights.
 
   TensorFlow raises an IndexError for a file that is too short, and a plain
-  OpError both for a damaged file and for one that was just deleted.
+  OpError both for a damaged file and for one that was just deleted. So after an
+  error, and only then, the whole checkpoint is read again: it is damaged, or
+  whole, and of another model.
   """
   try:
     yield
-  except tf.errors.NotFoundError:
-    raise
   except (AssertionError, ValueError, IndexError, tf.errors.OpError) as error:
     if errors.is_fault_of_machine(error):
       raise
-    reason = str(getattr(error, "message", error)).strip().split("\n")[0]
-    for ending in ("index", "data-*"):
-      if not tf.io.gfile.glob(f"{checkpoint_path}.{ending}"):
-        raise tf.errors.NotFoundError(None, None, reason) from error
+    if not tf.io.gfile.exists(f"{checkpoint_path}.index"):
+      raise DeletedCheckpointError(
+        f"{checkpoint_path} was deleted: {_reason(error)}"
+      ) from error
+    damage = _find_damage_of_data(checkpoint_path)
+    if damage:
+      raise _damaged(damage) from error
     raise errors.UserError(
       f"Expected the weights of the model that {MODEL_FLAGS_FILE} describes in"
       f" {checkpoint_path}, received different weights, as after a change of"
-      " the model's code, or a damaged file"
-      f" ({reason}). Name another model, or start again with train.py"
-      " --start_new_model."
+      f" the model's code ({_reason(error)}). Name another model, or start"
+      " again with train.py --start_new_model."
     ) from error
 
 
@@ -175,13 +413,12 @@ class Checkpoints:
     self._state = state
     if average:
       self._state["average"] = self._average
-    self._checkpoint = tf.train.Checkpoint(**self._state)
-    self._manager = checkpoint_files.open_manager(
-      self._checkpoint, train_dir, keep, CHECKPOINT_NAME
-    )
+    self._keep = keep
+    self._damaged: list[str] = []
+    self._manager: tf.train.CheckpointManager | None = None
 
   def restore(self) -> str | None:
-    """Restores the newest checkpoint.
+    """Restores the newest checkpoint that is whole.
 
     Missing averages start at the restored weights. Counters that an earlier
     version did not write keep their values.
@@ -190,11 +427,22 @@ class Checkpoints:
       The checkpoint's path, or None if there is no checkpoint.
 
     Raises:
-      errors.UserError: it holds something else, or is damaged.
+      errors.UserError: it holds something else, or none is whole.
     """
-    path = latest_checkpoint(self._train_dir)
-    if path is None:
+    if not checkpoints_by_step(self._train_dir):
       return None
+    known_damage: dict[str, str] = {}
+    path = with_newest(self._train_dir, self._restore_one, known_damage)
+    self._damaged = [
+      newer
+      for step, newer in checkpoints_by_step(self._train_dir).items()
+      if step > checkpoint_step(path)
+      and (known_damage.get(newer) or find_damage(newer))
+    ]
+    return path
+
+  def _restore_one(self, path: str) -> str:
+    """Restores a checkpoint; returns its path."""
     with _checkpoint_errors(path):
       held = _parts(path)
       # An imported run may be without the optimizer, but not without its step.
@@ -223,4 +471,63 @@ class Checkpoints:
 
   def save(self, step: int) -> str:
     """Saves a checkpoint after a step; returns its path."""
-    return checkpoint_files.save(self._manager, CHECKPOINT_NAME, step)
+    manager = self._manager or self._make_manager()
+    self._manager = manager
+    path = checkpoint_files.save(manager, CHECKPOINT_NAME, step)
+    for name in tf.io.gfile.listdir(self._train_dir):
+      match = _SET_ASIDE.fullmatch(name)
+      if match and int(match[1]) <= step:
+        tf.io.gfile.remove(os.path.join(self._train_dir, name))
+    return path
+
+  def _make_manager(self) -> tf.train.CheckpointManager:
+    """What saves, and deletes old checkpoints, from those that are whole on."""
+    self._set_damaged_aside()
+    self._write_state()
+    return tf.train.CheckpointManager(
+      tf.train.Checkpoint(**self._state),
+      self._train_dir,
+      max_to_keep=self._keep or None,
+      checkpoint_name=CHECKPOINT_NAME,
+    )
+
+  def _set_damaged_aside(self) -> None:
+    """Renames the damaged checkpoints before which the run goes on.
+
+    Under their own names they would count as the newest once the file
+    `checkpoint` is lost. They are kept until the run has saved their steps
+    again.
+    """
+    for path in self._damaged:
+      for file in files_of_checkpoint(path):
+        name = f"{_DAMAGED}{os.path.basename(file)}"
+        aside = os.path.join(self._train_dir, name)
+        tf.io.gfile.rename(file, aside, overwrite=True)
+
+  def _write_state(self) -> None:
+    """Lets the file `checkpoint` name the checkpoints that are there.
+
+    The manager goes on from it, and deletes old ones that it names, wherever
+    they are.
+    """
+    path = os.path.join(self._train_dir, STATE_FILE)
+    kept = list(checkpoints_by_step(self._train_dir).values())
+    if not kept:
+      if tf.io.gfile.exists(path):
+        tf.io.gfile.remove(path)
+      return
+    newest = latest_checkpoint(self._train_dir)
+    assert newest
+    kept.sort(key=lambda one: one == newest)
+    lines = [f'model_checkpoint_path: "{os.path.basename(newest)}"']
+    lines += [
+      f'all_model_checkpoint_paths: "{os.path.basename(one)}"' for one in kept
+    ]
+    # It never deletes what is not newer than the last preserved one.
+    lines += [
+      f"all_model_checkpoint_timestamps: {number}.0"
+      for number in range(1, len(kept) + 1)
+    ]
+    lines.append("last_preserved_timestamp: 0.0")
+    with text_written_aside(path) as file:
+      file.write("\n".join(lines) + "\n")

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import os
 from collections.abc import Sequence
 
 import keras
@@ -17,9 +18,19 @@ from engine import (
   run_record,
   schedules,
 )
-from engine.checkpoints import Checkpoints, fingerprint, latest_checkpoint
+from engine import train_dir as train_dirs
+from engine.checkpoints import (
+  STATE_FILE,
+  Checkpoints,
+  checkpoint_step,
+  checkpoints_by_step,
+  fingerprint,
+  latest_checkpoint,
+  noted_checkpoint,
+)
 from engine.data import Data
 from engine.distribution import Placement
+from engine.files import read_json
 from engine.model_flags import write_model_flags
 from engine.settings import Settings
 from version import __version__
@@ -73,6 +84,49 @@ def first_not_finite(model: keras.Model) -> str:
     if not bool(tf.reduce_all(tf.math.is_finite(variable.value))):
       return variable.path
   return ""
+
+
+def check_not_lost(train_dir: str) -> None:
+  """Checks that a folder without checkpoints never had any of a trained step.
+
+  Else a run whose files were deleted by mistake would begin again, and
+  overwrite what is left of it.
+
+  Args:
+    train_dir: folder of the run.
+
+  Raises:
+    errors.UserError: a file in it speaks of such steps.
+  """
+  if checkpoints_by_step(train_dir):
+    return
+  noted = noted_checkpoint(train_dir)
+  steps = {
+    STATE_FILE: checkpoint_step(noted) if noted else 0,
+    run_record.RUN_FILE: run_record.last_step(train_dir),
+    train_dirs.EVALUATIONS_FILE: _last_evaluated(train_dir),
+  }
+  for name, step in steps.items():
+    if step:
+      raise errors.UserError(
+        f"Expected the checkpoints of the run in --train_dir={train_dir}, found"
+        f" none, although {name} says that it has saved step {step}. Put its"
+        " files model.ckpt-N.* back, name another folder, or add"
+        " --start_new_model to begin anew."
+      )
+
+
+def _last_evaluated(train_dir: str) -> int:
+  """The last step in evaluations.json; 0 without one. See validation.py."""
+  content = read_json(
+    os.path.join(train_dir, train_dirs.EVALUATIONS_FILE),
+    ("evaluations",),
+    "Delete it; training then evaluates the kept checkpoints again.",
+    lambda content: [
+      scores["global_step"] + 0 for scores in content["evaluations"]
+    ],
+  ) or {"evaluations": []}
+  return max([0, *(one["global_step"] for one in content["evaluations"])])
 
 
 class Run:

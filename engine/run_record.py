@@ -66,7 +66,10 @@ def read_run_record(train_dir: str) -> dict | None:
     os.path.join(train_dir, RUN_FILE),
     ("starts",),
     "Delete the file: the run continues without it, and begins another record.",
-    lambda record: [float(one["training_seconds"]) for one in record["starts"]],
+    lambda record: [
+      float(one["training_seconds"]) + int(one.get("last_step", 0))
+      for one in record["starts"]
+    ],
   )
 
 
@@ -78,6 +81,19 @@ def training_seconds(train_dir: str) -> float:
   """
   record = read_run_record(train_dir) or {"starts": []}
   return sum(start["training_seconds"] for start in record["starts"])
+
+
+def last_step(train_dir: str) -> int:
+  """The last step that run.json knows of, after which a run was saved.
+
+  Returns:
+    0 if there is no record, or none of a step.
+
+  Raises:
+    errors.UserError: see read_run_record.
+  """
+  record = read_run_record(train_dir) or {"starts": []}
+  return max([0, *(start.get("last_step", 0) for start in record["starts"])])
 
 
 def _iso(seconds: float) -> str:

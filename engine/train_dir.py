@@ -44,8 +44,8 @@ LOCK_FILE = "training.lock"
 
 _OWN_FILES = re.compile(
   r"model_flags\.json|vocabulary\.csv|extraction\.json"
-  r"|run\.json|best\.json|evaluations\.json|training\.lock"
-  r"|checkpoint|model\.ckpt-(again-)?\d+\..*|events\.out\.tfevents\..*"
+  r"|run\.json|best\.json|evaluations\.json|training\.lock|checkpoint"
+  r"|(damaged-)?model\.ckpt-(again-)?\d+\..*|events\.out\.tfevents\..*"
   r"|(segment-)?metrics-(\d+\.json|by-class-\d+\.csv)|(step|formats)_\d+"
   r"|skipped_records(-\d+)?\.csv"
   # Left over by a process that was killed while writing.

@@ -15,7 +15,11 @@ from absl import logging
 
 from engine import best_checkpoint, scoring
 from engine import train_dir as train_dirs
-from engine.checkpoints import checkpoint_path, latest_checkpoint
+from engine.checkpoints import (
+  DamagedCheckpointError,
+  checkpoint_path,
+  checkpoints_by_step,
+)
 from engine.files import read_json, write_json
 from engine.run import Run
 
@@ -74,7 +78,7 @@ class Validation:
       Whether the run has been stopped for lack of gain.
     """
     run = self._run
-    is_new = latest_checkpoint(run.train_dir) is None
+    is_new = not checkpoints_by_step(run.train_dir)
     # All machines look before the first one saves.
     (is_new,) = run.placement.most([float(is_new)])
     if is_new:
@@ -123,10 +127,13 @@ class Validation:
       logging.info("Not evaluated yet: step %s.", ", ".join(map(str, missing)))
     for step in missing:
       scores = evaluator.recorded(kept[step])
-      if scores is None:
-        self._score(kept[step], scoring.never)
-      else:
+      if scores is not None:
         self._note(step, scores)
+        continue
+      try:
+        self._score(kept[step], scoring.never)
+      except DamagedCheckpointError as error:
+        logging.warning("Not evaluated: %s.", error.damage)
     self._choose()
     if not run.has_ended():
       evaluator.build()

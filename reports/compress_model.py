@@ -21,6 +21,7 @@ from engine import (
   trained_weights,
   unlikely_flags,
 )
+from engine.checkpoints import checkpoints_by_step
 from engine.data import Data
 from engine.data_files import find_files
 from engine.forward import ForwardPass, predicted_batches
@@ -88,7 +89,7 @@ def find_checkpoints(train_dir: str, number: int) -> list[str]:
   Raises:
     errors.UserError: there are fewer.
   """
-  kept = best_checkpoint.checkpoints_by_step(train_dir)
+  kept = checkpoints_by_step(train_dir)
   kept.pop(0, None)
   if len(kept) < number:
     steps = ", ".join(map(str, kept)) or "none"

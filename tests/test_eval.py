@@ -718,3 +718,28 @@ def test_a_checkpoint_that_training_deletes_is_left_out(
   log = in_process.run(*command, "--all_checkpoints")
   assert scored(log) == [9, 24]
   assert "Step 18: training has deleted this checkpoint." in log
+
+
+def test_the_checkpoint_before_a_damaged_one_is_scored(tmp_path, tiny_files):
+  train_tiny(tmp_path, tiny_files, max_steps=4, export_model_steps=2)
+  file = tmp_path / "model.ckpt-4.data-00000-of-00001"
+  content = file.read_bytes()
+  middle = len(content) // 2
+  file.write_bytes(content[:100] + b"?" * middle + content[middle + 100 :])
+  flags = [
+    f"--train_dir={tmp_path}",
+    f"--eval_data_pattern={','.join(tiny_files)}",
+  ]
+  log = in_process.run("eval", *flags, "--run_once")
+  assert f"{tmp_path}/model.ckpt-4 is damaged: TensorBundle at" in log
+  assert "Using the checkpoint before, of step 2." in log
+  assert "epoch/eval number 2 |" in log
+  log = in_process.run("eval", *flags, "--all_checkpoints")
+  assert "Step 4 is not scored: " in log
+  for program, *more in (
+    ("eval", *flags),
+    ("inference", flags[0], f"--input_data_pattern={tiny_files[0]}"),
+    ("export_model", flags[0]),
+  ):
+    line = in_process.run_into_error(program, *more, "--checkpoint=4")
+    assert "received a damaged one" in line

@@ -15,6 +15,7 @@ import pytest
 import tensorflow as tf
 from conftest import Program, load_model, make_once, run_program
 from make_records import frame_record, video_record, write_records
+from tiny_runs import train_tiny
 
 import errors
 import inference
@@ -826,3 +827,27 @@ def test_the_best_checkpoint_predicts_and_is_packed(tmp_path):
   assert "Expected one of --checkpoint and --input_model_tgz" in line
   line = in_process.run_into_error("inference", of_run, "--checkpoint=7")
   assert "There are 1, 2, 3; the best one is 1." in line
+
+
+def test_the_checkpoint_before_a_damaged_one_predicts(tmp_path, tiny_files):
+  run = tmp_path / "run"
+  train_tiny(run, tiny_files, max_steps=4, export_model_steps=2)
+  file = run / "model.ckpt-4.data-00000-of-00001"
+  content = file.read_bytes()
+  middle = len(content) // 2
+  file.write_bytes(content[:100] + b"?" * middle + content[middle + 100 :])
+  flags = [
+    f"--train_dir={run}",
+    f"--input_data_pattern={tiny_files[0]}",
+    f"--output_file={tmp_path}/p.csv",
+  ]
+  log = in_process.run("inference", *flags)
+  assert "Using the checkpoint before, of step 2." in log
+  tgz = tmp_path / "m.tgz"
+  in_process.run("inference", *flags, f"--output_model_tgz={tgz}")
+  with tarfile.open(tgz) as archive:
+    assert "model.ckpt-2.index" in archive.getnames()
+  file.write_bytes(content[:-1])
+  log = in_process.run("export_model", flags[0])
+  assert f"{file} is damaged: it has {len(content) - 1} of" in log
+  assert (run / "export" / "step_2" / "saved_model.pb").exists()

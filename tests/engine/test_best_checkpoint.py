@@ -9,12 +9,22 @@ import threading
 
 import pytest
 import tensorflow as tf
+from conftest import error_of
 
 import errors
-from engine import best_checkpoint, files
+from engine import best_checkpoint, checkpoint_index, files
+from engine.checkpoints import checkpoints_by_step
 
 CONDITIONS = {"files": "0123", "pattern": "/data/validate*", "top_k": 20}
 ENDINGS = ("index", "data-00000-of-00002", "data-00001-of-00002")
+
+
+@pytest.fixture(autouse=True)
+def _words_are_an_index(monkeypatch, request):
+  """The files here hold words, which name two files of data."""
+  if "saved_run" not in request.fixturenames:
+    index = checkpoint_index.Index(2, {})
+    monkeypatch.setattr(checkpoint_index, "parse", lambda content: index)
 
 
 def save(folder, step, content="") -> str:
@@ -393,10 +403,10 @@ def test_checkpoints_come_by_their_steps(tmp_path):
     (tmp_path / f"model.ckpt-{step}.index").touch()
   for name in ("model.ckpt-again-3.index", "model.ckpt-4.data-00000-of-00001"):
     (tmp_path / name).touch()
-  assert list(best_checkpoint.checkpoints_by_step(str(tmp_path)).items()) == [
+  assert list(checkpoints_by_step(str(tmp_path)).items()) == [
     (step, f"{tmp_path}/model.ckpt-{step}") for step in (9, 20, 100)
   ]
-  assert not best_checkpoint.checkpoints_by_step(str(tmp_path / "no"))
+  assert not checkpoints_by_step(str(tmp_path / "no"))
 
 
 def test_unknown_names_list_those_there_are(run, tmp_path_factory):
@@ -405,7 +415,8 @@ def test_unknown_names_list_those_there_are(run, tmp_path_factory):
       best_checkpoint.find_checkpoint(str(folder), which)
     return str(caught.value)
 
-  assert "received 11. There are 2, 9, 10, 12; the best one is 9." in (
+  assert "received 11, which is damaged: " in error_of("11")
+  assert "11.index is missing. There are 2, 9, 10, 12; the best one is 9." in (
     error_of("11")
   )
   assert "received 'newest'" in error_of("newest")
@@ -440,3 +451,53 @@ def test_a_file_is_written_whole_or_not(run, monkeypatch):
     consider(run, 12, 0.9)
   assert (run / "best.json").read_text() == before
   assert best_step(run) == 9
+
+
+# --------------------------------------------------------------------------
+# Damage
+
+
+def best_of_run(folder, step=5) -> None:
+  assert best_checkpoint.consider(
+    str(folder), f"{folder}/model.ckpt-{step}", "gap", 0.5, CONDITIONS
+  )
+
+
+def test_a_damaged_best_one_is_an_error_and_gives_way(saved_run):
+  folder, _, path = saved_run
+  best_of_run(folder)
+  data = folder / "best" / "model.ckpt-5.data-00000-of-00001"
+  content = data.read_bytes()
+  data.write_bytes(content[:9])  # the same file as that of the run
+  for which in ("best", "5"):
+    error = error_of(best_checkpoint.find_checkpoint, str(folder), which)
+    assert "received a damaged one" in error
+    assert "model.ckpt-5.data-00000-of-00001 is damaged: it has 9 of" in error
+  os.remove(f"{path}.data-00000-of-00001")
+  with open(f"{path}.data-00000-of-00001", "wb") as file:
+    file.write(content)
+  best_of_run(folder)  # although its score is no better
+  assert data.read_bytes() == content
+
+
+def test_a_damaged_step_without_an_index_is_named(saved_run):
+  folder, _, path = saved_run
+  os.remove(f"{path}.index")
+  error = error_of(best_checkpoint.find_checkpoint, str(folder), "5")
+  assert f"which is damaged: {path}.index is missing. There are 4." in error
+  assert best_checkpoint.find_checkpoint(str(folder), "4").endswith("-4")
+
+
+def test_a_damaged_best_one_that_a_run_has_not_reached_is_forgotten(saved_run):
+  folder, _, _ = saved_run
+  best_of_run(folder)
+  data = folder / "best" / "model.ckpt-5.data-00000-of-00001"
+  content = data.read_bytes()
+  best_checkpoint.drop_damaged(str(folder), 4)
+  assert best_checkpoint.read_best(str(folder))["step"] == 5
+  middle = len(content) // 2
+  data.write_bytes(content[:middle] + b"?" + content[middle + 1 :])
+  best_checkpoint.drop_damaged(str(folder), 5)
+  assert best_checkpoint.read_best(str(folder))["step"] == 5
+  best_checkpoint.drop_damaged(str(folder), 4)
+  assert best_checkpoint.read_best(str(folder)) is None

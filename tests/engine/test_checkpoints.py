@@ -6,6 +6,8 @@ import shutil
 import numpy as np
 import pytest
 import tensorflow as tf
+from absl import logging
+from conftest import error_of, folder_content
 from small_checkpoints import (
   assert_same_weights,
   cut,
@@ -20,11 +22,14 @@ import errors
 from engine import train_dir as train_dirs
 from engine.checkpoints import (
   Checkpoints,
+  check_whole,
   checkpoint_step,
+  checkpoints_by_step,
   files_of_checkpoint,
   latest_checkpoint,
   load_weights,
   require_checkpoint,
+  with_newest,
 )
 
 
@@ -180,21 +185,211 @@ def test_restore_refuses_another_model(saved_run):
   assert path in str(error.value)
 
 
-@pytest.mark.parametrize("ending", ["index", "data-00000-of-00001"])
-@pytest.mark.parametrize("damage", [cut, empty, garble])
-def test_a_damaged_checkpoint_is_a_user_error(saved_run, ending, damage):
-  folder, _, path = saved_run
+def flip(content):
+  """Changes a bit in the middle."""
+  at = len(content) // 2
+  return content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :]
+
+
+DATA = "data-00000-of-00001"
+DAMAGES = [
+  ("index", cut, "is damaged: it is cut short"),
+  ("index", empty, "is damaged: it is empty"),
+  ("index", garble, "is damaged: it is cut short, or no index"),
+  ("index", flip, "is damaged: a checksum of it is wrong"),
+  ("index", None, "is missing"),
+  (DATA, cut, "is damaged: it has "),
+  (DATA, empty, "is damaged: it is empty"),
+  (DATA, garble, "is damaged: "),
+  (DATA, flip, "Checksum does not match"),
+  (DATA, None, "is missing"),
+]
+
+
+def damage_file(file, damage):
+  """Changes a file, or deletes it."""
+  content = file.read_bytes()
+  file.unlink()
+  if damage:
+    file.write_bytes(damage(content))
+
+
+@pytest.fixture
+def said(monkeypatch):
+  """The warnings of the log so far."""
+  lines = []
+  monkeypatch.setattr(
+    logging, "warning", lambda text, *values: lines.append(text % values)
+  )
+  return lines
+
+
+@pytest.mark.parametrize(("ending", "damage", "what"), DAMAGES)
+def test_the_checkpoint_before_a_damaged_one_is_used(
+  saved_run, said, ending, damage, what
+):
+  folder, model, _ = saved_run
   file = folder / f"model.ckpt-5.{ending}"
-  file.write_bytes(damage(file.read_bytes()))
-  with pytest.raises(errors.UserError, match="damaged file") as error:
-    load_weights(small_model(), path)
-  assert path in str(error.value)
-  with pytest.raises(errors.UserError, match="damaged file") as error:
-    Checkpoints(str(folder), 5, **make_run(0)).restore()
-  assert path in str(error.value)
+  damage_file(file, damage)
+  before = f"{folder}/model.ckpt-4"
+  loaded = small_model()
+
+  def load(checkpoint):
+    load_weights(loaded, checkpoint)
+    return checkpoint
+
+  assert with_newest(str(folder), load) == before
+  assert_same_weights(loaded, model)
+  (line,) = said
+  assert what in line
+  assert f"{folder}/model.ckpt-5" in line
+  assert line.endswith("Using the checkpoint before, of step 4.")
+  assert Checkpoints(str(folder), 5, **make_run(0)).restore() == before
+  assert len(said) == 1  # not again
 
 
-@pytest.mark.parametrize("endings", [["index"], ["data*"], ["index", "data*"]])
+@pytest.mark.parametrize(("ending", "damage", "what"), DAMAGES[:-1])
+def test_a_damaged_checkpoint_that_is_named_is_an_error(
+  saved_run, ending, damage, what
+):
+  folder, _, path = saved_run
+  damage_file(folder / f"model.ckpt-5.{ending}", damage)
+  if damage:
+    error = error_of(load_weights, small_model(), path)
+    assert "received a damaged one" in error
+    assert what in error
+  error = error_of(check_whole, path, with_data=True)
+  assert what in error
+  assert path in error
+
+
+@pytest.mark.parametrize("keep", [1, 2, 5])
+@pytest.mark.parametrize(("ending", "damage"), [("index", cut), (DATA, flip)])
+def test_a_run_saves_again_what_was_damaged(tmp_path, keep, ending, damage):
+  run = make_run(0)
+  folder = str(tmp_path)
+  for step in (2, 4, 6):
+    Checkpoints(folder, 5, **run).save(step)
+  file = tmp_path / f"model.ckpt-6.{ending}"
+  damage_file(file, damage)
+  damaged = file.read_bytes()
+  checkpoints = Checkpoints(folder, keep, **run)
+  assert checkpoints.restore() == f"{folder}/model.ckpt-4"
+  checkpoints.save(5)
+  assert latest_checkpoint(folder) == f"{folder}/model.ckpt-5"
+  aside = tmp_path / f"damaged-model.ckpt-6.{ending}"
+  assert aside.read_bytes() == damaged
+  # It is not taken for the newest one without the file that names it.
+  state = (tmp_path / "checkpoint").read_bytes()
+  (tmp_path / "checkpoint").unlink()
+  assert latest_checkpoint(folder) == f"{folder}/model.ckpt-5"
+  (tmp_path / "checkpoint").write_bytes(state)
+  checkpoints.save(6)
+  check_whole(f"{folder}/model.ckpt-6", with_data=True)
+  assert checkpoint_steps(tmp_path) == [2, 4, 5, 6][-keep:]
+  assert tf.train.latest_checkpoint(folder) == f"{folder}/model.ckpt-6"
+
+
+def test_what_a_run_went_back_to_on_purpose_stays(saved_run):
+  """Someone let `checkpoint` name an older one; the newer one is whole."""
+  folder, _, _ = saved_run
+  (folder / "checkpoint").write_text('model_checkpoint_path: "model.ckpt-4"\n')
+  checkpoints = Checkpoints(str(folder), 5, **make_run(0))
+  assert checkpoints.restore() == f"{folder}/model.ckpt-4"
+  checkpoints.save(6)
+  assert checkpoints_by_step(str(folder)).keys() == {4, 5, 6}
+
+
+def test_without_a_whole_checkpoint_nothing_begins(saved_run):
+  folder, _, _ = saved_run
+  for step in (4, 5):
+    damage_file(folder / f"model.ckpt-{step}.{DATA}", cut)
+  run = Checkpoints(str(folder), 5, **make_run(0))
+  for function in (run.restore, lambda: latest_checkpoint(str(folder))):
+    error = error_of(function)
+    assert "received none" in error
+    assert f"{folder}/model.ckpt-4.{DATA} is damaged" in error
+    assert f"{folder}/model.ckpt-5.{DATA} is damaged" in error
+
+
+def test_another_model_is_no_damage(saved_run, said):
+  folder, _, _ = saved_run
+  run = {**make_run(0), "model": small_model(num_classes=4)}
+  error = error_of(Checkpoints(str(folder), 5, **run).restore)
+  assert "received different weights" in error
+  assert "model.ckpt-5" in error
+  assert not said
+
+
+@pytest.mark.parametrize(
+  "content",
+  [
+    b"",
+    b"\x00\xff\xfe garbage",
+    b'model_checkpoint_path: "../other/model.ckpt-9"\n',
+    b'model_checkpoint_path: "/other/model.ckpt-9"\n',
+    b'model_checkpoint_path: "weights"\n',
+  ],
+)
+def test_a_state_file_that_is_none_is_not_followed(
+  saved_run, said, content, tmp_path
+):
+  folder, _, path = saved_run
+  other = tmp_path / "other"
+  shutil.copytree(folder, other)
+  for file in other.glob("model.ckpt-5.*"):
+    file.rename(str(file).replace("-5.", "-9."))
+  content = content.replace(b"/other", f"{other}".encode(), 1)
+  content = content.replace(f"..{other}".encode(), b"../other")
+  (folder / "checkpoint").write_bytes(content)
+  assert latest_checkpoint(str(folder)) == path
+  (line,) = said
+  assert f"{folder}/checkpoint" in line
+  kept = folder_content(other)
+  checkpoints = Checkpoints(str(folder), 1, **make_run(0))
+  assert checkpoints.restore() == path
+  assert checkpoints.save(6) == f"{folder}/model.ckpt-6"
+  assert set(checkpoints_by_step(str(folder))) == {6}
+  assert latest_checkpoint(str(folder)) == f"{folder}/model.ckpt-6"
+  assert folder_content(other) == kept
+
+
+def test_an_old_checkpoint_elsewhere_is_not_deleted(saved_run, tmp_path):
+  folder, _, _ = saved_run
+  other = tmp_path / "other"
+  shutil.copytree(folder, other)
+  state = (folder / "checkpoint").read_text()
+  (folder / "checkpoint").write_text(
+    state.replace('paths: "model.ckpt-4"', 'paths: "../other/model.ckpt-4"')
+  )
+  kept = folder_content(other)
+  checkpoints = Checkpoints(str(folder), 1, **make_run(0))
+  checkpoints.restore()
+  checkpoints.save(6)
+  assert folder_content(other) == kept
+  assert set(checkpoints_by_step(str(folder))) == {6}
+
+
+def test_a_checkpoint_that_vanishes_is_followed_by_the_newest(
+  saved_run, tmp_path
+):
+  folder, _, _ = saved_run
+  run = Checkpoints(str(folder), 1, **make_run(0))
+  run.restore()
+  seen = []
+
+  def load(checkpoint):
+    seen.append(checkpoint_step(checkpoint))
+    if len(seen) == 1:  # training saves the next one meanwhile
+      run.save(7)
+    load_weights(small_model(), checkpoint)
+    return checkpoint
+
+  assert with_newest(str(folder), load) == f"{folder}/model.ckpt-7"
+  assert seen == [5, 7]
+
+
+@pytest.mark.parametrize("endings", [["index"], ["index", "data*"]])
 def test_a_deleted_checkpoint_raises_a_different_error(saved_run, endings):
   # An evaluation during a training run then takes the next checkpoint.
   folder, _, path = saved_run
@@ -222,7 +417,7 @@ def test_a_folder_where_no_checkpoint_is_found_is_refused(
   saved_run, tmp_path, name
 ):
   folder = str(shutil.copytree(saved_run[0], tmp_path / name))
-  assert latest_checkpoint(folder) is None  # TensorFlow's
+  assert tf.train.latest_checkpoint(folder) is None
   with pytest.raises(errors.UserError, match=r"without \[") as error:
     train_dirs.check_no_file(folder)
   assert folder in str(error.value)

@@ -10,6 +10,7 @@ from conftest import (
   assert_same_state,
   checkpoint_steps,
   checkpoint_values,
+  error_of,
   event_tags,
   load_model,
 )
@@ -20,7 +21,7 @@ import errors
 import models
 from engine import loop
 from engine.checkpoints import Checkpoints, load_weights
-from engine.run import Run
+from engine.run import Run, check_not_lost
 
 RESUMED = {
   "logistic": ("tiny_files", TINY_FLAGS, {"xla": True}),
@@ -376,3 +377,70 @@ def test_no_checkpoint_of_a_diverged_model(tiny_files, tmp_path, max_steps):
     for name, value in values.items():
       if value.dtype.kind == "f":
         assert np.isfinite(value).all(), f"{name} after step {step}"
+
+
+# --------------------------------------------------------------------------
+# Lost and damaged checkpoints
+
+
+def remove_checkpoints(train_dir) -> None:
+  for file in train_dir.glob("model.ckpt-*"):
+    file.unlink()
+
+
+def test_a_run_that_lost_its_checkpoints_does_not_begin_again(
+  tmp_path, tiny_files
+):
+  train_tiny(tmp_path, tiny_files, max_steps=3)
+  remove_checkpoints(tmp_path)
+  state = (tmp_path / "checkpoint").read_bytes()
+  record = (tmp_path / "run.json").read_bytes()
+  (tmp_path / "run.json").unlink()
+  error = error_of(train_tiny, tmp_path, tiny_files, max_steps=4)
+  assert "although checkpoint says that it has saved step 3" in error
+  (tmp_path / "run.json").write_bytes(record)
+  (tmp_path / "checkpoint").write_bytes(b"\xff")
+  error = error_of(train_tiny, tmp_path, tiny_files, max_steps=4)
+  assert "although run.json says that it has saved step 3" in error
+  assert "--start_new_model" in error
+  (tmp_path / "run.json").unlink()
+  (tmp_path / "evaluations.json").write_text(
+    '{"evaluations": [{"global_step": 2}]}'
+  )
+  error = error_of(check_not_lost, str(tmp_path))
+  assert "although evaluations.json says that it has saved step 2" in error
+  (tmp_path / "run.json").write_bytes(record)
+  (tmp_path / "checkpoint").write_bytes(state)
+  again = {"max_steps": 2, "start_new_model": True}
+  assert train_tiny(tmp_path, tiny_files, **again) == 2
+
+
+def test_a_run_that_was_killed_before_its_first_checkpoint_begins(
+  tmp_path, tiny_files, monkeypatch
+):
+  def kill(run):
+    raise KeyboardInterrupt
+
+  with monkeypatch.context() as patch:
+    patch.setattr(Run, "save", kill)
+    with pytest.raises(KeyboardInterrupt):
+      train_tiny(tmp_path, tiny_files, max_steps=2)
+  assert (tmp_path / "run.json").exists()
+  assert train_tiny(tmp_path, tiny_files, max_steps=2) == 2
+
+
+def test_a_run_with_a_damaged_checkpoint_ends_as_one_without(
+  tmp_path, tiny_files
+):
+  whole, parts = tmp_path / "whole", tmp_path / "parts"
+  every = {"export_model_steps": 2}
+  for folder in (whole, parts):
+    train_tiny(folder, tiny_files, **every, max_steps=6)
+  file = parts / "model.ckpt-6.data-00000-of-00001"
+  content = file.read_bytes()
+  middle = len(content) // 2
+  file.write_bytes(content[:middle] + b"??" + content[middle + 2 :])
+  assert train_tiny(parts, tiny_files, **every, max_steps=6) == 6
+  assert_same_state(whole, parts)
+  assert checkpoint_steps(parts) == {2, 4, 6}
+  assert not list(parts.glob("damaged-*"))

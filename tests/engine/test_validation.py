@@ -32,7 +32,7 @@ from engine import best_checkpoint, loop, scoring, validation
 from engine.checkpoints import (
   checkpoint_path,
   checkpoint_step,
-  latest_checkpoint,
+  checkpoints_by_step,
 )
 from engine.distribution import Placement
 from engine.files import write_json
@@ -137,8 +137,7 @@ class QuickRun:
     defaults = {"eval_steps": 3, "num_epochs": 0, "eval_data_pattern": "v*"}
     self.settings = Settings(5, 0.1, **{**defaults, **settings})
     self.placement = Placement()
-    newest = latest_checkpoint(self.train_dir)
-    self.step = checkpoint_step(newest) if newest else 0
+    self.step = max(checkpoints_by_step(self.train_dir), default=0)
 
   def has_ended(self):
     return self.step >= self.settings.max_steps
