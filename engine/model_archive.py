@@ -1,15 +1,39 @@
 """A model in one file: a .tgz of a checkpoint and what else predicts."""
 
+import contextlib
+import gzip
 import os
+import re
+import shutil
 import tarfile
+import zlib
+from collections.abc import Iterator
 
 import tensorflow as tf
 
 import errors
 from engine.checkpoints import files_of_checkpoint
-from engine.files import written_aside
+from engine.data_files import is_local
+from engine.files import beside, put_in_place, written_aside
 from engine.model_flags import MODEL_FLAGS_FILE
 from engine.train_dir import fact_files
+
+# What write_model_tgz writes. The file `checkpoint` is of no use beside a
+# single one, and is not among them.
+_MODEL_FILES = re.compile(
+  r"(model_flags|extraction)\.json|vocabulary\.csv|pca/\w[\w.-]*"
+  r"|model\.ckpt-(again-)?\d{1,18}\.(index|data-\d{5}-of-\d{5})",
+  re.ASCII,
+)
+_MOST_MEMBERS = 1000
+_MOST_HEADER_BYTES = 1 << 22
+# After the files come zeros up to a multiple of 10 KB.
+_MOST_PADDING_BYTES = 1 << 20
+# Weights hardly compress. Those that an optimizer keeps may be zeros: at most
+# two of three. So 30 times the size of the archive is more than a model needs,
+# unless it is small.
+_MOST_RATIO = 30
+_LEAST_LIMIT = 1 << 26
 
 
 def write_model_tgz(train_dir: str, checkpoint_path: str, tgz: str) -> None:
@@ -41,6 +65,9 @@ def write_model_tgz(train_dir: str, checkpoint_path: str, tgz: str) -> None:
 def extract_model_tgz(tgz: str, folder: str) -> str:
   """Unpacks what write_model_tgz wrote.
 
+  Archives come from strangers too. So all headers are read, and refused, before
+  the first byte is written; and what is unpacked appears when it is whole.
+
   Args:
     tgz: path of the archive.
     folder: where to; made if it is missing.
@@ -49,7 +76,8 @@ def extract_model_tgz(tgz: str, folder: str) -> str:
     The checkpoint's path. model_flags.json is in the same folder.
 
   Raises:
-    errors.UserError: the archive does not hold a model.
+    errors.UserError: the archive does not hold a model, or more than a model
+      can need. Nothing is written.
   """
   if tf.io.gfile.exists(os.path.join(folder, "checkpoint")):
     raise errors.UserError(
@@ -57,29 +85,172 @@ def extract_model_tgz(tgz: str, folder: str) -> str:
       f" run, {folder}, whose files would be overwritten. Name another"
       " --untar_model_dir."
     )
-  tf.io.gfile.makedirs(folder)
+  with _naming_damage(tgz):
+    members = _checked_members(tgz)
+  checkpoint = _only_checkpoint([member.name for member in members], tgz)
+  _check_space(members, tgz, folder)
+  with beside(folder.rstrip("/")) as aside:
+    with _naming_damage(tgz):
+      _extract(tgz, members, aside)
+    for member in members:
+      path = os.path.join(folder, member.name)
+      tf.io.gfile.makedirs(os.path.dirname(path))
+      put_in_place(os.path.join(aside, member.name), path)
+  return os.path.join(folder, checkpoint)
+
+
+class _Headers:
+  """A tar that only its headers are read of, and of these not too much.
+
+  Some headers have a length, or go on without one: tarfile would read them into
+  memory however long they are.
+
+  Args:
+    file: the unpacked bytes.
+  """
+
+  def __init__(self, file: gzip.GzipFile):
+    self._file = file
+    self._left = _MOST_HEADER_BYTES
+    self.seek, self.tell = file.seek, file.tell
+
+  def read(self, size: int) -> bytes:
+    """Reads a part of a header.
+
+    Raises:
+      tarfile.ReadError: there were too many.
+    """
+    self._left -= size
+    if self._left < 0:
+      raise tarfile.ReadError("its headers are too long")
+    return self._file.read(size)
+
+
+@contextlib.contextmanager
+def _naming_damage(tgz: str) -> Iterator[None]:
+  """Turns what a damaged archive raises into one line.
+
+  Raises:
+    errors.UserError: the block raised such an error.
+  """
   try:
-    with (
-      tf.io.gfile.GFile(tgz, "rb") as file,
-      tarfile.open(fileobj=file, mode="r:gz") as archive,
-    ):
-      names = archive.getnames()
-      indexes = [name for name in names if name.endswith(".index")]
-      if MODEL_FLAGS_FILE not in names or len(indexes) != 1:
-        raise errors.UserError(
-          f"Expected {MODEL_FLAGS_FILE} and one checkpoint in {tgz}, received"
-          f" {', '.join(names) or 'nothing'}. Make the archive with"
-          " inference.py --output_model_tgz."
-        )
-      archive.extractall(folder, filter="data")
-      # Read to the end, because gzip checks its checksum there.
-      while archive.fileobj.read(1 << 20):
-        pass
-  except (tarfile.TarError, EOFError, OSError) as error:
-    if errors.is_fault_of_machine(error):
-      raise
+    yield
+  except (
+    tarfile.TarError,
+    EOFError,
+    zlib.error,
+    gzip.BadGzipFile,
+    ValueError,
+    OverflowError,
+    RecursionError,
+  ) as error:
     raise errors.UserError(
       f"Expected a .tgz archive of a model, received {tgz}, which is not one"
       f" ({error}). Make it with inference.py --output_model_tgz."
     ) from error
-  return os.path.join(folder, indexes[0].removesuffix(".index"))
+
+
+def _refused(tgz: str, reason: str) -> errors.UserError:
+  return errors.UserError(
+    f"Expected a .tgz archive of a model, received {tgz}, {reason}. Make it"
+    " with inference.py --output_model_tgz."
+  )
+
+
+def _checked_members(tgz: str) -> list[tarfile.TarInfo]:
+  """The headers of an archive, if all are files that a model has.
+
+  Stops at the first that is not. To find the next header, the file before it is
+  unpacked, but not kept; how long this takes is bounded by its size.
+
+  Raises:
+    errors.UserError: names the first that is not.
+  """
+  members: list[tarfile.TarInfo] = []
+  names: set[str] = set()
+  most = _MOST_RATIO * tf.io.gfile.stat(tgz).length + _LEAST_LIMIT
+  total = 0
+  with (
+    tf.io.gfile.GFile(tgz, "rb") as file,
+    gzip.GzipFile(fileobj=file) as unpacked,
+    tarfile.open(fileobj=_Headers(unpacked), mode="r:") as archive,
+  ):
+    while (member := archive.next()) is not None:
+      name = member.name
+      if not member.isreg() or member.issparse():
+        raise _refused(tgz, f"with {name!r} in it, which is no plain file")
+      if not _MODEL_FILES.fullmatch(name):
+        raise _refused(tgz, f"with {name!r} in it, which no model has")
+      if name in names:
+        raise _refused(tgz, f"with {name!r} twice in it")
+      total += member.size
+      if total > most:
+        raise _refused(
+          tgz, f"with {name!r} in it, which unpacks to {total} bytes or more"
+        )
+      names.add(name)
+      members.append(member)
+      if len(members) > _MOST_MEMBERS:
+        raise _refused(tgz, f"with more than {_MOST_MEMBERS} files in it")
+  return members
+
+
+def _only_checkpoint(names: list[str], tgz: str) -> str:
+  """The name of the checkpoint of a model, without its file endings.
+
+  Raises:
+    errors.UserError: there is none, or it is not alone.
+  """
+  indexes = [name for name in names if name.endswith(".index")]
+  if MODEL_FLAGS_FILE not in names or len(indexes) != 1:
+    raise errors.UserError(
+      f"Expected {MODEL_FLAGS_FILE} and one checkpoint in {tgz}, received"
+      f" {', '.join(names) or 'nothing'}. Make the archive with inference.py"
+      " --output_model_tgz."
+    )
+  return indexes[0].removesuffix(".index")
+
+
+def _check_space(members, tgz: str, folder: str) -> None:
+  """Checks that there is space for the files, where the folder is local.
+
+  Raises:
+    errors.UserError: there is too little.
+  """
+  if not is_local(folder):
+    return
+  there = os.path.abspath(folder)
+  while not os.path.exists(there):
+    there = os.path.dirname(there)
+  total, free = sum(one.size for one in members), shutil.disk_usage(there).free
+  if total > free:
+    raise errors.UserError(
+      f"Expected space for the {total} bytes of {tgz} in {folder}, found {free}"
+      " bytes. Name another --untar_model_dir."
+    )
+
+
+def _extract(tgz: str, members: list[tarfile.TarInfo], folder: str) -> None:
+  """Writes the files; no owner or mode of the archive is used.
+
+  Raises:
+    tarfile.ReadError: the archive ends before, or goes on after the files.
+  """
+  with (
+    tf.io.gfile.GFile(tgz, "rb") as file,
+    gzip.GzipFile(fileobj=file) as unpacked,
+  ):
+    for member in members:
+      path = os.path.join(folder, member.name)
+      tf.io.gfile.makedirs(os.path.dirname(path))
+      unpacked.seek(member.offset_data)
+      left = member.size
+      with tf.io.gfile.GFile(path, "wb") as target:
+        while part := unpacked.read(min(left, 1 << 24)):
+          target.write(part)
+          left -= len(part)
+      if left:
+        raise tarfile.ReadError("it ends within a file")
+    # To the end, because gzip checks its checksum there.
+    if len(unpacked.read(_MOST_PADDING_BYTES)) == _MOST_PADDING_BYTES:
+      raise tarfile.ReadError("it goes on after its last file")

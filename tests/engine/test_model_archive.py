@@ -1,12 +1,14 @@
 """Tests of model_archive."""
 
+import gzip
 import io
 import os
+import shutil
 import tarfile
 
 import pytest
 import tensorflow as tf
-from conftest import folder_content
+from conftest import error_of, folder_content
 from small_checkpoints import (
   MODEL_FLAGS,
   assert_same_weights,
@@ -17,6 +19,7 @@ from small_checkpoints import (
 
 import errors
 import models
+from engine import model_archive
 from engine.checkpoints import load_weights
 from engine.model_archive import extract_model_tgz, write_model_tgz
 from engine.model_flags import require_model_flags
@@ -80,15 +83,123 @@ def test_an_archive_of_something_else(tmp_path, names):
   with pytest.raises(errors.UserError, match="and one checkpoint in") as error:
     extract_model_tgz(str(tgz), str(tmp_path / "out"))
   assert f"{tgz}, received {', '.join(names) or 'nothing'}." in str(error.value)
-  assert folder_content(tmp_path / "out") == {}
+  assert not (tmp_path / "out").exists()
 
 
-def test_an_archive_cannot_write_outside_its_folder(tmp_path):
+def info(name, size=4, kind=tarfile.REGTYPE, link=""):
+  member = tarfile.TarInfo(name)
+  member.size, member.type, member.linkname = size, kind, link
+  return member
+
+
+@pytest.mark.parametrize(
+  "member",
+  [
+    info("../evil"),
+    info("/tmp/evil"),
+    info("pca/../../evil"),
+    info("pca/.."),
+    info("checkpoint"),
+    info("evil.py"),
+    info("model.ckpt-5.data-00000-of-00001/evil"),
+    info("vocabulary.csv", 0, tarfile.SYMTYPE, "/etc/passwd"),
+    info("vocabulary.csv", 0, tarfile.LNKTYPE, "../evil"),
+    info("vocabulary.csv", 0, tarfile.FIFOTYPE),
+    info("vocabulary.csv", 0, tarfile.CHRTYPE),
+    info("pca", 0, tarfile.DIRTYPE),
+    info("model_flags.json"),
+    info("model.ckpt-5.data-00000-of-00001", 1 << 40),
+  ],
+  ids=lambda member: f"{member.name} {member.type}",
+)
+def test_what_no_model_has_is_refused_before_anything_is_written(
+  saved_run, tmp_path, member
+):
+  folder, _, _ = saved_run
   tgz = tmp_path / "model.tgz"
-  make_archive(tgz, ["../evil", "model_flags.json", "model.ckpt-5.index"])
-  with pytest.raises(errors.UserError, match="which is not one"):
-    extract_model_tgz(str(tgz), str(tmp_path / "out"))
-  assert not (tmp_path / "evil").exists()
+  with tarfile.open(tgz, "w:gz") as archive:
+    for name in ("model_flags.json", "model.ckpt-5.index"):
+      archive.add(folder / name, name)
+    archive.addfile(member, io.BytesIO(b"evil") if member.size == 4 else None)
+  before = set(tmp_path.rglob("*"))
+  error = error_of(extract_model_tgz, str(tgz), str(tmp_path / "a" / "out"))
+  assert f"received {tgz}, with {member.name!r} " in error
+  assert set(tmp_path.rglob("*")) == before
+
+
+def test_a_small_archive_of_much_is_refused(tmp_path, monkeypatch):
+  monkeypatch.setattr(model_archive, "_LEAST_LIMIT", 1 << 16)
+  tgz = tmp_path / "model.tgz"
+  size = 1 << 22
+  with tarfile.open(tgz, "w:gz") as archive:
+    archive.addfile(info("pca/mean.npy", size), io.BytesIO(bytes(size)))
+  error = error_of(extract_model_tgz, str(tgz), str(tmp_path / "out"))
+  assert f"which unpacks to {size} bytes or more" in error
+
+
+def test_an_archive_that_needs_more_than_the_disk_has(
+  saved_run, tmp_path, monkeypatch
+):
+  folder, _, path = saved_run
+  tgz = tmp_path / "model.tgz"
+  write_model_tgz(str(folder), path, str(tgz))
+  usage = shutil.disk_usage(tmp_path)._replace(free=100)
+  monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
+  error = error_of(extract_model_tgz, str(tgz), str(tmp_path / "out"))
+  assert "found 100 bytes" in error
+  assert not (tmp_path / "out").exists()
+
+
+def test_an_archive_of_many_files_is_refused(tmp_path):
+  tgz = tmp_path / "model.tgz"
+  with tarfile.open(tgz, "w:gz") as archive:
+    for number in range(2000):
+      archive.addfile(info(f"pca/{number}", 0))
+  error = error_of(extract_model_tgz, str(tgz), str(tmp_path / "out"))
+  assert "with more than 1000 files in it" in error
+
+
+def pax_header(size):
+  """A header that says that the next one is that long."""
+  return info("x", size, tarfile.XHDTYPE).tobuf(tarfile.USTAR_FORMAT)
+
+
+def sparse_headers():
+  """A header of a sparse file that goes on and on."""
+  block = bytearray(info("pca/a", 0, b"S").tobuf(tarfile.GNU_FORMAT))
+  block[482] = 1  # it is extended
+  block[148:156] = b" " * 8
+  block[148:156] = b"%06o\0 " % sum(block)
+  more = bytearray(512)
+  more[504] = 1
+  return bytes(block) + bytes(more) * 40000
+
+
+@pytest.mark.parametrize(
+  "content",
+  [
+    pax_header(1 << 32) + bytes(1 << 20),
+    b"".join([pax_header(0)] * 5000),
+    sparse_headers(),
+  ],
+  ids=["long", "many", "sparse"],
+)
+def test_headers_without_an_end_are_refused(tmp_path, content):
+  tgz = tmp_path / "model.tgz"
+  tgz.write_bytes(gzip.compress(content))
+  error = error_of(extract_model_tgz, str(tgz), str(tmp_path / "out"))
+  assert "which is not one" in error
+  assert not (tmp_path / "out").exists()
+
+
+def test_what_follows_the_files_is_not_read_for_long(saved_run, tmp_path):
+  folder, _, path = saved_run
+  tgz = tmp_path / "model.tgz"
+  write_model_tgz(str(folder), path, str(tgz))
+  content = gzip.decompress(tgz.read_bytes())
+  tgz.write_bytes(gzip.compress(content + bytes(1 << 21)))
+  error = error_of(extract_model_tgz, str(tgz), str(tmp_path / "out"))
+  assert "it goes on after its last file" in error
 
 
 def one_bit_off(content):
@@ -105,6 +216,7 @@ def test_a_damaged_archive(saved_run, tmp_path, damage):
   with pytest.raises(errors.UserError, match="archive of a model") as error:
     extract_model_tgz(str(tgz), str(tmp_path / "out"))
   assert str(tgz) in str(error.value)
+  assert set(os.listdir(tmp_path)) == {"run", "model.tgz"}
 
 
 def test_a_missing_archive(tmp_path):
