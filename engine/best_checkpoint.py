@@ -9,6 +9,7 @@ there and before the old one is removed, so that it always names a whole one.
 import contextlib
 import math
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 
 import tensorflow as tf
@@ -28,7 +29,13 @@ from engine.checkpoints import (
   require_checkpoint,
 )
 from engine.data_files import find_files, hash_of_files, is_local
-from engine.files import beside, put_in_place, read_json, write_json
+from engine.files import (
+  beside,
+  check_number,
+  put_in_place,
+  read_json,
+  write_json,
+)
 from engine.model_flags import MODEL_FLAGS_FILE
 
 LATEST = "latest"
@@ -36,6 +43,9 @@ BEST = "best"
 
 # The metrics of which less is better.
 _LOSSES = ("avg_loss",)
+_CHECKPOINT = re.compile(
+  rf"{train_dirs.BEST_DIR}/{re.escape(CHECKPOINT_NAME)}-(again-)?\d+"
+)
 _GONE_ERRORS = (FileNotFoundError, tf.errors.NotFoundError)
 
 
@@ -142,10 +152,23 @@ def read_best(train_dir: str) -> dict | None:
     os.path.join(train_dir, train_dirs.BEST_FILE),
     ("checkpoint", "step", "metric", "score", "files", "pattern"),
     "Delete it; eval.py --all_checkpoints chooses the best checkpoint again.",
+    _check_content,
   )
   if best is None:
     return None
   return {**best, "checkpoint": os.path.join(train_dir, best["checkpoint"])}
+
+
+def _check_content(best: dict) -> None:
+  """Raises a TypeError or ValueError if best.json holds something else."""
+  check_number(best["step"], int)
+  check_number(best["score"])
+  # It is in the run's folder; another path is not followed.
+  if not _CHECKPOINT.fullmatch(best["checkpoint"]):
+    raise ValueError
+  for name in ("metric", "files", "pattern"):
+    if not isinstance(best[name], str):
+      raise TypeError
 
 
 def drop_damaged(train_dir: str, step: int) -> None:

@@ -144,7 +144,9 @@ def read_json(
     return None
   with tf.io.gfile.GFile(path, "rb") as file:
     text = file.read()
-  with contextlib.suppress(TypeError, ValueError, KeyError, AttributeError):
+  with contextlib.suppress(
+    TypeError, ValueError, KeyError, AttributeError, RecursionError
+  ):
     content = json.loads(text)
     if isinstance(content, dict) and content.keys() >= set(keys):
       check(content)
@@ -153,6 +155,21 @@ def read_json(
     f"Expected JSON with {', '.join(keys)} in {path}, received something else."
     f" {advice}"
   )
+
+
+def check_number(value, kind: type = float) -> None:
+  """Checks the type of a number that was read from JSON.
+
+  Args:
+    value: of any type.
+    kind: int for whole numbers alone.
+
+  Raises:
+    TypeError: it is not one; true is none, although Python counts with it.
+  """
+  kinds = (int,) if kind is int else (int, float)
+  if isinstance(value, bool) or not isinstance(value, kinds):
+    raise TypeError(f"{value!r} is no number")
 
 
 @contextlib.contextmanager

@@ -173,7 +173,7 @@ def _checked_members(tgz: str) -> list[tarfile.TarInfo]:
   with (
     tf.io.gfile.GFile(tgz, "rb") as file,
     gzip.GzipFile(fileobj=file) as unpacked,
-    tarfile.open(fileobj=_Headers(unpacked), mode="r:") as archive,
+    tarfile.TarFile(fileobj=_Headers(unpacked)) as archive,  # pyright: ignore[reportArgumentType]
   ):
     while (member := archive.next()) is not None:
       name = member.name

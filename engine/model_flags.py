@@ -4,8 +4,12 @@ It is enough to rebuild the model: eval.py, inference.py and export_model.py
 need nothing else.
 """
 
+import contextlib
 import json
 import os
+import re
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import tensorflow as tf
 from absl import logging
@@ -21,6 +25,84 @@ MODEL_FLAGS_FILE = "model_flags.json"
 # By how readers.py calls them.
 _DTYPES = {"bytes": "uint8", "float16": "float16", "float": "float32"}
 
+# Characters of a value in a message.
+_MOST_SHOWN = 80
+
+_SIZES = re.compile(r"\s*[1-9]\d{0,9}\s*(,\s*[1-9]\d{0,9}\s*)*", re.ASCII)
+
+
+def _is_text(value) -> bool:
+  return isinstance(value, str) and bool(value)
+
+
+def _are_dtypes(value) -> bool:
+  return not value or (
+    isinstance(value, str) and set(value.split(",")) <= set(_DTYPES.values())
+  )
+
+
+# Of the flags that belong to no model and no loss: what a value is in words,
+# and whether one is.
+_KINDS: dict[str, tuple[str, Callable[[Any], bool]]] = {
+  "model": ("the name of a model", _is_text),
+  "label_loss": ("the name of a loss", _is_text),
+  "feature_names": ("names separated by commas", _is_text),
+  "feature_sizes": (
+    "numbers separated by commas",
+    lambda value: isinstance(value, str) and bool(_SIZES.fullmatch(value)),
+  ),
+  "frame_features": ("true or false", lambda value: isinstance(value, bool)),
+  "num_classes": (
+    "a number from 1 on",
+    lambda value: type(value) is int and value >= 1,
+  ),
+  "max_frames": (
+    "a number from 1 on",
+    lambda value: type(value) is int and value >= 1,
+  ),
+  "label_subset": (
+    "a list of classes",
+    lambda value: (
+      value is None
+      or (
+        isinstance(value, list)
+        and all(type(index) is int and index >= 0 for index in value)
+      )
+    ),
+  ),
+  "exclusive_classes": (
+    "true or false",
+    lambda value: isinstance(value, bool | None),
+  ),
+  "feature_ranges": (
+    "ranges such as -2:2",
+    lambda value: isinstance(value, str | None),
+  ),
+  "feature_dtypes": (
+    f"some of {', '.join(_DTYPES.values())}, separated by commas",
+    _are_dtypes,
+  ),
+  "input_transform": (
+    f"one of {', '.join(models.INPUT_TRANSFORMS)}",
+    lambda value: value in models.INPUT_TRANSFORMS,
+  ),
+  "dewhiten_scales": (
+    "a list of numbers for each feature",
+    lambda value: (
+      isinstance(value, list)
+      and all(
+        isinstance(scales, list)
+        and all(type(scale) in (int, float) for scale in scales)
+        for scales in value
+      )
+    ),
+  ),
+  "preset": (
+    "the name of a preset",
+    lambda value: isinstance(value, str | None),
+  ),
+}
+
 
 def _read_noted_flags(train_dir: str) -> dict | None:
   """Reads what model_flags.json holds; see read_model_flags."""
@@ -29,14 +111,16 @@ def _read_noted_flags(train_dir: str) -> dict | None:
     return None
   with tf.io.gfile.GFile(path, "rb") as file:
     content = file.read()
+  advice = "Name another model, or start again with train.py --start_new_model."
   try:
     model_flags = json.loads(content)
-    missing = [name for name in models.GRAPH_FLAGS if name not in model_flags]
-  except (ValueError, TypeError) as error:
+    if not isinstance(model_flags, dict):
+      raise ValueError(f"a {type(model_flags).__name__}")
+  except (ValueError, RecursionError) as error:
     raise errors.UserError(
-      f"Expected JSON in {path}, received something else ({error}). Name"
-      " another model, or start again with train.py --start_new_model."
+      f"Expected JSON in {path}, received something else ({error}). {advice}"
     ) from error
+  missing = [name for name in models.GRAPH_FLAGS if name not in model_flags]
   if missing:
     raise errors.UserError(
       f"Expected {', '.join(models.GRAPH_FLAGS)} in {path}, received a file"
@@ -45,7 +129,84 @@ def _read_noted_flags(train_dir: str) -> dict | None:
       " data_tools.import_tf1_checkpoint, name another model, or start again"
       " with train.py --start_new_model."
     )
+  for name, what in _wrong_values(model_flags):
+    raise errors.UserError(
+      f"Expected {what} as {name} in {path}, received"
+      f" {_short(model_flags[name])}. {advice}"
+    )
   return model_flags
+
+
+def _short(value) -> str:
+  """A value in a message, which may be of any length."""
+  try:
+    text = repr(value)
+  except RecursionError:
+    text = f"a {type(value).__name__}"
+  return text if len(text) < _MOST_SHOWN else f"{text[:_MOST_SHOWN]}..."
+
+
+def _wrong_values(model_flags: dict) -> Iterator[tuple[str, str]]:
+  """Finds values of another type or range than flags have.
+
+  Keys that are not known are left alone: a model may take them as a keyword,
+  and is asked when it is built.
+
+  Args:
+    model_flags: with all GRAPH_FLAGS.
+
+  Yields:
+    The name of the flag, and what its value should be.
+  """
+  for name, (what, fits) in _KINDS.items():
+    if name in model_flags and not fits(model_flags[name]):
+      yield name, what
+      return
+  names = model_flags["feature_names"].split(",")
+  sizes = model_flags["feature_sizes"].split(",")
+  if len(names) != len(sizes):
+    yield "feature_sizes", f"a size for each of {len(names)} features"
+  if any(
+    index >= model_flags["num_classes"]
+    for index in model_flags.get("label_subset") or []
+  ):
+    yield "label_subset", f"classes below {model_flags['num_classes']}"
+  for name, default in _known_defaults(model_flags).items():
+    if name not in _KINDS and name in model_flags:
+      what = _expected(default, model_flags[name])
+      if what:
+        yield name, what
+
+
+def _known_defaults(model_flags: dict) -> dict:
+  """The defaults of the model's and the loss's hyper-parameters, if they exist.
+
+  Who builds one that does not exist says so.
+  """
+  defaults = {}
+  with contextlib.suppress(ValueError):
+    defaults |= losses.default_hyperparameters(model_flags["label_loss"])
+  with contextlib.suppress(ValueError, TypeError):
+    defaults |= models.default_hyperparameters(model_flags)
+  return defaults
+
+
+def _expected(default, value) -> str:
+  """What a hyper-parameter should be, if it is not; else an empty text."""
+  kind = type(value)
+  if default is None:
+    return "" if kind in (str, int, float, bool, type(None)) else "one value"
+  if isinstance(default, bool):
+    return "" if kind is bool else "true or false"
+  if isinstance(default, float):
+    return "" if kind in (int, float) else "a number"
+  # Such as lstm_cells, which are one number or "512,256".
+  if isinstance(default, int):
+    fits = kind is int or (kind is str and _SIZES.fullmatch(value))
+    return "" if fits else "a whole number"
+  if isinstance(default, str):
+    return "" if kind in (str, int) else "a text"
+  return ""  # of a model of one's own
 
 
 def read_model_flags(train_dir: str) -> dict | None:

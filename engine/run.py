@@ -30,7 +30,7 @@ from engine.checkpoints import (
 )
 from engine.data import Data
 from engine.distribution import Placement
-from engine.files import read_json
+from engine.files import check_number, read_json
 from engine.model_flags import write_model_flags
 from engine.settings import Settings
 from version import __version__
@@ -123,7 +123,8 @@ def _last_evaluated(train_dir: str) -> int:
     ("evaluations",),
     "Delete it; training then evaluates the kept checkpoints again.",
     lambda content: [
-      scores["global_step"] + 0 for scores in content["evaluations"]
+      check_number(scores["global_step"], int)
+      for scores in content["evaluations"]
     ],
   ) or {"evaluations": []}
   return max([0, *(one["global_step"] for one in content["evaluations"])])

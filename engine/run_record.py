@@ -35,7 +35,7 @@ import time
 from typing import NamedTuple
 
 from engine import machine, resources
-from engine.files import read_json, write_json
+from engine.files import check_number, read_json, write_json
 
 RUN_FILE = "run.json"
 
@@ -67,10 +67,20 @@ def read_run_record(train_dir: str) -> dict | None:
     ("starts",),
     "Delete the file: the run continues without it, and begins another record.",
     lambda record: [
-      float(one["training_seconds"]) + int(one.get("last_step", 0))
-      for one in record["starts"]
+      (
+        check_number(one["training_seconds"]),
+        check_number(one.get("last_step", 0), int),
+      )
+      for one in _list(record["starts"])
     ],
   )
+
+
+def _list(value) -> list:
+  """Raises a TypeError if a value is none."""
+  if not isinstance(value, list):
+    raise TypeError
+  return value
 
 
 def training_seconds(train_dir: str) -> float:

@@ -21,7 +21,6 @@ Programs write no other files to it.
 """
 
 import glob
-import json
 import os
 import re
 
@@ -31,7 +30,7 @@ from absl import logging
 import errors
 from engine.checkpoints import CHECKPOINT_NAME
 from engine.dataset_card import PCA_FOLDER, VOCABULARY_FILE, DatasetCard
-from engine.files import write_json, written_aside
+from engine.files import check_number, read_json, write_json, written_aside
 from engine.model_flags import MODEL_FLAGS_FILE
 
 EVAL_DIR = "eval"
@@ -41,6 +40,7 @@ BEST_FILE = "best.json"
 EVALUATIONS_FILE = "evaluations.json"
 EXTRACTION_FILE = "extraction.json"
 LOCK_FILE = "training.lock"
+_DTYPES = ("uint8", "float16", "float32")
 
 _OWN_FILES = re.compile(
   r"model_flags\.json|vocabulary\.csv|extraction\.json"
@@ -103,23 +103,38 @@ def read_extraction(train_dir: str) -> dict:
     errors.UserError: the train_dir does not say, or was written by something
       else.
   """
-  path = os.path.join(train_dir, EXTRACTION_FILE)
-  if not tf.io.gfile.exists(path):
+  content = read_json(
+    os.path.join(train_dir, EXTRACTION_FILE),
+    ("feature_names", "feature_dtypes", "feature_ranges"),
+    "Train again with the --dataset_dir of the data set.",
+    _check_extraction,
+  )
+  if content is None:
     raise errors.UserError(
       f"Expected a model of features that data_tools.extract_features made, to"
       f" predict videos, received {train_dir}, which has no {EXTRACTION_FILE}:"
       " how its features were made is not known. Predict records, or train with"
       " the --dataset_dir of extracted videos."
     )
-  with tf.io.gfile.GFile(path, "rb") as file:
-    content = file.read()
-  try:
-    return dict(json.loads(content))
-  except (ValueError, TypeError) as error:
-    raise errors.UserError(
-      f"Expected JSON in {path}, received something else ({error}). Train again"
-      " with the --dataset_dir of the data set."
-    ) from error
+  return content
+
+
+def _check_extraction(content: dict) -> None:
+  """Raises a TypeError or ValueError if extraction.json holds something else.
+
+  What is said of the encoders is checked by those that know them.
+  """
+  names, dtypes = content["feature_names"], content["feature_dtypes"]
+  ranges: list = content["feature_ranges"] or [None] * len(names)
+  if not all(isinstance(of, list) for of in (names, dtypes, ranges)):
+    raise TypeError
+  for name, dtype, of in zip(names, dtypes, ranges, strict=True):
+    if not isinstance(name, str) or dtype not in _DTYPES:
+      raise ValueError
+    if of is not None:
+      least, most = of
+      check_number(least)
+      check_number(most)
 
 
 def _pca_files(folder: str) -> list[str]:

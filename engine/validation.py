@@ -20,7 +20,7 @@ from engine.checkpoints import (
   checkpoint_path,
   checkpoints_by_step,
 )
-from engine.files import read_json, write_json
+from engine.files import check_number, read_json, write_json
 from engine.run import Run
 
 
@@ -146,7 +146,13 @@ class Validation:
       "Delete it; training then evaluates the kept checkpoints again.",
       lambda content: (
         content["conditions"].keys(),
-        [scores["global_step"] + 0 for scores in content["evaluations"]],
+        [
+          (
+            check_number(scores["global_step"], int),
+            *map(check_number, scores.values()),
+          )
+          for scores in content["evaluations"]
+        ],
       ),
     )
     if content is None:

@@ -501,3 +501,25 @@ def test_a_damaged_best_one_that_a_run_has_not_reached_is_forgotten(saved_run):
   assert best_checkpoint.read_best(str(folder))["step"] == 5
   best_checkpoint.drop_damaged(str(folder), 4)
   assert best_checkpoint.read_best(str(folder)) is None
+
+
+@pytest.mark.parametrize(
+  "change",
+  [
+    {"step": "5"},
+    {"step": True},
+    {"score": None},
+    {"checkpoint": "../other/model.ckpt-5"},
+    {"checkpoint": "/other/model.ckpt-5"},
+    {"checkpoint": 5},
+    {"pattern": None},
+  ],
+)
+def test_a_best_file_of_other_types_is_an_error(saved_run, change):
+  folder, _, _ = saved_run
+  best_of_run(folder)
+  file = folder / "best.json"
+  content = json.loads(file.read_text())
+  file.write_text(json.dumps({**content, **change}))
+  error = error_of(best_checkpoint.read_best, str(folder))
+  assert f"in {file}, received something else. Delete it" in error

@@ -8,7 +8,7 @@ import stat
 
 import pytest
 import tensorflow as tf
-from conftest import folder_content
+from conftest import error_of, folder_content
 
 import errors
 from engine import files
@@ -409,3 +409,24 @@ def test_events_are_flushed(tmp_path, flushed):
   files.flush_events(str(tmp_path))
   (events,) = tmp_path.glob("events.*")
   assert flushed == [events.stat().st_ino, tmp_path.stat().st_ino]
+
+
+@pytest.mark.parametrize(
+  "content",
+  [b"", b"null", b"[1]", b"\xff", b'{"a": ' * 100_000, b"[" * 100_000],
+)
+def test_json_of_something_else(tmp_path, content):
+  path = tmp_path / "a.json"
+  path.write_bytes(content)
+  error = error_of(files.read_json, str(path), ("a",), "Delete it.")
+  assert error.endswith(f"in {path}, received something else. Delete it.")
+
+
+@pytest.mark.parametrize("value", ["1", True, None, [1]])
+def test_what_is_no_number(value):
+  with pytest.raises(TypeError, match="no number"):
+    files.check_number(value)
+  files.check_number(1)
+  files.check_number(1.5)
+  with pytest.raises(TypeError):
+    files.check_number(1.5, int)

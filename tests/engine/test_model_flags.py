@@ -5,6 +5,7 @@ import os
 
 import pytest
 from absl import logging
+from conftest import error_of
 from small_checkpoints import MODEL_FLAGS
 
 import errors
@@ -38,13 +39,84 @@ def test_missing_model_flags(tmp_path):
 
 @pytest.mark.parametrize(
   "content",
-  [b"", b"{", b"5", b"null", b"\xff\xfe{", b"\x00\x01\x02"],
+  [
+    b"",
+    b"{",
+    b"5",
+    b"null",
+    b"[]",
+    b'"False"',
+    b"\xff\xfe{",
+    b"\x00\x01\x02",
+    b"[" * 100_000,
+    b'{"model":' * 100_000 + b"1" + b"}" * 100_000,
+  ],
 )
 def test_model_flags_that_are_not_json(tmp_path, content):
   (tmp_path / "model_flags.json").write_bytes(content)
   with pytest.raises(errors.UserError, match="Expected JSON in") as error:
     read_model_flags(str(tmp_path))
   assert str(tmp_path / "model_flags.json") in str(error.value)
+
+
+@pytest.mark.parametrize(
+  ("name", "value", "what"),
+  [
+    ("model", 5, "the name of a model"),
+    ("model", ["LogisticModel"], "the name of a model"),
+    ("label_loss", None, "the name of a loss"),
+    ("feature_names", "", "names separated by commas"),
+    ("feature_sizes", 1024, "numbers separated by commas"),
+    ("feature_sizes", "many", "numbers separated by commas"),
+    ("feature_sizes", "4,3", "a size for each of 1 features"),
+    ("frame_features", "False", "true or false"),
+    ("frame_features", 0, "true or false"),
+    ("num_classes", "3", "a number from 1 on"),
+    ("num_classes", 0, "a number from 1 on"),
+    ("num_classes", True, "a number from 1 on"),
+    ("max_frames", 300.0, "a number from 1 on"),
+    ("label_subset", [1, 3], "classes below 3"),
+    ("label_subset", "1,2", "a list of classes"),
+    ("exclusive_classes", "False", "true or false"),
+    ("feature_ranges", [1], "ranges such as"),
+    ("feature_dtypes", "int64", "some of uint8"),
+    ("input_transform", None, "one of l2"),
+    ("dewhiten_scales", [["a"]], "a list of numbers for each feature"),
+    ("l2_penalty", "small", "a number"),
+    ("l2_penalty", None, "a number"),
+  ],
+)
+def test_a_value_of_another_type_is_an_error(tmp_path, name, value, what):
+  folder = str(tmp_path)
+  write_model_flags(folder, {**MODEL_FLAGS, name: value})
+  for function in (read_model_flags, require_model_flags):
+    error = error_of(function, folder)
+    assert f"Expected {what}" in error
+    assert f" as {name} in {tmp_path}/model_flags.json, received" in error
+  assert f"as {name} in" in error_of(resumed_model_flags, folder, MODEL_FLAGS)
+
+
+def test_the_types_of_hyperparameters(tmp_path):
+  folder = str(tmp_path)
+  lstm = {**MODEL_FLAGS, "model": "LstmModel", "frame_features": True}
+  for value in (5, "512,256"):
+    write_model_flags(folder, {**lstm, "lstm_cells": value})
+    assert require_model_flags(folder)["lstm_cells"] == value
+  for value in (True, 1.5, "many", [5], None):
+    write_model_flags(folder, {**lstm, "lstm_cells": value})
+    error = error_of(require_model_flags, folder)
+    assert "Expected a whole number as lstm_cells" in error
+  # What nobody knows is a matter of the model, and of earlier versions.
+  more = {"of_a_fork": {"a": [1]}, "hinge_margin": "x"}
+  write_model_flags(folder, {**MODEL_FLAGS, **more})
+  assert require_model_flags(folder) == {**MODEL_FLAGS, **more}
+  write_model_flags(folder, {**MODEL_FLAGS, "model": "GoneModel"})
+  assert require_model_flags(folder)["model"] == "GoneModel"
+
+
+def test_a_long_value_is_cut(tmp_path):
+  write_model_flags(str(tmp_path), {**MODEL_FLAGS, "model": [7] * 10_000})
+  assert len(error_of(require_model_flags, str(tmp_path))) < 500
 
 
 def test_model_flags_of_the_original_code(tmp_path):
