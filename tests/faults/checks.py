@@ -144,8 +144,13 @@ def leftovers(end: dict, found: dict) -> list[str]:
   for name in end["names"]:
     if name in names:
       names.remove(name)
-  # Each start has an event file of its own.
-  return [name for name in names if "events.out.tfevents" not in name]
+  # Each start has an event file of its own; the system clears its own folder
+  # for temporary files.
+  return [
+    name
+    for name in names
+    if "events.out.tfevents" not in name and not name.startswith("tmp/")
+  ]
 
 
 def table(rows: list[tuple]) -> str:

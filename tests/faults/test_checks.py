@@ -154,7 +154,6 @@ def test_an_older_export_may_stay():
 
 def test_leftovers():
   more = ["model/.run.json.tmp-*", "model/.run.json.tmp-*"]
-  found = changed(
-    END, names=[*END["names"], "model/events.out.tfevents", *more]
-  )
+  others = ["model/events.out.tfevents", "tmp/tmp*/model_flags.json"]
+  found = changed(END, names=[*END["names"], *others, *more])
   assert checks.leftovers(END, found) == more
