@@ -132,7 +132,8 @@ def test_an_unknown_metric_lists_those_there_are():
     find_metrics("f1,recall,F1")
   assert str(error.value) == (
     "Expected metrics among f1, best_f1, auc, d_prime, full_map, accuracy in"
-    " --metrics, received 'F1', 'recall'. Name these, separated by commas."
+    " --metrics, received 'F1', 'recall'. Did you mean f1? Name these,"
+    " separated by commas."
   )
 
 
