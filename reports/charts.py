@@ -33,7 +33,7 @@ IN_THE_DARK = {
   _GREEN: "#6cc493",
 }
 # Of curves that may lie on each other: each color, and under it wider lines.
-_CURVES = (
+CURVES = (
   (BLUE, "-", 3.2),
   (_ORANGE, "-", 1.6),
   (_GREEN, "--", 1.2),
@@ -132,7 +132,8 @@ def label_frequency(counts: Sequence[int]) -> str:
     return _uri(figure)
 
 
-def _add_legend_above(axes) -> None:
+def add_legend_above(axes) -> None:
+  """Adds a legend above a chart, where it hides nothing."""
   axes.legend(
     loc="lower center",
     bbox_to_anchor=(0.5, 1.0),
@@ -199,11 +200,11 @@ def curves(
     figure = new_figure()
     axes = figure.subplots()
     for place, (name, (where, numbers)) in enumerate(series.items()):
-      color, line, width = _CURVES[place % len(_CURVES)]
+      color, line, width = CURVES[place % len(CURVES)]
       axes.plot(
         where,
         numbers,
-        line if place < len(_CURVES) else ":",
+        line if place < len(CURVES) else ":",
         color=color,
         linewidth=width,
         label=name,
@@ -212,7 +213,7 @@ def curves(
     axes.set_xlabel(x_label)
     axes.set_ylabel(y_label)
     axes.grid(color=GRAY, linewidth=0.6)
-    _add_legend_above(axes)
+    add_legend_above(axes)
     return _uri(figure)
 
 
@@ -247,7 +248,7 @@ def dimensions(
     axes.set_xlim(edges[0], edges[-1])
     axes.set_xlabel("dimension")
     axes.xaxis.set_major_locator(MaxNLocator(nbins=7, integer=True))
-    _add_legend_above(axes)
+    add_legend_above(axes)
     return _uri(figure)
 
 
