@@ -182,6 +182,34 @@ def training_batches(run: Run, data: Data, place: Place, num_examples: int):
   )
 
 
+def _prepare(run: Run, data: Data):
+  """Compiles the inner loop of a run.
+
+  Returns:
+    (iterator of this machine's batches from where the run is in the data,
+    result of step.make_run_steps, what reacts to steps that are not finite).
+  """
+  batches_from = functools.partial(training_batches, run, data)
+  position = run.state["position"][run.placement.worker]
+  batches = batches_from(run.place, int(position))
+  watch = divergence.Watch(run.model, run.placement, run.state)
+  with model_building.naming_bug(run.model_flags):
+    run_steps = make_run_steps(
+      run, losses.make_loss(run.model_flags), batches.element_spec, watch
+    )
+  reaction = divergence.Reaction(run, data, watch, batches_from)
+  return iter(batches), run_steps, reaction
+
+
+def _no_examples(data: Data) -> errors.UserError:
+  return errors.UserError(
+    "Expected examples to train on, found none in"
+    f" {len(data.files)} files from {data.files[0]} on:"
+    f" {listing(data.skipped.counts) or 'no rated segments'}."
+    " Name other files."
+  )
+
+
 def run_some_steps(
   run_steps, iterator, wanted: int, placement: Placement, stop: StopSignal
 ):
@@ -231,17 +259,7 @@ def train_until_stopped(
       machine was lost.
   """
   settings, placement = run.settings, run.placement
-  batches_from = functools.partial(training_batches, run, data)
-  batches = batches_from(
-    run.place, int(run.state["position"][placement.worker])
-  )
-  watch = divergence.Watch(run.model, placement, run.state)
-  reaction = divergence.Reaction(run, data, watch, batches_from)
-  with model_building.naming_bug(run.model_flags):
-    run_steps = make_run_steps(
-      run, losses.make_loss(run.model_flags), batches.element_spec, watch
-    )
-  iterator = iter(batches)
+  iterator, run_steps, reaction = _prepare(run, data)
   saver = Saver(run, record, reporter, exporter, data.skipped, validation)
   meter = Meter()
   profile = Profile(
@@ -277,12 +295,7 @@ def train_until_stopped(
         run.state["finished_epochs"].assign(settings.num_epochs)
       ended = done < wanted or run.has_ended() or stopped
       if ended and not step and not stopped:
-        raise errors.UserError(
-          "Expected examples to train on, found none in"
-          f" {len(data.files)} files from {data.files[0]} on:"
-          f" {listing(data.skipped.counts) or 'no rated segments'}."
-          " Name other files."
-        )
+        raise _no_examples(data)
       profile.begin_or_end(step, ended)
       if done:
         rate = (seen - seen_before) / seconds
