@@ -1,7 +1,7 @@
 """Compares models: python -m reports.compare_models --output_dir=DIR.
 
 Trains each entry of --models under the same budget with several seeds, each in
-a process of its own, alone on the machine; scores them on other videos; and
+a process of its own, one after the other; scores them on other videos; and
 writes report.html, report.md and report.csv, pictures and TensorBoard HParams
 to --output_dir. The same command goes on where an earlier one was stopped.
 """

@@ -1,6 +1,6 @@
 """Trains and scores the runs of a comparison, one after the other.
 
-Each step is a process of its own, alone on the machine. A run is finished when
+Each step is a process of its own, one after the other. A run is finished when
 its scores.json is there, and is not trained again. A run that was stopped goes
 on from its checkpoint.
 """

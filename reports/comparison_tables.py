@@ -190,13 +190,19 @@ def row_table(rows: Sequence[Row], columns: Sequence[Column]) -> str:
   )
 
 
-def how_to_read(comparison: Comparison) -> list[str]:
-  """Sentences about the main table."""
+def how_to_read(
+  comparison: Comparison, has_predicted: bool = True
+) -> list[str]:
+  """Sentences about the main table.
+
+  Args:
+    comparison: what it shows.
+    has_predicted: whether it has the column predicted/s.
+  """
   seeds = comparison.seeds
   text = [
-    f"Each model was trained for {comparison.budget}, in a process of its own,"
-    " alone on the machine, and scored on"
-    f" {comparison.num_videos:,} videos.",
+    f"Each model was trained for {comparison.budget}, one after the other, in a"
+    f" process of its own, and scored on {comparison.num_videos:,} videos.",
     "Accuracy is Hit@1: a video counts if its most probable class is one of its"
     " labels.",
   ]
@@ -209,6 +215,9 @@ def how_to_read(comparison: Comparison) -> list[str]:
     text.append(
       "There is one seed: another one may change the order of the models."
     )
+  if not has_predicted:
+    text.append("Latency is without reading.")
+    return text
   batches = {
     run.scores["batch_size"] for row in comparison.trained for run in row.runs
   }
@@ -258,7 +267,7 @@ def readme_table(comparison: Comparison) -> str:
     for one in comparison.differences
     if not one.intervals["gap"].shows_difference
   ]
-  sentences = how_to_read(comparison)
+  sentences = how_to_read(comparison, has_predicted=False)
   if ties:
     sentences.append(
       f"No difference of GAP is shown between {'; '.join(ties)}."
