@@ -365,9 +365,12 @@ def _check_flags() -> None:
   """
   has_threshold_data = bool(FLAGS.threshold_data_pattern)
   scoring.find_requested(FLAGS.metrics, has_threshold_data, {})
-  # A model of exclusive classes has its accuracy too.
-  found = requested_metrics.find_metrics(FLAGS.metrics, ("accuracy",))
-  scoring.check_best_metric(FLAGS.best_metric, found)
+  scoring.check_best_metric(
+    FLAGS.best_metric,
+    requested_metrics.find_metrics(FLAGS.metrics),
+    # A model of exclusive classes has its accuracy too.
+    perhaps=requested_metrics.find_metrics("accuracy"),
+  )
   if FLAGS.all_checkpoints and FLAGS["checkpoint"].present:
     raise errors.UserError(
       "Expected one of --all_checkpoints and --checkpoint, received both. Leave"

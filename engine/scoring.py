@@ -75,12 +75,17 @@ def find_requested(
   return wanted
 
 
-def check_best_metric(name: str, metrics: Sequence[RequestedMetric]) -> None:
+def check_best_metric(
+  name: str,
+  metrics: Sequence[RequestedMetric],
+  perhaps: Sequence[RequestedMetric] = (),
+) -> None:
   """Checks that a metric can choose the best checkpoint.
 
   Args:
     name: see --best_metric.
     metrics: those that were requested.
+    perhaps: those that some models have besides.
 
   Raises:
     errors.UserError: it is not computed; lists those that are.
@@ -93,7 +98,7 @@ def check_best_metric(name: str, metrics: Sequence[RequestedMetric]) -> None:
     for metric in metrics
     if metric.of_decisions is not requested_metrics.threshold
   ]
-  if name not in keys:
+  if name not in (*keys, *(metric.key for metric in perhaps)):
     raise errors.UserError(
       f"Expected one of {', '.join(keys)} as --best_metric, received {name!r}."
       f"{errors.did_you_mean(name, keys)} Name one of these; --metrics of"

@@ -694,6 +694,7 @@ def test_a_metric_that_cannot_choose(data_dir, tmp_path, name):
     "eval", *evaluation_flags(tmp_path, data_dir), f"--best_metric={name}"
   )
   assert f"as --best_metric, received {name!r}" in line
+  assert "accuracy" not in line  # which this model does not have
 
 
 def test_all_checkpoints_of_a_run_without_any(data_dir, tmp_path):
