@@ -7,6 +7,7 @@ both keep the best checkpoint, see best_checkpoint.py.
 """
 
 import dataclasses
+import errno
 import functools
 import glob
 import hashlib
@@ -30,7 +31,7 @@ from engine.checkpoints import checkpoint_step
 from engine.data import Data
 from engine.data_files import is_local
 from engine.distribution import Placement
-from engine.files import flush_events, read_json, write_json
+from engine.files import beside, flush_events, read_json, write_json
 from engine.forward import ForwardPass
 from engine.pr_curves import PrecisionRecallCounts
 from engine.requested_scores import (
@@ -40,6 +41,21 @@ from engine.requested_scores import (
   write_by_class,
 )
 from requested_metrics import RequestedMetric
+
+# What writing to a folder raises that may only be read. TensorFlow has no kind
+# of its own for a file system of this kind, only its text.
+_READ_ONLY_ERRORS = (
+  tf.errors.PermissionDeniedError,
+  tf.errors.FailedPreconditionError,
+  tf.errors.UnknownError,
+)
+_READ_ONLY_TEXT = os.strerror(errno.EROFS)
+
+
+def _is_read_only(error: Exception) -> bool:
+  return isinstance(
+    error, tf.errors.PermissionDeniedError | PermissionError
+  ) or _READ_ONLY_TEXT in str(error)
 
 
 class StoppedError(Exception):
@@ -537,7 +553,37 @@ class Evaluator:
       self._request,
       is_stopped,
     )
-    scores = result.scores
+    if self._is_writable:
+      self._write(result, evaluation)
+    log_scores(result.scores, self._metrics)
+    return result.scores
+
+  @functools.cached_property
+  def _is_writable(self) -> bool:
+    """Whether files can be written to the run's folder; says if not.
+
+    That of someone else may be mounted to be read only.
+    """
+    try:
+      with (
+        beside(os.path.join(self._eval_dir, "events")) as probe,
+        tf.io.gfile.GFile(probe, "w") as file,
+      ):
+        file.write(" ")
+    except (*_READ_ONLY_ERRORS, OSError) as error:
+      if not _is_read_only(error):
+        raise
+      logging.warning(
+        "%s is read-only: no TensorBoard events, no metrics-N.json and no best"
+        " checkpoint are written.",
+        self._train_dir,
+      )
+      return False
+    return True
+
+  def _write(self, result: Result, evaluation: dict) -> None:
+    """Writes the files of an evaluation; see evaluate."""
+    task, scores = self.task, result.scores
     given = (task.segment_labels, self._metrics)
     if result.by_class:
       name, step = "metrics-by-class", scores["global_step"]
@@ -554,8 +600,6 @@ class Evaluator:
     write_events(result, self._writer, *given, self._classes, task.class_names)
     # What `recorded` finds comes after what it takes for granted.
     write_scores(scores, self._eval_dir, *given, evaluation)
-    log_scores(scores, self._metrics)
-    return scores
 
   def choose(
     self, scored: Mapping[str, dict], replaces_others: bool = True
@@ -570,6 +614,8 @@ class Evaluator:
         its file endings, in the order of the steps.
       replaces_others: see best_checkpoint.consider.
     """
+    if not self._is_writable:
+      return
     best_checkpoint.choose(
       self._train_dir,
       self.task.best_metric,

@@ -5,6 +5,7 @@ import json
 import re
 import shutil
 import signal
+import subprocess
 
 import in_process
 import numpy as np
@@ -744,3 +745,63 @@ def test_the_checkpoint_before_a_damaged_one_is_scored(tmp_path, tiny_files):
   ):
     line = in_process.run_into_error(program, *more, "--checkpoint=4")
     assert "received a damaged one" in line
+
+
+@pytest.fixture
+def read_only(tmp_path):
+  """Makes a folder read-only, also for root."""
+  mounted = []
+
+  def make(folder):
+    for more in (["--bind"], ["-o", "remount,ro,bind"]):
+      done = subprocess.run(
+        ["mount", *more, str(folder), str(folder)], capture_output=True
+      )
+      if done.returncode:
+        pytest.skip("needs to be allowed to mount")
+      if not mounted:
+        mounted.append(folder)
+
+  yield make
+  for folder in mounted:
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+def test_a_read_only_run_is_scored(tmp_path, tiny_files, read_only):
+  run = tmp_path / "run"
+  train_tiny(run, tiny_files, max_steps=2)
+  before = folder_content(run)
+  read_only(run)
+  for more in ("--run_once", "--all_checkpoints"):
+    log = in_process.run(
+      "eval",
+      f"--train_dir={run}",
+      f"--eval_data_pattern={','.join(tiny_files)}",
+      more,
+    )
+    assert "epoch/eval number 2 | Avg_Hit@1" in log
+    lines = [line for line in log.splitlines() if "read-only" in line]
+    assert len(lines) == 1
+    assert f"{run} is read-only: no TensorBoard events" in lines[0]
+  assert folder_content(run) == before
+
+
+def test_a_run_of_another_user_is_scored(tmp_path, tiny_files, monkeypatch):
+  run = tmp_path / "run"
+  train_tiny(run, tiny_files, max_steps=2)
+  before = folder_content(run)
+  refuse = tf.errors.PermissionDeniedError(None, None, "Permission denied")
+
+  def makedirs(path):
+    raise refuse
+
+  monkeypatch.setattr(tf.io.gfile, "makedirs", makedirs)
+  log = in_process.run(
+    "eval",
+    f"--train_dir={run}",
+    f"--eval_data_pattern={','.join(tiny_files)}",
+    "--run_once",
+  )
+  assert "epoch/eval number 2 | Avg_Hit@1" in log
+  assert f"{run} is read-only" in log
+  assert folder_content(run) == before
