@@ -663,7 +663,9 @@ def test_two_that_wait_leave_the_first_choice(train_dir, data_dir, monkeypatch):
     for number in (0, 1)
   )
   newest = None
-  monkeypatch.setattr(eval_program, "latest_checkpoint", lambda folder: newest)
+  monkeypatch.setattr(
+    eval_program, "latest_checkpoint", lambda folder, damage=None: newest
+  )
   waiting = [
     eval_program._score_each(str(train_dir), evaluator)
     for evaluator in (validate, part)
