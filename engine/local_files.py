@@ -40,8 +40,10 @@ def flush(path: str) -> None:
     finally:
       os.close(descriptor)
   except OSError as error:
-    if error.errno not in _CANNOT_FLUSH:
-      raise
+    if error.errno in _CANNOT_FLUSH:
+      return
+    # What fsync raises names no file.
+    raise OSError(error.errno, error.strerror, path) from error
 
 
 def flush_files(prefix: str) -> None:
