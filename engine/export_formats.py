@@ -176,7 +176,7 @@ def _write_keras(exporter: Exporter, folder: str, float16: bool) -> None:
 
 def _load_keras(path: str, exporter: Exporter) -> Predict:
   del exporter
-  model = keras.models.load_model(path, compile=False)
+  model = keras.models.load_model(path, compile=False, safe_mode=True)
   predict = tf.function(
     lambda inputs: model(inputs, training=False)["predictions"]
   )

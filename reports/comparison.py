@@ -183,7 +183,8 @@ def load(run: Run, output_dir: str) -> Scored:
   try:
     with open(os.path.join(folder, SCORES_FILE), encoding="utf-8") as file:
       scores = json.load(file)
-    with np.load(os.path.join(folder, PREDICTIONS_FILE)) as file:
+    path = os.path.join(folder, PREDICTIONS_FILE)
+    with np.load(path, allow_pickle=False) as file:
       arrays = dict(file)
     order = np.argsort(arrays["video_ids"], kind="stable")
     places = np.empty_like(order)

@@ -158,7 +158,7 @@ def _read_result(job: Job) -> Result:
     numbers = json.load(file)
   if not job.is_check:
     return Result(numbers, {})
-  with np.load(f"{job.results}.npz") as stored:
+  with np.load(f"{job.results}.npz", allow_pickle=False) as stored:
     return Result(numbers, dict(stored))
 
 

@@ -95,7 +95,7 @@ def write_weights(model: keras.Model, path: str) -> None:
 
 def read_weights(model: keras.Model, path: str) -> None:
   """Sets the weights of a model to those that write_weights has written."""
-  with np.load(path) as stored:
+  with np.load(path, allow_pickle=False) as stored:
     model.set_weights([stored[f"arr_{index}"] for index in range(len(stored))])
 
 
