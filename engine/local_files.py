@@ -62,6 +62,14 @@ def flush_files(prefix: str) -> None:
   flush(os.path.dirname(prefix) or ".")
 
 
+def nearest_folder(path: str) -> str:
+  """The path itself if it exists, else the nearest folder above that does."""
+  path = os.path.abspath(path)
+  while not os.path.lexists(path):
+    path = os.path.dirname(path)
+  return path
+
+
 def put_in_place(aside: str, path: str) -> None:
   """Flushes and renames a file.
 

@@ -16,6 +16,7 @@ from version import __version__
 _ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 _GIT_SECONDS = 5.0
 _CGROUP = "/sys/fs/cgroup"
+_PROC = "/proc"
 
 
 def describe_machine() -> dict:
@@ -62,13 +63,32 @@ def processor_name() -> str:
   return platform.processor() or platform.machine()
 
 
-def _read_limit(name: str) -> str:
-  """The content of a file of cgroup v2, which limits a container."""
+def _read(path: str) -> str:
   try:
-    with open(f"{_CGROUP}/{name}") as file:
+    with open(path) as file:
       return file.read()
   except OSError:
     return ""
+
+
+def _read_limit(name: str) -> str:
+  """The content of a file of cgroup v2, which limits a container."""
+  return _read(f"{_CGROUP}/{name}")
+
+
+def _cgroups() -> list[str]:
+  """The folders of cgroup v2 that limit this process: its own and those above.
+
+  In a container the uppermost is its own. A job of a cluster's scheduler has
+  one further down.
+  """
+  found = re.search(r"^0::/(.*)$", _read(f"{_PROC}/self/cgroup"), re.MULTILINE)
+  parts = found[1].split("/") if found and found[1] else []
+  return [
+    os.path.join(_CGROUP, *parts[:depth])
+    for depth in range(len(parts), -1, -1)
+    if ".." not in parts[:depth]
+  ]
 
 
 def _usable_cores() -> int:
@@ -88,10 +108,37 @@ def usable_memory() -> int | None:
   limits = []
   with contextlib.suppress(OSError, ValueError):
     limits.append(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
-  limit = _read_limit("memory.max").strip()
-  if limit.isdecimal():  # else "max"
-    limits.append(int(limit))
+  for cgroup in _cgroups():
+    limit = _read(f"{cgroup}/memory.max").strip()
+    if limit.isdecimal():  # else "max"
+      limits.append(int(limit))
   return min(limits, default=None)
+
+
+def available_memory() -> int | None:
+  """How many more bytes this process may use now, without swapping.
+
+  Returns:
+    Bytes, within the limits of containers and of a scheduler's jobs; None if
+    unknown.
+  """
+  found = []
+  whole = re.search(
+    r"^MemAvailable:\s*(\d+) kB", _read(f"{_PROC}/meminfo"), re.MULTILINE
+  )
+  if whole:
+    found.append(1024 * int(whole[1]))
+  for cgroup in _cgroups():
+    limit = _read(f"{cgroup}/memory.max").strip()
+    used = _read(f"{cgroup}/memory.current").strip()
+    # What the kernel only keeps of files counts as used, but is given back.
+    cached = re.search(
+      r"^inactive_file (\d+)$", _read(f"{cgroup}/memory.stat"), re.MULTILINE
+    )
+    if limit.isdecimal() and used.isdecimal():
+      kept = int(cached[1]) if cached else 0
+      found.append(max(int(limit) - int(used) + kept, 0))
+  return min(found, default=None)
 
 
 def _gpu_names() -> list[str]:

@@ -74,7 +74,7 @@ class Meter:
     """
     return Usage(
       cpu_percent=100 * cpu_seconds / seconds if seconds else None,
-      memory_bytes=_memory_from_proc("VmRSS") or _memory_from_psutil(),
+      memory_bytes=used_memory(),
       gpu_percent=self._gpu_percent(),
       gpu_memory_bytes=self._gpu_memory(),
     )
@@ -91,6 +91,18 @@ class Meter:
       return None
     return sum(rates) / len(rates)
 
+  def gpu_memory(self) -> int | None:
+    """The bytes of memory of the smallest GPU; None if unknown."""
+    if self._library is None or not self._handles:
+      return None
+    try:
+      return min(
+        self._library.nvmlDeviceGetMemoryInfo(handle).total
+        for handle in self._handles
+      )
+    except self._library.NVMLError:
+      return None
+
   def _gpu_memory(self) -> int | None:
     found = []
     for gpu in self._gpus:
@@ -98,6 +110,11 @@ class Meter:
       with contextlib.suppress(ValueError):  # its allocator does not count
         found.append(tf.config.experimental.get_memory_info(name)["peak"])
     return max(found, default=None)
+
+
+def used_memory() -> int | None:
+  """The bytes that this process has in memory now; None if unknown."""
+  return _memory_from_proc("VmRSS") or _memory_from_psutil()
 
 
 def peak_memory() -> int | None:

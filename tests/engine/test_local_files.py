@@ -65,3 +65,11 @@ def test_a_path_that_is_named_already_stays():
     local_files.naming("/disk/file"),
   ):
     raise OSError(errno.ENOSPC, "full", "/other")
+
+
+def test_the_nearest_folder(tmp_path, monkeypatch):
+  assert local_files.nearest_folder(str(tmp_path)) == str(tmp_path)
+  missing = tmp_path / "a" / "b"
+  assert local_files.nearest_folder(str(missing)) == str(tmp_path)
+  monkeypatch.chdir(tmp_path)
+  assert local_files.nearest_folder("a/b") == str(tmp_path)

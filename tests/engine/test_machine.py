@@ -63,6 +63,32 @@ def test_the_memory_of_a_container(tmp_path, monkeypatch, limit, expected):
   assert machine.describe_machine()["memory_bytes"] == (expected or whole)
 
 
+def test_a_job_of_a_scheduler_has_limits_further_down(tmp_path, monkeypatch):
+  monkeypatch.setattr(machine, "_CGROUP", str(tmp_path / "cgroup"))
+  monkeypatch.setattr(machine, "_PROC", str(tmp_path / "proc"))
+  job = tmp_path / "cgroup" / "slurm" / "job_7"
+  job.mkdir(parents=True)
+  (tmp_path / "proc" / "self").mkdir(parents=True)
+  (tmp_path / "proc" / "self" / "cgroup").write_text(
+    "1:x:/y\n0::/slurm/job_7\n"
+  )
+  memory = tmp_path / "proc" / "meminfo"
+  memory.write_text("MemTotal:    9000 kB\nMemAvailable:    5000 kB\n")
+  assert machine.available_memory() == 5000 * 1024
+  (job / "memory.max").write_text("max\n")
+  (job / "memory.current").write_text("123\n")
+  assert machine.available_memory() == 5000 * 1024
+  (job.parent / "memory.max").write_text("3000000\n")
+  (job.parent / "memory.current").write_text("2000000\n")
+  assert machine.usable_memory() == 3000000
+  assert machine.available_memory() == 1000000
+  (job.parent / "memory.stat").write_text("anon 5\ninactive_file 70000\n")
+  assert machine.available_memory() == 1070000
+  memory.unlink()
+  (job.parent / "memory.max").unlink()
+  assert machine.available_memory() is None
+
+
 def test_versions():
   found = machine.versions()
   assert found.keys() == {"python", "tensorflow", "keras", "numpy", "yt8m"}

@@ -116,6 +116,9 @@ class FakeNvml(types.ModuleType):
   def nvmlDeviceGetHandleByUUID(self, name):  # noqa: N802
     return name
 
+  def nvmlDeviceGetMemoryInfo(self, handle):  # noqa: N802
+    return types.SimpleNamespace(total=1000 + handle)
+
   def nvmlDeviceGetUtilizationRates(self, handle):  # noqa: N802
     return types.SimpleNamespace(gpu=self.percents[handle], memory=1)
 
@@ -157,6 +160,13 @@ def test_the_gpus_in_use(nvml, monkeypatch, visible, percent):
   assert usage.gpu_percent == percent
   assert usage.gpu_memory_bytes == 400
   assert nvml.begun == 1
+
+
+def test_the_memory_of_the_smallest_gpu(nvml, monkeypatch):
+  monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "7,5")
+  assert Meter().gpu_memory() == 1005
+  monkeypatch.setitem(sys.modules, "pynvml", None)
+  assert Meter().gpu_memory() is None
 
 
 def test_gpus_without_the_package(nvml, monkeypatch):
