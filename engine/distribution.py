@@ -15,6 +15,10 @@ import tensorflow as tf
 from absl import logging
 
 import errors
+from engine import cluster_start
+
+CLUSTER_TIMEOUT_SECONDS = 1800
+"""How long a machine waits for the others to start."""
 
 # A machine that does not answer for this long is considered lost.
 _PATIENCE_SECONDS = 60
@@ -30,7 +34,7 @@ _LOST_ERRORS = (
 )
 
 
-def _read_cluster(tf_config: str) -> tuple[list[str], int]:
+def read_cluster(tf_config: str) -> tuple[list[str], int]:
   """Reads TF_CONFIG: the addresses of all workers, and which of them this is.
 
   Raises:
@@ -307,12 +311,17 @@ class Placement:
     return tf.reduce_max(self.first(rows), axis=0)
 
 
-def choose(tf_config: str, num_gpu: int | None) -> Placement:
+def choose(
+  tf_config: str,
+  num_gpu: int | None,
+  cluster_timeout: float = CLUSTER_TIMEOUT_SECONDS,
+) -> Placement:
   """Chooses what to compute on; call it before any computation.
 
   Args:
     tf_config: the content of the environment variable TF_CONFIG.
     num_gpu: GPUs to use, 0 for the CPU, None for all.
+    cluster_timeout: seconds to wait for the other machines.
 
   Returns:
     All workers of TF_CONFIG if it names several; else all GPUs of this machine,
@@ -322,12 +331,12 @@ def choose(tf_config: str, num_gpu: int | None) -> Placement:
     errors.UserError: TF_CONFIG is wrong, or one of its machines does not
       answer.
   """
-  addresses, worker = _read_cluster(tf_config)
+  addresses, worker = read_cluster(tf_config)
   if num_gpu is not None:
     gpus = tf.config.list_physical_devices("GPU")
     tf.config.set_visible_devices(gpus[:num_gpu], "GPU")
   if len(addresses) > 1:
-    return _choose_cluster(addresses, worker)
+    return _choose_cluster(addresses, worker, cluster_timeout)
   kind = "GPU" if tf.config.list_logical_devices("GPU") else "CPU"
   devices = tf.config.list_logical_devices(kind)
   if len(devices) == 1:
@@ -338,13 +347,14 @@ def choose(tf_config: str, num_gpu: int | None) -> Placement:
   return Placement(strategy)
 
 
-def _choose_cluster(addresses, worker) -> Placement:
+def _choose_cluster(addresses, worker, timeout) -> Placement:
   logging.info(
     "Machine %d of %d; waiting for the others: %s.",
     worker,
     len(addresses),
     ", ".join(addresses),
   )
+  cluster_start.wait_for_machines(addresses, worker, timeout)
   resolver = tf.distribute.cluster_resolver.SimpleClusterResolver(
     tf.train.ClusterSpec({"worker": addresses}),
     task_type="worker",
@@ -354,7 +364,8 @@ def _choose_cluster(addresses, worker) -> Placement:
   options = tf.distribute.experimental.CommunicationOptions(
     timeout_seconds=_PATIENCE_SECONDS
   )
-  strategy = tf.distribute.MultiWorkerMirroredStrategy(resolver, options)
+  with cluster_start.ended_if_stuck(addresses, cluster_start.JOINING_SECONDS):
+    strategy = tf.distribute.MultiWorkerMirroredStrategy(resolver, options)
   placement = Placement(strategy, len(addresses), worker)
   logging.info(
     "Computing on %d machines with %d replicas in total.",
