@@ -396,6 +396,9 @@ def call_main(main, argv: list[str]) -> None:
     stopping.begin_raising()
     _call(main, argv)
     stopping.end_raising()
+  except SystemExit as error:
+    _drop_locals(error)
+    raise
   except (KeyboardInterrupt, Exception) as error:
     stopping.end_raising()
     _end_as_asked(error)

@@ -2,7 +2,8 @@
 
 Reads TFRecord files (the built-in sample data if none are named), writes
 checkpoints, model_flags.json, TensorBoard events and SavedModels to
---train_dir. The same command continues where an earlier run stopped.
+--train_dir. The same command continues where an earlier run stopped. --check
+shows what it would take, without training.
 """
 
 import contextlib
@@ -25,6 +26,7 @@ from data_tools import sample_data
 from data_tools.vocabulary import find_vocabulary, read_names
 from engine import (
   best_checkpoint,
+  check,
   distribution,
   export,
   initial_weights,
@@ -33,6 +35,7 @@ from engine import (
   run_record,
   scoring,
   tensorboard_pages,
+  train_dir_lock,
   unlikely_flags,
 )
 from engine import train_dir as train_dirs
@@ -100,6 +103,13 @@ def _open_data(train_dir, model_flags, files, settings, placement) -> Data:
   return data
 
 
+def _lock_of(train_dir: str, is_chief: bool, command: Sequence[str]):
+  """Keeps other trainings out of a train_dir during a block; see train."""
+  if not is_chief:  # the chief does so for all
+    return contextlib.nullcontext(train_dir_lock.NO_LOCK)
+  return train_dir_lock.hold(train_dir, command)
+
+
 def _open_evaluator(
   train_dir: str,
   model_flags: dict,
@@ -151,36 +161,22 @@ def _find_end(run: Run, validation: Validation | None) -> str:
   return "--early_stopping" if lacks_gain else ""
 
 
-def train(
+def _open_run(
   train_dir: str,
   model_flags: dict,
   files: list[str],
   settings: Settings,
-  placement: distribution.Placement | None = None,
-  vocabulary: str = "",
-  dataset_dir: str = "",
-  call: run_record.Call = run_record.NO_CALL,
-) -> int:
-  """Trains a model, or continues a run, until the data or the steps end.
-
-  Args:
-    train_dir: folder of the run.
-    model_flags: see engine/train_dir.py.
-    files: TFRecord files.
-    settings: how to train.
-    placement: where; None for one device.
-    vocabulary: CSV with the names of the classes, which the train_dir keeps.
-    dataset_dir: with a card; the train_dir keeps how features were extracted.
-    call: what was typed, for the record of the run.
+  placement: distribution.Placement,
+  vocabulary: str,
+  dataset_dir: str,
+  lock: train_dir_lock.NoLock,
+) -> tuple[Run, Data, scoring.Evaluator | None]:
+  """Opens all that a training needs, and writes nothing; see train.
 
   Returns:
-    The number of steps so far.
-
-  Raises:
-    errors.UserError: for everything that the user can fix.
+    The run, neither restored nor begun; its data; what evaluates it, if it is
+    evaluated while it trains.
   """
-  began = time.monotonic()
-  placement = placement or distribution.Placement()
   model_flags = _flags_of_run(train_dir, model_flags, settings.start_new_model)
   # Keras draws its seeds from here. (keras.utils.set_random_seed would also set
   # TensorFlow's; then tf.data does not accept one that depends on the epoch.)
@@ -196,8 +192,59 @@ def train(
   )
   if evaluator:
     unlikely_flags.warn_of_trained_files(files, evaluator.task.files)
-  run = Run(train_dir, model_flags, data.reader.quantized, settings, placement)
+  run = Run(
+    train_dir, model_flags, data.reader.quantized, settings, placement, lock
+  )
   initial_weights.take_over(run)
+  return run, data, evaluator
+
+
+def train(
+  train_dir: str,
+  model_flags: dict,
+  files: list[str],
+  settings: Settings,
+  placement: distribution.Placement | None = None,
+  vocabulary: str = "",
+  dataset_dir: str = "",
+  lock: train_dir_lock.NoLock | None = None,
+  call: run_record.Call = run_record.NO_CALL,
+) -> int:
+  """Trains a model, or continues a run, until the data or the steps end.
+
+  Args:
+    train_dir: folder of the run.
+    model_flags: see engine/train_dir.py.
+    files: TFRecord files.
+    settings: how to train.
+    placement: where; None for one device.
+    vocabulary: CSV with the names of the classes, which the train_dir keeps.
+    dataset_dir: with a card; the train_dir keeps how features were extracted.
+    lock: that the caller has on the train_dir; None to take it here.
+    call: what was typed, for the record of the run.
+
+  Returns:
+    The number of steps so far.
+
+  Raises:
+    errors.UserError: for everything that the user can fix.
+  """
+  began = time.monotonic()
+  placement = placement or distribution.Placement()
+  if lock is None:
+    given = (train_dir, model_flags, files, settings, placement, vocabulary)
+    with _lock_of(train_dir, placement.is_chief, call.command) as lock:
+      return train(*given, dataset_dir, lock, call)
+  run, data, evaluator = _open_run(
+    train_dir,
+    model_flags,
+    files,
+    settings,
+    placement,
+    vocabulary,
+    dataset_dir,
+    lock,
+  )
   # Only now: the old run stays if the new model cannot be built.
   if settings.start_new_model and placement.is_chief:
     train_dirs.remove_run(train_dir)
@@ -387,14 +434,44 @@ def train_by_flags(program: Sequence[str]) -> None:
   if settings.start_new_model:
     train_dirs.check_removable(FLAGS.train_dir)
   initial_weights.source_of_run(FLAGS.train_dir, settings)  # or one error
+  command = ["python", *program, *sys.argv[1:]]
+  tf_config = os.environ.get("TF_CONFIG", "")
+  addresses, worker = distribution.read_cluster(tf_config)
+  if FLAGS.check:
+    if worker == 0:
+      train_dir_lock.check_free(FLAGS.train_dir)
+    tf_config = ""  # this machine is checked alone
+    lock = contextlib.nullcontext(train_dir_lock.NO_LOCK)
+  else:
+    lock = _lock_of(FLAGS.train_dir, worker == 0, command)
+  with lock as held:
+    placement = distribution.choose(
+      tf_config, FLAGS.num_gpu, FLAGS.cluster_timeout_seconds
+    )
+    given = (model_flags, settings, placement, vocabulary, held)
+    run_arguments, call = _arguments_of_train(*given, command)
+    if FLAGS.check:
+      opened = _open_run(*run_arguments)
+      found = check.check(check.Opened(*opened, max(len(addresses), 1)))
+      print(check.in_lines(found))
+    else:
+      train(*run_arguments, call=call)
+
+
+def _arguments_of_train(
+  model_flags: dict,
+  settings: Settings,
+  placement: distribution.Placement,
+  vocabulary: str,
+  lock: train_dir_lock.NoLock,
+  command: list[str],
+) -> tuple[tuple, run_record.Call]:
+  """Finds the data; returns what train takes, the call apart."""
   pattern = sample_data.pattern_or_sample_data(
     FLAGS.train_data_pattern,
     "train",
     FLAGS.frame_features,
     FLAGS.segment_labels,
-  )
-  placement = distribution.choose(
-    os.environ.get("TF_CONFIG", ""), FLAGS.num_gpu
   )
   logging.info(
     "%s, batch size %d, learning rate %g, training on %s",
@@ -413,8 +490,8 @@ def train_by_flags(program: Sequence[str]) -> None:
     model_flags["label_subset"] = subset
     vocabulary = vocabulary or names_file
   given = (FLAGS.train_dir, model_flags, files, settings, placement)
-  call = run_record.Call(["python", *program, *sys.argv[1:]], pattern)
-  train(*given, vocabulary, FLAGS.dataset_dir, call)
+  of_data = (vocabulary, FLAGS.dataset_dir)
+  return (*given, *of_data, lock), run_record.Call(command, pattern)
 
 
 def main() -> None:

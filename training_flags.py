@@ -14,7 +14,7 @@ import losses
 import models
 import program_flags
 from data_tools import sample_data
-from engine import schedules
+from engine import distribution, schedules
 from engine.dataset_card import DatasetCard
 from engine.settings import Settings
 
@@ -33,6 +33,7 @@ def define(flag_values: flags.FlagValues = FLAGS) -> None:
   _define_learning_rate_flags(flag_values)
   _define_evaluation_flags(flag_values)
   _define_saving_flags(flag_values)
+  _define_check_flag(flag_values)
   _define_device_flags(flag_values)
 
 
@@ -296,9 +297,25 @@ def _define_saving_flags(flag_values) -> None:
   )
 
 
+def _define_check_flag(flag_values) -> None:
+  program_flags.Subject(program_flags.TRAINING, flag_values).bool(
+    "check",
+    False,
+    "Do not train: open all that training opens, try one step, show what the"
+    " run would take, and write nothing. Fails where training would fail.",
+  )
+
+
 def _define_device_flags(flag_values) -> None:
   program_flags.define_device_flags(flag_values)
   devices = program_flags.Subject(program_flags.DEVICES, flag_values)
+  devices.integer(
+    "cluster_timeout_seconds",
+    distribution.CLUSTER_TIMEOUT_SECONDS,
+    "Seconds to wait for the other machines of TF_CONFIG to start, before this"
+    " one ends with an error.",
+    lower_bound=1,
+  )
   devices.bool(
     "xla",
     None,

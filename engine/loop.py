@@ -201,15 +201,6 @@ def _prepare(run: Run, data: Data):
   return iter(batches), run_steps, reaction
 
 
-def _no_examples(data: Data) -> errors.UserError:
-  return errors.UserError(
-    "Expected examples to train on, found none in"
-    f" {len(data.files)} files from {data.files[0]} on:"
-    f" {listing(data.skipped.counts) or 'no rated segments'}."
-    " Name other files."
-  )
-
-
 def run_some_steps(
   run_steps, iterator, wanted: int, placement: Placement, stop: StopSignal
 ):
@@ -236,6 +227,16 @@ def run_some_steps(
   return done, outputs, seconds, stopped > 0, pace
 
 
+def no_examples(data: Data) -> errors.UserError:
+  """The error about data in which there is nothing to train on."""
+  return errors.UserError(
+    "Expected examples to train on, found none in"
+    f" {len(data.files)} files from {data.files[0]} on:"
+    f" {listing(data.skipped.counts) or 'no rated segments'}."
+    " Name other files."
+  )
+
+
 def train_until_stopped(
   run: Run,
   data: Data,
@@ -255,8 +256,8 @@ def train_until_stopped(
     validation: its evaluations, if it is evaluated while it trains.
 
   Raises:
-    errors.UserError: a record is bad, training diverged, see --nan_policy, or a
-      machine was lost.
+    errors.UserError: a record is bad, training diverged, see --nan_policy, a
+      machine was lost, or another process trains here.
   """
   settings, placement = run.settings, run.placement
   iterator, run_steps, reaction = _prepare(run, data)
@@ -282,6 +283,7 @@ def train_until_stopped(
         done, outputs, seconds, stopped, pace = run_some_steps(
           run_steps, iterator, wanted, placement, stop
         )
+      run.lock.raise_if_lost()
       usage = meter.usage(seconds, time.process_time() - cpu_before)
       seen = run.examples_seen
       run.training_seconds += record.add_steps(
@@ -295,7 +297,7 @@ def train_until_stopped(
         run.state["finished_epochs"].assign(settings.num_epochs)
       ended = done < wanted or run.has_ended() or stopped
       if ended and not step and not stopped:
-        raise _no_examples(data)
+        raise no_examples(data)
       profile.begin_or_end(step, ended)
       if done:
         rate = (seen - seen_before) / seconds

@@ -20,7 +20,7 @@ from engine.resources import NO_USAGE, Usage
 from engine.settings import Settings
 
 
-def _check_loss(loss: float, step: int) -> None:
+def check_loss(loss: float, step: int) -> None:
   """Checks the loss of a step.
 
   Raises:
@@ -140,7 +140,7 @@ class Reporter:
         models.are_exclusive(self._model_flags),
       )
     loss = scalars["label_loss"]
-    _check_loss(loss, step)
+    check_loss(loss, step)
     with self.writer.as_default(step=step):
       for tag, value in scalars.items():
         tf.summary.scalar(tag, value)

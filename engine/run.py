@@ -33,6 +33,7 @@ from engine.distribution import Placement
 from engine.files import check_number, read_json
 from engine.model_flags import write_model_flags
 from engine.settings import Settings
+from engine.train_dir_lock import NO_LOCK, NoLock
 from version import __version__
 
 
@@ -139,12 +140,14 @@ class Run:
     quantized: whether frames arrive as bytes.
     settings: how to train.
     placement: where.
+    lock: that this process has on the train_dir.
 
   Attributes:
     train_dir: see above.
     model_flags: see train_dir.py.
     settings: see above.
     placement: see above.
+    lock: see above.
     model: result of models.build_model.
     model_class: its class in the model files.
     optimizer: built for its weights.
@@ -164,8 +167,10 @@ class Run:
     quantized: bool,
     settings: Settings,
     placement: Placement,
+    lock: NoLock = NO_LOCK,
   ):
     self.train_dir = train_dir
+    self.lock = lock
     self.model_flags = model_flags
     self.settings = settings
     self.placement = placement
@@ -219,8 +224,8 @@ class Run:
       data: to train on.
 
     Raises:
-      errors.UserError: the checkpoint is of another model or damaged; machines
-        disagree; the learning rate schedule needs an end and there is none.
+      errors.UserError: the checkpoint is of another model or damaged, or see
+        continue_on.
     """
     checkpoints = self.open_checkpoints()
     if latest_checkpoint(self.train_dir) is None:
@@ -230,6 +235,18 @@ class Run:
     else:
       path = checkpoints.restore()
       logging.info("Continuing from %s.", path)
+    self.continue_on(data)
+
+  def continue_on(self, data: Data) -> None:
+    """Finds where the run, restored or new, is in its data and its schedule.
+
+    Args:
+      data: to train on.
+
+    Raises:
+      errors.UserError: machines disagree; the learning rate schedule needs an
+        end and there is none.
+    """
     asked_for = fingerprint(
       [
         *data.files,
@@ -409,8 +426,9 @@ class Run:
     The loss shows such a weight only a step later.
 
     Raises:
-      errors.UserError: names the weight.
+      errors.UserError: names the weight; or another process trains here.
     """
+    self.lock.verify()
     if path := first_not_finite(self.model):
       raise errors.UserError(
         f"Expected finite weights, received NaN or infinite ones in {path}"

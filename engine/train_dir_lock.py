@@ -32,7 +32,7 @@ from absl import logging
 import errors
 from engine import files
 from engine.data_files import is_local
-from engine.local_files import flush
+from engine.local_files import flush, nearest_folder
 from engine.train_dir import LOCK_FILE
 
 _RENEWAL_SECONDS = 10.0
@@ -541,9 +541,7 @@ def check_free(train_dir: str) -> None:
   """
   if not is_local(train_dir):
     return
-  folder = os.path.abspath(train_dir)
-  while not os.path.lexists(folder):
-    folder = os.path.dirname(folder)
+  folder = nearest_folder(train_dir)
   try:
     if not os.path.isdir(folder):
       raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))

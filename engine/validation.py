@@ -177,6 +177,7 @@ class Validation:
         "The evaluation was broken off; the next start makes up for it."
       )
       return
+    self._run.lock.verify()  # this may have taken long
     self._note(scores["global_step"], scores)
 
   def _note(self, step: int, scores: dict) -> None:

@@ -53,6 +53,7 @@ _DECIDED = {
   "model": "the name of the entry",
   "train_dir": "--output_dir",
   "start_new_model": "an empty --output_dir",
+  "check": "the comparison, which always trains,",
   "seed": "--seeds",
   "num_epochs": "--budget",
   "max_steps": "--budget",

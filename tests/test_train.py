@@ -37,8 +37,9 @@ import models
 import train
 import training_flags
 from data_tools import sample_data
-from engine import data_order
+from engine import data_order, scoring, train_dir_lock
 from engine.dataset_card import DatasetCard
+from engine.run import Run
 
 STEP_LINE = re.compile(
   r"I\d{4} \d\d:\d\d:\d\d training step (?P<step>\d+) \|"
@@ -896,3 +897,99 @@ def test_evaluations_need_files(evaluation_pattern, flag):
   )
   with pytest.raises(errors.UserError, match="the split validate"):
     evaluation_pattern(DATASET, flag, validate={"videos": 0})
+
+
+# --------------------------------------------------------------------------
+# Two trainings in one folder; tests/engine/test_train_dir_lock.py has the rest
+
+
+@pytest.mark.parametrize("more", [(), ("--start_new_model",)])
+def test_a_locked_folder_is_refused_before_any_work(
+  video_run, tmp_path, monkeypatch, more
+):
+  copy = shutil.copytree(video_run[0], tmp_path / "model")
+  monkeypatch.setattr(train, "find_files", None)  # nothing is opened
+  with train_dir_lock.hold(str(copy), ["python", "train.py", "--a=1"]):
+    before = folder_content(copy)
+    line = in_process.run_into_error(
+      "train", f"--train_dir={copy}", *VIDEO_DATA_FLAGS, *more
+    )
+    assert folder_content(copy) == before
+  assert f"is being trained in by process {os.getpid()} on host" in line
+  assert "started with: python train.py --a=1." in line
+
+
+def test_the_function_takes_the_lock_too(tiny_files, tmp_path):
+  with (
+    train_dir_lock.hold(str(tmp_path)),
+    pytest.raises(errors.UserError, match="no other process trains in"),
+  ):
+    train_tiny(tmp_path, tiny_files, max_steps=1)
+  train_tiny(tmp_path, tiny_files, max_steps=1)
+  assert not (tmp_path / "training.lock").exists()
+
+
+@pytest.mark.parametrize("moment", ["steps", "save", "evaluation"])
+def test_a_run_that_loses_its_lock_ends(
+  tiny_files, tmp_path, monkeypatch, moment
+):
+  owner = {"class": Run, "name": "save"}
+  if moment == "steps":
+    owner = {"class": train_dir_lock.TrainDirLock, "name": "raise_if_lost"}
+  elif moment == "evaluation":
+    owner = {"class": scoring.Evaluator, "name": "evaluate"}
+  function = getattr(owner["class"], owner["name"])
+
+  def lose(*arguments):
+    (tmp_path / "training.lock").write_text("of another process")
+    if moment == "steps":
+      arguments[0]._look()  # as its thread does
+    return function(*arguments)
+
+  monkeypatch.setattr(owner["class"], owner["name"], lose)
+  with pytest.raises(errors.UserError, match=r"training.lock to be of this"):
+    train_tiny(
+      tmp_path,
+      tiny_files,
+      max_steps=3,
+      eval_data_pattern=tiny_files[0] if moment == "evaluation" else "",
+    )
+  assert checkpoint_steps(tmp_path) == (
+    {0} if moment == "evaluation" else set()
+  )
+  assert not (tmp_path / "evaluations.json").exists()
+  assert (tmp_path / "training.lock").read_text() == "of another process"
+
+
+def test_a_folder_that_cannot_be_made_is_refused_before_any_work(
+  tmp_path, monkeypatch
+):
+  monkeypatch.setattr(train, "find_files", None)  # nothing is opened
+  (tmp_path / "file").write_text("")
+  line = in_process.run_into_error("train", f"--train_dir={tmp_path}/file/run")
+  assert "Expected a --train_dir that can be written to" in line
+  assert "Not a directory" in line
+
+
+@pytest.mark.slow
+def test_a_killed_training_is_continued_at_once(data_dir, tmp_path):
+  """And one that is stopped before its first step removes its lock."""
+  folder = tmp_path / "model"
+  command = ("train.py", *endless_flags(data_dir, folder))
+  with Program(tmp_path / "log", *command) as run:
+    run.wait_for_line("training step")
+    line = in_process.run_into_error("train", *endless_flags(data_dir, folder))
+    assert f"by process {run._process.pid} on host" in line
+    run.send_signal(signal.SIGKILL)
+    run.wait_for_end()
+  assert (folder / "training.lock").exists()
+  log = in_process.run(
+    "train", *endless_flags(data_dir, folder, "--max_steps=1")
+  )
+  assert "Took over the lock of process" in log
+  assert not (folder / "training.lock").exists()
+  with Program(tmp_path / "log", *command) as run:
+    run.wait_for((folder / "training.lock").exists)
+    run.send_signal(signal.SIGTERM)
+    assert run.wait_for_end() in (0, 143), run.log
+  assert not (folder / "training.lock").exists()

@@ -40,6 +40,10 @@ def test_commands_train(command, tmp_path):
   )
 
   assert (python, program) == ("python", "train.py")
+  if "--check" in arguments:
+    assert "\nmemory       " in log
+    assert not (tmp_path / "run").exists()
+    return
   assert "Done at step 2" in log
 
 

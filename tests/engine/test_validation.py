@@ -37,6 +37,7 @@ from engine.checkpoints import (
 from engine.distribution import Placement
 from engine.files import write_json
 from engine.settings import Settings
+from engine.train_dir_lock import NO_LOCK
 
 
 class Killed(BaseException):
@@ -137,6 +138,7 @@ class QuickRun:
     defaults = {"eval_steps": 3, "num_epochs": 0, "eval_data_pattern": "v*"}
     self.settings = Settings(5, 0.1, **{**defaults, **settings})
     self.placement = Placement()
+    self.lock = NO_LOCK
     self.step = max(checkpoints_by_step(self.train_dir), default=0)
 
   def has_ended(self):
