@@ -18,17 +18,15 @@ import tensorflow as tf
 from absl import logging
 
 import errors
-import losses
 import models
 from engine import files, local_files, machine, model_building, resources
 from engine import train_dir as train_dirs
+from engine.checkpoints import latest_checkpoint
 from engine.data import Data
 from engine.data_files import is_local
-from engine.loop import no_examples, training_batches
-from engine.report import check_loss
+from engine.loop import no_examples, prepare, training_batches
 from engine.run import Run
 from engine.scoring import Evaluator
-from engine.step import make_run_steps
 
 # Of the memory, how much is left to others while a step is tried.
 _RESERVE = 0.03
@@ -228,7 +226,7 @@ def _try_step(opened: Opened) -> None:
     errors.UserError: it is impossible.
   """
   run, data = opened.run, opened.data
-  batches = training_batches(run, data)
+  batches = training_batches(run, data, run.place, 0)
   least, free = (
     _least_memory(opened, batches.element_spec),
     machine.available_memory(),
@@ -244,15 +242,12 @@ def _try_step(opened: Opened) -> None:
     data.naming_errors(),
     model_building.naming_bug(run.model_flags),
   ):
-    run_steps = make_run_steps(
-      run, losses.make_loss(run.model_flags), batches.element_spec
-    )
-    done, (scalars, predictions, labels) = run_steps(
-      iter(batches), tf.constant(1)
-    )
+    iterator, run_steps, reaction = prepare(run, data)
+    done, outputs = run_steps(iterator, tf.constant(1))
   if not int(done):
     raise no_examples(data)
-  check_loss(float(scalars["label_loss"]), run.step)
+  reaction.react(run.step, outputs)
+  _, predictions, labels = outputs
   if len(labels):
     model_building.check_probabilities(
       np.asarray(predictions),
@@ -327,9 +322,7 @@ def check(opened: Opened) -> dict[str, str]:
   """
   run, data = opened.run, opened.data
   settings, placement = run.settings, run.placement
-  starts_new = settings.start_new_model or not train_dirs.latest_checkpoint(
-    run.train_dir
-  )
+  starts_new = settings.start_new_model or not latest_checkpoint(run.train_dir)
   _restore(run, data, starts_new)
   planned = settings.planned_examples(data.num_videos, opened.step_videos)
   steps = math.ceil(planned / opened.step_videos)

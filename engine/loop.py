@@ -182,7 +182,7 @@ def training_batches(run: Run, data: Data, place: Place, num_examples: int):
   )
 
 
-def _prepare(run: Run, data: Data):
+def prepare(run: Run, data: Data):
   """Compiles the inner loop of a run.
 
   Returns:
@@ -260,7 +260,7 @@ def train_until_stopped(
       machine was lost, or another process trains here.
   """
   settings, placement = run.settings, run.placement
-  iterator, run_steps, reaction = _prepare(run, data)
+  iterator, run_steps, reaction = prepare(run, data)
   saver = Saver(run, record, reporter, exporter, data.skipped, validation)
   meter = Meter()
   profile = Profile(
