@@ -288,6 +288,7 @@ def evaluate(
     wait_for_checkpoint(train_dir, run_once or all_checkpoints)
   else:
     named = best_checkpoint.find_checkpoint(train_dir, checkpoint)
+  train_dirs.clean(train_dir)
   model_flags = require_model_flags(train_dir, feature_ranges)
   with contextlib.closing(
     scoring.Evaluator(

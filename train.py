@@ -248,6 +248,8 @@ def train(
   # Only now: the old run stays if the new model cannot be built.
   if settings.start_new_model and placement.is_chief:
     train_dirs.remove_run(train_dir)
+  elif placement.is_chief:
+    train_dirs.clean(train_dir, run_record.last_writer(train_dir))
   placement.wait_for_all()
   run.restore_or_begin(data)
   if placement.is_chief:

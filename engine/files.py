@@ -8,11 +8,13 @@ the machine was stopped in between.
 import contextlib
 import json
 import os
+import re
 import tempfile
-import uuid
+import time
 from collections.abc import Callable, Iterator, Sequence
 
 import tensorflow as tf
+from absl import logging
 
 import errors
 from engine import local_files
@@ -23,6 +25,13 @@ FOLDER_EXISTS_ERRORS = (
   tf.errors.FailedPreconditionError,
 )
 """What put_in_place raises where a folder with files has the name already."""
+
+
+# A random number, in earlier versions alone.
+TOKEN = r"((?P<writer>[0-9a-f]{8}-\d{1,10})-)?[0-9a-f]{8}"
+"""A regular expression of what ends a temporary name, see beside."""
+
+_DAY_SECONDS = 24 * 60 * 60
 
 
 def size_of(path: str) -> int:
@@ -178,7 +187,8 @@ def beside(path: str, form: str = ".{name}.tmp-{token}") -> Iterator[str]:
 
   Args:
     path: its folder is made if it is missing.
-    form: of the new name, with the name of `path` and a random token.
+    form: of the new name, with the name of `path` and a token that names this
+      process, see local_files.new_token.
 
   Yields:
     A path in the same folder. What has this name when the block ends is
@@ -187,17 +197,85 @@ def beside(path: str, form: str = ".{name}.tmp-{token}") -> Iterator[str]:
   folder, name = os.path.split(path)
   if folder:
     tf.io.gfile.makedirs(folder)
-  token = uuid.uuid4().hex[:8]
+  token = local_files.new_token()
   aside = os.path.join(folder, form.format(name=name, token=token))
   try:
     yield aside
   finally:
     # What cannot be removed is no reason to lose the block's own error.
     with contextlib.suppress(tf.errors.OpError):
-      if tf.io.gfile.isdir(aside):
-        tf.io.gfile.rmtree(aside)
-      elif tf.io.gfile.exists(aside):
-        tf.io.gfile.remove(aside)
+      _remove(aside)
+
+
+def _remove(path: str) -> None:
+  """Removes a file, or a folder and all in it, if there is one."""
+  if tf.io.gfile.isdir(path):
+    tf.io.gfile.rmtree(path)
+  elif tf.io.gfile.exists(path):
+    tf.io.gfile.remove(path)
+
+
+def remove_leftovers(
+  folder: str,
+  names: str = ".+",
+  others: str = "",
+  others_are_dead: bool = False,
+) -> None:
+  """Removes what programs that were killed have left over in a folder.
+
+  That is what beside has named, if its process is dead; where that is not
+  known, as on another machine or of an earlier version, what has not changed
+  for a day.
+
+  Args:
+    folder: where to look, but not in its folders. It may be missing.
+    names: regular expression of the names that were to be written.
+    others: regular expression of other temporary names; empty for none.
+    others_are_dead: whether nobody writes to those.
+  """
+  removed = num_bytes = 0
+  with contextlib.suppress(tf.errors.OpError):  # such as a read-only folder
+    for name in tf.io.gfile.listdir(folder):
+      name = name.rstrip("/")
+      path = os.path.join(folder, name)
+      ours = re.fullmatch(rf"\.({names})\.tmp-{TOKEN}", name)
+      is_other = bool(others and re.fullmatch(others, name))
+      if not ours and not is_other:
+        continue
+      writer = ours and ours["writer"]
+      is_dead = local_files.is_dead(writer) if writer else False
+      if not (is_dead or (is_other and others_are_dead) or _is_old(path)):
+        continue
+      size = size_of(path)
+      _remove(path)
+      removed, num_bytes = removed + 1, num_bytes + size
+  if removed:
+    logging.info(
+      "Removed %d leftovers of programs that were killed in %s, %.1f MB.",
+      removed,
+      folder,
+      num_bytes / 1e6,
+    )
+
+
+def remove_leftovers_of(path: str) -> None:
+  """Removes what was written to become a file or folder; see remove_leftovers.
+
+  Args:
+    path: of the file or folder; empty for none.
+  """
+  folder, name = os.path.split(path.rstrip("/"))
+  if name:
+    remove_leftovers(folder or ".", re.escape(name))
+
+
+def _is_old(path: str) -> bool:
+  """Whether nothing has changed in a file or folder for a day."""
+  paths = [path]
+  for parent, folders, files in tf.io.gfile.walk(path):
+    paths += [os.path.join(parent, name) for name in (*folders, *files)]
+  newest = max(tf.io.gfile.stat(one).mtime_nsec for one in paths)
+  return time.time() - newest / 1e9 > _DAY_SECONDS
 
 
 def put_in_place(aside: str, path: str) -> None:

@@ -66,7 +66,7 @@ _NO_MEMORY = re.compile(
 def _shown(path: str) -> str:
   """The path that a user knows, of one that is written aside."""
   path = re.sub(r"_temp/.*|\.tempstate\d+$", "", path)
-  return re.sub(r"(^|/)\.([^/]+)\.tmp-[0-9a-f]{8}", r"\1\2", path)
+  return re.sub(r"(^|/)\.([^/]+)\.tmp-[0-9a-f-]+", r"\1\2", path)
 
 
 def _path_in(text: str | None) -> str:

@@ -10,6 +10,7 @@
 
     command, machine, versions, commit   see machine.py
     replicas             over all machines
+    process              of the first machine, see local_files.process_name
     began, ended         ISO 8601, UTC; ended is null while it runs, and if it
                          was killed or failed
     stopped_by           the signal that ended it before the run's end
@@ -36,6 +37,7 @@ from typing import NamedTuple
 
 from engine import machine, resources
 from engine.files import check_number, read_json, write_json
+from engine.local_files import process_name
 
 RUN_FILE = "run.json"
 
@@ -104,6 +106,19 @@ def last_step(train_dir: str) -> int:
   """
   record = read_run_record(train_dir) or {"starts": []}
   return max([0, *(start.get("last_step", 0) for start in record["starts"])])
+
+
+def last_writer(train_dir: str) -> str:
+  """The process that trained last, see local_files.process_name.
+
+  Returns:
+    Empty if that is not known.
+
+  Raises:
+    errors.UserError: see read_run_record.
+  """
+  starts = (read_run_record(train_dir) or {"starts": []})["starts"]
+  return str(starts[-1].get("process", "")) if starts else ""
 
 
 def _iso(seconds: float) -> str:
@@ -175,6 +190,7 @@ class RunRecord:
       "training_seconds": 0.0,
       "videos_per_second": None,
       "replicas": replicas,
+      "process": process_name(),
       "machine": machine.describe_machine(),
       "versions": machine.versions(),
       "commit": machine.commit(),

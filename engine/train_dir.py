@@ -30,7 +30,15 @@ from absl import logging
 import errors
 from engine.checkpoints import CHECKPOINT_NAME
 from engine.dataset_card import PCA_FOLDER, VOCABULARY_FILE, DatasetCard
-from engine.files import check_number, read_json, write_json, written_aside
+from engine.files import (
+  TOKEN,
+  check_number,
+  read_json,
+  remove_leftovers,
+  write_json,
+  written_aside,
+)
+from engine.local_files import is_dead
 from engine.model_flags import MODEL_FLAGS_FILE
 
 EVAL_DIR = "eval"
@@ -42,6 +50,9 @@ EXTRACTION_FILE = "extraction.json"
 LOCK_FILE = "training.lock"
 _DTYPES = ("uint8", "float16", "float32")
 
+# What TensorFlow names while it saves a checkpoint.
+_OF_TENSORFLOW = r"checkpoint\.tmp[0-9a-f]{32}|model\.ckpt-\d+_temp"
+
 _OWN_FILES = re.compile(
   r"model_flags\.json|vocabulary\.csv|extraction\.json"
   r"|run\.json|best\.json|evaluations\.json|training\.lock|checkpoint"
@@ -49,7 +60,7 @@ _OWN_FILES = re.compile(
   r"|(segment-)?metrics-(\d+\.json|by-class-\d+\.csv)|(step|formats)_\d+"
   r"|skipped_records(-\d+)?\.csv"
   # Left over by a process that was killed while writing.
-  r"|\..+\.tmp-[0-9a-f]{8}|checkpoint\.tmp[0-9a-f]{32}|model\.ckpt-\d+_temp"
+  rf"|\..+\.tmp-{TOKEN}|{_OF_TENSORFLOW}"
 )
 
 
@@ -247,6 +258,24 @@ def remove_run(train_dir: str) -> None:
     if is_kept and tf.io.gfile.isdir(pca_dir):
       tf.io.gfile.rmtree(pca_dir)
     _remove_own_files(train_dir)
+
+
+def clean(train_dir: str, last_writer: str = "") -> None:
+  """Removes what programs that were killed have left over in a train_dir.
+
+  Args:
+    train_dir: folder of the run.
+    last_writer: the process that trained last, see local_files.process_name, if
+      this one trains; else empty. TensorFlow's temporary names do not say who
+      writes: one process trains at a time, so that if it is dead, nobody does.
+  """
+  remove_leftovers(
+    train_dir,
+    others=_OF_TENSORFLOW,
+    others_are_dead=is_dead(last_writer),
+  )
+  for folder in (EVAL_DIR, EXPORT_DIR, BEST_DIR, PCA_FOLDER):
+    remove_leftovers(os.path.join(train_dir, folder))
 
 
 def _remove_own_files(folder) -> None:

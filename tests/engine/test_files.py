@@ -3,15 +3,18 @@
 import concurrent.futures
 import errno
 import os
+import re
 import socket
 import stat
+import subprocess
+import time
 
 import pytest
 import tensorflow as tf
 from conftest import error_of, folder_content
 
 import errors
-from engine import files
+from engine import files, local_files
 from engine.files import read_json, size_of, write_json, written_aside
 
 
@@ -430,3 +433,73 @@ def test_what_is_no_number(value):
   files.check_number(1.5)
   with pytest.raises(TypeError):
     files.check_number(1.5, int)
+
+
+def dead_process() -> str:
+  process = subprocess.Popen(["true"])
+  process.wait()
+  return local_files.process_name(process.pid)
+
+
+def leave(folder, name, days=0.0):
+  path = folder / name
+  path.mkdir(parents=True)
+  (path / "part").write_text("half")
+  moment = time.time() - days * 86400
+  for one in (path / "part", path):
+    os.utime(one, (moment, moment))
+  return path
+
+
+def test_leftovers_of_the_dead_are_removed(tmp_path, shown):
+  dead, alive = dead_process(), local_files.process_name()
+  elsewhere = f"00000000-{dead.split('-')[1]}"
+  gone = [
+    leave(tmp_path, f".a.tmp-{dead}-0123abcd"),
+    leave(tmp_path, f".b.csv.tmp-{dead}-0123abcd"),
+    leave(tmp_path, f".a.tmp-{elsewhere}-0123abcd", days=1.1),
+    leave(tmp_path, ".a.tmp-0123abcd", days=1.1),
+  ]
+  kept = [
+    leave(tmp_path, f".a.tmp-{alive}-0123abcd"),
+    leave(tmp_path, f".a.tmp-{elsewhere}-0123abce", days=0.9),
+    leave(tmp_path, ".a.tmp-0123abce", days=0.9),
+    leave(tmp_path, ".mine", days=9),
+    leave(tmp_path, f"a.tmp-{dead}-0123abcd", days=9),
+    leave(tmp_path, f"x/.a.tmp-{dead}-0123abcd", days=9),
+  ]
+  files.remove_leftovers(str(tmp_path))
+  assert not any(path.exists() for path in gone)
+  assert all(path.exists() for path in kept)
+  assert shown == [
+    f"Removed 4 leftovers of programs that were killed in {tmp_path}, 0.0 MB."
+  ]
+  files.remove_leftovers(str(tmp_path / "missing"))
+
+
+def test_a_folder_that_is_still_written_to_is_no_leftover(tmp_path):
+  path = leave(tmp_path, ".a.tmp-0123abcd", days=3)
+  (path / "part").write_text("more")
+  os.utime(path, (0, 0))
+  files.remove_leftovers(str(tmp_path))
+  assert path.exists()
+
+
+def test_leftovers_of_one_output(tmp_path):
+  dead = dead_process()
+  gone = leave(tmp_path, f".a.csv.tmp-{dead}-0123abcd")
+  kept = leave(tmp_path, f".b.csv.tmp-{dead}-0123abcd")
+  files.remove_leftovers_of(f"{tmp_path}/a.csv")
+  files.remove_leftovers_of("")
+  assert not gone.exists()
+  assert kept.exists()
+
+
+def test_what_is_beside_a_path_names_this_process(tmp_path):
+  with files.beside(f"{tmp_path}/a") as aside:
+    name = os.path.basename(aside)
+    assert name.startswith(f".a.tmp-{local_files.process_name()}-")
+    assert re.fullmatch(rf"\.a\.tmp-{files.TOKEN}", name)
+    os.mkdir(aside)
+    files.remove_leftovers(str(tmp_path))
+    assert os.path.exists(aside)

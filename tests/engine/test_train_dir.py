@@ -1,9 +1,12 @@
 """Tests of train_dir."""
 
+import subprocess
+
 import pytest
 from conftest import folder_content
 
 import errors
+from engine import local_files
 from engine import train_dir as train_dirs
 
 RUN_FILES = [
@@ -28,6 +31,8 @@ RUN_FILES = [
   # Left behind by a run that was killed while writing.
   ".model_flags.json.tmp-0123abcd",
   ".run.json.tmp-0123abcd",
+  ".run.json.tmp-01234567-42-0123abcd",
+  "damaged-model.ckpt-12.index",
   "model.ckpt-11_temp/part-00000-of-00001.index",
   "checkpoint.tmp0123456789abcdef0123456789abcdef",
 ]
@@ -126,3 +131,24 @@ def test_a_missing_or_empty_folder_is_left_as_it_is(tmp_path):
   assert not (tmp_path / "missing").exists()
   train_dirs.remove_run(str(tmp_path))
   assert list(tmp_path.iterdir()) == []
+
+
+def test_what_tensorflow_left_over_goes_with_its_process(tmp_path):
+  process = subprocess.Popen(["true"])
+  process.wait()
+  dead = local_files.process_name(process.pid)
+  names = [
+    "model.ckpt-7_temp/part",
+    "checkpoint.tmp0123456789abcdef0123456789abcdef",
+    f".run.json.tmp-{dead}-0123abcd",
+    f"eval/.metrics-3.json.tmp-{dead}-0123abcd",
+    f"export/.step_3.tmp-{dead}-0123abcd",
+    f"best/.model.ckpt-3.index.tmp-{dead}-0123abcd",
+  ]
+  write_files(tmp_path, ["model.ckpt-7.index", *names])
+  for writer in ("", local_files.process_name(), f"00000000-{process.pid}"):
+    train_dirs.clean(str(tmp_path), writer)
+    assert set(folder_content(tmp_path)) == {"model.ckpt-7.index", *names[:2]}
+  train_dirs.clean(str(tmp_path), dead)
+  assert set(folder_content(tmp_path)) == {"model.ckpt-7.index"}
+  train_dirs.clean(str(tmp_path / "missing"), dead)
