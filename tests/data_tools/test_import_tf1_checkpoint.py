@@ -581,11 +581,11 @@ def test_a_run_that_begins_in_between_stays(tmp_path, monkeypatch):
 
 def test_nothing_is_left_if_it_cannot_be_saved(tmp_path, monkeypatch):
   def fail(run):
-    raise OSError("No space left on device")
+    raise OSError("It cannot be saved")
 
   monkeypatch.setattr(Run, "save", fail)
   given = original_flags("LogisticModel"), random_variables("LogisticModel")
-  assert "No space left on device" in refused(tmp_path, *given)
+  assert "It cannot be saved" in refused(tmp_path, *given)
 
 
 def test_the_message_of_train_names_this_program(tmp_path):
