@@ -196,7 +196,8 @@ def wait_for_machines(
     timeout: seconds to wait at most.
 
   Raises:
-    errors.UserError: some were not there in time; an address is wrong.
+    errors.UserError: an address is wrong.
+    errors.MachineError: some were not there in time.
   """
   for address in addresses:
     _host_and_port(address)
@@ -209,7 +210,7 @@ def wait_for_machines(
     while not meeting.look(threads):
       now = time.monotonic()
       if now - began >= timeout:
-        raise errors.UserError(
+        raise errors.MachineError(
           f"Expected all {len(addresses)} machines of TF_CONFIG to start within"
           f" {timeout:.0f} s, still waiting for {meeting.missing()}. Start"
           " train.py on each of them, check the addresses and the firewalls, or"

@@ -19,7 +19,6 @@ import json
 import os
 import platform
 import shlex
-import signal
 import threading
 import time
 import uuid
@@ -451,29 +450,6 @@ def _made(train_dir: str) -> Iterator[None]:
         os.rmdir(folder)
 
 
-@contextlib.contextmanager
-def _ending_on_sigterm() -> Iterator[None]:
-  """Ends a block, which cleans up, at SIGTERM, where that would kill.
-
-  While steps run, loop.StopSignal takes the signal.
-  """
-
-  def end(number, frame):
-    del frame
-    raise SystemExit(128 + number)  # as a shell shows a process that it killed
-
-  old = signal.getsignal(signal.SIGTERM)
-  is_main = threading.current_thread() is threading.main_thread()
-  if old != signal.SIG_DFL or not is_main:
-    yield
-    return
-  signal.signal(signal.SIGTERM, end)
-  try:
-    yield
-  finally:
-    signal.signal(signal.SIGTERM, old)
-
-
 def _check_remote(train_dir: str) -> None:
   """Checks that a remote folder can be written to.
 
@@ -517,7 +493,6 @@ def hold(train_dir: str, command: Sequence[str] = ()) -> Iterator[NoLock]:
   with contextlib.ExitStack() as stack:
     try:
       stack.enter_context(_made(train_dir))
-      stack.enter_context(_ending_on_sigterm())
       lock = TrainDirLock(train_dir, command)
       stack.callback(lock.release)
       lock.take()

@@ -142,11 +142,9 @@ def inject(bench: programs.Bench, name: str, fault: Fault):
       problems += missing
   second = bench.run(name, is_watched=False)
   more = problems_of_next_start(end, second)
+  more += [f"left over: {one}" for one in checks.leftovers(end, second.found)]
   if more:
     log += "The next start:\n" + second.log
-  # To be a problem once each start removes what a dead one has left over.
-  if checks.leftovers(end, second.found):
-    ended += ", leftovers"
   return ended, problems + more, log
 
 

@@ -47,10 +47,10 @@ def main() -> int:
   bench = programs.Bench(folder, options.patience)
   bench.prepare([options.program] if options.program else list(_SHARES))
   moments = choose(bench, random.Random(options.seed), options)
-  rows, all_problems = [("program", "moment", "left", "problems")], []
+  rows, all_problems = [("program", "moment", "problems")], []
   for name, moment in moments:
-    problems, left, log = kill(bench, name, moment)
-    row = (name, describe(moment), len(left), "; ".join(problems))
+    problems, log = kill(bench, name, moment)
+    row = (name, describe(moment), "; ".join(problems))
     rows.append(row)
     print(*row, sep=" | ", flush=True)
     if options.call or problems:
@@ -106,7 +106,7 @@ def kill(bench: programs.Bench, name: str, moment):
     moment: the call before which, or seconds after which it is killed.
 
   Returns:
-    (what is wrong, the files left over, the log of the next start).
+    (what is wrong, the log of the next start).
   """
   start, end = bench.starts[name], bench.ends[name].found
   bench.set_up(name)
@@ -118,7 +118,8 @@ def kill(bench: programs.Bench, name: str, moment):
     problems.append(f"ended with {first.outcome.status} before it was killed")
   second = bench.run(name, is_watched=False)
   problems += problems_of_next_start(end, second)
-  return problems, checks.leftovers(end, second.found), second.log
+  left = checks.leftovers(end, second.found)
+  return problems + [f"left over: {one}" for one in left], second.log
 
 
 def kill_in_one_folder(bench: programs.Bench, dice: random.Random):
@@ -144,9 +145,9 @@ def kill_in_one_folder(bench: programs.Bench, dice: random.Random):
       start, end, killed.found, killed.outcome.before, killed=True
     )
   last = bench.run("train", is_watched=False)
-  # To be a problem if it is not 0, once each start removes what a dead one has
-  # left over; so also in main.
-  counts.append(len(checks.leftovers(end, last.found)))
+  left = checks.leftovers(end, last.found)
+  counts.append(len(left))
+  problems += [f"left over: {one}" for one in left]
   return problems + problems_of_next_start(end, last), counts
 
 
