@@ -663,9 +663,7 @@ def test_two_that_wait_leave_the_first_choice(train_dir, data_dir, monkeypatch):
     for number in (0, 1)
   )
   newest = None
-  monkeypatch.setattr(
-    eval_program, "latest_checkpoint", lambda folder, damage=None: newest
-  )
+  monkeypatch.setattr(eval_program, "latest_checkpoint", lambda *_: newest)
   waiting = [
     eval_program._score_each(str(train_dir), evaluator)
     for evaluator in (validate, part)
@@ -807,3 +805,24 @@ def test_a_run_of_another_user_is_scored(tmp_path, tiny_files, monkeypatch):
   assert "epoch/eval number 2 | Avg_Hit@1" in log
   assert f"{run} is read-only" in log
   assert folder_content(run) == before
+
+
+def test_a_checkpoint_that_vanishes_gives_way_to_the_next(
+  tmp_path, tiny_files, monkeypatch
+):
+  train_tiny(tmp_path, tiny_files, max_steps=4, export_model_steps=2)
+  load = scoring.ForwardPass.load_weights
+
+  def delete_and_load(forward, checkpoint):
+    for file in tmp_path.glob("model.ckpt-4.*"):
+      file.unlink()
+    load(forward, checkpoint)
+
+  monkeypatch.setattr(scoring.ForwardPass, "load_weights", delete_and_load)
+  log = in_process.run(
+    "eval",
+    f"--train_dir={tmp_path}",
+    f"--eval_data_pattern={','.join(tiny_files)}",
+    "--run_once",
+  )
+  assert "epoch/eval number 2 |" in log
