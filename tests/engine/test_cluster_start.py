@@ -103,6 +103,20 @@ def test_who_came_and_went_is_waited_for_again():
     last.result(60)
 
 
+def test_who_came_and_went_is_named():
+  addresses = new_addresses(3)
+  meeting = cluster_start._Meeting(addresses, 1)
+  with concurrent.futures.ThreadPoolExecutor(3) as threads:
+    meeting.look(threads)
+    pending = threads.submit(
+      error_of, cluster_start.wait_for_machines, addresses, 0, 4
+    )
+    time.sleep(1.5)
+    meeting.door.close()
+    text = pending.result(60)
+  assert_names(text, *(f"{a} (Connection refused)" for a in addresses[1:]))
+
+
 @pytest.mark.parametrize("greeting", [b"", b"\0\0\x12\4\0", b"yt8m-1 ready\n"])
 def test_another_program_at_the_address(greeting):
   addresses = new_addresses(2)
