@@ -589,6 +589,6 @@ def test_nothing_is_left_if_it_cannot_be_saved(tmp_path, monkeypatch):
 
 
 def test_the_message_of_train_names_this_program(tmp_path):
-  write_original(tmp_path, original_flags("LogisticModel"), {"a": 1.0})
+  write_original(tmp_path, original_flags("LogisticModel"), {"a": 1.0}, 5)
   line = in_process.run_into_error("eval", f"--train_dir={tmp_path}")
   assert_names(line, "TensorFlow 1", f"python -m {PROGRAM}")
