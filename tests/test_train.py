@@ -600,6 +600,7 @@ def test_killed_at_any_moment(
 # On a terminal
 
 
+@pytest.mark.slow
 def test_progress_bar_on_a_terminal(data_dir, tmp_path):
   leader, follower = pty.openpty()
   with (

@@ -61,6 +61,7 @@ def check_scores(scores, hit_at_one, perr, mean_ap, gap) -> None:
   assert scores["gap"] > 0.18
 
 
+@pytest.mark.slow
 def test_logistic_model(real_dir, tmp_path):
   train_dir = tmp_path / "model"
   train_410_steps(real_dir, train_dir, "LogisticModel", FEATURES_WITH_BLANKS)

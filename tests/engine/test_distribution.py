@@ -250,6 +250,7 @@ def test_replicas_without_videos_change_nothing(tmp_path, data):
   assert_same_weights(one, four)
 
 
+@pytest.mark.slow
 def test_evaluation_and_prediction_on_several_devices(tmp_path, data):
   """45 videos in batches of 22 on 3 devices: the last batch has one video."""
   train_dir = f"--train_dir={tmp_path}/run"
@@ -304,6 +305,7 @@ def test_evaluation_and_prediction_on_several_devices(tmp_path, data):
 # Several machines
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [2, pytest.param(3, marks=pytest.mark.slow)])
 def test_machines_equal_one_on_the_same_batches(tmp_path, data, number):
   """Through train.py itself, stopped and resumed in between."""
@@ -464,6 +466,7 @@ def test_machines_killed_at_any_moment(tmp_path, data):
   assert_same_state(killed / "model.ckpt-135", whole / "model.ckpt-135")
 
 
+@pytest.mark.slow
 def test_machines_with_other_flags_are_refused(tmp_path, data):
   with workers(
     tmp_path,

@@ -219,6 +219,7 @@ def test_a_weight_that_is_not_finite_is_named(tiny_files, tmp_path):
   assert " before step " in message
 
 
+@pytest.mark.slow
 def test_logits_are_named_as_such(tiny_files, tmp_path, monkeypatch):
   """The gradients of the loss of numbers above 1 are NaN too."""
   make_bad(monkeypatch, above=-2.0, number=7.0)

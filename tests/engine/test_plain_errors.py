@@ -158,6 +158,7 @@ def test_a_block_and_a_function():
     main()
 
 
+@pytest.mark.slow
 def test_a_batch_that_finds_no_memory(tiny_files, tmp_path, monkeypatch):
   def run(*unused):
     tf.fill([1 << 44], 1.0)

@@ -90,6 +90,7 @@ def test_what_is_damaged_is_trained_again(fake, all_packages, tmp_path):
   assert damaged.stat().st_size > 40
 
 
+@pytest.mark.slow
 def test_a_model_in_progress_is_all_that_is_lost(
   fake, all_packages, tmp_path, monkeypatch
 ):
