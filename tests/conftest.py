@@ -1,6 +1,7 @@
 """Fixtures and helpers that several tests share."""
 
 import fcntl
+import gc
 import json
 import os
 import shutil
@@ -73,6 +74,18 @@ def _note_raised_errors(path) -> None:
 
 if "YT8M_PROVOKED" in os.environ:
   _note_raised_errors(os.environ["YT8M_PROVOKED"])
+
+
+@pytest.fixture
+def readers_at_rest():
+  """Frees what reads for a run that was ended, once its threads are at rest.
+
+  Python keeps its lock while it frees an iterator of tf.data, which waits for
+  its threads; one of them that is about to call Python would wait for the lock.
+  """
+  yield
+  time.sleep(0.5)
+  gc.collect()
 
 
 @pytest.fixture(scope="session")
