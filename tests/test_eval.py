@@ -277,6 +277,7 @@ def test_data_without_labels(video_run, data_dir, tmp_path):
   assert not list(train_dir.glob("eval/*metrics*"))
 
 
+@pytest.mark.slow
 def test_evaluation_during_training(data_dir, tmp_path):
   train_dir = tmp_path / "model"
   evaluation = Program(

@@ -264,6 +264,7 @@ def test_without_a_checkpoint(data_dir, tmp_path):
   assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   "number",
   [signal.SIGKILL, pytest.param(signal.SIGINT, marks=pytest.mark.slow)],

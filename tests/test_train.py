@@ -484,6 +484,7 @@ def test_a_signal_saves_and_ends(data_dir, tmp_path, number):
     assert_goes_on_exactly(data_dir, tmp_path, stopped, step)
 
 
+@pytest.mark.slow
 def test_killed_run_continues_from_its_last_checkpoint(data_dir, tmp_path):
   killed = tmp_path / "killed"
   more = "--export_model_steps=11"

@@ -31,6 +31,7 @@ def test_waiting_for_the_first_checkpoint(
   assert not [line for line in shown[1:] if "Waiting" in line]
 
 
+@pytest.mark.slow
 def test_waiting_for_further_checkpoints(
   tiny_files, tmp_path, monkeypatch, shown
 ):

@@ -445,6 +445,7 @@ for point in ["new", "older"]:
 """
 
 
+@pytest.mark.slow
 def test_two_processes_make_one_default_data_set(tmp_path):
   older = tmp_path / "older_data"
   sample_data.make_sample_data(str(older), SMALL)

@@ -300,6 +300,7 @@ def steps_of_a_second(monkeypatch):
   return is_first
 
 
+@pytest.mark.slow
 def test_the_end_after_some_minutes(tiny_files, tmp_path, steps_of_a_second):
   timed, other = tmp_path / "timed", tmp_path / "other"
   settings = {"num_epochs": 0, "ema_decay": 0.9}
