@@ -76,15 +76,17 @@ if "YT8M_PROVOKED" in os.environ:
   _note_raised_errors(os.environ["YT8M_PROVOKED"])
 
 
-@pytest.fixture
-def readers_at_rest():
-  """Frees what reads for a run that was ended, once its threads are at rest.
+# Python keeps its lock while it frees an iterator of tf.data, which waits for
+# its threads; one of them that is about to call Python would wait for the lock.
+# So what runs that ended by an error have left is freed when all are at rest.
+gc.disable()
 
-  Python keeps its lock while it frees an iterator of tf.data, which waits for
-  its threads; one of them that is about to call Python would wait for the lock.
-  """
+
+@pytest.fixture(autouse=True, scope="module")
+def readers_at_rest():
+  """Frees what is left of a module's runs, once their threads are at rest."""
   yield
-  time.sleep(0.5)
+  time.sleep(0.3)
   gc.collect()
 
 

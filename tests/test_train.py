@@ -931,7 +931,6 @@ def test_the_function_takes_the_lock_too(tiny_files, tmp_path):
   assert not (tmp_path / "training.lock").exists()
 
 
-@pytest.mark.usefixtures("readers_at_rest")
 @pytest.mark.parametrize("moment", ["steps", "save", "evaluation"])
 def test_a_run_that_loses_its_lock_ends(
   tiny_files, tmp_path, monkeypatch, moment

@@ -13,8 +13,6 @@ from conftest import VIDEO_DATA_FLAGS, assert_names, folder_content
 import train
 from engine import check, machine, resources, train_dir_lock
 
-pytestmark = pytest.mark.usefixtures("readers_at_rest")
-
 
 def flags_of(data_dir, folder, *more) -> tuple[str, ...]:
   return (

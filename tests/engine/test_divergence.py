@@ -30,8 +30,6 @@ from engine.distribution import Placement
 from engine.divergence import Watch
 from engine.run import _make_counters
 
-pytestmark = pytest.mark.usefixtures("readers_at_rest")
-
 # What a step changes also where its update is left out.
 COUNTERS = (
   "global_step",
