@@ -393,13 +393,11 @@ def call_main(main, argv: list[str]) -> None:
     batch_size = flags.FLAGS["batch_size"].value
   main = plain_errors.said_plainly(batch_size)(main)
   try:
-    stopping.begin_raising()
-    _call(main, argv)
-    stopping.end_raising()
+    with stopping.raising():
+      _call(main, argv)
   except SystemExit as error:
     _drop_locals(error)
     raise
   except (KeyboardInterrupt, Exception) as error:
-    stopping.end_raising()
     _end_as_asked(error)
     raise

@@ -20,6 +20,7 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from types import FrameType
 from typing import NoReturn
 
@@ -70,14 +71,17 @@ def received() -> int | None:
   return _state.received
 
 
-def begin_raising() -> None:
-  """From now on, a first signal is raised as a KeyboardInterrupt."""
+@contextlib.contextmanager
+def raising() -> Iterator[None]:
+  """A block in which a first signal is raised as a KeyboardInterrupt.
+
+  After it, a signal ends the process at once.
+  """
   _state.raises = True
-
-
-def end_raising() -> None:
-  """From now on, a signal ends the process at once."""
-  _state.raises = False
+  try:
+    yield
+  finally:
+    _state.raises = False
 
 
 def speak_to(descriptor: int) -> None:

@@ -104,9 +104,11 @@ def in_plain_words(
     None for an error of another kind.
   """
   refusal = _refusal(error)
-  if refusal is None:
-    return None
-  number, path = refusal
+  return _sentence(*refusal, batch_size) if refusal else None
+
+
+def _sentence(number: int, path: str, batch_size: int | None) -> str:
+  """See in_plain_words; the number and the path are those of _refusal."""
   if number in _SENTENCES:
     return _SENTENCES[number].format(path=_shown(path) or "what is written")
   if batch_size:
@@ -136,9 +138,9 @@ def said_plainly(batch_size: int | None = None) -> Iterator[None]:
   except errors.UserError:
     raise
   except Exception as error:
-    text, refusal = in_plain_words(error, batch_size), _refusal(error)
-    if text is None or refusal is None:
+    refusal = _refusal(error)
+    if refusal is None:
       raise
     is_read_only = refusal[0] == errno.EROFS
     kind = errors.UserError if is_read_only else errors.MachineError
-    raise kind(text) from error
+    raise kind(_sentence(*refusal, batch_size)) from error

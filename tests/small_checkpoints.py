@@ -75,3 +75,10 @@ def empty(content):
 
 def garble(content):
   return bytes(byte ^ 0x5A for byte in content)
+
+
+def damage_data(path) -> None:
+  """Overwrites half of a checkpoint's data file; its size stays."""
+  content = path.read_bytes()
+  half = len(content) // 2
+  path.write_bytes(content[:100] + b"?" * half + content[half + 100 :])

@@ -21,6 +21,7 @@ from conftest import (
 )
 from make_records import video_record, write_records
 from sklearn import metrics as reference
+from small_checkpoints import damage_data
 from tiny_runs import NUM_TINY, TINY_FLAGS, tiny_labels, train_tiny
 
 import eval as eval_program
@@ -725,10 +726,7 @@ def test_a_checkpoint_that_training_deletes_is_left_out(
 
 def test_the_checkpoint_before_a_damaged_one_is_scored(tmp_path, tiny_files):
   train_tiny(tmp_path, tiny_files, max_steps=4, export_model_steps=2)
-  file = tmp_path / "model.ckpt-4.data-00000-of-00001"
-  content = file.read_bytes()
-  middle = len(content) // 2
-  file.write_bytes(content[:100] + b"?" * middle + content[middle + 100 :])
+  damage_data(tmp_path / "model.ckpt-4.data-00000-of-00001")
   flags = [
     f"--train_dir={tmp_path}",
     f"--eval_data_pattern={','.join(tiny_files)}",

@@ -56,15 +56,15 @@ def test_a_signal_ends_a_program_that_does_not_work_yet(ended, number):
 
 @BOTH
 def test_a_second_signal_ends_a_program_that_cleans_up(ended, number):
-  stopping.begin_raising()
-  with pytest.raises(KeyboardInterrupt):
-    stopping.handle(number, None)
-  assert stopping.received() == number
-  stopping.handle(number, None)  # at once: the same, sent twice
-  assert not ended
-  stopping._state.received_at -= 1.0
-  with pytest.raises(SystemExit):
-    stopping.handle(signal.SIGINT, None)
+  with stopping.raising():
+    with pytest.raises(KeyboardInterrupt):
+      stopping.handle(number, None)
+    assert stopping.received() == number
+    stopping.handle(number, None)  # at once: the same, sent twice
+    assert not ended
+    stopping._state.received_at -= 1.0
+    with pytest.raises(SystemExit):
+      stopping.handle(signal.SIGINT, None)
   assert ended == [(130, LINES[signal.SIGINT])]
 
 
@@ -76,8 +76,8 @@ def test_the_line_is_said_once(ended):
 
 
 def test_a_signal_after_the_work_ends_a_program(ended):
-  stopping.begin_raising()
-  stopping.end_raising()
+  with stopping.raising():
+    pass
   with pytest.raises(SystemExit):
     stopping.handle(signal.SIGTERM, None)
   assert ended == [(143, LINES[signal.SIGTERM])]

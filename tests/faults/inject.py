@@ -15,7 +15,6 @@ Prints how many calls failed, how each ended, and what is wrong. Exits with 1 if
 something is.
 """
 
-import argparse
 import contextlib
 import errno
 import random
@@ -35,16 +34,11 @@ _READS_EVERY = 10
 
 def main() -> int:
   """Injects the faults that the command line asks for."""
-  parser = argparse.ArgumentParser(
-    description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+  options = programs.read_options(
+    __doc__,
+    every={"type": int, "default": 1},
+    error={"choices": ["ENOSPC", "EIO"]},
   )
-  parser.add_argument("--every", type=int, default=1)
-  parser.add_argument("--program", choices=list(programs.PROGRAMS))
-  parser.add_argument("--call", type=Call.parse)
-  parser.add_argument("--error", choices=["ENOSPC", "EIO"])
-  parser.add_argument("--seed", type=int, default=0)
-  parser.add_argument("--patience", type=float, default=300.0)
-  options = parser.parse_args()
   if reason := interception.why_impossible():
     print(f"Nothing done: {reason}.")
     return 0

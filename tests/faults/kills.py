@@ -12,7 +12,6 @@ if nothing had happened. At last training is killed many times in one folder.
 Exits with 1 if something is wrong.
 """
 
-import argparse
 import random
 import shutil
 import signal
@@ -30,15 +29,7 @@ _TIMES_IN_ONE_FOLDER = 8
 
 def main() -> int:
   """Kills at the moments that the command line asks for."""
-  parser = argparse.ArgumentParser(
-    description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-  )
-  parser.add_argument("--number", type=int, default=50)
-  parser.add_argument("--program", choices=list(programs.PROGRAMS))
-  parser.add_argument("--call", type=Call.parse)
-  parser.add_argument("--seed", type=int, default=0)
-  parser.add_argument("--patience", type=float, default=300.0)
-  options = parser.parse_args()
+  options = programs.read_options(__doc__, number={"type": int, "default": 50})
   if reason := interception.why_impossible():
     print(f"Nothing done: {reason}.")
     return 0

@@ -5,6 +5,7 @@ that no child would get far. Each child is a program from its flags to its exit
 status.
 """
 
+import argparse
 import dataclasses
 import gzip
 import hashlib
@@ -72,6 +73,26 @@ PROGRAMS = {
     ("--train_dir=model", "--input_data_pattern=data/validate*"),
   ),
 }
+
+
+def read_options(description: str, **more) -> argparse.Namespace:
+  """Reads the flags that inject.py and kills.py share, and more.
+
+  Args:
+    description: of the command.
+    **more: {name of another flag: what argparse is to know of it}.
+  """
+  parser = argparse.ArgumentParser(
+    description=description,
+    formatter_class=argparse.RawDescriptionHelpFormatter,
+  )
+  for name, about in more.items():
+    parser.add_argument(f"--{name}", **about)
+  parser.add_argument("--program", choices=list(PROGRAMS))
+  parser.add_argument("--call", type=interception.Call.parse)
+  parser.add_argument("--seed", type=int, default=0)
+  parser.add_argument("--patience", type=float, default=300.0)
+  return parser.parse_args()
 
 
 def run_command(main: Callable[[], int]) -> None:
