@@ -118,14 +118,5 @@ def make_page() -> str:
   )
 
 
-def rows(page: str) -> set[tuple[str, str]]:
-  """The rows of a page's tables, each with the path that its section names."""
-  found = set()
-  for section in re.split(r"^## ", page, flags=re.MULTILINE)[1:]:
-    path, *lines = section.splitlines()
-    found |= {(path, line) for line in lines if line.startswith("| --")}
-  return found
-
-
 if __name__ == "__main__":
   PAGE.write_text(make_page())

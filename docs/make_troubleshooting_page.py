@@ -258,15 +258,6 @@ def make_page() -> str:
   return _INTRODUCTION + "".join(sections)
 
 
-def items(page: str) -> set[tuple[str, str]]:
-  """The messages of a page, each with the path that its section names."""
-  found = set()
-  for section in re.split(r"^## ", page, flags=re.MULTILINE)[1:]:
-    path, *lines = section.splitlines()
-    found |= {(path, line) for line in lines if line.startswith("- ")}
-  return found
-
-
 # --------------------------------------------------------------------------
 # What tests provoke
 

@@ -4,6 +4,7 @@ import fcntl
 import gc
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -97,6 +98,15 @@ def shared_dir():
   if not path.is_dir():
     pytest.skip("needs the project's shared golden files")
   return path
+
+
+def lines_of_sections(page: str, beginning: str) -> set[tuple[str, str]]:
+  """The lines of a page that begin so, each with its section's heading."""
+  found = set()
+  for section in re.split(r"^## ", page, flags=re.MULTILINE)[1:]:
+    heading, *lines = section.splitlines()
+    found |= {(heading, line) for line in lines if line.startswith(beginning)}
+  return found
 
 
 def warn_of_missing(names, page) -> None:

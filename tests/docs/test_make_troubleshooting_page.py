@@ -1,7 +1,12 @@
 """Tests of the page of messages, and that it has those of the code."""
 
 import pytest
-from conftest import _note_raised_errors, error_of, warn_of_missing
+from conftest import (
+  _note_raised_errors,
+  error_of,
+  lines_of_sections,
+  warn_of_missing,
+)
 
 import errors
 from docs import make_troubleshooting_page as page_maker
@@ -52,7 +57,7 @@ def test_messages_of_a_file():
 
 def test_the_page_is_what_make_docs_writes():
   page, made = page_maker.PAGE.read_text(), page_maker.make_page()
-  items, made_items = page_maker.items(page), page_maker.items(made)
+  items, made_items = (lines_of_sections(text, "- ") for text in (page, made))
 
   # A fork may add a message before it documents it.
   missing = {f"{path}: {item}" for path, item in made_items - items}
