@@ -324,7 +324,7 @@ class Data:
     batches = self._read(plans, num_readers, for_training=True)
     if num_workers == 1:  # else all machines have equally many batches
       batches = _without_empty_ones(batches)
-    return batches.prefetch(2)
+    return _ahead(batches)
 
   def evaluation_batches(
     self, batch_size: int, num_readers: int | None = None
@@ -367,7 +367,7 @@ class Data:
       batches = batches.unbatch().batch(batch_size)
     else:
       batches = batches.filter(_as_written(_has_examples))
-    return batches.prefetch(2)
+    return _ahead(batches)
 
   def order(self, seed: int, window_shards: int | None = None) -> Order:
     """The order of training; see data_order.Order.
@@ -583,10 +583,10 @@ class Data:
     )
     if not self.reader.segment_labels:
       records = records.skip(skip_examples)
-      return self._parse(records.batch(batch_size)).prefetch(2)
+      return _ahead(self._parse(records.batch(batch_size)))
     # How many segments a record holds is known only after parsing it.
     segments = self._parse(records.batch(1)).unbatch()
-    return segments.skip(skip_examples).batch(batch_size).prefetch(2)
+    return _ahead(segments.skip(skip_examples).batch(batch_size))
 
   def _parse(self, records: tf.data.Dataset) -> tf.data.Dataset:
     """Makes batches of (paths, numbers, serialized records)."""
@@ -646,6 +646,18 @@ class Data:
 
 # --------------------------------------------------------------------------
 # Datasets
+
+
+def _ahead(batches: tf.data.Dataset) -> tf.data.Dataset:
+  """The same batches, of which two are made ahead of their use.
+
+  tf.data has nothing to tune, since all its numbers are given. Its tuner sleeps
+  up to a minute at a time, and whoever frees an iterator waits for it, with all
+  threads of Python.
+  """
+  options = tf.data.Options()
+  options.autotune.enabled = False
+  return batches.prefetch(2).with_options(options)
 
 
 def _has_examples(batch) -> tf.Tensor:

@@ -1,7 +1,6 @@
 """Fixtures and helpers that several tests share."""
 
 import fcntl
-import gc
 import json
 import os
 import re
@@ -75,20 +74,6 @@ def _note_raised_errors(path) -> None:
 
 if "YT8M_PROVOKED" in os.environ:
   _note_raised_errors(os.environ["YT8M_PROVOKED"])
-
-
-# Python keeps its lock while it frees an iterator of tf.data, which waits for
-# its threads; one of them that is about to call Python would wait for the lock.
-# So what runs that ended by an error have left is freed when all are at rest.
-gc.disable()
-
-
-@pytest.fixture(autouse=True, scope="module")
-def readers_at_rest():
-  """Frees what is left of a module's runs, once their threads are at rest."""
-  yield
-  time.sleep(0.3)
-  gc.collect()
 
 
 @pytest.fixture(scope="session")

@@ -71,6 +71,18 @@ def test_compressed_files_are_read_by_tensorflow(tmp_path, level):
       np.testing.assert_array_equal(values, other[name])
 
 
+def test_nothing_is_tuned_that_an_end_would_wait_for(tmp_path):
+  """tf.data's tuner sleeps up to a minute; freeing an iterator waits for it."""
+  remote = Data(SMALL_VIDEO_FLAGS, compressed(tmp_path, "video"), True)
+  by_number = Data(SMALL_VIDEO_FLAGS, [str(tmp_path / "a")], True)
+  for data in (remote, by_number):
+    for batches in (
+      data.training_batches(4, 1, 0, num_readers=1),
+      data.evaluation_batches(4),
+    ):
+      assert batches.options().autotune.enabled is False
+
+
 def test_training_on_compressed_files_continues_exactly(tmp_path):
   data = Data(SMALL_VIDEO_FLAGS, compressed(tmp_path, "video"), True)
   whole = ids_of(train_on(data, num_epochs=2))
