@@ -233,6 +233,7 @@ def _score_all(
         scores = evaluator.evaluate(checkpoint)
         num_scored += 1
       else:
+        evaluator.log(scores)
         num_known += 1
       scored[checkpoint] = scores
     except tf.errors.NotFoundError:

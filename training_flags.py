@@ -121,8 +121,8 @@ def _define_training_flags(flag_values) -> None:
     "nan_policy",
     "stop",
     ["stop", "skip"],
-    "What to do about a step with gradients that are NaN or infinite: stop"
-    " training, or skip its update, but stop after 10 in a row.",
+    "What to do about a step with a loss or gradients that are NaN or infinite:"
+    " stop training, or skip its update, but stop after 10 in a row.",
   )
   training.float(
     "mixup_alpha",

@@ -8,6 +8,7 @@ docs/distributed.md.
 
 import concurrent.futures
 import contextlib
+import functools
 import json
 from collections.abc import Callable, Sequence
 
@@ -178,17 +179,18 @@ class Placement:
       A function of a batch, by name, (videos, ...) each, that returns the
       results of `function` for the whole batch.
     """
-
-    def forward(batch):
-      results = self.strategy.run(function, args=(self.split(batch),))
-      return tf.nest.map_structure(self.join, results)
-
+    # TensorFlow warns of functions of the same code that are traced often. Each
+    # model has one, so an ensemble has several: these are told apart.
     return tf.function(
-      forward,
+      functools.partial(self._forward, function),
       jit_compile=(with_xla and self.num_replicas == 1) or None,
       reduce_retracing=True,
       autograph=False,
     )
+
+  def _forward(self, function, batch):
+    results = self.strategy.run(function, args=(self.split(batch),))
+    return tf.nest.map_structure(self.join, results)
 
   def join(self, values) -> tf.Tensor:
     """Concatenates the (batch, ...) values of this machine's replicas."""

@@ -1,9 +1,11 @@
 """Steps that are not finite: leaves their updates out and names the cause.
 
-A step is finite if all gradients are, and all moving statistics of the model
-after it. One that is not changes no weight, no state of the optimizer, no
-moving average and no statistic. It counts as a step all the same, so that a run
-that is resumed goes on at the same place.
+A step is finite if all gradients are, all moving statistics of the model after
+it, and its loss. (The gradients do not need the loss of the labels: it is known
+of steps that are reported, with --nan_policy=skip of all.) A step that is not
+finite changes no weight, no state of the optimizer, no moving average and no
+statistic. It counts as a step all the same, so that a run that is resumed goes
+on at the same place.
 
 `Watch` is the part that the compiled step uses. What it remembers of a step is
 where the data of the step is, so the names of its records are found again, and
@@ -87,7 +89,7 @@ class Watch:
         tf.Variable(variable.value, trainable=False)
         for variable in self._statistics
       ]
-    width = 1 + 2 * _PLACE + len(self._weights) + len(self._statistics)
+    width = 2 + 2 * _PLACE + len(self._weights) + len(self._statistics)
     self._found = tf.Variable(
       tf.zeros([0, width], tf.int64), trainable=False, shape=[None, width]
     )
@@ -138,7 +140,7 @@ class Watch:
 
     Args:
       state: the counters of a Run, before global_step counts it.
-      finite: result of `judge`.
+      finite: result of `judge`, and whether the loss is finite.
     """
     row = tf.concat(
       [
@@ -334,27 +336,30 @@ class Reaction:
         f"finite weights, received NaN or infinite ones in {path} before"
         f" {where}"
       )
-    received = ""
+    ending = f" at {where}"
+    if one.statistics:
+      statistics = _listed(one.statistics)
+      ending = f", NaN or infinite statistics in {statistics}{ending}"
+    also = ""
     if one.weights:
-      received = f"NaN or infinite ones of {_listed(one.weights)}"
-    else:
-      received = f"NaN or infinite statistics in {_listed(one.statistics)}"
-    received += f" at {where}"
-    if outputs is None:
-      return f"finite gradients, received {received}"
-    scalars, predictions, labels = outputs
-    if not np.isfinite(predictions.numpy()).all():
-      return (
-        f"finite predictions of {model_building.named(model_name)}, received"
-        f" NaN or infinite ones and gradients with them, {received}"
-      )
-    for tag, value in self._losses(scalars, predictions, labels):
-      if not np.isfinite(value):
+      ending = f", NaN or infinite ones of {_listed(one.weights)} at {where}"
+      also = " and gradients with {}"
+    if outputs is not None:
+      scalars, predictions, labels = outputs
+      if not np.isfinite(predictions.numpy()).all():
         return (
-          f"a finite loss, received {value} as {tag} and gradients with it,"
-          f" {received}"
+          f"finite predictions of {model_building.named(model_name)}, received"
+          f" NaN or infinite ones{also.format('them')}{ending}"
         )
-    return f"finite gradients, received {received}"
+      for tag, value in self._losses(scalars, predictions, labels):
+        if not np.isfinite(value):
+          return (
+            f"a finite loss, received {value} as {tag}{also.format('it')}"
+            f"{ending}"
+          )
+    if not (one.weights or one.statistics):
+      return f"a finite loss, received NaN or an infinite one{ending}"
+    return f"finite gradients, received {ending.removeprefix(', ')}"
 
   def _losses(
     self, scalars, predictions, labels

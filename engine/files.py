@@ -17,7 +17,7 @@ import tensorflow as tf
 from absl import logging
 
 import errors
-from engine import local_files
+from engine import local_files, processes
 from engine.data_files import is_local
 
 FOLDER_EXISTS_ERRORS = (
@@ -188,7 +188,7 @@ def beside(path: str, form: str = ".{name}.tmp-{token}") -> Iterator[str]:
   Args:
     path: its folder is made if it is missing.
     form: of the new name, with the name of `path` and a token that names this
-      process, see local_files.new_token.
+      process, see processes.new_token.
 
   Yields:
     A path in the same folder. What has this name when the block ends is
@@ -197,7 +197,7 @@ def beside(path: str, form: str = ".{name}.tmp-{token}") -> Iterator[str]:
   folder, name = os.path.split(path)
   if folder:
     tf.io.gfile.makedirs(folder)
-  token = local_files.new_token()
+  token = processes.new_token()
   aside = os.path.join(folder, form.format(name=name, token=token))
   try:
     yield aside
@@ -243,7 +243,7 @@ def remove_leftovers(
       if not ours and not is_other:
         continue
       writer = ours and ours["writer"]
-      is_dead = local_files.is_dead(writer) if writer else False
+      is_dead = processes.is_dead(writer) if writer else False
       if not (is_dead or (is_other and others_are_dead) or _is_old(path)):
         continue
       size = size_of(path)

@@ -31,6 +31,7 @@ from engine.checkpoints import latest_checkpoint, load_weights
 from engine.model_flags import MODEL_FLAGS_FILE, read_model_flags
 from engine.run import Run
 from engine.settings import Settings
+from engine.train_dir import BEST_DIR
 
 # Layers that a log line lists.
 _MOST_LISTED = 6
@@ -71,7 +72,13 @@ def find_source(path: str) -> Source:
     folder, checkpoint = folder or ".", path
   else:
     advice = "Check the path."
-    if tf.io.gfile.exists(path):
+    run_folder, _, name = path.rpartition("/")
+    if name == BEST_DIR and latest_checkpoint(run_folder or "."):
+      advice = (
+        "The run has a best checkpoint when eval.py --all_checkpoints has"
+        f" chosen one; --init_checkpoint={run_folder} takes the newest."
+      )
+    elif tf.io.gfile.exists(path):
       advice = "Write the path without its ending, such as DIR/model.ckpt-100."
     raise errors.UserError(
       "Expected the --train_dir of a trained model, or a checkpoint's path, as"

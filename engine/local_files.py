@@ -2,19 +2,16 @@
 
 import contextlib
 import errno
-import functools
 import glob
-import hashlib
 import os
-import platform
 import re
 import shutil
 import stat
 import sys
-import uuid
 from collections.abc import Iterator
 
 import errors
+from engine.processes import new_token
 
 # What opening or flushing raises where it is not possible, as for folders on
 # some file systems. Any other error means that what was written may be lost.
@@ -28,54 +25,6 @@ _OPEN_FILE = re.compile(
   r"/dev/(?:std(?:in|out|err)|fd/(\d+))|/proc/self/fd/(\d+)"
 )
 _NUMBERS = {"/dev/stdin": 0, "/dev/stdout": 1, "/dev/stderr": 2}
-
-
-def process_name(number: int | None = None) -> str:
-  """A name for a process: of its machine, and its number there.
-
-  Args:
-    number: of the process; None for this one.
-  """
-  return f"{_machine()}-{os.getpid() if number is None else number}"
-
-
-@functools.cache
-def _machine() -> str:
-  """A name for where numbers of processes mean the same.
-
-  Containers may share a folder and a host name, but count processes each from
-  1; and a machine counts anew when it starts.
-  """
-  parts = [platform.node()]
-  with contextlib.suppress(OSError):
-    parts.append(os.readlink("/proc/self/ns/pid"))
-    with open("/proc/sys/kernel/random/boot_id", encoding="utf-8") as file:
-      parts.append(file.read())
-  return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:8]
-
-
-def is_dead(name: str) -> bool:
-  """Whether a process has certainly ended.
-
-  Args:
-    name: its process_name. If it is of another machine, or none, nothing is
-      known about it.
-  """
-  machine, _, number = name.partition("-")
-  if machine != _machine() or not re.fullmatch(r"[1-9]\d{0,9}", number):
-    return False
-  try:
-    os.kill(int(number), 0)
-  except ProcessLookupError:
-    return True
-  except (OSError, OverflowError):  # that of someone else
-    return False
-  return False
-
-
-def new_token() -> str:
-  """What a temporary name ends with: this process, and a random number."""
-  return f"{process_name()}-{uuid.uuid4().hex[:8]}"
 
 
 def flush(path: str) -> None:

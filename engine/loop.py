@@ -125,7 +125,8 @@ class Saver:
       Whether the run ends here, also by the evaluation.
 
     Raises:
-      errors.UserError: the last report's loss or a weight is not finite.
+      errors.UserError: a weight is not finite, or a reported prediction is no
+        probability.
     """
     run, validation = self._run, self._validation
     at_export = step % self._every == 0 and step > self._saved_step
@@ -138,7 +139,7 @@ class Saver:
     )
     if not (ended or at_export or late or is_evaluated):
       return False
-    self._reporter.wait()  # raises, before anything is saved, on a loss of NaN
+    self._reporter.wait()  # what it finds ends the run before it is saved
     # A run that goes on after this checkpoint does not meet them again.
     self._skipped.write()
     run.save()

@@ -2,7 +2,6 @@
 
 import concurrent.futures
 import datetime
-import math
 import time
 
 import numpy as np
@@ -10,7 +9,6 @@ import tensorflow as tf
 from absl import logging
 from tensorboard.plugins.histogram import metadata as histogram_metadata
 
-import errors
 import eval_util
 import models
 from engine import model_building
@@ -18,27 +16,6 @@ from engine.files import flush_events
 from engine.progress_bar import ProgressBar
 from engine.resources import NO_USAGE, Usage
 from engine.settings import Settings
-
-
-def check_loss(loss: float, step: int) -> None:
-  """Checks the loss of a step.
-
-  Raises:
-    errors.UserError: it is not finite.
-  """
-  if math.isfinite(loss):
-    return
-  if step == 1:
-    raise errors.UserError(
-      f"Expected a finite loss, received {loss} at step 1, with the first"
-      " weights of the model. Look for a division by 0 or the logarithm of 0"
-      " in the model and the loss, and for features that are not finite."
-    )
-  raise errors.UserError(
-    f"Expected a finite loss, received {loss} at step {step}: training"
-    " diverged. Start again with --start_new_model and a smaller"
-    " --base_learning_rate; the last checkpoint was saved before."
-  )
 
 
 def _shown(rate: float) -> str:
@@ -111,8 +88,7 @@ class Reporter:
       training_seconds: that all steps took so far.
 
     Raises:
-      errors.UserError: the loss was not finite, or a prediction was not a
-        probability.
+      errors.UserError: a prediction was not a probability.
     """
     self.wait()
     # The first step takes long, so the time left is estimated from there.
@@ -140,7 +116,6 @@ class Reporter:
         models.are_exclusive(self._model_flags),
       )
     loss = scalars["label_loss"]
-    check_loss(loss, step)
     with self.writer.as_default(step=step):
       for tag, value in scalars.items():
         tf.summary.scalar(tag, value)

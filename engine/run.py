@@ -291,7 +291,9 @@ class Run:
       and (was_by_number or len(position.numpy()) != placement.num_workers)
     ):
       is_other = True
-    if is_other:
+    # A run made of another's weights, as by import_tf1_checkpoint, has read
+    # nothing yet.
+    if is_other and int(state["data_fingerprint"]):
       logging.info(
         "The files, --seed, --min_frames, the way to read or the number of"
         " machines changed: epochs count from here."

@@ -310,7 +310,10 @@ def log_scores(scores: dict, metrics: Sequence[RequestedMetric] = ()) -> None:
   """
   step = scores["global_step"]
   if metrics:
-    listed = [f"{metric.key}: {scores[metric.key]:.4g}" for metric in metrics]
+    listed = [
+      f"{metric.key}: {scores.get(metric.key, math.nan):.4g}"
+      for metric in metrics
+    ]
     logging.info("epoch/requested number %d | %s", step, " | ".join(listed))
   logging.info(
     "epoch/eval number %d | Avg_Hit@1: %.3f | Avg_PERR: %.3f | MAP: %.3f |"
@@ -555,8 +558,16 @@ class Evaluator:
     )
     if self._is_writable:
       self._write(result, evaluation)
-    log_scores(result.scores, self._metrics)
+    self.log(result.scores)
     return result.scores
+
+  def log(self, scores: dict) -> None:
+    """Writes the scores of a checkpoint to the log.
+
+    Args:
+      scores: see Result; those that `recorded` finds will do too.
+    """
+    log_scores(scores, self._metrics)
 
   @functools.cached_property
   def _is_writable(self) -> bool:

@@ -210,9 +210,10 @@ def forward_and_backward(step: Step, batch, mixup_weight, is_reported):
     total = label_loss + step.settings.regularization_penalty * reg_loss
     total = share * sum(auxiliary.values(), total)
   gradients = tape.gradient(total, step.model.trainable_variables)
-  # The value needs one logarithm per class, the gradient none.
+  # The value needs one logarithm per class, the gradient none. Which steps are
+  # reported depends on their speed, which steps are left out must not.
   label_loss = tf.cond(
-    is_reported,
+    is_reported | (step.settings.nan_policy == "skip"),
     lambda: mean_loss(step, outputs["predictions"], batch, mixup_weight),
     lambda: tf.constant(0.0),
   )
@@ -311,8 +312,8 @@ def _on_all_replicas(step: Step, replica_step, state, batch, rate, arguments):
     arguments: of replica_step, after the batch.
 
   Returns:
-    (what the step may update the weights with; scalars by tag, predictions and
-    labels of this machine's batch).
+    (what the step may update the weights with; whether the parts of its loss
+    are finite; scalars by tag, predictions and labels of this machine's batch).
   """
   placement = step.placement
   batch = dict(batch)
@@ -321,6 +322,7 @@ def _on_all_replicas(step: Step, replica_step, state, batch, rate, arguments):
     replica_step, args=(placement.split(batch), *arguments)
   )
   scalars, counts = placement.first((scalars, counts))
+  has_finite_loss = tf.reduce_all(tf.math.is_finite([*scalars.values()]))
   num_videos = tf.reduce_sum(counts)
   state["examples_seen"].assign_add(num_videos)
   if place is None:  # TensorFlow reads the data
@@ -331,10 +333,10 @@ def _on_all_replicas(step: Step, replica_step, state, batch, rate, arguments):
   if step.settings.nan_policy == "skip":
     scalars["skipped_steps"] = tf.cast(state["left_out"][0], tf.float32)
   report = scalars, placement.join(predictions), batch["labels"]
-  return judged, report
+  return judged, has_finite_loss, report
 
 
-def _end_step(step: Step, update, state, judged, rate):
+def _end_step(step: Step, update, state, judged, has_finite_loss, rate):
   """Updates the weights on all replicas, if the step is finite; counts it.
 
   Args:
@@ -342,6 +344,7 @@ def _end_step(step: Step, update, state, judged, rate):
     update: `update_weights`, perhaps compiled.
     state: the counters of a Run.
     judged: result of `_judged`.
+    has_finite_loss: bool scalar.
     rate: the learning rate.
 
   Returns:
@@ -349,7 +352,9 @@ def _end_step(step: Step, update, state, judged, rate):
   """
   strategy, watch = step.placement.strategy, step.watch
   gradients, squares, finite = judged
-  finite = step.placement.first(finite)
+  finite = tf.concat(
+    [step.placement.first(finite), has_finite_loss[None]], axis=0
+  )
 
   def take_over():
     strategy.run(update, args=(gradients, squares, rate))
@@ -390,8 +395,10 @@ def one_step(step: Step, replica_steps, state, batch, is_last, is_reported):
   )
   arguments = (_mixup_weight(step, state), is_reported)
   judge, update = replica_steps
-  judged, report = _on_all_replicas(step, judge, state, batch, rate, arguments)
-  return _end_step(step, update, state, judged, rate), report
+  judged, *loss, report = _on_all_replicas(
+    step, judge, state, batch, rate, arguments
+  )
+  return _end_step(step, update, state, judged, *loss, rate), report
 
 
 def one_part(
@@ -427,10 +434,13 @@ def one_part(
     seen, step.settings, state["schedule_examples"]
   )
   arguments = (_mixup_weight(step, state), is_reported)
-  _, report = _on_all_replicas(step, accumulate, state, batch, rate, arguments)
+  _, *loss, report = _on_all_replicas(
+    step, accumulate, state, batch, rate, arguments
+  )
 
   def end_step():
-    return _end_step(step, update, state, placement.strategy.run(judge), rate)
+    judged = placement.strategy.run(judge)
+    return _end_step(step, update, state, judged, *loss, rate)
 
   return tf.cond(is_last, end_step, lambda: True), report
 

@@ -38,8 +38,8 @@ from engine.files import (
   write_json,
   written_aside,
 )
-from engine.local_files import is_dead
 from engine.model_flags import MODEL_FLAGS_FILE
+from engine.processes import is_dead
 
 EVAL_DIR = "eval"
 EXPORT_DIR = "export"
@@ -265,7 +265,7 @@ def clean(train_dir: str, last_writer: str = "") -> None:
 
   Args:
     train_dir: folder of the run.
-    last_writer: the process that trained last, see local_files.process_name, if
+    last_writer: the process that trained last, see processes.process_name, if
       this one trains; else empty. TensorFlow's temporary names do not say who
       writes: one process trains at a time, so that if it is dead, nobody does.
   """

@@ -29,7 +29,7 @@ import tensorflow as tf
 from absl import logging
 
 import errors
-from engine import files
+from engine import files, processes
 from engine.data_files import is_local
 from engine.local_files import flush, nearest_folder
 from engine.train_dir import LOCK_FILE
@@ -43,8 +43,6 @@ _PATIENCE_SECONDS = 300.0
 _LOOK_SECONDS = 25.0
 _POLL_SECONDS = 1.0
 _LINE_SECONDS = 30.0
-
-_PROC = "/proc"
 
 
 # --------------------------------------------------------------------------
@@ -79,44 +77,13 @@ class Owner:
     return f"process {self.pid} on host {self.host}"
 
 
-def _kernel() -> str:
-  """The random id of the running kernel; empty where there is none."""
-  with (
-    contextlib.suppress(OSError),
-    open(f"{_PROC}/sys/kernel/random/boot_id") as file,
-  ):
-    return file.read().strip()
-  return ""
-
-
-def _pid_namespace() -> str:
-  """The namespace of process numbers; empty where there is none."""
-  with contextlib.suppress(OSError):
-    return os.readlink(f"{_PROC}/self/ns/pid")
-  return ""
-
-
-def _state_and_start(pid: int) -> tuple[str, int] | None:
-  """A process's state, a letter, and its start, in ticks; None if unknown."""
-  try:
-    with open(
-      f"{_PROC}/{pid}/stat", encoding="utf-8", errors="replace"
-    ) as file:
-      text = file.read()
-    # The name, in parentheses, may hold spaces and parentheses.
-    fields = text.rpartition(")")[2].split()
-    return fields[0], int(fields[19])
-  except (OSError, IndexError, ValueError):
-    return None
-
-
 def _this_process(command: Sequence[str]) -> Owner:
-  _, start = _state_and_start(os.getpid()) or ("", 0)
+  _, start = processes.state_and_start(os.getpid()) or ("", 0)
   return Owner(
     host=platform.node(),
     pid=os.getpid(),
-    kernel=_kernel(),
-    pid_namespace=_pid_namespace(),
+    kernel=processes.kernel(),
+    pid_namespace=processes.pid_namespace(),
     process_start=start,
     began=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     command=shlex.join(command) or "Python",
@@ -134,21 +101,10 @@ def _is_alive(owner: Owner) -> bool | None:
   kernel id; it may as well be another machine, so its lock is watched.
   """
   where = (owner.kernel, owner.pid_namespace)
-  if not all(where) or where != (_kernel(), _pid_namespace()):
+  here = (processes.kernel(), processes.pid_namespace())
+  if not all(where) or where != here:
     return None
-  try:
-    os.kill(owner.pid, 0)  # sends nothing; asks whether it is there
-  except ProcessLookupError:
-    return False
-  except OSError:  # of another user
-    pass
-  found = _state_and_start(owner.pid)
-  if found is None:  # some systems hide the processes of other users
-    return None
-  state, start = found
-  # A process that was killed stays as a zombie until its parent asks for it;
-  # another process may have got its number.
-  return state not in "ZX" and start == owner.process_start
+  return processes.is_alive(owner.pid, owner.process_start)
 
 
 # --------------------------------------------------------------------------

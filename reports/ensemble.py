@@ -83,6 +83,7 @@ _NOT_EVALUATED = (
 _NOT_TO_TYPE = {
   "model": "--distill_to names the student",
   "teacher": "the ensemble is the teacher",
+  "check": "it is for train.py",
   "segment_labels": "an ensemble predicts whole videos",
   "eval_steps": _NOT_EVALUATED,
   "early_stopping": _NOT_EVALUATED,

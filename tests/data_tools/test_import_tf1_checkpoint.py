@@ -337,6 +337,7 @@ def test_the_programs_take_what_was_imported(tiny_files, tmp_path):
     "--xla=False",
   )
   assert "Done at step 51" in log
+  assert "changed: epochs count from here" not in log
   output = tmp_path / "predictions.csv"
   in_process.run(
     "inference",

@@ -11,6 +11,7 @@ import time
 import in_process
 import numpy as np
 import pytest
+import tensorflow as tf
 from conftest import (
   REPOSITORY,
   Program,
@@ -248,6 +249,22 @@ def test_replicas_without_videos_change_nothing(tmp_path, data):
   run_on_cpus(tmp_path, 4, (*common, "--batch_size=11", f"--train_dir={four}"))
   assert latest_checkpoint(str(four)).endswith("-2")
   assert_same_weights(one, four)
+
+
+def test_many_small_models_do_not_look_like_one_traced_anew(caplog):
+  """As those of an ensemble, each of which has few batches."""
+  placement = distribution.Placement()
+  tf.get_logger().addHandler(caplog.handler)
+  try:
+    for number in range(6):
+      compute = placement.compile_forward(
+        lambda batch, number=number: batch["rgb"] + number, with_xla=False
+      )
+      batch = {"rgb": tf.zeros([2, 3])}
+      np.testing.assert_array_equal(compute(batch), np.full([2, 3], number))
+  finally:
+    tf.get_logger().removeHandler(caplog.handler)
+  assert not caplog.text
 
 
 @pytest.mark.slow

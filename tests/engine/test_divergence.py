@@ -186,6 +186,45 @@ def test_a_loss_that_is_not_finite_is_named(tiny_files, tmp_path, monkeypatch):
   assert "at step 1." in message
 
 
+def make_loss_bad(patch):
+  """Gives training a loss of NaN whose gradients are finite."""
+
+  def calculate_loss(self, predictions, *_):
+    root = ops.sqrt(ops.mean(predictions) - 2.0)
+    return ops.mean(predictions) + ops.stop_gradient(root)
+
+  patch.setattr(losses.CrossEntropyLoss, "calculate_loss", calculate_loss)
+
+
+@pytest.mark.parametrize("accumulate_steps", [1, 2])
+def test_a_loss_of_finite_gradients_is_named(
+  tiny_files, tmp_path, monkeypatch, accumulate_steps
+):
+  make_loss_bad(monkeypatch)
+  message = error_of(
+    train_tiny,
+    tmp_path,
+    tiny_files,
+    num_epochs=1,
+    accumulate_steps=accumulate_steps,
+  )
+  assert "received nan as CrossEntropyLoss of the labels at step 1." in message
+  assert f" ({tiny_files[0]}, record " in message
+  assert "gradients" not in message
+
+
+def test_all_steps_with_a_loss_that_is_not_finite_are_left_out(
+  tiny_files, tmp_path, monkeypatch, warned
+):
+  """Also those between two reports, which come as fast as the steps do."""
+  make_loss_bad(monkeypatch)
+  steps = train_tiny(
+    tmp_path, tiny_files, num_epochs=1, export_model_steps=1, nan_policy="skip"
+  )
+  assert steps == len(warned) == 5
+  assert_unchanged(tmp_path, 1, 5)
+
+
 def test_a_penalty_that_is_not_finite_is_named(
   tiny_files, tmp_path, monkeypatch
 ):
@@ -462,7 +501,7 @@ def test_statistics_that_are_not_finite_are_found():
   finite = watch.judge(squares)
   assert int(tf.reduce_sum(tf.cast(finite, tf.int32))) == len(finite) - 2
   watch.restore()
-  watch.remember(state, finite)
+  watch.remember(state, tf.concat([finite, [True]], axis=0))
   np.testing.assert_array_equal(variable_value(variance), old)
   (found,) = watch.take()
   assert found.step == 1

@@ -510,6 +510,8 @@ def damage(source, tmp_path, how):
   shutil.copytree(source, folder)
   if how == "missing":
     return f"{tmp_path}/none", "which is neither. Check the path"
+  if how == "no best":
+    return f"{folder}/best", f"{folder} takes the newest"
   if how == "empty":
     (tmp_path / "empty").mkdir()
     return f"{tmp_path}/empty", "a folder without one"
@@ -532,8 +534,8 @@ def damage(source, tmp_path, how):
 @pytest.mark.parametrize(
   "how",
   [
-    *("missing", "empty", "ending", "no flags", "TensorFlow 1 flags"),
-    *("other weights", "no class"),
+    *("missing", "no best", "empty", "ending", "no flags"),
+    *("TensorFlow 1 flags", "other weights", "no class"),
   ],
 )
 def test_a_wrong_source_is_one_line(source_dir, tiny_files, tmp_path, how):

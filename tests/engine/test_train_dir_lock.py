@@ -17,6 +17,7 @@ import pytest
 from conftest import assert_names, error_of, folder_content
 
 import errors
+from engine import processes
 from engine import train_dir as train_dirs
 from engine import train_dir_lock as locks
 
@@ -169,7 +170,7 @@ def test_the_lock_of_a_killed_process_that_nobody_waited_for(tmp_path):
     [sys.executable, "-S", "-c", code], stdout=subprocess.PIPE
   ) as process:
     process.stdout.readline()
-    _, start = locks._state_and_start(process.pid)
+    _, start = processes.state_and_start(process.pid)
     leave_lock(tmp_path, pid=process.pid, process_start=start)
     assert_names(error_of(take, tmp_path), f"by process {process.pid} on host")
     process.kill()

@@ -644,6 +644,10 @@ def test_records_are_left_out_by_all_or_by_none(
     ),
     (["--predictions=/no/x.npz,/no/y.npz"], "/no/x.npz"),
     (
+      ["--train_dirs={runs}/short,{runs}/long", "--check"],
+      "without --check, received --check=True: it is for train.py",
+    ),
+    (
       ["--train_dirs={runs}/short,{runs}/long", "--eval_steps=5"],
       "without --eval_steps, received --eval_steps=5: the student is not",
     ),
