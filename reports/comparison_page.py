@@ -1,6 +1,5 @@
 """Draws a comparison as a page: one file, without a network."""
 
-import re
 from collections.abc import Mapping, Sequence
 
 from data_tools.text_table import printable
@@ -24,8 +23,6 @@ _MOST_VIDEOS = 12
 _MOST_CONFUSIONS = 8
 # Of the scores the largest is the best, of these columns the smallest.
 _SMALLER_IS_BETTER = frozenset({"loss"})
-# Where a long name may continue in the next line.
-_BREAKS = re.compile(r"(?<=[a-z])(?=[A-Z])|(?<=[:,_])(?=\w)")
 
 
 def _best(rows: Sequence[Row], column: Column) -> str | None:
@@ -222,7 +219,6 @@ def make_page(
   environment = make_environment(REPORT_REQUIREMENTS)
   columns = shown_columns(comparison.rows)
   return environment.get_template("comparison.html").render(
-    parts_of=_BREAKS.split,
     budget=comparison.budget,
     tiles=_tiles(comparison),
     how_to_read=how_to_read(comparison),

@@ -7,6 +7,7 @@ included in it, and pictures are data: URIs. Everything from outside is escaped.
 import base64
 import functools
 import os
+import re
 import types
 from urllib.parse import quote
 
@@ -14,6 +15,9 @@ import errors
 from engine.data_files import is_local
 from engine.files import text_written_aside
 from version import __version__
+
+# Where a long name may continue in the next line.
+_BREAKS = re.compile(r"(?<=[a-z])(?=[A-Z])|(?<=[:,_])(?=\w)")
 
 TEMPLATES = os.path.join(os.path.dirname(__file__), "templates")
 
@@ -80,6 +84,7 @@ def make_environment(requirements: str = "requirements/videos.txt"):
     undefined=jinja2.StrictUndefined,
   )
   environment.globals["version"] = __version__
+  environment.globals["parts_of"] = _BREAKS.split
   return environment
 
 
