@@ -33,9 +33,10 @@ _FAULTS = frozenset(
   if hasattr(errno, name)
 )
 # TensorFlow's codes of DeadlineExceeded, ResourceExhausted (memory or disk
-# space), Aborted and Unavailable; and of Unknown, which stands for EIO too.
+# space), Aborted and Unavailable; and of Unknown and DataLoss, which stand for
+# EIO too, the latter where a checkpoint is opened.
 _FAULT_CODES = (4, 8, 10, 14)
-_UNKNOWN_CODE = 2
+_VAGUE_CODES = (2, 15)
 
 
 def is_fault_of_machine(error: BaseException) -> bool:
@@ -49,7 +50,7 @@ def is_fault_of_machine(error: BaseException) -> bool:
   if isinstance(error, OSError):
     return error.errno in _FAULTS
   code = getattr(error, "error_code", None)  # of a tf.errors.OpError
-  if code == _UNKNOWN_CODE:
+  if code in _VAGUE_CODES:
     return os.strerror(errno.EIO) in str(error)
   return code in _FAULT_CODES
 

@@ -324,6 +324,9 @@ def _find_damage_of_data(checkpoint_path: str) -> str:
 
   Returns:
     The damage in words; empty if there is none.
+
+  Raises:
+    tf.errors.OpError: it cannot be read, by a fault of the machine.
   """
   damage = find_damage(checkpoint_path)
   if damage:
@@ -333,6 +336,8 @@ def _find_damage_of_data(checkpoint_path: str) -> str:
     for name in reader.get_variable_to_shape_map():
       reader.get_tensor(name)
   except (tf.errors.OpError, IndexError, ValueError) as error:
+    if errors.is_fault_of_machine(error):
+      raise
     return f"{checkpoint_path} is damaged: {_reason(error)}"
   return ""
 

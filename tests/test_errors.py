@@ -25,6 +25,9 @@ def system_error(number) -> OSError:
     tf.errors.UnavailableError(None, None, "no route"),
     tf.errors.DeadlineExceededError(None, None, "late"),
     tf.errors.UnknownError(None, None, "/a/file; Input/output error"),
+    tf.errors.DataLossError(
+      None, None, "Unable to open table file a: a; Input/output error"
+    ),
   ],
 )
 def test_faults_of_the_machine(error):
@@ -44,6 +47,7 @@ def test_faults_of_the_machine(error):
     tf.errors.NotFoundError(None, None, "/a/file; No such file"),
     tf.errors.PermissionDeniedError(None, None, "/a/file; denied"),
     tf.errors.UnknownError(None, None, "of a function"),
+    tf.errors.DataLossError(None, None, "Checksum does not match"),
   ],
 )
 def test_what_the_user_can_fix(error):

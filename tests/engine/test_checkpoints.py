@@ -312,6 +312,33 @@ def test_without_a_whole_checkpoint_nothing_begins(saved_run):
     assert f"{folder}/model.ckpt-5.{DATA} is damaged" in error
 
 
+@pytest.mark.parametrize(
+  "error",
+  [
+    tf.errors.OpError(None, None, "a; Input/output error", tf.errors.UNKNOWN),
+    tf.errors.DataLossError(
+      None, None, "Unable to open table file a: a; Input/output error"
+    ),
+  ],
+)
+def test_what_cannot_be_read_is_no_damage(saved_run, monkeypatch, said, error):
+  folder, _, path = saved_run
+
+  def fail(path):
+    raise error
+
+  monkeypatch.setattr(tf.train, "load_checkpoint", fail)
+  run = Checkpoints(str(folder), 5, **make_run(0))
+  for read in (
+    lambda: check_whole(path, with_data=True),
+    lambda: load_weights(small_model(), path),
+    run.restore,
+  ):
+    with pytest.raises(type(error), match="Input/output error"):
+      read()
+  assert not said
+
+
 def test_another_model_is_no_damage(saved_run, said):
   folder, _, _ = saved_run
   run = {**make_run(0), "model": small_model(num_classes=4)}
