@@ -332,9 +332,3 @@ def _flush(path: str) -> None:
   """Waits until a file or folder is on the disk, where it is a local one."""
   if is_local(path):
     local_files.flush(path)
-
-
-def flush_events(folder: str) -> None:
-  """Waits until the TensorBoard events in a folder are on the disk."""
-  if is_local(folder) and os.path.isdir(folder):
-    local_files.flush_files(os.path.join(folder, "events.out.tfevents."))

@@ -12,7 +12,7 @@ from tensorboard.plugins.histogram import metadata as histogram_metadata
 import eval_util
 import models
 from engine import model_building
-from engine.files import flush_events
+from engine.event_file import EventFile
 from engine.progress_bar import ProgressBar
 from engine.resources import NO_USAGE, Usage
 from engine.settings import Settings
@@ -49,11 +49,8 @@ class Reporter:
     parameters: int = 0,
   ):
     self.writer = (
-      tf.summary.create_file_writer(train_dir)
-      if train_dir
-      else tf.summary.create_noop_writer()
+      EventFile(train_dir) if train_dir else tf.summary.create_noop_writer()
     )
-    self._train_dir = train_dir
     self._unit = "segments" if settings.segment_labels else "videos"
     self._model_flags = model_flags
     self._parameters = parameters
@@ -226,8 +223,6 @@ class Reporter:
     self._bar.end()
     self._thread.shutdown()
     self.writer.close()
-    if self._train_dir:
-      flush_events(self._train_dir)
 
 
 class Profile:

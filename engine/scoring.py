@@ -31,7 +31,8 @@ from engine.checkpoints import checkpoint_step
 from engine.data import Data
 from engine.data_files import is_local
 from engine.distribution import Placement
-from engine.files import beside, flush_events, read_json, write_json
+from engine.event_file import EventFile
+from engine.files import beside, read_json, write_json
 from engine.forward import ForwardPass
 from engine.pr_curves import PrecisionRecallCounts
 from engine.requested_scores import (
@@ -276,7 +277,7 @@ def write_events(
 
   Args:
     result: of score_checkpoint.
-    writer: a tf.summary writer.
+    writer: of the events, an EventFile.
     segment_labels: whether segments were scored.
     metrics: those that were requested.
     classes: the class index of each prediction.
@@ -607,7 +608,7 @@ class Evaluator:
         task.spreadsheet_safe,
       )
     if self._writer is None:
-      self._writer = tf.summary.create_file_writer(self._eval_dir)
+      self._writer = EventFile(self._eval_dir)
     write_events(result, self._writer, *given, self._classes, task.class_names)
     # What `recorded` finds comes after what it takes for granted.
     write_scores(scores, self._eval_dir, *given, evaluation)
@@ -646,4 +647,3 @@ class Evaluator:
     """Ends the event file."""
     if self._writer is not None:
       self._writer.close()
-      flush_events(self._eval_dir)

@@ -23,7 +23,7 @@ from tensorboard.plugins.custom_scalar import summary as custom_scalar
 from tensorboard.plugins.hparams import api as hparams
 
 from engine.dataset_card import DatasetCard
-from engine.files import flush_events
+from engine.event_file import EventFile
 from engine.model_graph import model_graph
 from engine.settings import Settings
 from engine.train_dir import EVAL_DIR
@@ -65,7 +65,7 @@ def write_pages(
   """Writes the pages of a run: all of them at its first start, then the text.
 
   Args:
-    writer: of the events of training, a tf.summary writer.
+    writer: of the events of training, an EventFile.
     train_dir: folder of the run.
     record: content of run.json, see run_record.py.
     model: the model.
@@ -84,7 +84,7 @@ def write_pages(
   if not is_first:
     return
   eval_dir = os.path.join(train_dir, EVAL_DIR)
-  eval_writer = tf.summary.create_file_writer(eval_dir)
+  eval_writer = EventFile(eval_dir)
   with eval_writer.as_default():
     # Two runs are two trials, even if all of this is equal. The table shows how
     # the name begins.
@@ -94,7 +94,6 @@ def write_pages(
       trial_id=f"{name} in {folder}",
     )
   eval_writer.close()
-  flush_events(eval_dir)
 
 
 def chart_layout() -> layout_pb2.Layout:

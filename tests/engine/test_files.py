@@ -400,20 +400,6 @@ def test_a_full_device_is_named():
     write_text("/dev/full")
 
 
-# --------------------------------------------------------------------------
-# Events of TensorBoard
-
-
-def test_events_are_flushed(tmp_path, flushed):
-  files.flush_events(str(tmp_path / "missing"))
-  with tf.summary.create_file_writer(str(tmp_path)).as_default(step=1):
-    tf.summary.scalar("a", 1.0)
-  (tmp_path / "other").write_text("other")
-  files.flush_events(str(tmp_path))
-  (events,) = tmp_path.glob("events.*")
-  assert flushed == [events.stat().st_ino, tmp_path.stat().st_ino]
-
-
 @pytest.mark.parametrize(
   "content",
   [b"", b"null", b"[1]", b"\xff", b'{"a": ' * 100_000, b"[" * 100_000],
