@@ -165,10 +165,15 @@ def _watch(descriptor: int) -> None:
 def _end_if_stopped(problem) -> None:
   """Ends the program where Python would only report a KeyboardInterrupt.
 
-  As when it was raised while an object was deleted.
+  As when it was raised while an object was deleted. Says an OSError, such as one
+  about a temporary file that a library cannot remove at the end, in one line.
   """
   if _state.received is not None and problem.exc_type is KeyboardInterrupt:
     end_now(_state.received)
+  if isinstance(problem.exc_value, OSError):
+    with contextlib.suppress(OSError):  # nobody listens any more
+      os.write(_state.stderr, f"WARNING: {problem.exc_value}.\n".encode())
+    return
   sys.__unraisablehook__(problem)
 
 

@@ -210,6 +210,14 @@ def test_wherever_it_arrives(body):
   assert time.monotonic() - began < 50
 
 
+def test_a_library_that_cannot_remove_a_file_at_the_end():
+  done = run_main("import atexit\natexit.register(os.remove, '/nowhere/a')")
+  assert done.returncode == 0
+  assert done.stderr == (
+    "WARNING: [Errno 2] No such file or directory: '/nowhere/a'.\n"
+  )
+
+
 def test_what_is_ignored_stays_ignored():
   done = run_python(
     "-c",
