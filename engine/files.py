@@ -12,6 +12,7 @@ import re
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
+from typing import NoReturn
 
 import tensorflow as tf
 from absl import logging
@@ -322,10 +323,16 @@ def _rename(aside: str, path: str) -> None:
 
 def _flush_all(path: str) -> None:
   """Flushes a file, or a folder and everything in it."""
-  for folder, folders, files in os.walk(path):
-    for name in (*folders, *files):
-      _flush(os.path.join(folder, name))
+  if is_local(path) and os.path.isdir(path):
+    for folder, folders, files in os.walk(path, onerror=_raise):
+      for name in (*folders, *files):
+        _flush(os.path.join(folder, name))
   _flush(path)
+
+
+def _raise(error: OSError) -> NoReturn:
+  """Raises what os.walk would leave out, with the files that it is about."""
+  raise error
 
 
 def _flush(path: str) -> None:

@@ -240,6 +240,23 @@ def test_a_file_and_its_folder_are_flushed(tmp_path, flushed):
   assert flushed == [path.stat().st_ino, tmp_path.stat().st_ino]
 
 
+def test_a_folder_that_cannot_be_listed_is_not_put_in_place(
+  tmp_path, monkeypatch
+):
+  scandir = os.scandir
+
+  def fail(path):
+    if str(path).endswith("variables"):
+      raise OSError(errno.EIO, "failed", path)
+    return scandir(path)
+
+  monkeypatch.setattr(os, "scandir", fail)
+  folder = tmp_path / "step_1"
+  with pytest.raises(OSError, match="failed"), written_aside(str(folder)) as at:
+    os.makedirs(os.path.join(at, "variables"))
+  assert not folder.exists()
+
+
 def test_everything_in_a_folder_is_flushed_before_the_folder(tmp_path, flushed):
   folder = tmp_path / "step_1"
   with written_aside(str(folder)) as aside:
