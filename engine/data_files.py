@@ -1,5 +1,6 @@
 """Finds the files that a flag names, and decides how they are read."""
 
+import fnmatch
 import glob
 import hashlib
 import itertools
@@ -98,7 +99,7 @@ def find_files(data_pattern: str, flag_name: str) -> list[str]:
   for pattern in split_at_commas(data_pattern):
     flag = f"--{flag_name}={pattern}"
     if is_local(pattern):
-      found = glob.glob(pattern)
+      found = _find_local(pattern, flag)
     else:
       found = _find_remote(pattern, flag)
     if not found:
@@ -110,6 +111,43 @@ def find_files(data_pattern: str, flag_name: str) -> list[str]:
   files = sorted(paths)
   _check_files(files, flag_name)
   return files
+
+
+def _find_local(pattern: str, flag: str) -> list[str]:
+  """As glob.glob, which takes a folder that it cannot read for an empty one.
+
+  Args:
+    pattern: of local files.
+    flag: to name in the error.
+
+  Raises:
+    errors.MachineError: a folder cannot be read.
+  """
+  folder, name = os.path.split(pattern)
+  folders = [folder]
+  if glob.has_magic(folder):
+    folders = _find_local(folder, flag)
+  if not glob.has_magic(name):
+    paths = [os.path.join(folder, name) for folder in folders]
+    return [path for path in paths if os.path.lexists(path)]
+  found = []
+  for folder in folders:
+    try:
+      names = os.listdir(folder or ".")
+    except OSError as error:
+      if not errors.is_fault_of_machine(error):  # no folder, or no rights to it
+        continue
+      raise errors.MachineError(
+        f"Expected files that can be listed, received {flag}: the folder"
+        f" {folder} cannot be read ({error.strerror}). Check the disk and its"
+        " connection; then start the same command again."
+      ) from error
+    found += [
+      os.path.join(folder, one)
+      for one in fnmatch.filter(names, name)
+      if name.startswith(".") or not one.startswith(".")
+    ]
+  return found
 
 
 def _find_remote(pattern: str, flag: str) -> list[str]:

@@ -1,5 +1,7 @@
 """Tests of engine.data_files."""
 
+import errno
+import glob
 import hashlib
 import os
 
@@ -7,6 +9,8 @@ import pytest
 import tensorflow as tf
 from conftest import assert_names, error_of
 
+import errors
+from engine import data_files
 from engine.data_files import expand_ranges, find_files, hash_of_files
 
 
@@ -40,6 +44,43 @@ def test_a_pattern_without_files_shows_what_is_near(tmp_path):
   (tmp_path / "empty").mkdir()
   text = error_of(find_files, f"{tmp_path}/empty/*", "x")
   assert f"The folder {tmp_path}/empty holds nothing." in text
+
+
+@pytest.mark.parametrize(
+  "pattern",
+  ["*", "a*/*", "*/[ab]?", "a1/b1", "a1/", "*/", "no*/x", "a?/.*", "{0}/a1/*"],
+)
+def test_local_files_are_those_of_glob(tmp_path, monkeypatch, pattern):
+  for name in ("a1", "a2", "c"):
+    (tmp_path / name).mkdir()
+    for file in ("b1", "a2", ".hidden"):
+      (tmp_path / name / file).touch()
+  (tmp_path / "a3").touch()
+  monkeypatch.chdir(tmp_path)
+  pattern = pattern.format(tmp_path)
+  found = data_files._find_local(pattern, "--x")
+  assert sorted(found) == sorted(glob.glob(pattern))
+
+
+def test_a_folder_that_cannot_be_read(tmp_path, monkeypatch):
+  listdir = os.listdir
+
+  def fail(path):
+    if str(path).endswith("b"):
+      raise OSError(errno.EIO, os.strerror(errno.EIO), path)
+    return listdir(path)
+
+  for name in ("a", "b"):
+    (tmp_path / name).mkdir()
+    (tmp_path / name / "train1").touch()
+  monkeypatch.setattr(os, "listdir", fail)
+  with pytest.raises(errors.MachineError) as error:
+    find_files(f"{tmp_path}/*/train*", "train_data_pattern")
+  assert_names(
+    str(error.value),
+    f"--train_data_pattern={tmp_path}/*/train*",
+    f"the folder {tmp_path}/b cannot be read (Input/output error)",
+  )
 
 
 def test_a_comma_in_a_name(tmp_path):
