@@ -168,7 +168,7 @@ def _create(path: str, content: bytes) -> bool:
     OSError: the folder cannot be written to.
   """
   folder, name = os.path.split(path)
-  name = f".{name.lstrip('.')}.tmp-{uuid.uuid4().hex[:8]}"
+  name = f".{name.lstrip('.')}.tmp-{processes.new_token()}"
   aside = os.path.join(folder, name)
   try:
     _write(aside, content, os.O_EXCL)
@@ -185,7 +185,8 @@ def _create(path: str, content: bytes) -> bool:
       except FileExistsError:
         return False
   finally:
-    with contextlib.suppress(FileNotFoundError):
+    # The next start removes what cannot be removed now.
+    with contextlib.suppress(OSError):
       os.remove(aside)
 
 
@@ -382,11 +383,16 @@ class TrainDirLock(NoLock):
           os.utime(self._path)
 
 
-def _unwritable(train_dir: str, reason: str) -> errors.UserError:
-  return errors.UserError(
+def _unwritable(
+  train_dir: str, error: OSError | tf.errors.OpError
+) -> errors.UserError:
+  reason = error.strerror if isinstance(error, OSError) else error.message
+  reason = (reason or str(error)).splitlines()[0]
+  return errors.of_system(
+    error,
     f"Expected a --train_dir that can be written to, received {train_dir}"
     f" ({reason}). Check its path, its permissions and the space on its disk,"
-    " or name another one."
+    " or name another one.",
   )
 
 
@@ -419,7 +425,7 @@ def _check_remote(train_dir: str) -> None:
     ):
       file.write("can be written to")
   except tf.errors.OpError as error:
-    raise _unwritable(train_dir, error.message.splitlines()[0]) from error
+    raise _unwritable(train_dir, error) from error
   logging.info(
     "%s is remote and has no lock: see to it that nothing else trains there.",
     train_dir,
@@ -453,7 +459,7 @@ def hold(train_dir: str, command: Sequence[str] = ()) -> Iterator[NoLock]:
       stack.callback(lock.release)
       lock.take()
     except OSError as error:
-      raise _unwritable(train_dir, error.strerror or str(error)) from error
+      raise _unwritable(train_dir, error) from error
     yield lock
 
 
@@ -481,4 +487,4 @@ def check_free(train_dir: str) -> None:
       raise PermissionError(errno.EACCES, f"{folder} is not writable")
     _dead_lock(os.path.join(train_dir, LOCK_FILE), _LOOK_SECONDS)
   except OSError as error:
-    raise _unwritable(train_dir, error.strerror or str(error)) from error
+    raise _unwritable(train_dir, error) from error

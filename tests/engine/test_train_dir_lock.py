@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import platform
+import re
 import subprocess
 import sys
 import threading
@@ -17,7 +18,7 @@ import pytest
 from conftest import assert_names, error_of, folder_content
 
 import errors
-from engine import processes
+from engine import files, processes
 from engine import train_dir as train_dirs
 from engine import train_dir_lock as locks
 
@@ -370,16 +371,42 @@ def test_a_folder_that_cannot_be_made(tmp_path, look):
 
 
 @pytest.mark.parametrize(
-  "number", [errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EACCES]
+  ("number", "status"),
+  [
+    (errno.EROFS, 2),
+    (errno.EACCES, 2),
+    (errno.ENOSPC, 1),
+    (errno.EDQUOT, 1),
+    (errno.EIO, 1),
+  ],
 )
-def test_an_error_of_the_disk(tmp_path, monkeypatch, number):
+def test_an_error_of_the_disk(tmp_path, monkeypatch, number, status):
   def fail(*unused_arguments):
     raise OSError(number, os.strerror(number))
 
   monkeypatch.setattr(locks, "_write", fail)
-  text = error_of(take, tmp_path / "run")
-  assert_names(text, str(tmp_path / "run"), os.strerror(number))
+  with pytest.raises(errors.UserError) as error:
+    take(tmp_path / "run")
+  assert_names(str(error.value), str(tmp_path / "run"), os.strerror(number))
+  assert errors.exit_status(error.value) == status
   assert not list(tmp_path.iterdir())
+
+
+def test_what_cannot_be_removed_names_its_process(tmp_path, monkeypatch):
+  remove = os.remove
+
+  def fail(path):
+    if ".tmp-" in path:
+      raise OSError(errno.EIO, os.strerror(errno.EIO))
+    remove(path)
+
+  monkeypatch.setattr(os, "remove", fail)
+  take(tmp_path)
+  (left,) = os.listdir(tmp_path)
+  # So that the next start, which removes what the dead have left, knows it.
+  found = re.fullmatch(rf"\.training\.lock\.tmp-{files.TOKEN}", left)
+  assert found
+  assert found["writer"] == processes.process_name()
 
 
 def test_remote_folders_have_no_lock(shown):
