@@ -126,6 +126,8 @@ def inject(bench: programs.Bench, name: str, fault: Fault):
   status, log = first.outcome.status, first.log
   ended = checks.ending(status, log)
   problems = checks.problems_of_end(status, log)
+  if status == 2:
+    problems.append("it counts as what the user can fix")
   problems += checks.problems_of_files(
     start, end, first.found, first.outcome.before, killed=False
   )

@@ -22,6 +22,7 @@ from pathlib import Path
 import startup  # isort: skip
 import numpy as np
 import tensorflow as tf
+from google.protobuf.message import DecodeError
 from tensorflow.core.protobuf import saved_model_pb2
 
 import eval as eval_program
@@ -431,6 +432,10 @@ def _events(folder: Path) -> list[list]:
       if place > len(content):
         found.add((f"cut: {folder.name}", -1))
         break
-      event = tf.compat.v1.Event.FromString(record)
+      try:
+        event = tf.compat.v1.Event.FromString(record)
+      except DecodeError:  # after a record that is cut there is no order
+        found.add((f"cut: {folder.name}", -1))
+        break
       found |= {(value.tag, event.step) for value in event.summary.value}
   return sorted(map(list, found))
