@@ -10,10 +10,12 @@ import zlib
 from collections.abc import Iterator
 
 import tensorflow as tf
+from absl import logging
 
 import errors
-from engine.checkpoints import files_of_checkpoint
+from engine.checkpoints import STATE_FILE, files_of_checkpoint
 from engine.data_files import is_local
+from engine.dataset_card import CARD_FILE
 from engine.files import beside, put_in_place, written_aside
 from engine.model_flags import MODEL_FLAGS_FILE
 from engine.train_dir import fact_files
@@ -25,6 +27,7 @@ _MODEL_FILES = re.compile(
   r"|model\.ckpt-(again-)?\d{1,18}\.(index|data-\d{5}-of-\d{5})",
   re.ASCII,
 )
+_OF_DATA = (CARD_FILE, "folder of a data set")
 _MOST_MEMBERS = 1000
 _MOST_HEADER_BYTES = 1 << 22
 # After the files come zeros up to a multiple of 10 KB.
@@ -79,16 +82,18 @@ def extract_model_tgz(tgz: str, folder: str) -> str:
     errors.UserError: the archive does not hold a model, or more than a model
       can need. Nothing is written.
   """
-  if tf.io.gfile.exists(os.path.join(folder, "checkpoint")):
-    raise errors.UserError(
-      "Expected a folder for an unpacked model, received the --train_dir of a"
-      f" run, {folder}, whose files would be overwritten. Name another"
-      " --untar_model_dir."
-    )
+  for name, what in ((STATE_FILE, "--train_dir of a run"), _OF_DATA):
+    if tf.io.gfile.exists(os.path.join(folder, name)):
+      raise errors.UserError(
+        f"Expected a folder for an unpacked model, received the {what},"
+        f" {folder}, whose files would be overwritten. Name another"
+        " --untar_model_dir."
+      )
   with _naming_damage(tgz):
     members = _checked_members(tgz)
   checkpoint = _only_checkpoint([member.name for member in members], tgz)
   _check_space(members, tgz, folder)
+  had_model = tf.io.gfile.exists(os.path.join(folder, MODEL_FLAGS_FILE))
   with beside(folder.rstrip("/")) as aside:
     with _naming_damage(tgz):
       _extract(tgz, members, aside)
@@ -96,7 +101,20 @@ def extract_model_tgz(tgz: str, folder: str) -> str:
       path = os.path.join(folder, member.name)
       tf.io.gfile.makedirs(os.path.dirname(path))
       put_in_place(os.path.join(aside, member.name), path)
+  if had_model:
+    _remove_others({member.name for member in members}, folder)
   return os.path.join(folder, checkpoint)
+
+
+def _remove_others(names: set[str], folder: str) -> None:
+  """Removes what a model that was unpacked here before does not share.
+
+  Else this one would be used with the class names or the encoders of that one.
+  """
+  for path in fact_files(folder):
+    if os.path.relpath(path, folder) not in names:
+      logging.info("Removed, because it is of another model: %s", path)
+      tf.io.gfile.remove(path)
 
 
 class _Headers:
@@ -246,6 +264,7 @@ def _extract(tgz: str, members: list[tarfile.TarInfo], folder: str) -> None:
       unpacked.seek(member.offset_data)
       left = member.size
       with tf.io.gfile.GFile(path, "wb") as target:
+        target.write(b"")  # TensorFlow makes no file before this
         while part := unpacked.read(min(left, 1 << 24)):
           target.write(part)
           left -= len(part)

@@ -35,6 +35,15 @@ def test_a_model_is_not_unpacked_over_a_run(tmp_path):
   assert folder_content(tmp_path) == before
 
 
+def test_a_model_is_not_unpacked_into_a_data_set(tmp_path):
+  for name in ("dataset.json", "vocabulary.csv"):
+    (tmp_path / name).write_text(name)
+  before = folder_content(tmp_path)
+  error = error_of(extract_model_tgz, "any.tgz", str(tmp_path))
+  assert "folder of a data set" in error
+  assert folder_content(tmp_path) == before
+
+
 def test_a_model_in_an_archive_comes_back(saved_run, tmp_path):
   folder, model, path = saved_run
   tgz = tmp_path / "archives" / "model.tgz"
@@ -57,6 +66,29 @@ def test_a_model_in_an_archive_comes_back(saved_run, tmp_path):
   assert_same_weights(loaded, model)
   # Again, over the files of the first time.
   assert extract_model_tgz(str(tgz), str(extracted)) == checkpoint
+
+
+def test_a_model_has_no_class_names_of_the_one_unpacked_before(
+  saved_run, tmp_path
+):
+  folder, _, path = saved_run
+  named = tmp_path / "named"
+  shutil.copytree(folder, named)
+  (named / "vocabulary.csv").write_text("Index,Name\n0,cat\n")
+  (named / "pca").mkdir()
+  (named / "pca" / "mean.npy").touch()  # empty files come back too
+  named_path = path.replace(str(folder), str(named))
+  write_model_tgz(str(named), named_path, f"{tmp_path}/named.tgz")
+  write_model_tgz(str(folder), path, f"{tmp_path}/plain.tgz")
+  target = tmp_path / "unpacked"
+  extract_model_tgz(f"{tmp_path}/named.tgz", str(target))
+  of_named = {"vocabulary.csv", "pca/mean.npy"}
+  assert of_named <= folder_content(target).keys()
+  (target / "notes.txt").touch()
+  extract_model_tgz(f"{tmp_path}/plain.tgz", str(target))
+  left = folder_content(target).keys()
+  assert not of_named & left
+  assert {"notes.txt", "model_flags.json"} <= left
 
 
 def make_archive(path, names):
