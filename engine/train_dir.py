@@ -29,7 +29,12 @@ from absl import logging
 
 import errors
 from engine.checkpoints import CHECKPOINT_NAME
-from engine.dataset_card import PCA_FOLDER, VOCABULARY_FILE, DatasetCard
+from engine.dataset_card import (
+  CARD_FILE,
+  PCA_FOLDER,
+  VOCABULARY_FILE,
+  DatasetCard,
+)
 from engine.files import (
   TOKEN,
   check_number,
@@ -201,13 +206,21 @@ def check_removable(train_dir: str) -> None:
   """Checks that a folder is empty, missing or a train_dir.
 
   Raises:
-    errors.UserError: it is something else, and must not be emptied.
+    errors.UserError: it is something else, such as a data set in which a model
+      was trained, and must not be emptied.
   """
   if not tf.io.gfile.exists(train_dir):
     return
   check_no_file(train_dir)
   names = {name.rstrip("/") for name in tf.io.gfile.listdir(train_dir)}
   names -= {LOCK_FILE}
+  if CARD_FILE in names:
+    raise errors.UserError(
+      f"Expected a run alone in --train_dir={train_dir} for --start_new_model to"
+      f" delete, received the folder of a data set ({CARD_FILE}), whose"
+      f" {VOCABULARY_FILE} would be lost. Name another folder, and take the"
+      " files of the run out of this one yourself."
+    )
   marks = [
     name
     for name in names

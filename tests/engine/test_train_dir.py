@@ -100,6 +100,16 @@ def test_a_folder_that_is_not_a_train_dir_is_never_emptied(tmp_path, name):
   assert folder_content(tmp_path) == {name: name.encode()}
 
 
+def test_a_run_in_the_folder_of_its_data_set_is_not_deleted(tmp_path):
+  names = ["dataset.json", "vocabulary.csv", "model_flags.json", "checkpoint"]
+  write_files(tmp_path, names)
+  before = folder_content(tmp_path)
+  for function in (train_dirs.check_removable, train_dirs.remove_run):
+    with pytest.raises(errors.UserError, match="the folder of a data set"):
+      function(str(tmp_path))
+  assert folder_content(tmp_path) == before
+
+
 def test_a_file_is_not_a_train_dir(tmp_path):
   path = tmp_path / "file"
   path.write_text("mine")
