@@ -20,6 +20,8 @@ PCA_FOLDER = "pca"
 """Where a data set and a train_dir keep a PCA fitted on the data set."""
 SPLITS = ("train", "validate", "test")
 _VERSION = 1
+# What TensorFlow counts in 32 bits.
+_LARGEST_SIZE = 2**31 - 1
 
 
 @dataclasses.dataclass
@@ -111,6 +113,11 @@ class DatasetCard:
     return os.path.join(literal, f"{split}*.tfrecord")
 
 
+def _is_whole(value) -> bool:
+  """Whether a value of JSON is a whole number; true is none."""
+  return isinstance(value, int) and not isinstance(value, bool)
+
+
 def _check_types(card: DatasetCard) -> None:
   """Checks what else would fail later, and less clearly.
 
@@ -121,14 +128,26 @@ def _check_types(card: DatasetCard) -> None:
   number = len(card.feature_names)
   if number != len(card.feature_sizes) or number != len(card.feature_dtypes):
     raise ValueError("a name, a size and a dtype for each feature")
+  if not isinstance(card.frame_features, bool):
+    raise ValueError(f"frame_features that is {card.frame_features!r}")
+  for name in card.feature_names:
+    if not isinstance(name, str) or not name.strip() or "," in name:
+      raise ValueError(f"{name!r} in the place of a feature's name")
   for value in (*card.feature_sizes, card.num_classes):
-    if not isinstance(value, int) or value < 1:
-      raise ValueError(f"{value!r} in the place of a number from 1 on")
+    if not _is_whole(value) or not 1 <= value <= _LARGEST_SIZE:
+      raise ValueError(
+        f"{value!r} in the place of a number from 1 to {_LARGEST_SIZE}"
+      )
   unknown = set(card.feature_dtypes) - {"float32", "float16", "uint8"}
   if unknown:
     raise ValueError(f"the dtype {unknown.pop()}")
   for of in card.splits.values():
-    of.get("videos")
+    videos = of.get("videos", 0)
+    if not _is_whole(videos) or videos < 0:
+      raise ValueError(f"{videos!r} in the place of a number of videos")
+  for value in (card.made_by, card.extraction):
+    if not isinstance(value, dict):
+      raise ValueError(f"{value!r} in the place of an object")
 
 
 def read_card(folder: str) -> DatasetCard:
@@ -166,6 +185,7 @@ def read_card(folder: str) -> DatasetCard:
     KeyError,
     IndexError,
     AttributeError,
+    RecursionError,
   ) as error:
     raise errors.UserError(
       f"Expected {path} as this project writes it, found something else"

@@ -216,8 +216,8 @@ def check_removable(train_dir: str) -> None:
   names -= {LOCK_FILE}
   if CARD_FILE in names:
     raise errors.UserError(
-      f"Expected a run alone in --train_dir={train_dir} for --start_new_model to"
-      f" delete, received the folder of a data set ({CARD_FILE}), whose"
+      f"Expected a run alone in --train_dir={train_dir} for --start_new_model"
+      f" to delete, received the folder of a data set ({CARD_FILE}), whose"
       f" {VOCABULARY_FILE} would be lost. Name another folder, and take the"
       " files of the run out of this one yourself."
     )

@@ -71,7 +71,11 @@ def test_a_missing_split_is_named():
 
 
 @pytest.mark.parametrize(
-  "content", [None, "x", "[]", "{}", '{"format_version": 2}', '{"a": 1}']
+  "content",
+  [
+    *(None, "x", "[]", "{}", '{"format_version": 2}', '{"a": 1}'),
+    pytest.param("[" * 100_000, id="deep"),
+  ],
 )
 def test_what_is_no_card_is_named(tmp_path, content):
   if content is not None:
@@ -88,6 +92,14 @@ def test_what_is_no_card_is_named(tmp_path, content):
     ("feature_sizes", 8, "int"),
     ("feature_dtypes", ["float32", "int8"], "the dtype int8"),
     ("num_classes", 0, "0 in the place of a number"),
+    ("num_classes", True, "True in the place of a number"),
+    ("num_classes", 2**31, "from 1 to 2147483647"),
+    ("frame_features", "yes", "frame_features that is 'yes'"),
+    ("feature_names", ["a", 1], "1 in the place of a feature's name"),
+    ("feature_names", ["a", "b,c"], "'b,c' in the place of"),
+    ("splits", {"train": {"videos": "7"}}, "'7' in the place of a number of"),
+    ("splits", {"train": {"videos": -7}}, "-7 in the place of a number of"),
+    ("made_by", "me", "'me' in the place of an object"),
     ("splits", [], "no attribute"),
     ("splits", {"train": 5}, "no attribute"),
   ],
