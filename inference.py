@@ -35,7 +35,7 @@ from engine import (
 from engine import train_dir as train_dirs
 from engine.checkpoints import check_whole, with_newest
 from engine.data import Data
-from engine.data_files import find_files, is_local
+from engine.data_files import check_not_used, find_files, is_local
 from engine.files import remove_leftovers_of, text_written_aside
 from engine.forward import ForwardPass, predicted_batches
 from engine.model_archive import extract_model_tgz, write_model_tgz
@@ -541,6 +541,26 @@ def _check_all_classes() -> None:
       logging.info("No effect with --all_classes: --%s.", name)
 
 
+def _check_not_used(files: list[str], names_file: str) -> None:
+  """Checks that no file is overwritten that is read, or written too.
+
+  Args:
+    files: of records.
+    names_file: with the names of the classes; empty for none.
+
+  Raises:
+    errors.UserError: it would be.
+  """
+  of_model = FLAGS.input_model_tgz
+  read = {*files, names_file, FLAGS.segment_label_ids_file, of_model} - {""}
+  written = FLAGS.output_file
+  check_not_used(written, "output_file", read)
+  check_not_used(readable_path(written), "output_file", read)
+  check_not_used(
+    FLAGS.output_model_tgz, "output_model_tgz", {*read, written} - {of_model}
+  )
+
+
 def main() -> None:
   """Predicts what the flags ask for."""
   video_prediction.check_flags()
@@ -582,6 +602,7 @@ def main() -> None:
     logging.info("Predicting %s with %s", pattern, checkpoint)
     files = find_files(pattern, "input_data_pattern")
     unlikely_flags.warn_of_other_ranges(files, model_flags)
+  _check_not_used(files, names_file)
   if FLAGS.segment_labels:
     classes = _segment_classes(files, model_flags)
 

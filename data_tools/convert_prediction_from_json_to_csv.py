@@ -11,7 +11,7 @@ flags of the original starter code's.
 """
 
 import json
-import math
+import sys
 from collections.abc import Iterator
 
 import startup  # isort: skip
@@ -20,7 +20,7 @@ from absl import flags, logging
 
 import errors
 from engine import csv_cells
-from engine.data_files import find_files
+from engine.data_files import check_not_used, find_files
 from engine.files import text_written_aside
 
 HEADER = "VideoId,LabelConfidencePairs\n"
@@ -34,7 +34,8 @@ def _is_class(value) -> bool:
 
 def _is_number(value) -> bool:
   is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-  return is_number and math.isfinite(value)
+  # A whole number may be larger than any float.
+  return is_number and abs(value) <= sys.float_info.max
 
 
 def csv_line(text: str) -> str:
@@ -153,6 +154,7 @@ def main() -> None:
   files = find_files(
     values.json_prediction_files_pattern, "json_prediction_files_pattern"
   )
+  check_not_used(values.csv_output_file, "csv_output_file", files)
   with startup.naming_flag("csv_output_file"):
     num_videos = convert(files, values.csv_output_file)
   logging.info(

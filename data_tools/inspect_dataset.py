@@ -43,7 +43,7 @@ from data_tools.local_shards import (
   patterns_of,
 )
 from engine import files
-from engine.data_files import find_files
+from engine.data_files import check_not_used, find_files
 from engine.dataset_card import (
   CARD_FILE,
   SPLITS,
@@ -499,6 +499,7 @@ def main(arguments: list[str]) -> None:
   sources = find_sources(
     patterns_of(arguments, FLAGS.data_pattern), FLAGS.dataset_dir
   )
+  check_not_used(FLAGS.html, "html", [*sources.files, FLAGS.vocabulary])
   inspection, finder = inspect(sources, FLAGS.vocabulary, FLAGS.num_readers)
   classes = choose_classes(
     FLAGS.classes, inspection.names, inspection.labels.counts

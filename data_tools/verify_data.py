@@ -30,6 +30,7 @@ from data_tools.local_shards import (
   patterns_of,
 )
 from data_tools.text_table import aligned
+from engine.data_files import check_not_used
 from engine.progress_bar import Progress
 from engine.skipped import Policy, SkippedRecords, listing
 from records import contents, messages, selection, shards
@@ -441,6 +442,7 @@ def main(arguments: list[str]) -> None:
     )
   patterns = patterns_of(arguments, values.data_pattern)
   files = find_local_files(patterns, "data_pattern", _PROGRAM)
+  check_not_used(values.output_file, "output_file", files)
   model_flags = {
     **program_flags.feature_flags(),
     "frame_features": has_frames,

@@ -8,7 +8,7 @@ import math
 import os
 import re
 import stat
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import tensorflow as tf
 from absl import logging
@@ -237,6 +237,31 @@ def _check_files(files: list[str], flag_name: str) -> None:
         f"Expected each file once, received {same} and {file}, which are the"
         f" same. Let --{flag_name} name it once."
       )
+
+
+def check_not_used(path: str, flag_name: str, used: Iterable[str]) -> None:
+  """Checks that writing a file does not replace one that is needed.
+
+  Args:
+    path: the file that is about to be written; empty for none. A pipe or a
+      device is never replaced.
+    flag_name: the flag that names it.
+    used: files that the same command reads, or writes too.
+
+  Raises:
+    errors.UserError: it is one of them.
+  """
+
+  def real(file: str) -> str:
+    return os.path.realpath(file) if is_local(file) else file
+
+  if not path or (os.path.exists(path) and not os.path.isfile(path)):
+    return
+  if real(path) in map(real, used):
+    raise errors.UserError(
+      f"Expected a file of its own as --{flag_name}, received {path}, which"
+      " the same command reads, or writes otherwise. Name another one."
+    )
 
 
 def has_numbered_records(file: str) -> bool:

@@ -24,7 +24,7 @@ from data_tools import sample_data
 from engine import best_checkpoint, distribution, model_building
 from engine import train_dir as train_dirs
 from engine.checkpoints import latest_checkpoint
-from engine.data_files import find_files
+from engine.data_files import check_not_used, find_files
 from engine.dataset_card import DatasetCard
 from engine.files import write_json
 from engine.prediction_file import VideoIndex, read_predictions
@@ -229,6 +229,7 @@ def _check_flags() -> None:
       )
   if FLAGS.output_file:
     ensemble_output.check_path(FLAGS.output_file)
+    check_not_used(FLAGS.output_file, "output_file", FLAGS.predictions)
   if FLAGS.predictions and FLAGS["checkpoint"].present:
     raise errors.UserError(
       "Expected one of --checkpoint and --predictions, received both. Files of"

@@ -13,7 +13,13 @@ import in_process
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import Program, load_model, make_once, run_program
+from conftest import (
+  Program,
+  folder_content,
+  load_model,
+  make_once,
+  run_program,
+)
 from make_records import frame_record, video_record, write_records
 from small_checkpoints import damage_data
 from tiny_runs import train_tiny
@@ -252,6 +258,34 @@ def test_predictions_do_not_replace_a_file_of_the_run(
   )
   assert f"--output_file, received {output}, which belongs to" in line
   assert output.read_bytes() == content
+
+
+@pytest.mark.parametrize(
+  ("flag", "name"),
+  [
+    ("output_file", "a.tfrecord"),
+    ("output_file", "names.csv"),  # names_readable.csv would be lost
+    ("output_model_tgz", "a.tfrecord"),
+    ("output_model_tgz", "predictions.csv"),
+  ],
+)
+def test_what_is_read_is_not_replaced(
+  video_run, data_dir, tmp_path, flag, name
+):
+  source = f"{data_dir}/video/test0000.tfrecord"
+  shutil.copy(source, tmp_path / "a.tfrecord")
+  (tmp_path / "names_readable.csv").write_text("Index,Name\n39,cat\n")
+  before = folder_content(tmp_path)
+  line = in_process.run_into_error(
+    "inference",
+    f"--train_dir={video_run[0]}",
+    f"--input_data_pattern={tmp_path}/a.tfrecord",
+    f"--vocabulary={tmp_path}/names_readable.csv",
+    f"--output_file={tmp_path}/predictions.csv",
+    f"--{flag}={tmp_path}/{name}",
+  )
+  assert f"Expected a file of its own as --{flag}" in line
+  assert folder_content(tmp_path) == before
 
 
 def test_without_a_checkpoint(data_dir, tmp_path):

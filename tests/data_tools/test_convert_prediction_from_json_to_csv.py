@@ -53,6 +53,7 @@ def test_a_line_by_hand(text, expected):
     (line(classes=[1, True]), "class_indexes that are no list of classes"),
     (line(predictions=[1, "2"]), "no list of finite numbers"),
     (line(predictions=[1, float("nan")]), "no list of finite numbers"),
+    (line(predictions=[1, 10**400]), "no list of finite numbers"),
     (line(classes=[1]), "1 class_indexes with 2 predictions"),
   ],
 )
@@ -99,6 +100,17 @@ def test_a_bad_line_leaves_the_old_file(tmp_path, content, where):
   assert f"{tmp_path}/a.json, {where}" in error
   assert output.read_text() == "of an earlier run"
   assert [path.name for path in output.parent.iterdir()] == [output.name]
+
+
+def test_the_file_that_is_read_is_not_replaced(tmp_path):
+  (tmp_path / "a.json").write_text(line())
+  error = in_process.run_into_error(
+    PROGRAM,
+    f"--json_prediction_files_pattern={tmp_path}/*.json",
+    f"--csv_output_file={tmp_path}/a.json",
+  )
+  assert "Expected a file of its own as --csv_output_file" in error
+  assert (tmp_path / "a.json").read_text() == line()
 
 
 def test_both_flags_are_needed(tmp_path):

@@ -7,6 +7,7 @@ import sys
 import in_process
 import numpy as np
 import pytest
+from conftest import folder_content
 from make_records import (
   bytes_of,
   segment_record,
@@ -193,6 +194,14 @@ def test_segments(tmp_path):
   )
   log = inspect(path)
   assert "Segments: 2 rated, 3 ratings of 2 classes, 2 of them positive." in log
+
+
+def test_records_are_not_replaced_by_their_page(tmp_path):
+  path = write_records(tmp_path / "a.tfrecord", [small_video("a")])
+  before = folder_content(tmp_path)
+  log = inspect(path, f"--html={path}", exit_code=2)
+  assert "Expected a file of its own as --html" in log
+  assert folder_content(tmp_path) == before
 
 
 def test_an_imported_data_set(tmp_path):

@@ -6,7 +6,7 @@ import os
 import in_process
 import numpy as np
 import pytest
-from conftest import read_batches, run_program
+from conftest import folder_content, read_batches, run_program
 from make_records import (
   SMALL_FRAME_FLAGS,
   frame_record,
@@ -296,14 +296,18 @@ def test_progress_lines_where_there_is_no_terminal(tmp_path, monkeypatch):
     (("nothing*",), "found none"),
     (("gs://bucket/a", "--segment_labels"), "add --frame_features"),
     (("{}.gz",), "not compressed"),
+    (("{}.b", "--output_file={}.b"), "Expected a file of its own"),
   ],
 )
 def test_wrong_command_lines_end_in_one_line(tmp_path, arguments, words):
   path = write_records(tmp_path / "a.gz", [small_video("a")])[:-3]
+  write_records(tmp_path / "a.b", [small_video("a")])
+  before = folder_content(tmp_path)
   line = in_process.run_into_error(
     "data_tools.verify_data", *(text.format(path) for text in arguments)
   )
   assert words in line
+  assert folder_content(tmp_path) == before
 
 
 def test_program(data_dir, tmp_path):

@@ -12,6 +12,12 @@ from conftest import assert_names, error_of
 import errors
 from engine import data_files
 from engine.data_files import expand_ranges, find_files, hash_of_files
+from engine.data_files import (
+  check_not_used,
+  expand_ranges,
+  find_files,
+  hash_of_files,
+)
 
 
 def test_find_files_sorts_and_joins_patterns(tmp_path):
@@ -28,6 +34,18 @@ def test_find_files_names_the_pattern_without_files(tmp_path):
   )
   assert f"--eval_data_pattern={tmp_path}/b*" in text
   assert f"{tmp_path}/a*" not in text
+
+
+def test_a_file_that_is_used_is_not_written(tmp_path):
+  used, other = tmp_path / "used", tmp_path / "other"
+  for path in (used, other):
+    path.touch()
+  (tmp_path / "link").symlink_to(used)
+  for path in (used, tmp_path / "link", f"{tmp_path}/./used", "gs://a/used"):
+    text = error_of(check_not_used, str(path), "x", [str(used), "gs://a/used"])
+    assert_names(text, "as --x", str(path), "Name another one.")
+  for path in ("", str(other), str(tmp_path / "new"), "gs://a/b", os.devnull):
+    check_not_used(path, "x", [str(used), "gs://a/used", os.devnull])
 
 
 def test_a_pattern_without_files_shows_what_is_near(tmp_path):

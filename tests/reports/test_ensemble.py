@@ -644,6 +644,10 @@ def test_records_are_left_out_by_all_or_by_none(
     ),
     (["--predictions=/no/x.npz,/no/y.npz"], "/no/x.npz"),
     (
+      ["--predictions=x.npz,y.npz", "--output_file=./y.npz"],
+      "Expected a file of its own as --output_file, received ./y.npz",
+    ),
+    (
       ["--train_dirs={runs}/short,{runs}/long", "--check"],
       "without --check, received --check=True: it is for train.py",
     ),
