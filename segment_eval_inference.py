@@ -25,6 +25,8 @@ from engine.segment_ratings import Ratings
 FLAGS = flags.FLAGS
 
 _HEADER = b"Class,Segments"
+# More would be no header: a device may have no end of a line.
+_MOST_HEADER_BYTES = 1 << 16
 # Characters of what was found that a message shows.
 _SHOWN = 40
 
@@ -113,7 +115,9 @@ def read_submission(path: str) -> Iterator[ClassSegments]:
   """
   lines: dict[int, int] = {}
   with _open(path) as file:
-    header = file.readline().removeprefix(b"\xef\xbb\xbf").strip()
+    header = (
+      file.readline(_MOST_HEADER_BYTES).removeprefix(b"\xef\xbb\xbf").strip()
+    )
     if header.replace(b" ", b"") != _HEADER:
       raise errors.UserError(
         f"Expected the header {_HEADER.decode()} in {path}, line 1, found"

@@ -142,7 +142,7 @@ def _check_types(card: DatasetCard) -> None:
   if unknown:
     raise ValueError(f"the dtype {unknown.pop()}")
   for of in card.splits.values():
-    videos = of.get("videos", 0)
+    videos = of.get("videos")
     if not _is_whole(videos) or videos < 0:
       raise ValueError(f"{videos!r} in the place of a number of videos")
   for value in (card.made_by, card.extraction):

@@ -65,7 +65,7 @@ def written_aside(path: str) -> Iterator[str]:
     errors.UserError: path is a folder that is not a SavedModel; a disk or a
       socket; or a pipe or a device, and a folder was written.
   """
-  path = path.rstrip("/")
+  path = path.rstrip("/") or "/"
   if is_local(path):
     if local_files.is_stream(path):
       with _written_to_stream(path) as aside:
@@ -83,6 +83,11 @@ def written_aside(path: str) -> Iterator[str]:
     with local_files.naming(path):
       yield aside
     if not tf.io.gfile.isdir(path):
+      if tf.io.gfile.isdir(aside) and tf.io.gfile.exists(path):
+        raise errors.UserError(
+          f"Expected the name of a folder, received {path}, a file. Name"
+          " another."
+        )
       put_in_place(aside, path)
     elif tf.io.gfile.isdir(aside):
       replace_folder(aside, path)

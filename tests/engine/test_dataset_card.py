@@ -99,6 +99,7 @@ def test_what_is_no_card_is_named(tmp_path, content):
     ("feature_names", ["a", "b,c"], "'b,c' in the place of"),
     ("splits", {"train": {"videos": "7"}}, "'7' in the place of a number of"),
     ("splits", {"train": {"videos": -7}}, "-7 in the place of a number of"),
+    ("splits", {"train": {}}, "None in the place of a number of videos"),
     ("made_by", "me", "'me' in the place of an object"),
     ("splits", [], "no attribute"),
     ("splits", {"train": 5}, "no attribute"),

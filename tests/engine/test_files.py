@@ -88,6 +88,20 @@ def test_a_folder_is_replaced_when_it_is_whole(tmp_path, ending):
   assert list(tmp_path.iterdir()) == [folder]
 
 
+def test_a_file_or_the_root_is_not_replaced_by_a_folder(tmp_path):
+  path = tmp_path / "notes"
+  path.write_text("mine")
+
+  def write(target):
+    with written_aside(target) as aside:
+      os.makedirs(f"{aside}/inner")
+
+  text = error_of(write, str(path))
+  assert f"Expected the name of a folder, received {path}, a file" in text
+  assert folder_content(tmp_path) == {"notes": b"mine"}
+  assert "received /, a folder with other files" in error_of(write, "//")
+
+
 def test_a_folder_stays_as_it_was_if_writing_fails(tmp_path):
   folder = tmp_path / "step_1"
   folder.mkdir()
