@@ -143,6 +143,29 @@ def _takes_arguments(main) -> bool:
   return bool(inspect.signature(main).parameters)
 
 
+def _print(*texts: str) -> None:
+  """Writes texts, and what was printed before.
+
+  Raises:
+    errors.MachineError, OSError: they cannot be written.
+  """
+  try:
+    with plain_errors.said_plainly():
+      for text in texts:
+        print(text)
+      sys.stdout.flush()
+  except (errors.UserError, OSError):
+    # Python would try again at its end, and end with a status of its own.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    raise
+
+
+def _answer(text: str) -> NoReturn:
+  """Prints a text, and ends the program."""
+  _print(text)
+  sys.exit(0)
+
+
 def parse_flags(main, argv: list[str]) -> list[str]:
   """Parses the flags; answers --help and --version, then exits.
 
@@ -154,22 +177,20 @@ def parse_flags(main, argv: list[str]) -> list[str]:
     The rest of argv: the name, and what is not a flag.
 
   Raises:
-    errors.UserError: a flag cannot be parsed, or a path begins with the home
-      folder and there is none.
+    errors.UserError, OSError: a flag cannot be parsed, a path begins with the
+      home folder and there is none, or the answer cannot be written.
     SystemExit: after an answer.
   """
   # Flags may also follow what is not a flag, where a program takes that.
   flags.FLAGS.set_gnu_getopt(_takes_arguments(main))
   words = {word.lstrip("-") for word in argv[1:] if word.startswith("-")}
   if "version" in words:
-    print(__version__)
-    sys.exit(0)
+    _answer(__version__)
   try:
     if words & _HELP_WORDS:
       rest = [word for word in argv if word.lstrip("-") not in _HELP_WORDS]
       flags.FLAGS(rest, known_only=True)
-      print(program_help.help_text(main, every_model="helpfull" in words))
-      sys.exit(0)
+      _answer(program_help.help_text(main, every_model="helpfull" in words))
     rest = _with_home_folder(flags.FLAGS(argv))
     _check_numbers()
     return rest
@@ -185,10 +206,10 @@ def parse_flags(main, argv: list[str]) -> list[str]:
 
 
 def parse_or_end(main, argv: list[str]) -> list[str]:
-  """As parse_flags, but ends the program where that raises a UserError."""
+  """As parse_flags, but ends the program where that raises such an error."""
   try:
     return parse_flags(main, argv)
-  except errors.UserError as error:
+  except (errors.UserError, OSError) as error:
     end(f"ERROR: {error}", errors.exit_status(error))
 
 
@@ -362,6 +383,7 @@ def _call(main, argv: list[str]) -> None:
   """
   if _takes_arguments(main):
     main(argv[1:])
+    _print()
     return
   if len(argv) > 1:
     advice = "a value with spaces needs quotes."
@@ -375,6 +397,7 @@ def _call(main, argv: list[str]) -> None:
       f" flags as --name=value; {advice}"
     )
   main()
+  _print()
 
 
 def call_main(main, argv: list[str]) -> None:

@@ -121,6 +121,21 @@ def handle(number: int, frame: FrameType | None) -> None:
   raise KeyboardInterrupt
 
 
+def _open_missing() -> None:
+  """Opens the standard input and outputs that were closed, as by 2>&-.
+
+  Else the next file gets the number of one of them, and what libraries print.
+  """
+  for number, name in enumerate(("stdin", "stdout", "stderr")):
+    try:
+      os.fstat(number)
+    except OSError:
+      os.open(os.devnull, os.O_RDWR)  # gets the lowest number that is free
+      os.set_inheritable(number, True)
+      mode = "w" if number else "r"
+      setattr(sys, name, os.fdopen(number, mode, closefd=False))
+
+
 def install() -> None:
   """Makes signals do what this module says; only the main thread can.
 
@@ -130,6 +145,7 @@ def install() -> None:
     return
   if sys.unraisablehook == _end_if_stopped:  # as they do
     return
+  _open_missing()
   for number in _LINES:
     if signal.getsignal(number) != signal.SIG_IGN:
       signal.signal(number, handle)

@@ -43,7 +43,18 @@ _SENTENCES = {
     " Raise the limit (ulimit -n 4096), and start the same command again."
   ),
 }
+_SENTENCES[errno.ENAMETOOLONG] = (
+  "Expected a name as short as the disk takes, received {path}. A file is first"
+  " written under a name that is some 40 letters longer. Name a shorter one."
+)
+_SENTENCES[errno.ELOOP] = (
+  "Expected a link that leads to a file or a folder, received {path}, which"
+  " leads back to itself. Repair it, or name another."
+)
 _SENTENCES[errno.ENFILE] = _SENTENCES[errno.EMFILE]
+
+# Those that another flag or another file avoids; the others are the machine's.
+_OF_USER = (errno.EROFS, errno.ENAMETOOLONG, errno.ELOOP)
 
 _BY_TEXT = {os.strerror(number): number for number in _SENTENCES}
 
@@ -53,7 +64,13 @@ _REFUSED = re.compile(
   + "|".join(map(re.escape, _BY_TEXT))
   + ")"
 )
+_NO_SCHEME = re.compile(
+  r"scheme '(.*?)' not implemented \(file: '(.*)'\)", re.S
+)
 _FOR_DEVELOPERS = re.compile(r"\{\{.*?\}\}\s*")
+
+# What Python says of a text that it would make a number of.
+_TOO_MANY_DIGITS = "for integer string conversion"
 
 # Of TensorFlow on a CPU and on a GPU, of C++, of XLA and of the system.
 _NO_MEMORY = re.compile(
@@ -122,6 +139,46 @@ def _sentence(number: int, path: str, batch_size: int | None) -> str:
   )
 
 
+def _of_text(error: Exception) -> str | None:
+  """What is said about a text that no file and no number can be made of.
+
+  Returns:
+    None for an error of another kind.
+  """
+  if isinstance(error, UnicodeEncodeError):
+    if not any("\ud800" <= letter <= "\udfff" for letter in error.object):
+      return None
+    shown = (
+      os.fsencode(error.object) if _is_name(error.object) else error.object
+    )
+    return (
+      f"Expected names and texts in UTF-8, received {shown!r}. Rename the file,"
+      " or correct the text."
+    )
+  text = str(getattr(error, "message", None) or error)
+  if found := _NO_SCHEME.search(text):
+    return (
+      f"Expected a file system that TensorFlow knows, received {found[2]}, of"
+      f" which {found[1]}:// is not registered. Name a path on a disk of this"
+      " machine, or see docs/distributed.md."
+    )
+  if isinstance(error, ValueError) and _TOO_MANY_DIGITS in text:
+    return (
+      "Expected numbers of a usual size in flags and files, received one of"
+      " thousands of digits. Correct it."
+    )
+  return None
+
+
+def _is_name(text: str) -> bool:
+  """Whether the system may have given a text as the name of a file."""
+  try:
+    os.fsencode(text)
+  except UnicodeEncodeError:
+    return False
+  return True
+
+
 @contextlib.contextmanager
 def said_plainly(batch_size: int | None = None) -> Iterator[None]:
   """A block, or a function, whose errors are one plain line where they can be.
@@ -130,7 +187,8 @@ def said_plainly(batch_size: int | None = None) -> Iterator[None]:
     batch_size: see in_plain_words.
 
   Raises:
-    errors.UserError: the disk is read-only.
+    errors.UserError: the disk is read-only, a name is too long, a link leads
+      nowhere, or a text is none that files can have.
     errors.MachineError: the system refused something else.
   """
   try:
@@ -138,9 +196,11 @@ def said_plainly(batch_size: int | None = None) -> Iterator[None]:
   except errors.UserError:
     raise
   except Exception as error:
+    if text := _of_text(error):
+      raise errors.UserError(text) from error
     refusal = _refusal(error)
     if refusal is None:
       raise
-    is_read_only = refusal[0] == errno.EROFS
-    kind = errors.UserError if is_read_only else errors.MachineError
+    is_of_user = refusal[0] in _OF_USER
+    kind = errors.UserError if is_of_user else errors.MachineError
     raise kind(_sentence(*refusal, batch_size)) from error

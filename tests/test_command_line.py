@@ -47,6 +47,53 @@ def run_main(body):
 
 
 # --------------------------------------------------------------------------
+# What is printed
+
+
+@pytest.mark.parametrize(
+  ("body", "arguments"),
+  [("print('scores')", ()), ("pass", ("--version",)), ("pass", ("--help",))],
+)
+def test_output_that_cannot_be_written(body, arguments):
+  program = (
+    f"import command_line\ndef main():\n  {body}\ncommand_line.run(main)"
+  )
+  with open("/dev/full", "w") as full:
+    ended = subprocess.run(
+      [sys.executable, "-c", program, *arguments],
+      cwd=REPOSITORY,
+      stdout=full,
+      stderr=subprocess.PIPE,
+      text=True,
+      check=False,
+    )
+  assert ended.returncode == 1
+  assert ended.stderr.startswith("ERROR: Expected room on the disk")
+  assert ended.stderr.count("\n") == 1
+
+
+def test_closed_outputs_are_no_numbers_for_files(tmp_path):
+  program = (
+    "import command_line, os, sys\n"
+    "def main():\n"
+    "  with open('scores', 'w') as file:\n"
+    "    assert file.fileno() > 2\n"
+    "    print('out'); print('err', file=sys.stderr)\n"
+    "    os.write(1, b'library'); os.write(2, b'library')\n"
+    "    file.write('whole')\n"
+    "command_line.run(main)"
+  )
+  ended = subprocess.run(
+    ["sh", "-c", 'exec "$0" -c "$1" <&- >&- 2>&-', sys.executable, program],
+    cwd=tmp_path,
+    env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+    check=False,
+  )
+  assert ended.returncode == 0
+  assert (tmp_path / "scores").read_text() == "whole"
+
+
+# --------------------------------------------------------------------------
 # Flags
 
 

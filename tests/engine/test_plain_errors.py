@@ -82,6 +82,8 @@ def test_a_full_disk(error, path):
     (errno.EIO, "an input/output error"),
     (errno.EMFILE, "ulimit -n 4096"),
     (errno.ENFILE, "ulimit -n 4096"),
+    (errno.ENAMETOOLONG, "Name a shorter one"),
+    (errno.ELOOP, "which leads back to itself"),
   ],
 )
 def test_other_refusals(number, part):
@@ -136,6 +138,33 @@ def test_errors_of_other_kinds(error):
   with pytest.raises(type(error)) as caught, plain_errors.said_plainly():
     raise error
   assert caught.value is error
+
+
+def raise_of_digits():
+  int("9" * 5000)
+
+
+def raise_of_name():
+  "\udc80.csv".encode()
+
+
+@pytest.mark.parametrize(
+  ("function", "words"),
+  [
+    (
+      lambda: tf.io.gfile.exists("no://y"),
+      "received no://y, of which no:// is",
+    ),
+    (lambda: tf.io.gfile.exists("\udc80"), r"received b'\x80'. Rename"),
+    (raise_of_name, r"received b'\x80.csv'. Rename"),
+    (raise_of_digits, "received one of thousands of digits"),
+  ],
+)
+def test_texts_that_are_no_names_or_numbers(function, words):
+  with pytest.raises(errors.UserError) as caught, plain_errors.said_plainly():
+    function()
+  assert words in str(caught.value)
+  assert errors.exit_status(caught.value) == 2
 
 
 def test_a_block_and_a_function():
