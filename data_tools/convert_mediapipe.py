@@ -176,7 +176,8 @@ def read_labels(path: str) -> dict[str, list[int]]:
   try:
     with tf.io.gfile.GFile(path) as file:
       # The lines of a GFile would have no carriage returns.
-      rows = csv.DictReader(io.StringIO(file.read(), newline=""))
+      text = file.read().removeprefix("\ufeff")  # as spreadsheets write it
+      rows = csv.DictReader(io.StringIO(text, newline=""))
     return _labels_of_rows(rows, f"--labels={path}")
   except (UnicodeDecodeError, csv.Error) as error:
     raise errors.UserError(

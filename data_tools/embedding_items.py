@@ -5,9 +5,6 @@ import io
 import json
 import math
 import os
-import tokenize
-import zipfile
-import zlib
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -21,24 +18,10 @@ from data_tools.item_lists import (
   split_labels,
 )
 from data_tools.item_table import BadItemError, Item, ItemTable
+from engine.prediction_file import READ_ERRORS
 
 FILE_ENDINGS = (".npy", ".npz", ".json")
 PARQUET_ENDING = ".parquet"
-
-# What NumPy, its parser of headers, json and zipfile raise for damaged files,
-# encrypted ones and absurd numbers.
-_READ_ERRORS = (
-  ValueError,
-  TypeError,
-  EOFError,
-  OverflowError,
-  RuntimeError,  # also NotImplementedError and RecursionError
-  SyntaxError,
-  tokenize.TokenError,
-  zipfile.BadZipFile,
-  zlib.error,
-)
-
 
 # --------------------------------------------------------------------------
 # Lists of items
@@ -163,7 +146,7 @@ def read_array(path: str) -> np.ndarray:
       array = np.array(json.loads(content), np.float32)
     else:
       array = _only_array(np.load(io.BytesIO(content), allow_pickle=False))
-  except _READ_ERRORS as error:
+  except (*READ_ERRORS, OSError) as error:  # the latter of bz2
     raise BadItemError(f"cannot be read: {error}") from error
   return check_array(array)
 
@@ -198,10 +181,13 @@ def parse_npy(content: bytes) -> np.ndarray:
     shape, columns_first, dtype = _npy_form(content[:begin])
     if dtype.hasobject:
       raise BadItemError("expected numbers, found objects")
+    if min(shape, default=0) < 0:
+      raise BadItemError(f"expected a shape, found {shape}")
     array = np.frombuffer(content, dtype, math.prod(shape), begin)
-  except _READ_ERRORS as error:
+    array = array.reshape(shape, order="F" if columns_first else "C")
+  except READ_ERRORS as error:
     raise BadItemError(f"cannot be read: {error}") from error
-  return check_array(array.reshape(shape, order="F" if columns_first else "C"))
+  return check_array(array)
 
 
 def check_array(array: np.ndarray) -> np.ndarray:

@@ -79,7 +79,7 @@ def score_label_frequencies(
     gap, map, avg_hit_at_one and avg_perr.
 
   Raises:
-    errors.UserError: see read_labels.
+    errors.UserError: see read_labels; there is no video to score on.
   """
   given = {"num_classes": num_classes, "label_subset": label_subset}
   num_outputs = len(label_subset or range(num_classes))
@@ -90,9 +90,16 @@ def score_label_frequencies(
     num_videos += len(labels)
   frequencies = (counts / max(num_videos, 1)).astype(np.float32)
   metrics = eval_util.EvaluationMetrics(num_outputs, top_k=20)
+  num_scored = 0
   for labels in read_labels(eval_files, **given):
+    num_scored += len(labels)
     predictions = np.tile(frequencies, (len(labels), 1))
     metrics.accumulate(predictions, labels, loss=np.zeros(len(labels)))
+  if not num_scored:
+    raise errors.UserError(
+      "Expected labeled videos in the files of --eval_data_pattern, received"
+      " none. Name other files."
+    )
   scores = metrics.get()
   return {
     "gap": scores["gap"],
@@ -114,7 +121,13 @@ def define_flags() -> None:
     "",
     "Glob pattern of the files to score on; empty: the sample data.",
   )
-  flags.DEFINE_integer("num_classes", 3862, "Classes of the data.")
+  flags.DEFINE_integer(
+    "num_classes",
+    3862,
+    "Classes of the data.",
+    lower_bound=1,
+    upper_bound=program_flags.LARGEST_SIZE,
+  )
   flags.DEFINE_string(
     "label_subset",
     "",

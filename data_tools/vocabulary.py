@@ -47,7 +47,8 @@ def read_names(path: str) -> dict[int, str]:
   try:
     with tf.io.gfile.GFile(path) as file:
       # The lines of a GFile would have no carriage returns.
-      rows = csv.DictReader(io.StringIO(file.read(), newline=""))
+      text = file.read().removeprefix("\ufeff")  # as spreadsheets write it
+      rows = csv.DictReader(io.StringIO(text, newline=""))
       found = rows.fieldnames or ["nothing"]
       columns = [want for want in _COLUMNS if set(want[:2]) <= set(found)]
       if not columns:

@@ -13,12 +13,18 @@ written as they come, and read where they are on the disk.
 
 import io
 import struct
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Iterable, Sequence
 from typing import IO, NamedTuple
 
 import numpy as np
+
+try:
+  from lzma import LZMAError
+except ImportError:  # Python may be built without it
+  LZMAError = zlib.error
 
 import errors
 from engine import csv_cells
@@ -33,6 +39,15 @@ _ZEROS = bytes(1 << 24)
 # the name and of what else follows are.
 _ZIP_HEADER_BYTES = 30
 _ZIP_LENGTHS_AT = 26
+
+
+# What zipfile, NumPy and its parser of headers raise for damaged files,
+# encrypted ones and absurd numbers.
+READ_ERRORS = (
+  *(ValueError, TypeError, KeyError, IndexError, EOFError, OverflowError),
+  *(RuntimeError, SyntaxError, tokenize.TokenError),  # also NotImplementedError
+  *(zipfile.BadZipFile, zlib.error, LZMAError, struct.error),
+)
 
 
 class Predictions(NamedTuple):
@@ -215,7 +230,7 @@ def read_predictions(path: str) -> Predictions:
   try:
     with zipfile.ZipFile(path) as archive:
       found = [_mapped(path, archive, name) for name in _NAMES]
-  except (zipfile.BadZipFile, KeyError, ValueError, struct.error) as error:
+  except READ_ERRORS as error:
     raise _not_predictions(path, str(error)) from error
   video_ids, predictions, classes = found
   if (
@@ -252,6 +267,8 @@ def _mapped(path: str, archive: zipfile.ZipFile, name: str) -> np.ndarray:
   info = archive.getinfo(f"{name}.npy")
   if info.compress_type != zipfile.ZIP_STORED:
     raise ValueError(f"{name} is compressed")
+  if info.header_offset < 0:
+    raise ValueError(f"{name} begins before the file")
   with open(path, "rb") as file:
     file.seek(info.header_offset + _ZIP_LENGTHS_AT)
     lengths = struct.unpack("<HH", file.read(4))

@@ -79,8 +79,15 @@ def read_classes(
     errors.UserError: a line is not a class of the model, or is there twice.
   """
   classes: dict[int, int] = {}
-  with tf.io.gfile.GFile(path) as file:
-    header, *lines = file.read().splitlines() or [""]
+  try:
+    with tf.io.gfile.GFile(path) as file:
+      text = file.read().removeprefix("\ufeff")  # as spreadsheets write it
+  except UnicodeDecodeError as error:
+    raise errors.UserError(
+      f"Expected a CSV file in UTF-8 as {path}, received another one ({error})."
+      " Save it as such."
+    ) from error
+  header, *lines = text.splitlines() or [""]
   if header.strip().isdigit() or not header:
     raise errors.UserError(
       f"Expected a header, such as Index, in {path}, line 1, found {header!r}."

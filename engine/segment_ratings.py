@@ -9,8 +9,6 @@ import contextlib
 import hashlib
 import io
 import os
-import zipfile
-import zlib
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
@@ -22,6 +20,7 @@ import errors
 from engine.data import naming_file, records_of
 from engine.data_files import reads_by_number
 from engine.files import written_aside
+from engine.prediction_file import READ_ERRORS
 from engine.progress_bar import Progress
 from engine.skipped import STOP, SkippedRecords
 from records import contents, messages, selection, shards
@@ -218,10 +217,7 @@ def _read_kept(path: str) -> tuple[str, Ratings] | None:
     shapes = {array.shape for array in ratings}
     if kinds == ["S", "i", "b"] and shapes == {(len(ratings.segments),)}:
       return identity, ratings
-  except (
-    *(ValueError, KeyError, IndexError, TypeError, EOFError, OSError),
-    *(zipfile.BadZipFile, zlib.error),
-  ):
+  except (*READ_ERRORS, OSError):
     pass
   raise errors.UserError(
     f"Expected ratings that an earlier run kept in --label_cache={path},"

@@ -82,7 +82,7 @@ class SkippedRecords:
       return
     with tf.io.gfile.GFile(path, "rb") as file:
       text = file.read().decode("utf-8", "replace")
-    with contextlib.suppress(csv.Error):  # what follows is no list
+    with contextlib.suppress(csv.Error, ValueError):  # what follows is no list
       for row in csv.DictReader(io.StringIO(text)):
         if all(row.get(name) for name in _COLUMNS) and row["record"].isdigit():
           file, problem = (

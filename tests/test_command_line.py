@@ -62,6 +62,7 @@ def test_output_that_cannot_be_written(body, arguments):
     ended = subprocess.run(
       [sys.executable, "-c", program, *arguments],
       cwd=REPOSITORY,
+      env={**os.environ, "PYTHONUNBUFFERED": ""},  # written at the end
       stdout=full,
       stderr=subprocess.PIPE,
       text=True,

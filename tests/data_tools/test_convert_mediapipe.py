@@ -84,7 +84,7 @@ def test_records_of_the_official_form(tmp_path):
   clips = write(tmp_path / "clips", b=video(1), a=video(0, length=9))
   (tmp_path / "out").mkdir()  # an empty folder is replaced
   labels = tmp_path / "labels.csv"
-  labels.write_text("id,labels\na,7;3;7\nb,\nc,1\n")
+  labels.write_text("\ufeffid,labels\na,7;3;7\nb,\nc,1\n")
   log = in_process.run(
     PROGRAM,
     f"--input_pattern={clips}/*.pb",

@@ -2,6 +2,7 @@
 
 import io
 import json
+import zipfile
 
 import numpy as np
 import pytest
@@ -203,6 +204,17 @@ def zipped(first_bytes):
   return bytes(content)
 
 
+def damaged_npz(method):
+  """An .npz whose compressed bytes are others."""
+  stream = io.BytesIO()
+  with zipfile.ZipFile(stream, "w", method) as archive:
+    archive.writestr("a.npy", npy_head("{}"))
+  content = bytearray(stream.getvalue())
+  place = 30 + len("a.npy") + 4  # after the header, and what LZMA has first
+  content[place : place + 8] = b"\xff" * 8
+  return bytes(content)
+
+
 @pytest.mark.parametrize(
   ("name", "content"),
   [
@@ -217,6 +229,17 @@ def zipped(first_bytes):
         "{'descr':'<f4','fortran_order':False,'shape':(" + "9" * 30 + ",)}"
       ),
     ),
+    (
+      "negative.npy",
+      npy_head("{'descr':'<f4','fortran_order':False,'shape':(-1,-1)}"),
+    ),
+    (
+      "truth.npy",
+      npy_head("{'descr':'<f4','fortran_order':False,'shape':(True,1)}")
+      + bytes(4),
+    ),
+    ("lzma.npz", damaged_npz(zipfile.ZIP_LZMA)),
+    ("bzip2.npz", damaged_npz(zipfile.ZIP_BZIP2)),
     ("keys.npy", npy_head("{1: 2, 'a': 3}")),
     ("open.npy", npy_head("(")),
   ],
@@ -224,7 +247,9 @@ def zipped(first_bytes):
 def test_absurd_files_are_bad_items(tmp_path, name, content):
   path = tmp_path / name
   path.write_bytes(content)
-  with pytest.raises(BadItemError, match=r"cannot be read|something else"):
+  with pytest.raises(
+    BadItemError, match=r"cannot be read|something else|a shape"
+  ):
     embedding_items.read_array(str(path))
 
 

@@ -1,3 +1,5 @@
+import gzip
+
 import in_process
 import numpy as np
 import pytest
@@ -77,6 +79,17 @@ def test_command_line(data_dir):
     "--num_classes=40",
   )
   assert log.startswith("only label frequencies | Avg_Hit@1: 0.")
+
+
+def test_no_videos_to_score_on(tmp_path):
+  with gzip.open(tmp_path / "none.gz", "wb"):
+    pass
+  line = in_process.run_into_error(
+    "data_tools.label_frequencies",
+    f"--train_data_pattern={tmp_path}/none.gz",
+    f"--eval_data_pattern={tmp_path}/none.gz",
+  )
+  assert "Expected labeled videos in the files of --eval_data_pattern" in line
 
 
 def test_split_without_labels_is_refused(data_dir):

@@ -104,6 +104,12 @@ def test_bad_vocabulary(tmp_path, content, parts):
     assert part in text
 
 
+def test_a_vocabulary_that_a_spreadsheet_has_saved(tmp_path):
+  path = tmp_path / "vocabulary.csv"
+  path.write_text("\ufeffIndex,Name\r\n0,Game\r\n", newline="")
+  assert vocabulary.read_names(str(path)) == {0: "Game"}
+
+
 # --------------------------------------------------------------------------
 # YouTube-8M's
 

@@ -1,5 +1,6 @@
 """Tests of files with the predictions of all classes."""
 
+import contextlib
 import struct
 import tracemalloc
 import zipfile
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 from conftest import error_of
 
+import errors
 from engine import prediction_file
 from engine.prediction_file import (
   VideoIndex,
@@ -184,6 +186,31 @@ def test_a_damaged_header(tmp_path):
   assert "Expected an uncompressed" in error_of(read_predictions, str(path))
   content[place : place + 6] = struct.pack("6s", b"other.")
   path.write_bytes(content)
+  assert "Expected an uncompressed" in error_of(read_predictions, str(path))
+
+
+def test_any_other_byte_in_the_structure(tmp_path):
+  path = tmp_path / "x.npz"
+  np.savez(path, **GOOD)
+  whole = path.read_bytes()
+  for place in range(len(whole)):
+    for change in (1, 0x80, 0xFF):
+      content = bytearray(whole)
+      content[place] ^= change
+      path.write_bytes(content)
+      with contextlib.suppress(errors.UserError):  # and nothing else
+        read_predictions(str(path))
+
+
+@pytest.mark.parametrize("shape", [b"(2**80, 3)", b"(9" + b"9" * 24 + b", 3)"])
+def test_a_shape_that_no_file_has(tmp_path, shape):
+  path = tmp_path / "x.npz"
+  np.savez(path, **GOOD)
+  content = path.read_bytes()
+  place = content.index(b"(2, 3)")
+  spaces = content[place + 6 :].index(b"\n")
+  padded = shape + b", }".ljust(spaces + 6 - len(shape))
+  path.write_bytes(content[:place] + padded + content[place + 6 + spaces :])
   assert "Expected an uncompressed" in error_of(read_predictions, str(path))
 
 

@@ -43,10 +43,17 @@ def test_bad_classes(tmp_path, content, line, found):
   assert "from 0 to 39" in text
 
 
+@pytest.mark.parametrize("content", [b"\xff\xfeI\0", b"Index\n\xe9\n"])
+def test_classes_that_are_no_text(tmp_path, content):
+  path = tmp_path / "ids.csv"
+  path.write_bytes(content)
+  assert f"in UTF-8 as {path}" in error_of(read_classes, str(path), 40)
+
+
 def test_classes_without_a_header(tmp_path):
   # Taking the first class for a header would silently lose it.
   path = tmp_path / "ids.csv"
-  path.write_text("3\n5\n")
+  path.write_text("\ufeff3\n5\n")  # as a spreadsheet begins it
   assert f"{path}, line 1" in error_of(read_classes, str(path), 40)
 
 

@@ -1,5 +1,6 @@
 """Tests of segment_ratings."""
 
+import contextlib
 import gzip
 import io
 import os
@@ -16,6 +17,7 @@ from make_records import (
   write_records,
 )
 
+import errors
 from engine import segment_ratings
 from engine.data import Data
 from engine.data_files import find_files
@@ -211,6 +213,18 @@ def test_a_damaged_file_is_one_line(tmp_path, file, number):
   text = error_of(kept_ratings, [file], str(cache))
   assert_names(text, f"--label_cache={cache}", "damaged", "Delete it")
   assert cache.read_bytes() == content
+
+
+def test_any_other_byte_is_one_line_or_harmless(tmp_path, file):
+  cache = tmp_path / "cache"
+  kept_ratings([file], str(cache))
+  whole = cache.read_bytes()
+  for place in range(len(whole)):
+    content = bytearray(whole)
+    content[place] ^= 0xFF
+    cache.write_bytes(content)
+    with contextlib.suppress(errors.UserError):  # and nothing else
+      segment_ratings._read_kept(str(cache))
 
 
 @pytest.mark.parametrize("content", [b"", b"a:0,3,1.0\n", b"\x93NUMPY"])

@@ -54,7 +54,12 @@ def test_a_record_counts_once_and_the_list_continues(tmp_path):
 
 
 @pytest.mark.parametrize(
-  "content", [b"\xff\xfe\x00", b"file,record,kind,problem\n" + b"x" * 200_000]
+  "content",
+  [
+    b"\xff\xfe\x00",
+    b"file,record,kind,problem\n" + b"x" * 200_000,
+    "file,record,kind,problem\na,\u00b2,b,c\n".encode(),
+  ],
 )
 def test_a_file_that_is_no_list_is_not_continued(tmp_path, content):
   (tmp_path / "skipped_records.csv").write_bytes(content)
