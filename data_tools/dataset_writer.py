@@ -207,21 +207,21 @@ class DatasetWriter:
     """
     check_free(output_dir)
     output_dir = output_dir.rstrip("/")
-    # Of an earlier start that was killed.
-    partial = f"{output_dir}.partial"
-    shutil.rmtree(partial, ignore_errors=True)
-    os.makedirs(partial)
-    try:
-      if self._store.needs_ranges:
-        self._measure()
-      self._write_records(partial)
-      self._progress.end()
-      self._check(output_dir)
-      self._finish(partial, os.path.basename(output_dir))
+    files.remove_leftovers_of(output_dir)
+    # Each of two starts for one folder has its own.
+    with files.beside(output_dir) as partial:
+      os.mkdir(partial)
+      try:
+        if self._store.needs_ranges:
+          self._measure()
+        self._write_records(partial)
+        self._progress.end()
+        self._check(output_dir)
+        self._finish(partial, os.path.basename(output_dir))
+      finally:
+        self._progress.end()
+      check_free(output_dir)
       files.put_in_place(partial, output_dir)
-    finally:
-      self._progress.end()
-      shutil.rmtree(partial, ignore_errors=True)
     self.report.seconds = time.monotonic() - self._began
     return self.report
 

@@ -338,7 +338,6 @@ def main() -> None:
   if FLAGS.dry_run:
     _look(items, splits, names)
     return
-  # The writer of the data set has a folder .partial, which it empties.
   folder = f"{FLAGS.output_dir.rstrip('/')}.extracted"
   videos = video_items.files_to_extract(items, found.keys)
   parts = extraction_runs.extract(

@@ -2,6 +2,7 @@
 
 import csv
 import os
+import subprocess
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ import quantization
 from data_tools import dataset_writer
 from data_tools.dataset_writer import DatasetWriter, Options
 from data_tools.item_table import BadItemError, Item
+from engine import processes
 from engine.data import Data
 from engine.data_files import find_files
 from engine.dataset_card import read_card
@@ -203,8 +205,12 @@ def test_an_interrupted_start_leaves_nothing_and_a_killed_one_is_replaced(
   tmp_path,
 ):
   made = make_items(0, False)
-  (tmp_path / "data.partial").mkdir()
-  (tmp_path / "data.partial" / "train9999.tfrecord").touch()
+  process = subprocess.Popen(["true"])
+  process.wait()
+  dead = processes.process_name(process.pid)
+  left = tmp_path / f".data.tmp-{dead}-0123abcd"
+  left.mkdir()
+  (left / "train9999.tfrecord").touch()
 
   class Interrupting(dict):
     def __getitem__(self, name):
@@ -216,6 +222,29 @@ def test_an_interrupted_start_leaves_nothing_and_a_killed_one_is_replaced(
   assert not list(tmp_path.iterdir())
   folder, _ = write(tmp_path, *made, "float32")
   assert len(read_all(folder, "train")) == splits.count("train")
+
+
+def test_two_at_once_do_not_mix_their_records(tmp_path):
+  mine, others = make_items(0, False), make_items(1, False)
+
+  class Meanwhile(dict):
+    """Lets another start write to the same folder after the first array."""
+
+    def __getitem__(self, name):
+      if not (tmp_path / "data").exists():
+        write(tmp_path, *others, "float32")
+      return super().__getitem__(name)
+
+  items, arrays, splits, classes = mine
+  text = error_of(
+    write, tmp_path, items, Meanwhile(arrays), splits, classes, "float32"
+  )
+  assert "Expected a new or empty folder as --output_dir" in text
+  ids = {item.video_id for item in others[0]}
+  found = read_all(tmp_path / "data", "train")
+  assert len(found) == others[2].count("train")
+  assert found.keys() <= ids
+  assert [path.name for path in tmp_path.iterdir()] == ["data"]
 
 
 def test_shards_are_cut_by_size(tmp_path, monkeypatch):

@@ -202,8 +202,8 @@ def test_any_other_byte_in_the_structure(tmp_path):
         read_predictions(str(path))
 
 
-@pytest.mark.parametrize("shape", [b"(2**80, 3)", b"(9" + b"9" * 24 + b", 3)"])
-def test_a_shape_that_no_file_has(tmp_path, shape):
+def test_a_shape_that_no_file_has(tmp_path):
+  shape = b"(" + b"9" * 25 + b", 3)"
   path = tmp_path / "x.npz"
   np.savez(path, **GOOD)
   content = path.read_bytes()
