@@ -11,7 +11,6 @@ from conftest import assert_names, error_of
 
 import errors
 from engine import data_files
-from engine.data_files import expand_ranges, find_files, hash_of_files
 from engine.data_files import (
   check_not_used,
   expand_ranges,
