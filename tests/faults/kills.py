@@ -8,6 +8,7 @@ if nothing had happened. At last training is killed many times in one folder.
   --number=50 --seed=0          which moments
   --program=train --call="rename, model/checkpoint, 1"
                                 one moment, with the log of the next start
+  --leftovers                   each program once, while it has a file aside
 
 Exits with 1 if something is wrong.
 """
@@ -25,11 +26,23 @@ from tests.faults.interception import Call, Fault
 # Of so many moments, these are of the programs.
 _SHARES = ("train", "train", "train", "eval", "inference", "export_model")
 _TIMES_IN_ONE_FOLDER = 8
+# Of each program, the call that puts a file into place that it has written
+# aside.
+_RENAMES = {
+  "train": Call("rename", "model/run.json", 2),
+  "eval": Call("rename", "model/eval/metrics-4.json", 1),
+  "inference": Call("rename", "output/predictions.csv", 1),
+  "export_model": Call("rename", "model/export/step_4", 1),
+}
 
 
 def main() -> int:
   """Kills at the moments that the command line asks for."""
-  options = programs.read_options(__doc__, number={"type": int, "default": 50})
+  options = programs.read_options(
+    __doc__,
+    number={"type": int, "default": 50},
+    leftovers={"action": "store_true"},
+  )
   if reason := interception.why_impossible():
     print(f"Nothing done: {reason}.")
     return 0
@@ -40,14 +53,16 @@ def main() -> int:
   moments = choose(bench, random.Random(options.seed), options)
   rows, all_problems = [("program", "moment", "problems")], []
   for name, moment in moments:
-    problems, log = kill(bench, name, moment)
+    left, problems, log = kill(bench, name, moment)
+    if options.leftovers and not left:
+      problems.append("nothing was left over")
     row = (name, describe(moment), "; ".join(problems))
     rows.append(row)
-    print(*row, sep=" | ", flush=True)
+    print(*row[:2], " ".join(left), row[2], sep=" | ", flush=True)
     if options.call or problems:
       print(f"  | {'  | '.join(log.splitlines(keepends=True)[-40:])}")
     all_problems += problems
-  if not options.call:
+  if not options.call and not options.leftovers:
     problems, counts = kill_in_one_folder(bench, random.Random(options.seed))
     print(f"Files left over by kills in one folder, after each: {counts}")
     print("; ".join(problems))
@@ -62,6 +77,12 @@ def choose(bench: programs.Bench, dice: random.Random, options) -> list[tuple]:
   """The moments of the command line: (program, call or seconds)."""
   if options.call:
     return [(options.program, options.call)]
+  if options.leftovers:
+    return [
+      (name, call)
+      for name, call in _RENAMES.items()
+      if options.program in (None, name)
+    ]
   moments = []
   for number in range(options.number):
     name = options.program or _SHARES[number % len(_SHARES)]
@@ -97,7 +118,7 @@ def kill(bench: programs.Bench, name: str, moment):
     moment: the call before which, or seconds after which it is killed.
 
   Returns:
-    (what is wrong, the log of the next start).
+    (the files left over by the kill, what is wrong, the log of the next start).
   """
   start, end = bench.starts[name], bench.ends[name].found
   bench.set_up(name)
@@ -109,8 +130,9 @@ def kill(bench: programs.Bench, name: str, moment):
     problems.append(f"ended with {first.outcome.status} before it was killed")
   second = bench.run(name, is_watched=False)
   problems += problems_of_next_start(end, second)
-  left = checks.leftovers(end, second.found)
-  return problems + [f"left over: {one}" for one in left], second.log
+  still = checks.leftovers(end, second.found)
+  problems += [f"left over: {one}" for one in still]
+  return checks.leftovers(end, first.found), problems, second.log
 
 
 def kill_in_one_folder(bench: programs.Bench, dice: random.Random):

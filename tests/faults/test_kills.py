@@ -1,5 +1,6 @@
 import argparse
 import random
+import re
 import types
 
 import pytest
@@ -19,8 +20,10 @@ def choose(**changes):
   bench = types.SimpleNamespace(
     ends=dict.fromkeys(("train", "eval", "inference", "export_model"), result)
   )
-  given = {"number": 50, "program": None, "call": None} | changes
-  return kills.choose(bench, random.Random(0), argparse.Namespace(**given))
+  given = {"number": 50, "program": None, "call": None, "leftovers": False}
+  return kills.choose(
+    bench, random.Random(0), argparse.Namespace(**given | changes)
+  )
 
 
 def test_moments_are_by_call_and_by_time_in_each_program():
@@ -39,6 +42,9 @@ def test_moments_are_by_call_and_by_time_in_each_program():
 def test_one_moment_of_the_command_line():
   assert choose(program="eval", call=CALLS[0]) == [("eval", CALLS[0])]
   assert {name for name, _ in choose(program="eval")} == {"eval"}
+  assert len(choose(leftovers=True)) == 4
+  ((name, call),) = choose(leftovers=True, program="inference")
+  assert (name, call.path) == ("inference", "output/predictions.csv")
 
 
 @pytest.mark.slow
@@ -48,3 +54,20 @@ def test_one_moment_of_the_command_line():
 def test_a_sample_of_kills():
   log = run_program("-m", "tests.faults.kills", "--number=8", patience=1800)
   assert "train" in log
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+  bool(interception.why_impossible()), reason=interception.why_impossible()
+)
+def test_the_next_start_removes_what_a_kill_has_left_over():
+  """It ends with another status if anything is left then, or never was."""
+  log = run_program("-m", "tests.faults.kills", "--leftovers", patience=1800)
+  for name, left in (
+    ("train", "model/.run.json.tmp-*"),
+    ("eval", "model/eval/.metrics-4.json.tmp-*"),
+    ("inference", "output/.predictions.csv.tmp-*"),
+    ("export_model", "model/export/.step_4.tmp-*"),
+  ):
+    row = rf"^{name} \| rename, .* \| .*{re.escape(left)}.* \| $"
+    assert re.search(row, log, re.MULTILINE), log
