@@ -271,6 +271,8 @@ def train(
         end,
       )
       return run.step
+    if placement.is_chief:
+      check.warn_of_little_space(check.Opened(run, data, evaluator, 1))
     record = _begin_record(run, data, call, began)
     record.leave_out(seconds)
     _train_to_end(run, data, record, dataset_dir, validation)

@@ -82,6 +82,14 @@ def checkpoint_bytes(run: Run) -> int:
   return sum(map(_bytes_of, parts))
 
 
+def _steps_of(opened: Opened) -> int:
+  """The steps of a whole run; 0 if it has no end."""
+  planned = opened.run.settings.planned_examples(
+    opened.data.num_videos, opened.step_videos
+  )
+  return math.ceil(planned / opened.step_videos)
+
+
 def _saves_left(opened: Opened, steps: int) -> int:
   """About how many checkpoints a run still saves; 1 if it has no end."""
   settings = opened.run.settings
@@ -126,6 +134,13 @@ def disk_bytes(opened: Opened, steps: int, starts_new: bool) -> int:
   )
 
 
+def _free(train_dir: str) -> int | None:
+  """The free bytes where a train_dir is or will be; None if not known."""
+  if not is_local(train_dir):
+    return None
+  return shutil.disk_usage(local_files.nearest_folder(train_dir)).free
+
+
 def _check_disk(opened: Opened, steps: int, starts_new: bool) -> str:
   """Compares what a training writes with the free space.
 
@@ -136,11 +151,9 @@ def _check_disk(opened: Opened, steps: int, starts_new: bool) -> str:
     errors.UserError: it does not fit.
   """
   run = opened.run
-  needed = disk_bytes(opened, steps, starts_new)
-  if not is_local(run.train_dir):
+  needed, free = disk_bytes(opened, steps, starts_new), _free(run.train_dir)
+  if free is None:
     return f"{_size(needed)} needed; how much is free there is not known"
-  folder = local_files.nearest_folder(run.train_dir)
-  free = shutil.disk_usage(folder).free
   if needed > free:
     raise errors.UserError(
       f"Expected {_size(needed)} of free space for the checkpoints, of"
@@ -149,6 +162,30 @@ def _check_disk(opened: Opened, steps: int, starts_new: bool) -> str:
       " --keep_checkpoints, free space, or name a folder on another disk."
     )
   return f"{_size(needed)} needed at most, {_size(free)} free"
+
+
+def warn_of_little_space(opened: Opened) -> None:
+  """Warns if what a training may write does not fit on its disk now.
+
+  This is no error: it may end before all of it is there, and other files may go
+  meanwhile.
+
+  Args:
+    opened: see Opened; an old run that is replaced is deleted already.
+  """
+  run = opened.run
+  needed = disk_bytes(opened, _steps_of(opened), starts_new=False)
+  free = _free(run.train_dir)
+  if free is not None and needed > free:
+    logging.warning(
+      "The checkpoints, of %s each, and SavedModels may take %s more in"
+      " --train_dir=%s, where %s are free. Lower --keep_checkpoints, free"
+      " space, or name a folder on another disk.",
+      _size(checkpoint_bytes(run)),
+      _size(needed),
+      run.train_dir,
+      _size(free),
+    )
 
 
 # --------------------------------------------------------------------------
@@ -324,8 +361,8 @@ def check(opened: Opened) -> dict[str, str]:
   settings, placement = run.settings, run.placement
   starts_new = settings.start_new_model or not latest_checkpoint(run.train_dir)
   _restore(run, data, starts_new)
+  steps = _steps_of(opened)
   planned = settings.planned_examples(data.num_videos, opened.step_videos)
-  steps = math.ceil(planned / opened.step_videos)
   if opened.machines > 1:
     logging.info("Checking this machine, one of %d.", opened.machines)
   devices = placement.num_replicas * opened.machines

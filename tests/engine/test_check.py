@@ -156,6 +156,24 @@ def test_a_disk_that_is_too_small(data_dir, tmp_path, monkeypatch):
   assert "MB of free space" in refused(data_dir, tmp_path / "model", *more)
 
 
+def test_training_warns_of_a_disk_that_is_too_small(
+  data_dir, tmp_path, monkeypatch
+):
+  usage = collections.namedtuple("usage", "free")
+  monkeypatch.setattr(check.shutil, "disk_usage", lambda _: usage(2_000_000))
+  given = flags_of(data_dir, tmp_path / "model", "--max_steps=1")
+  assert "are free" not in in_process.run(
+    "train", *given, "--keep_checkpoints=1"
+  )
+  log = in_process.run("train", *given, "--start_new_model")
+  assert_names(
+    log,
+    "The checkpoints, of 553 kB each, and SavedModels may take 3.69 MB more in"
+    f" --train_dir={tmp_path}/model, where 2 MB are free. Lower",
+  )
+  assert log.index("are free") < log.index("training step 1")
+
+
 def test_files_that_are_replaced_need_no_space(video_run, data_dir, tmp_path):
   copy = shutil.copytree(video_run[0], tmp_path / "model")
   new = bytes_of(checked(data_dir, tmp_path / "new", "--max_steps=30")["disk"])
