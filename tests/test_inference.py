@@ -1,6 +1,7 @@
 """Tests of inference: the real command line, and its parts."""
 
 import csv
+import gzip
 import io
 import json
 import os
@@ -673,6 +674,51 @@ def test_bad_model_tgz(tmp_path, video_predictions, kind):
   text = error_of(extract_model_tgz, str(tgz), str(tmp_path / "out"))
   assert str(tgz) in text
   assert "--output_model_tgz" in text
+
+
+def write_zeros_of(path, size) -> None:
+  """A .tgz whose only file has so many zeros, but is not made of them all."""
+  member = tarfile.TarInfo("model.ckpt-5.data-00000-of-00001")
+  member.size = size
+  part = gzip.compress(bytes(1 << 27), 1)
+  with open(path, "wb") as file:
+    file.write(gzip.compress(member.tobuf()))
+    # Of many gzip streams one after the other, the content is one, too.
+    for _ in range(size >> 27):
+      file.write(part)
+
+
+def write_many_files(path, number) -> None:
+  """A .tgz of so many empty files."""
+  with gzip.open(path, "wb", 1) as file:
+    for index in range(number):
+      file.write(tarfile.TarInfo(f"pca/{index}").tobuf())
+    file.write(bytes(1024))
+
+
+@pytest.mark.parametrize(
+  ("write", "size", "most_bytes", "words"),
+  [
+    (write_zeros_of, 10 << 30, 50e6, f"unpacks to {10 << 30} bytes or more"),
+    (write_many_files, 100_000, 5e6, "with more than 1000 files in it"),
+  ],
+)
+def test_a_small_archive_that_unpacks_to_much_writes_nothing(
+  tmp_path, tiny_files, write, size, most_bytes, words
+):
+  tgz = tmp_path / "model.tgz"
+  write(tgz, size)
+  assert tgz.stat().st_size < most_bytes
+  line = in_process.run_into_error(
+    "inference",
+    f"--input_model_tgz={tgz}",
+    f"--untar_model_dir={tmp_path}/model",
+    f"--input_data_pattern={tiny_files[0]}",
+    f"--output_file={tmp_path}/predictions.csv",
+  )
+  assert f"received {tgz}, " in line
+  assert words in line
+  assert os.listdir(tmp_path) == ["model.tgz"]
 
 
 # --------------------------------------------------------------------------
