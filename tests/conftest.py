@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import traceback
 import warnings
 from pathlib import Path
 
@@ -49,6 +50,8 @@ PATIENCE_SECONDS = 300
 def _note_raised_errors(path) -> None:
   """Makes each UserError add the line that makes it to a file.
 
+  Also that of the ValueError that it takes the place of, if there is one.
+
   docs/make_troubleshooting_page.py then lists those that no test provokes, of
   errors that are raised in this process.
 
@@ -65,9 +68,15 @@ def _note_raised_errors(path) -> None:
       frame.f_locals.get("self") is self or frame.f_code is of_system
     ):
       frame = frame.f_back
-    place = os.path.relpath(frame.f_code.co_filename, REPOSITORY)
+    places = [(frame, frame.f_lineno)]
+    # Of a model or a loss, about a flag.
+    if isinstance(cause := sys.exception(), ValueError):
+      *_, innermost = traceback.walk_tb(cause.__traceback__)
+      places.append(innermost)
     with open(path, "a") as file:
-      file.write(f"{place}:{frame.f_lineno}\n")
+      for frame, line in places:
+        place = os.path.relpath(frame.f_code.co_filename, REPOSITORY)
+        file.write(f"{place}:{line}\n")
 
   errors.UserError.__init__ = make_and_note
 

@@ -9,6 +9,7 @@ from conftest import (
 )
 
 import errors
+import models
 from docs import make_troubleshooting_page as page_maker
 from engine import skipped
 from records.messages import BadRecordError
@@ -95,6 +96,13 @@ def test_what_no_test_provokes():
   assert known in page_maker.not_provoked("")
 
 
+def find_no_model():
+  try:
+    models.find_class_by_name("NoModel")
+  except ValueError as error:
+    raise errors.UserError(str(error)) from error
+
+
 def test_raised_errors_are_noted(tmp_path, monkeypatch):
   make = errors.UserError.__init__
   monkeypatch.setattr(errors.UserError, "__init__", make)
@@ -103,12 +111,17 @@ def test_raised_errors_are_noted(tmp_path, monkeypatch):
   error_of(add, "file", 3, BadRecordError("a kind", "a text"))
   with pytest.raises(errors.MachineError):
     raise errors.of_system(MemoryError(), "a text")
+  # Of a flag of a model.
+  with pytest.raises(errors.UserError):
+    find_no_model()
   places = (tmp_path / "raised").read_text().split()
   own = "tests/docs/test_make_troubleshooting_page.py"
   assert [place.rpartition(":")[0] for place in places] == [
     own,
     "engine/skipped.py",
     own,
+    own,
+    "models.py",
   ]
   left = page_maker.not_provoked("\n".join(places))
-  assert len(left) == len(page_maker.not_provoked("")) - 1
+  assert len(left) == len(page_maker.not_provoked("")) - 2
