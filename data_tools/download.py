@@ -478,7 +478,10 @@ def _check_folder(plan_path: str, source: Source) -> None:
   try:
     with open(plan_path, encoding="utf-8") as file:
       kept = json.load(file)["partition"]
-  except (FileNotFoundError, ValueError, KeyError, TypeError):
+  except (
+    *(FileNotFoundError, ValueError, KeyError, TypeError),
+    RecursionError,
+  ):
     return
   if kept != source.partition:
     raise errors.UserError(

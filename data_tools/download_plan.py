@@ -147,7 +147,10 @@ def parse_plan(content: bytes, source: Source) -> dict[str, str]:
       if not re.fullmatch(rf"{source.split}[a-zA-Z0-9]{{2}}\.tfrecord", name)
       or not re.fullmatch(r"[0-9a-f]{32}", md5)
     ]
-  except (ValueError, KeyError, TypeError, AttributeError):
+  except (
+    *(ValueError, KeyError, TypeError, AttributeError),
+    RecursionError,
+  ):
     plan, wrong = {}, [content[:60].decode(errors="replace")]
   if wrong or not plan:
     received = repr(wrong[0]) if wrong else "an empty one"

@@ -102,7 +102,7 @@ def read_original_flags(folder: str) -> dict:
     content = file.read()
   try:
     found = dict(json.loads(content))
-  except (ValueError, TypeError) as error:
+  except (ValueError, TypeError, RecursionError) as error:
     raise errors.UserError(
       f"Expected JSON in {path}, received something else ({error}). Copy it"
       " again from the original's --train_dir."

@@ -220,7 +220,7 @@ def _read_description(folder):
       os.path.join(folder, _DESCRIPTION_FILE), encoding="utf-8"
     ) as file:
       description = json.load(file)
-  except (OSError, ValueError):
+  except (OSError, ValueError, RecursionError):
     return None
   is_ours = isinstance(description, dict) and "format_version" in description
   return description if is_ours else None

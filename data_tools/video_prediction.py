@@ -175,7 +175,8 @@ class Features:
 
   def __init__(self, folder: str):
     settings = train_dirs.read_extraction(folder)
-    extraction = Extraction.from_dict(settings)
+    path = os.path.join(folder, train_dirs.EXTRACTION_FILE)
+    extraction = Extraction.from_dict(settings, path)
     here = {
       name: os.path.abspath(getattr(FLAGS, name))
       for name in _FILES

@@ -22,6 +22,14 @@ SPLITS = ("train", "validate", "test")
 _VERSION = 1
 # What TensorFlow counts in 32 bits.
 _LARGEST_SIZE = 2**31 - 1
+_TYPES = {
+  "frame_features": bool,
+  "feature_names": list,
+  "feature_dtypes": list,
+  "splits": dict,
+  "made_by": dict,
+  "extraction": dict,
+}
 
 
 @dataclasses.dataclass
@@ -125,11 +133,13 @@ def _check_types(card: DatasetCard) -> None:
     ValueError: says what is wrong.
     TypeError, AttributeError: a value is of another type.
   """
+  for name, kind in _TYPES.items():
+    value = getattr(card, name)
+    if not isinstance(value, kind):
+      raise TypeError(f"{name} is a {type(value).__name__}")
   number = len(card.feature_names)
   if number != len(card.feature_sizes) or number != len(card.feature_dtypes):
     raise ValueError("a name, a size and a dtype for each feature")
-  if not isinstance(card.frame_features, bool):
-    raise ValueError(f"frame_features that is {card.frame_features!r}")
   for name in card.feature_names:
     if not isinstance(name, str) or not name.strip() or "," in name:
       raise ValueError(f"{name!r} in the place of a feature's name")
@@ -145,9 +155,6 @@ def _check_types(card: DatasetCard) -> None:
     videos = of.get("videos")
     if not _is_whole(videos) or videos < 0:
       raise ValueError(f"{videos!r} in the place of a number of videos")
-  for value in (card.made_by, card.extraction):
-    if not isinstance(value, dict):
-      raise ValueError(f"{value!r} in the place of an object")
 
 
 def read_card(folder: str) -> DatasetCard:

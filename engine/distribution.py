@@ -51,7 +51,10 @@ def read_cluster(tf_config: str) -> tuple[list[str], int]:
       raise ValueError("addresses must be strings")
     task = config.get("task") or {}
     job, index = task.get("type", "worker"), int(task.get("index", 0))
-  except (ValueError, AttributeError, TypeError) as error:
+  except (
+    *(ValueError, AttributeError, TypeError),
+    *(OverflowError, RecursionError),
+  ) as error:
     raise errors.UserError(
       f"Expected JSON with a cluster and a task in TF_CONFIG, received"
       f" {tf_config!r} ({error}). Fix it, or unset it to train on this machine"

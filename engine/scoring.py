@@ -32,7 +32,7 @@ from engine.data import Data
 from engine.data_files import is_local
 from engine.distribution import Placement
 from engine.event_file import EventFile
-from engine.files import beside, read_json, write_json
+from engine.files import beside, check_number, read_json, write_json
 from engine.forward import ForwardPass
 from engine.pr_curves import PrecisionRecallCounts
 from engine.requested_scores import (
@@ -388,6 +388,15 @@ def _identity(checkpoint: str) -> str:
     return hashlib.sha256(file.read()).hexdigest()[:16]
 
 
+def _check_recorded(content: dict) -> None:
+  """Raises a TypeError or AttributeError if it is no metrics-N.json."""
+  content["evaluation"].keys()
+  check_number(content["global_step"], int)
+  for name, value in content.items():
+    if name != "evaluation" and value is not None:
+      check_number(value)
+
+
 class Evaluator:
   """Scores checkpoints of a run, writes the scores, keeps the best checkpoint.
 
@@ -516,7 +525,7 @@ class Evaluator:
           path,
           ("global_step", "evaluation"),
           "",
-          lambda content: content["evaluation"].keys(),
+          _check_recorded,
         )
         or {}
       )

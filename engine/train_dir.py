@@ -121,7 +121,10 @@ def read_extraction(train_dir: str) -> dict:
   """
   content = read_json(
     os.path.join(train_dir, EXTRACTION_FILE),
-    ("feature_names", "feature_dtypes", "feature_ranges"),
+    (
+      *("feature_names", "feature_dtypes", "feature_ranges"),
+      *("video_level", "fit_pca"),
+    ),
     "Train again with the --dataset_dir of the data set.",
     _check_extraction,
   )
@@ -140,6 +143,9 @@ def _check_extraction(content: dict) -> None:
 
   What is said of the encoders is checked by those that know them.
   """
+  check_number(content["fit_pca"], int)
+  if not isinstance(content["video_level"], bool):
+    raise TypeError
   names, dtypes = content["feature_names"], content["feature_dtypes"]
   ranges: list = content["feature_ranges"] or [None] * len(names)
   if not all(isinstance(of, list) for of in (names, dtypes, ranges)):

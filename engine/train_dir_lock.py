@@ -120,7 +120,7 @@ class _Found(NamedTuple):
   @property
   def owner(self) -> Owner | None:
     """The process that has it; None if it is damaged, or not yet written."""
-    with contextlib.suppress(ValueError, TypeError, KeyError):
+    with contextlib.suppress(ValueError, TypeError, KeyError, RecursionError):
       found = json.loads(self.content)
       owner = Owner(
         **{field.name: found[field.name] for field in dataclasses.fields(Owner)}

@@ -10,7 +10,7 @@ import dataclasses
 import os
 import time
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, get_type_hints
 
 import numpy as np
 
@@ -49,21 +49,36 @@ class Extraction:
   audio_pca: str = ""
 
   @classmethod
-  def from_dict(cls, settings: dict) -> "Extraction":
+  def from_dict(
+    cls, settings: dict, source: str = "the settings of an extraction"
+  ) -> "Extraction":
     """The extraction of settings that may hold more than its own.
 
+    Args:
+      settings: values by name.
+      source: where they are from, for messages.
+
     Raises:
-      errors.UserError: one is missing, as of another version.
+      errors.UserError: one is missing, as of another version, or of another
+        type.
     """
-    names = [field.name for field in dataclasses.fields(cls)]
+    fields = dataclasses.fields(cls)
     try:
-      return cls(**{name: settings[name] for name in names})
+      made = cls(**{field.name: settings[field.name] for field in fields})
     except KeyError as error:
+      names = ", ".join(field.name for field in fields)
       raise errors.UserError(
-        f"Expected settings of an extraction with {', '.join(names)}, received"
-        f" none for {error.args[0]}: they are of another version. Extract the"
-        " features again."
+        f"Expected {names} in {source}, received none for {error.args[0]}: they"
+        " are of another version. Extract the features again."
       ) from error
+    for name, kind in get_type_hints(cls).items():
+      value = getattr(made, name)
+      if type(value) not in ((int, float) if kind is float else (kind,)):
+        raise errors.UserError(
+          f"Expected the type {kind.__name__} as {name} in {source}, received"
+          f" {type(value).__name__}. Extract the features again."
+        )
+    return made
 
   def to_dict(self) -> dict:
     """The settings as JSON holds them."""

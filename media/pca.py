@@ -158,7 +158,10 @@ def _read_card(path: str) -> dict | None:
     }
   except FileNotFoundError:
     return None
-  except (OSError, ValueError, KeyError, TypeError) as error:
+  except (
+    *(OSError, ValueError, KeyError, TypeError),
+    *(OverflowError, RecursionError),
+  ) as error:
     raise errors.UserError(
       f"Expected {path} as --fit_pca writes it, received another file"
       f" ({error!r})."

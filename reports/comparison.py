@@ -201,7 +201,7 @@ def load(run: Run, output_dir: str) -> Scored:
       arrays["classes"],
     )
   except (
-    *(OSError, EOFError, ValueError, TypeError, KeyError),
+    *(OSError, EOFError, ValueError, TypeError, KeyError, RecursionError),
     zipfile.BadZipFile,
   ) as error:
     raise errors.UserError(

@@ -3,6 +3,7 @@
 What is wrong with them shows at once, not after the last run.
 """
 
+import contextlib
 import hashlib
 import json
 import os
@@ -87,11 +88,17 @@ def count_labels(
     "min_frames": run.min_frames,
   }
   path = os.path.join(output_dir, f"label_counts_{run.data_hash}.json")
-  if os.path.exists(path):
-    with open(path, encoding="utf-8") as file:
-      content = json.load(file)
+  # What is missing or damaged is counted again.
+  with (
+    contextlib.suppress(
+      *(OSError, ValueError, KeyError, TypeError, AttributeError),
+      RecursionError,
+    ),
+    open(path, encoding="utf-8") as file,
+  ):
+    content = json.load(file)
     if about.items() <= content.items():
-      return np.array(content["counts"], np.int64), content["num_videos"]
+      return np.array(content["counts"], np.int64), int(content["num_videos"])
   files = find_files(run.data.train_pattern, "train_data_pattern")
   counts, num_videos = np.zeros(len(about["classes"]), np.int64), 0
   progress = Progress("Counted the labels of")

@@ -166,7 +166,10 @@ def kept_result(job: Job) -> Result | None:
   """What is kept of a job; None if it has not finished, or is damaged."""
   try:
     return _read_result(job)
-  except (OSError, ValueError, EOFError, zipfile.BadZipFile):
+  except (
+    *(OSError, ValueError, EOFError, RecursionError),
+    zipfile.BadZipFile,
+  ):
     return None
 
 

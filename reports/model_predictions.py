@@ -168,7 +168,7 @@ def _read_facts(path: str) -> dict:
   try:
     with open(_facts_path(path)) as file:
       facts = json.load(file)
-  except (OSError, ValueError):
+  except (OSError, ValueError, RecursionError):
     return {}
   return facts if isinstance(facts, dict) and os.path.exists(path) else {}
 

@@ -118,6 +118,7 @@ def test_a_plan_is_sorted_by_local_name():
   [
     (b"<html>Moved</html>", "<html>Moved</html>"),
     (b"[]", "[]"),
+    pytest.param(b"[" * 100_000, "[[[", id="deep"),
     (b'{"files": {}}', "an empty one"),
     (b'{"files": ["trainaa.tfrecord"]}', "files"),
     (b'{"files": {"trainaa.tfrecord": "12"}}', "trainaa.tfrecord"),

@@ -524,9 +524,10 @@ def test_model_flags_that_are_missing_or_damaged(tmp_path):
   variables = random_variables("MoeModel")
   line = refused(tmp_path, None, variables)
   assert_names(line, f"found no {tmp_path}/old/model_flags.json")
-  (tmp_path / "old" / "model_flags.json").write_text("{")
-  line = refused(tmp_path, None, variables)
-  assert_names(line, "Expected JSON in", f"{tmp_path}/old/model_flags.json")
+  for content in ("{", "[" * 100_000):
+    (tmp_path / "old" / "model_flags.json").write_text(content)
+    line = refused(tmp_path, None, variables)
+    assert_names(line, "Expected JSON in", f"{tmp_path}/old/model_flags.json")
 
 
 # --------------------------------------------------------------------------

@@ -389,8 +389,14 @@ def make_it_older(folder):
   (folder / "frame" / "train9999.tfrecord").write_bytes(b"")
 
 
+def damage_the_description(folder):
+  (folder / "sample_data.json").write_text("[" * 100_000)
+
+
 @pytest.mark.usefixtures("small_default")
-@pytest.mark.parametrize("spoil", [remove_a_shard, make_it_older])
+@pytest.mark.parametrize(
+  "spoil", [remove_a_shard, make_it_older, damage_the_description]
+)
 def test_an_older_or_incomplete_default_data_set_is_replaced(
   tmp_path, small_folder, spoil
 ):

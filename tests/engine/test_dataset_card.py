@@ -74,7 +74,8 @@ def test_a_missing_split_is_named():
   "content",
   [
     *(None, "x", "[]", "{}", '{"format_version": 2}', '{"a": 1}'),
-    pytest.param("[" * 100_000, id="deep"),
+    pytest.param("[" * 100_000, id="deep list"),
+    pytest.param('{"a":' * 100_000, id="deep object"),
   ],
 )
 def test_what_is_no_card_is_named(tmp_path, content):
@@ -94,15 +95,18 @@ def test_what_is_no_card_is_named(tmp_path, content):
     ("num_classes", 0, "0 in the place of a number"),
     ("num_classes", True, "True in the place of a number"),
     ("num_classes", 2**31, "from 1 to 2147483647"),
-    ("frame_features", "yes", "frame_features that is 'yes'"),
+    ("frame_features", "yes", "frame_features is a str"),
     ("feature_names", ["a", 1], "1 in the place of a feature's name"),
     ("feature_names", ["a", "b,c"], "'b,c' in the place of"),
     ("splits", {"train": {"videos": "7"}}, "'7' in the place of a number of"),
     ("splits", {"train": {"videos": -7}}, "-7 in the place of a number of"),
     ("splits", {"train": {}}, "None in the place of a number of videos"),
-    ("made_by", "me", "'me' in the place of an object"),
-    ("splits", [], "no attribute"),
+    ("made_by", "me", "made_by is a str"),
+    ("splits", [], "splits is a list"),
     ("splits", {"train": 5}, "no attribute"),
+    ("feature_names", "ab", "feature_names is a str"),
+    ("made_by", None, "made_by is a NoneType"),
+    ("extraction", 5, "extraction is a int"),
   ],
 )
 def test_a_card_with_something_else_in_it(tmp_path, name, value, words):

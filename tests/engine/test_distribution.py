@@ -532,6 +532,11 @@ def test_a_cluster_of_one_machine_is_ignored(content):
     ("a:1,b:1", "JSON"),
     ('["a:1"]', "JSON"),
     ('{"cluster": 3}', "JSON"),
+    pytest.param("[" * 100_000, "JSON", id="deep"),
+    (
+      '{"cluster": {"worker": ["a:1", "b:1"]}, "task": {"index": Infinity}}',
+      "JSON",
+    ),
     ('{"cluster": {"worker": [1, 2]}}', "strings"),
     ('{"cluster": {"worker": ["a:1", "b:1"]}, "task": {"index": "x"}}', "JSON"),
   ],

@@ -199,13 +199,35 @@ def test_an_evaluation_is_known_again(train_dir, tiny_files, tmp_path):
 
 @pytest.mark.parametrize(
   "content",
-  ["", "{}", '{"global_step": 5}', '{"global_step": 5, "evaluation": null}'],
+  [
+    "",
+    "{}",
+    '{"global_step": 5}',
+    '{"global_step": 5, "evaluation": null}',
+    pytest.param("[" * 100_000, id="deep"),
+  ],
 )
 def test_scores_of_earlier_versions_are_not_known(
   train_dir, tiny_files, content
 ):
   (train_dir / "eval" / "metrics-5.json").write_text(content)
   evaluator = make_evaluator(train_dir, tiny_files)
+  assert evaluator.recorded(checkpoint(train_dir)) is None
+
+
+@pytest.mark.parametrize(
+  ("name", "value"),
+  [("global_step", None), ("global_step", "5"), ("gap", "high"), ("map", [1])],
+)
+def test_scores_that_are_no_numbers_are_not_known(
+  train_dir, tiny_files, name, value
+):
+  evaluator = make_evaluator(train_dir, tiny_files)
+  evaluator.evaluate(checkpoint(train_dir))
+  path = train_dir / "eval" / "metrics-5.json"
+  content = json.loads(path.read_text())
+  assert evaluator.recorded(checkpoint(train_dir)) is not None
+  path.write_text(json.dumps({**content, name: value}))
   assert evaluator.recorded(checkpoint(train_dir)) is None
 
 

@@ -222,7 +222,13 @@ def test_a_lock_of_elsewhere_that_is_touched_is_refused(tmp_path, monkeypatch):
   assert os.path.exists(lock_path(tmp_path))
 
 
-@pytest.mark.parametrize("content", ["", "[]", "{}", '{"pid": 1}', "\0"])
+@pytest.mark.parametrize(
+  "content",
+  [
+    *("", "[]", "{}", '{"pid": 1}', "\0"),
+    pytest.param("[" * 100_000, id="deep"),
+  ],
+)
 def test_a_damaged_lock_is_watched(tmp_path, fast, content):
   with open(lock_path(tmp_path), "w") as file:
     file.write(content)

@@ -21,6 +21,24 @@ def test_settings_come_back_from_json():
     Extraction.from_dict(kept)
 
 
+@pytest.mark.parametrize(
+  ("name", "value"),
+  [
+    ("encoder", None),
+    ("frames_per_second", "1"),
+    ("frames_per_second", True),
+    ("num_frames", 1.0),
+    ("audio", []),
+  ],
+)
+def test_settings_of_other_types_are_named(name, value):
+  kept = {**Extraction("random").to_dict(), name: value}
+  with pytest.raises(errors.UserError, match=f"as {name} in a.json, received"):
+    Extraction.from_dict(kept, "a.json")
+  kept = {**Extraction("random").to_dict(), "frames_per_second": 2}
+  assert Extraction.from_dict(kept).frames_per_second == 2
+
+
 def test_features_are_the_encoders_of_the_frames(tmp_path):
   paths = [
     str(small_clips.make_clip(tmp_path / f"{number}.mp4", (80 * number, 9, 9)))

@@ -157,6 +157,14 @@ def test_youtube8m_keeps_1024_components_and_whitens_them(tmp_path):
     ("eigenvals.npy", np.zeros((1030, 1), int), "int64 of shape"),
     ("eigenvals.npy", np.zeros((3, 1)), "eigenvals.npy of (3, 1)"),
     ("pca.json", b"{}", "as --fit_pca writes it"),
+    pytest.param(
+      *("pca.json", b"[" * 100_000, "as --fit_pca writes it"), id="deep"
+    ),
+    (
+      "pca.json",
+      b'{"encoder": "a", "components": Infinity}',
+      "as --fit_pca writes it",
+    ),
     ("pca.json", json.dumps({"encoder": ""}).encode(), "no encoder"),
   ],
 )

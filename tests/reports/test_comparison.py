@@ -127,10 +127,11 @@ def test_load_sorts_videos_by_id(tmp_path, monkeypatch):
   np.testing.assert_array_equal(found.hits, wanted.hits)
   check_same_videos([wanted, found])
   assert found.values() == wanted.values()
-  (folder / "scores.json").write_text("{")
-  text = error_of(load, run, str(tmp_path))
-  assert "Delete this folder" in text
-  assert str(folder) in text
+  for content in ("{", "[" * 100_000):
+    (folder / "scores.json").write_text(content)
+    text = error_of(load, run, str(tmp_path))
+    assert "Delete this folder" in text
+    assert str(folder) in text
   (folder / "scores.json").write_text(json.dumps(wanted.scores))
   damaged = folder / "predictions.npz"
   for content in (b"", damaged.read_bytes()[:-100], b"PK\x03\x04"):

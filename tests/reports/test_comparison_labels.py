@@ -68,6 +68,10 @@ def test_labels_are_counted_once_for_the_same_flags(
   assert count(run_of("A", frames, frames)) == ([2, 1, 0, 2, 0], 3)
   assert count(run, label_subset=[0, 1]) == ([1, 1], 2)
   assert count(run) == ([1, 1, 0, 1, 0], 2)
+  (kept,) = tmp_path.glob("label_counts_*.json")
+  for content in ("{", "[]", "[" * 100_000):
+    kept.write_text(content)
+    assert count(run) == ([1, 1, 0, 1, 0], 2)
   monkeypatch.setattr(comparison_labels, "read_labels", None)
   assert count(run) == ([1, 1, 0, 1, 0], 2)
 

@@ -66,6 +66,14 @@ def test_results_are_kept(tmp_path):
   assert again.arrays.keys() == found.arrays.keys()
 
 
+def test_deep_results_are_damaged(tmp_path):
+  job = make_job(tmp_path)
+  run(job)
+  with open(f"{job.results}.json", "w") as file:
+    file.write("[" * 100_000)
+  assert runs.kept_result(job) is None
+
+
 @pytest.mark.parametrize("ending", [".json", ".npz"])
 @pytest.mark.parametrize("length", [0, 40])
 def test_damaged_results_are_made_again(tmp_path, ending, length):

@@ -124,11 +124,12 @@ def test_predictions_without_their_json_are_made_again(
   path = predict(member, tiny_files, "x", workplace).path
   facts = Path(path).with_suffix(".json")
   assert json.loads(facts.read_text())["checkpoint"] == member.checkpoint
-  facts.write_text("{")
-  predict(member, tiny_files, "x", workplace)
+  for content in ("{", "[" * 100_000):
+    facts.write_text(content)
+    predict(member, tiny_files, "x", workplace)
   os.remove(path)
   predict(member, tiny_files, "x", workplace)
-  assert len(calls) == 3
+  assert len(calls) == 4
 
 
 def test_predictions_that_were_cut_short_are_not_taken_for_others(
