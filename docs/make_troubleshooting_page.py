@@ -269,7 +269,7 @@ def not_provoked(raised: str) -> list[Message]:
     raised: lines of a path and the number of a line, such as train.py:83.
   """
   lines: dict[str, set[int]] = {}
-  for line in set(raised.split()):
+  for line in set(raised.splitlines()):
     path, _, number = line.rpartition(":")
     lines.setdefault(path, set()).add(int(number))
   return [

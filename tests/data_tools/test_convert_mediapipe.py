@@ -228,6 +228,13 @@ def test_bad_files_are_listed(tmp_path):
   assert len(list((tmp_path / "out").iterdir())) == 2
 
 
+def test_a_file_that_is_gone_is_one_that_cannot_be_read(tmp_path):
+  with pytest.raises(
+    convert_mediapipe.BadFileError, match="a file that can be read"
+  ):
+    convert_mediapipe._convert_file(f"{tmp_path}/no.pb", None, set(), None)
+
+
 def test_without_a_good_file_nothing_is_written(tmp_path):
   clips = write(tmp_path / "clips", a=b"", b=b"")
   error = in_process.run_into_error(

@@ -225,6 +225,10 @@ def test_means_of_frames_for_models_of_whole_videos(clips, tmp_path):
     (("--output_dir=x", "--ray_address=a:1"), "received --engine=local"),
     (("--output_dir=x", "--num_frames=3", "--frames_per_second=2"), "both"),
     (("--output_dir=x", "--frames_per_second=0"), "above 0"),
+    (
+      ("--output_dir=x", "--videos=a", "--fit_pca=3", "--pca_dir=b"),
+      "--fit_pca and --pca_dir",
+    ),
   ],
 )
 def test_wrong_command_lines_end_in_one_line(arguments, words):

@@ -391,6 +391,33 @@ def test_bad_items_are_counted_and_too_many_are_an_error(tmp_path):
   assert_names(line, "exists already", str(data))
 
 
+def test_items_of_a_group_have_one_split(tmp_path):
+  labels = make_embeddings(tmp_path / "in", 4)
+  manifest = write_manifest(
+    tmp_path / "in",
+    labels,
+    split=lambda name: "test" if name == "video2" else "train",
+    group=lambda name: "g",
+  )
+  line = in_process.run_into_error(
+    IMPORT, f"--manifest={manifest}", f"--output_dir={tmp_path}/data"
+  )
+  assert_names(line, "one split for the group g, received train and test")
+
+
+def test_nothing_to_import_is_one_line(tmp_path):
+  manifest = write_manifest(tmp_path, {})
+  output = f"--output_dir={tmp_path}/data"
+  line = in_process.run_into_error(IMPORT, f"--manifest={manifest}", output)
+  assert_names(line, f"Expected items in {manifest}, found none")
+  labels = tmp_path / "labels.json"
+  labels.write_text("{}")
+  line = in_process.run_into_error(
+    IMPORT, f"--embeddings_dir={tmp_path}/no", f"--labels={labels}", output
+  )
+  assert_names(line, f"--embeddings_dir={tmp_path}/no (No such file")
+
+
 @pytest.mark.parametrize(
   ("arguments", "words"),
   [

@@ -17,6 +17,7 @@ from make_records import (
 )
 
 import errors
+import reports
 from data_tools import dataset_report, inspect_dataset, vocabulary
 from data_tools.inspect_dataset import choose_classes, find_sources
 from engine import progress_bar
@@ -344,6 +345,16 @@ def test_a_missing_package_is_said_before_anything_is_read(
   log = inspect(path, f"--html={tmp_path}/p.html", exit_code=2)
   assert log.startswith("ERROR: Expected jinja2 for HTML pages")
   assert "requirements/inspect.txt" in log
+
+
+def test_a_missing_library_of_pictures_is_said(tmp_path, monkeypatch):
+  path = write_records(tmp_path / "a", [small_video("a")])
+  monkeypatch.setitem(sys.modules, "matplotlib", None)
+  for name in ("charts", "dataset_page"):
+    monkeypatch.delitem(sys.modules, f"reports.{name}", raising=False)
+    monkeypatch.delattr(reports, name, raising=False)
+  log = inspect(path, f"--html={tmp_path}/p.html", exit_code=2)
+  assert log.startswith("ERROR: Expected the package matplotlib for --html")
 
 
 def test_progress_lines_where_there_is_no_terminal(tmp_path, monkeypatch):

@@ -389,14 +389,8 @@ def make_it_older(folder):
   (folder / "frame" / "train9999.tfrecord").write_bytes(b"")
 
 
-def damage_the_description(folder):
-  (folder / "sample_data.json").write_text("[" * 100_000)
-
-
 @pytest.mark.usefixtures("small_default")
-@pytest.mark.parametrize(
-  "spoil", [remove_a_shard, make_it_older, damage_the_description]
-)
+@pytest.mark.parametrize("spoil", [remove_a_shard, make_it_older])
 def test_an_older_or_incomplete_default_data_set_is_replaced(
   tmp_path, small_folder, spoil
 ):
@@ -407,6 +401,17 @@ def test_an_older_or_incomplete_default_data_set_is_replaced(
   sample_data.ensure_sample_data(str(folder))
   assert file_hashes(folder) == file_hashes(small_folder)
   assert os.listdir(tmp_path) == ["default"]
+
+
+@pytest.mark.usefixtures("small_default")
+def test_a_data_set_with_a_damaged_description_stays(tmp_path):
+  folder = tmp_path / "default"
+  sample_data.ensure_sample_data(str(folder))
+  (folder / "sample_data.json").write_text("[" * 100_000)
+  before = file_hashes(folder)
+  with pytest.raises(errors.UserError, match="a folder with other"):
+    sample_data.ensure_sample_data(str(folder))
+  assert file_hashes(folder) == before
 
 
 @pytest.mark.usefixtures("small_default")

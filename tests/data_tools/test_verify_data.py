@@ -199,6 +199,12 @@ def test_exclusive_classes_need_exactly_one_label(tmp_path):
   log = verify(file, *VIDEO_FLAGS, "--exclusive_classes", exit_code=2)
   assert f"2 not one label, first in {file}, record 1: expected exactly" in log
   assert row_of(log, "a")[1] == "2"
+  log = verify(
+    file,
+    *("--frame_features", "--segment_labels", "--exclusive_classes"),
+    exit_code=2,
+  )
+  assert "Expected labels of whole videos with --exclusive_classes" in log
 
 
 def test_float_frames_are_recognized(tmp_path):

@@ -147,6 +147,20 @@ def test_average_precisions_are_those_of_the_map(train_dir, tiny_files):
   )
 
 
+def test_a_loss_of_another_shape_is_named(train_dir, tiny_files, monkeypatch):
+  forward = make_evaluator(train_dir, tiny_files)._forward
+  run = forward.run
+
+  def run_with_loss_of_each_class():
+    for batch, (predictions, losses), progress in run():
+      yield batch, (predictions, losses[:, None] + predictions), progress
+
+  monkeypatch.setattr(forward, "run", run_with_loss_of_each_class)
+  path = checkpoint(train_dir)
+  error = error_of(scoring.score_checkpoint, path, forward, 6, 20)
+  assert f"Scoring {path} failed: Expected loss to be one number" in error
+
+
 def test_a_request_to_stop_writes_nothing(train_dir, tiny_files):
   before = files_of_evaluations(train_dir)
   evaluator = make_evaluator(train_dir, tiny_files, batch_size=5)
