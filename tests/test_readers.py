@@ -549,11 +549,18 @@ def test_segments_need_ratings(tmp_path):
   )
 
 
-def test_segments_need_as_many_scores_as_ratings(tmp_path):
+@pytest.mark.parametrize(
+  ("scores", "listed"),
+  [
+    ([1.0], "equally many values in segment_start_times, segment_labels"),
+    ([1, 0], "expected int64, int64, float in segment_start_times"),
+  ],
+)
+def test_segments_need_as_many_scores_as_ratings(tmp_path, scores, listed):
   context = {
     "segment_start_times": np.array([0, 5]),
     "segment_labels": np.array([1, 2]),
-    "segment_scores": np.array([1.0]),
+    "segment_scores": np.array(scores),
   }
   file = write_records(
     tmp_path / "a",
@@ -564,8 +571,11 @@ def test_segments_need_as_many_scores_as_ratings(tmp_path):
     ],
   )
   text = error_of(Data, SMALL_FRAME_FLAGS, [file], True, True)
+  kind = f"{len(scores)} {'float' if len(scores) == 1 else 'int64'}"
   assert_names(
-    text, "segment_labels (2 int64)", "segment_scores (1 float)", "record 0"
+    text,
+    listed,
+    *("segment_labels (2 int64)", f"segment_scores ({kind})", "record 0"),
   )
 
 

@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from conftest import error_of, event_tags
+from make_records import segment_record, write_records
 from tiny_runs import (
   NUM_TINY,
   TINY_FLAGS,
+  TINY_FRAME_FLAGS,
   tiny_labels,
   train_tiny,
 )
@@ -159,6 +161,24 @@ def test_a_loss_of_another_shape_is_named(train_dir, tiny_files, monkeypatch):
   path = checkpoint(train_dir)
   error = error_of(scoring.score_checkpoint, path, forward, 6, 20)
   assert f"Scoring {path} failed: Expected loss to be one number" in error
+
+
+def test_segments_that_nobody_rated_are_named(tmp_path, tiny_segment_files):
+  features = {"rgb": (20, 4), "audio": (20, 3)}
+  record = segment_record(
+    "v", [], **{name: np.ones(of, np.uint8) for name, of in features.items()}
+  )
+  file = write_records(tmp_path / "unrated", [record])
+  train_tiny(
+    tmp_path / "run",
+    tiny_segment_files,
+    TINY_FRAME_FLAGS,
+    segment_labels=True,
+    max_steps=1,
+  )
+  evaluator = make_evaluator(tmp_path / "run", [file], segment_labels=True)
+  error = error_of(evaluator.evaluate, checkpoint(tmp_path / "run", 1))
+  assert "Expected examples in the files of --eval_data_pattern" in error
 
 
 def test_a_request_to_stop_writes_nothing(train_dir, tiny_files):

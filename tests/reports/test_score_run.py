@@ -8,6 +8,7 @@ import in_process
 import numpy as np
 import pytest
 import tiny_runs
+from conftest import error_of
 
 import eval as eval_program
 import eval_util
@@ -151,3 +152,12 @@ def test_label_subset_and_flags(tiny_files, tmp_path, quick):
     "reports.score_run", f"--train_dir={tmp_path}/model"
   )
   assert "--eval_data_pattern" in line
+
+
+def test_no_videos_to_score_are_one_line():
+  class NoVideos:
+    def run(self):
+      yield from ()
+
+  error = error_of(score_run._score, NoVideos(), 6)
+  assert "Expected videos in the files of --eval_data_pattern" in error
