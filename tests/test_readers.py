@@ -23,6 +23,7 @@ from make_records import (
 import quantization
 import readers
 from engine.data import Data
+from engine.skipped import Policy
 
 
 def read_one(model_flags, files, with_labels=True, segment_labels=False):
@@ -583,3 +584,11 @@ def test_files_without_records(tmp_path):
   files = [write_records(tmp_path / name, []) for name in "ab"]
   text = error_of(Data, SMALL_VIDEO_FLAGS, files, True)
   assert_names(text, f"{files[0]}, record 0: ", "an empty file")
+
+
+def test_only_files_without_records_cannot_be_left_out(tmp_path):
+  files = [write_records(tmp_path / name, []) for name in "ab"]
+  text = error_of(
+    Data, SMALL_VIDEO_FLAGS, files, True, policy=Policy(skip=True)
+  )
+  assert_names(text, f"records in {files[0]} and 1 more files, found none")
