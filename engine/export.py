@@ -187,7 +187,7 @@ def save_for_mediapipe(
   """
   servable = _MediaPipeServable(model, model_flags)
   signatures = servable.signatures(model.input["video_matrix"].shape[-1])
-  with tempfile.TemporaryDirectory() as temporary:
+  with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as temporary:
     assets = _assets(temporary, model_flags, vocabulary)
     if label_map is not None:
       assets["label_map"] = os.path.join(temporary, LABEL_MAP_FILE)
@@ -276,7 +276,7 @@ class Exporter:
         self.model, self.model_flags, self.reader, float16
       )
       signatures = servable.signatures()
-    with tempfile.TemporaryDirectory() as temporary:
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as temporary:
       assets = _assets(temporary, self.model_flags, self._vocabulary)
       servable.save(folder, signatures, assets)
 

@@ -285,7 +285,7 @@ def _load_onnx(path: str, exporter: Exporter) -> Predict:
 def _write_openvino(exporter: Exporter, folder: str, float16: bool) -> None:
   openvino = _import("openvino")
   model = _predicting_model(exporter)
-  with tempfile.TemporaryDirectory() as temporary:
+  with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as temporary:
     path = os.path.join(temporary, "model.xml")
     with recurrent.keras_loops():
       model.export(

@@ -100,7 +100,7 @@ def written_aside(path: str) -> Iterator[str]:
 @contextlib.contextmanager
 def _written_to_stream(path: str) -> Iterator[str]:
   """See written_aside."""
-  with tempfile.TemporaryDirectory() as folder:
+  with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
     aside = os.path.join(folder, os.path.basename(path))
     yield aside
     if os.path.isdir(aside):

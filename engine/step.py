@@ -628,9 +628,12 @@ def make_run_steps(
     .get_concrete_function(element_spec, is_true, is_true)
     .structured_outputs[1][0],
   )
+  # Converted by tf.function it would run as it is where AutoGraph cannot write
+  # to the temporary folder, and fail like a bug. This raises the disk's error.
+  converted = tf.autograph.to_graph(run_steps)
   return tf.function(
     functools.partial(
-      run_steps,
+      converted,
       placement,
       element_spec,
       take_batch,

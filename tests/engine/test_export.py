@@ -1,5 +1,6 @@
 """Tests of engine.export: SavedModels, and the thread that writes them."""
 
+import errno
 import json
 import os
 import pickle
@@ -352,6 +353,20 @@ def test_each_save_has_the_current_weights(tmp_path):
       expected[number],
       atol=1e-6,
     )
+
+
+def test_a_temporary_file_that_cannot_be_removed(tmp_path, monkeypatch):
+  exporter = export.Exporter(VIDEO_FLAGS, False)
+  unlink = os.unlink
+
+  def fail(path, **where):
+    if os.path.basename(path) == "model_flags.json":
+      raise OSError(errno.EIO, os.strerror(errno.EIO), path)
+    unlink(path, **where)
+
+  monkeypatch.setattr(os, "unlink", fail)
+  exporter.save(str(tmp_path / "step_1"))
+  assert os.listdir(tmp_path) == ["step_1"]
 
 
 def test_a_save_replaces_the_previous_one(tmp_path):

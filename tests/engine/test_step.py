@@ -1,5 +1,8 @@
 """Tests of engine.step: losses, gradients and updates by hand."""
 
+import errno
+import os
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -18,6 +21,7 @@ from tiny_runs import (
   train_tiny,
 )
 
+import errors
 import models
 import video_level_models
 from engine.checkpoints import load_weights
@@ -358,3 +362,14 @@ def test_accumulation_keeps_nothing_after_a_stop(tiny_files, tmp_path):
   assert_same_state(
     whole / f"model.ckpt-{steps}", parts / f"model.ckpt-{steps}"
   )
+
+
+def test_a_temporary_folder_that_cannot_be_written_to(
+  tiny_files, tmp_path, monkeypatch
+):
+  def fail(function):
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/tmp/generated.py")
+
+  monkeypatch.setattr(tf.autograph, "to_graph", fail)
+  with pytest.raises(errors.MachineError, match="room on the disk for /tmp/"):
+    train_tiny(tmp_path, tiny_files, max_steps=1)
