@@ -287,7 +287,9 @@ def _export_if_missing(run: Run, data: Data) -> None:
   exporter = export.BackgroundExporter(
     run.model_flags, data.reader.kinds, run.train_dir
   )
-  if run.placement.is_chief and not exporter.has_written(run.step):
+  if run.placement.is_chief and exporter.has_written(run.step):
+    exporter.remove_others(run.step)
+  elif run.placement.is_chief:
     logging.info("Exporting the model of step %d, which is missing.", run.step)
     exporter.export(run.model, run.step, final=True, average=run.average)
   exporter.close()

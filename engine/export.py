@@ -350,10 +350,13 @@ class BackgroundExporter:
       self._exporter.model.variables, weights, strict=True
     ):
       variable.assign(value)
-    name = f"step_{step}"
-    self._exporter.save(os.path.join(self._folder, name))
+    self._exporter.save(os.path.join(self._folder, f"step_{step}"))
+    self.remove_others(step)
+
+  def remove_others(self, step: int) -> None:
+    """Removes the SavedModels of other steps."""
     for old in tf.io.gfile.listdir(self._folder):
-      if old.startswith("step_") and old.rstrip("/") != name:
+      if old.startswith("step_") and old.rstrip("/") != f"step_{step}":
         # It is removed under another name, so that none is ever half there.
         path = os.path.join(self._folder, old.rstrip("/"))
         with files.beside(path) as aside:

@@ -965,6 +965,14 @@ def test_a_run_that_loses_its_lock_ends(
   assert (tmp_path / "training.lock").read_text() == "of another process"
 
 
+def test_a_run_that_has_ended_keeps_its_newest_export(tiny_files, tmp_path):
+  train_tiny(tmp_path, tiny_files, max_steps=2)
+  # As after a start that could not remove it any more.
+  (tmp_path / "export" / "step_1").mkdir()
+  train_tiny(tmp_path, tiny_files, max_steps=2)
+  assert os.listdir(tmp_path / "export") == ["step_2"]
+
+
 def test_a_folder_that_cannot_be_made_is_refused_before_any_work(
   tmp_path, monkeypatch
 ):
