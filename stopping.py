@@ -181,8 +181,8 @@ def _watch(descriptor: int) -> None:
 def _end_if_stopped(problem) -> None:
   """Ends the program where Python would only report a KeyboardInterrupt.
 
-  As when it was raised while an object was deleted. An OSError, such as one about
-  a temporary file that a library cannot remove at the end, is said in one line.
+  As when it was raised while an object was deleted. An OSError, such as of a
+  temporary file that a library cannot remove at the end, is said in one line.
   """
   if _state.received is not None and problem.exc_type is KeyboardInterrupt:
     end_now(_state.received)
