@@ -9,6 +9,7 @@ import glob
 import json
 import os
 from collections.abc import Sequence
+from typing import TypeGuard
 
 import errors
 import quantization
@@ -121,7 +122,7 @@ class DatasetCard:
     return os.path.join(literal, f"{split}*.tfrecord")
 
 
-def _is_whole(value) -> bool:
+def _is_whole(value) -> TypeGuard[int]:
   """Whether a value of JSON is a whole number; true is none."""
   return isinstance(value, int) and not isinstance(value, bool)
 

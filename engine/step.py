@@ -395,10 +395,11 @@ def one_step(step: Step, replica_steps, state, batch, is_last, is_reported):
   )
   arguments = (_mixup_weight(step, state), is_reported)
   judge, update = replica_steps
-  judged, *loss, report = _on_all_replicas(
+  judged, has_finite_loss, report = _on_all_replicas(
     step, judge, state, batch, rate, arguments
   )
-  return _end_step(step, update, state, judged, *loss, rate), report
+  goes_on = _end_step(step, update, state, judged, has_finite_loss, rate)
+  return goes_on, report
 
 
 def one_part(
@@ -434,13 +435,13 @@ def one_part(
     seen, step.settings, state["schedule_examples"]
   )
   arguments = (_mixup_weight(step, state), is_reported)
-  _, *loss, report = _on_all_replicas(
+  _, has_finite_loss, report = _on_all_replicas(
     step, accumulate, state, batch, rate, arguments
   )
 
   def end_step():
     judged = placement.strategy.run(judge)
-    return _end_step(step, update, state, judged, *loss, rate)
+    return _end_step(step, update, state, judged, has_finite_loss, rate)
 
   return tf.cond(is_last, end_step, lambda: True), report
 
