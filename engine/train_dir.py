@@ -147,9 +147,10 @@ def _check_extraction(content: dict) -> None:
   if not isinstance(content["video_level"], bool):
     raise TypeError
   names, dtypes = content["feature_names"], content["feature_dtypes"]
-  ranges: list = content["feature_ranges"] or [None] * len(names)
-  if not all(isinstance(of, list) for of in (names, dtypes, ranges)):
+  given = content["feature_ranges"]
+  if not all(isinstance(of, list) for of in (names, dtypes, given)):
     raise TypeError
+  ranges = given or [None] * len(names)
   for name, dtype, of in zip(names, dtypes, ranges, strict=True):
     if not isinstance(name, str) or dtype not in _DTYPES:
       raise ValueError
