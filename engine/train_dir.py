@@ -150,7 +150,7 @@ def _check_extraction(content: dict) -> None:
   given = content["feature_ranges"]
   if not all(isinstance(of, list) for of in (names, dtypes, given)):
     raise TypeError
-  ranges = given or [None] * len(names)
+  ranges: list = given or [None] * len(names)
   for name, dtype, of in zip(names, dtypes, ranges, strict=True):
     if not isinstance(name, str) or dtype not in _DTYPES:
       raise ValueError
