@@ -537,6 +537,7 @@ def test_a_cluster_of_one_machine_is_ignored(content):
       '{"cluster": {"worker": ["a:1", "b:1"]}, "task": {"index": Infinity}}',
       "JSON",
     ),
+    ('{"task": {"index": 1e999}}', "JSON"),
     ('{"cluster": {"worker": [1, 2]}}', "strings"),
     ('{"cluster": {"worker": ["a:1", "b:1"]}, "task": {"index": "x"}}', "JSON"),
   ],
