@@ -13,7 +13,7 @@ from collections.abc import Iterator
 import tensorflow as tf
 
 import errors
-from engine import local_files, processes
+from engine import local_files, process_names
 from engine.data_files import is_local
 
 # Of a record: the length of the data and its checksum, and that of the data.
@@ -32,7 +32,7 @@ class EventFile:
   def __init__(self, folder: str):
     self._folder = folder
     self._is_counted = is_local(folder)
-    suffix = f".{processes.new_token()}.v2"
+    suffix = f".{process_names.new_token()}.v2"
     self._writer = tf.summary.create_file_writer(folder, filename_suffix=suffix)
     self._pattern = os.path.join(
       glob.escape(folder), f"events.out.tfevents.*{suffix}"

@@ -18,7 +18,7 @@ import tensorflow as tf
 from absl import logging
 
 import errors
-from engine import local_files, processes
+from engine import local_files, process_names
 from engine.data_files import is_local
 
 FOLDER_EXISTS_ERRORS = (
@@ -194,7 +194,7 @@ def beside(path: str, form: str = ".{name}.tmp-{token}") -> Iterator[str]:
   Args:
     path: its folder is made if it is missing.
     form: of the new name, with the name of `path` and a token that names this
-      process, see processes.new_token.
+      process, see process_names.new_token.
 
   Yields:
     A path in the same folder. What has this name when the block ends is
@@ -203,7 +203,7 @@ def beside(path: str, form: str = ".{name}.tmp-{token}") -> Iterator[str]:
   folder, name = os.path.split(path)
   if folder:
     tf.io.gfile.makedirs(folder)
-  token = processes.new_token()
+  token = process_names.new_token()
   aside = os.path.join(folder, form.format(name=name, token=token))
   try:
     yield aside
@@ -249,7 +249,7 @@ def remove_leftovers(
       if not ours and not is_other:
         continue
       writer = ours and ours["writer"]
-      is_dead = processes.is_dead(writer) if writer else False
+      is_dead = process_names.is_dead(writer) if writer else False
       if not (is_dead or (is_other and others_are_dead) or _is_old(path)):
         continue
       size = size_of(path)

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Iterator
 
 import errors
-from engine.processes import new_token
+from engine.process_names import new_token
 
 # What opening or flushing raises where it is not possible, as for folders on
 # some file systems. Any other error means that what was written may be lost.

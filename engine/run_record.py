@@ -10,7 +10,7 @@
 
     command, machine, versions, commit   see machine.py
     replicas             over all machines
-    process              of the first machine, see processes.process_name
+    process              of the first machine, see process_names.process_name
     began, ended         ISO 8601, UTC; ended is null while it runs, and if it
                          was killed or failed
     stopped_by           the signal that ended it before the run's end
@@ -37,7 +37,7 @@ from typing import NamedTuple
 
 from engine import machine, resources
 from engine.files import check_number, read_json, write_json
-from engine.processes import process_name
+from engine.process_names import process_name
 
 RUN_FILE = "run.json"
 
@@ -109,7 +109,7 @@ def last_step(train_dir: str) -> int:
 
 
 def last_writer(train_dir: str) -> str:
-  """The process that trained last, see processes.process_name.
+  """The process that trained last, see process_names.process_name.
 
   Returns:
     Empty if that is not known.

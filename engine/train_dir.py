@@ -44,7 +44,7 @@ from engine.files import (
   written_aside,
 )
 from engine.model_flags import MODEL_FLAGS_FILE
-from engine.processes import is_dead
+from engine.process_names import is_dead
 
 EVAL_DIR = "eval"
 EXPORT_DIR = "export"
@@ -285,9 +285,9 @@ def clean(train_dir: str, last_writer: str = "") -> None:
 
   Args:
     train_dir: folder of the run.
-    last_writer: the process that trained last, see processes.process_name, if
-      this one trains; else empty. TensorFlow's temporary names do not say who
-      writes: one process trains at a time, so that if it is dead, nobody does.
+    last_writer: the process that trained last, see process_names.py, if this
+      one trains; else empty. TensorFlow's temporary names do not say who writes:
+      one process trains at a time, so that if it is dead, nobody does.
   """
   remove_leftovers(
     train_dir,

@@ -29,7 +29,7 @@ import tensorflow as tf
 from absl import logging
 
 import errors
-from engine import files, processes
+from engine import files, process_names
 from engine.data_files import is_local
 from engine.local_files import flush, nearest_folder
 from engine.train_dir import LOCK_FILE
@@ -78,12 +78,12 @@ class Owner:
 
 
 def _this_process(command: Sequence[str]) -> Owner:
-  _, start = processes.state_and_start(os.getpid()) or ("", 0)
+  _, start = process_names.state_and_start(os.getpid()) or ("", 0)
   return Owner(
     host=platform.node(),
     pid=os.getpid(),
-    kernel=processes.kernel(),
-    pid_namespace=processes.pid_namespace(),
+    kernel=process_names.kernel(),
+    pid_namespace=process_names.pid_namespace(),
     process_start=start,
     began=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     command=shlex.join(command) or "Python",
@@ -101,10 +101,10 @@ def _is_alive(owner: Owner) -> bool | None:
   kernel id; it may as well be another machine, so its lock is watched.
   """
   where = (owner.kernel, owner.pid_namespace)
-  here = (processes.kernel(), processes.pid_namespace())
+  here = (process_names.kernel(), process_names.pid_namespace())
   if not all(where) or where != here:
     return None
-  return processes.is_alive(owner.pid, owner.process_start)
+  return process_names.is_alive(owner.pid, owner.process_start)
 
 
 # --------------------------------------------------------------------------
@@ -168,7 +168,7 @@ def _create(path: str, content: bytes) -> bool:
     OSError: the folder cannot be written to.
   """
   folder, name = os.path.split(path)
-  name = f".{name.lstrip('.')}.tmp-{processes.new_token()}"
+  name = f".{name.lstrip('.')}.tmp-{process_names.new_token()}"
   aside = os.path.join(folder, name)
   try:
     _write(aside, content, os.O_EXCL)

@@ -13,7 +13,7 @@ import quantization
 from data_tools import dataset_writer
 from data_tools.dataset_writer import DatasetWriter, Options
 from data_tools.item_table import BadItemError, Item
-from engine import processes
+from engine import process_names
 from engine.data import Data
 from engine.data_files import find_files
 from engine.dataset_card import read_card
@@ -207,7 +207,7 @@ def test_an_interrupted_start_leaves_nothing_and_a_killed_one_is_replaced(
   made = make_items(0, False)
   process = subprocess.Popen(["true"])
   process.wait()
-  dead = processes.process_name(process.pid)
+  dead = process_names.process_name(process.pid)
   left = tmp_path / f".data.tmp-{dead}-0123abcd"
   left.mkdir()
   (left / "train9999.tfrecord").touch()

@@ -14,7 +14,7 @@ import tensorflow as tf
 from conftest import error_of, folder_content
 
 import errors
-from engine import files, processes
+from engine import files, process_names
 from engine.files import read_json, size_of, write_json, written_aside
 
 
@@ -455,7 +455,7 @@ def test_what_is_no_number(value):
 def dead_process() -> str:
   process = subprocess.Popen(["true"])
   process.wait()
-  return processes.process_name(process.pid)
+  return process_names.process_name(process.pid)
 
 
 def leave(folder, name, days=0.0):
@@ -469,7 +469,7 @@ def leave(folder, name, days=0.0):
 
 
 def test_leftovers_of_the_dead_are_removed(tmp_path, shown):
-  dead, alive = dead_process(), processes.process_name()
+  dead, alive = dead_process(), process_names.process_name()
   elsewhere = f"00000000-{dead.split('-')[1]}"
   gone = [
     leave(tmp_path, f".a.tmp-{dead}-0123abcd"),
@@ -515,7 +515,7 @@ def test_leftovers_of_one_output(tmp_path):
 def test_what_is_beside_a_path_names_this_process(tmp_path):
   with files.beside(f"{tmp_path}/a") as aside:
     name = os.path.basename(aside)
-    assert name.startswith(f".a.tmp-{processes.process_name()}-")
+    assert name.startswith(f".a.tmp-{process_names.process_name()}-")
     assert re.fullmatch(rf"\.a\.tmp-{files.TOKEN}", name)
     os.mkdir(aside)
     files.remove_leftovers(str(tmp_path))

@@ -18,7 +18,7 @@ import pytest
 from conftest import assert_names, error_of, folder_content
 
 import errors
-from engine import files, processes
+from engine import files, process_names
 from engine import train_dir as train_dirs
 from engine import train_dir_lock as locks
 
@@ -171,7 +171,7 @@ def test_the_lock_of_a_killed_process_that_nobody_waited_for(tmp_path):
     [sys.executable, "-S", "-c", code], stdout=subprocess.PIPE
   ) as process:
     process.stdout.readline()
-    _, start = processes.state_and_start(process.pid)
+    _, start = process_names.state_and_start(process.pid)
     leave_lock(tmp_path, pid=process.pid, process_start=start)
     assert_names(error_of(take, tmp_path), f"by process {process.pid} on host")
     process.kill()
@@ -412,7 +412,7 @@ def test_what_cannot_be_removed_names_its_process(tmp_path, monkeypatch):
   # So that the next start, which removes what the dead have left, knows it.
   found = re.fullmatch(rf"\.training\.lock\.tmp-{files.TOKEN}", left)
   assert found
-  assert found["writer"] == processes.process_name()
+  assert found["writer"] == process_names.process_name()
 
 
 def test_remote_folders_have_no_lock(shown):
