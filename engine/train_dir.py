@@ -286,8 +286,8 @@ def clean(train_dir: str, last_writer: str = "") -> None:
   Args:
     train_dir: folder of the run.
     last_writer: the process that trained last, see process_names.py, if this
-      one trains; else empty. TensorFlow's temporary names do not say who writes:
-      one process trains at a time, so that if it is dead, nobody does.
+      one trains; else empty. TensorFlow's temporary names do not say who
+      writes: one process trains at a time, so that if it is dead, nobody does.
   """
   remove_leftovers(
     train_dir,
