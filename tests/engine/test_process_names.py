@@ -18,9 +18,8 @@ def dead():
 
 def test_processes_that_live_and_that_ended(dead):
   assert process_names.is_alive(os.getpid())
-  assert process_names.is_alive(
-    1
-  )  # of another user, where this one is not root
+  # Of another user, where this one is not root.
+  assert process_names.is_alive(1)
   assert process_names.is_alive(dead) is False
   assert not process_names.is_dead(process_names.process_name())
   assert process_names.is_dead(process_names.process_name(dead))
