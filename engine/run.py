@@ -307,8 +307,11 @@ class Run:
     state["data_fingerprint"].assign(of_files)
     state["seed"].assign(seed)
     state["min_frames"].assign(self.settings.min_frames)
-    if data.by_number and not int(state["window_shards"]):
-      self._begin_order(data, int(tf.reduce_sum(position)))
+    if data.by_number:
+      if not int(state["window_shards"]):
+        self._begin_order(data, int(tf.reduce_sum(position)))
+      # It is of TensorFlow's reading, perhaps on another number of machines.
+      position.assign(tf.zeros([placement.num_workers], tf.int64))
     return self.examples_seen if is_other else 0
 
   def _begin_order(self, data: Data, num_examples: int) -> None:
