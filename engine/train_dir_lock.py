@@ -388,11 +388,16 @@ def _unwritable(
 ) -> errors.UserError:
   reason = error.strerror if isinstance(error, OSError) else error.message
   reason = (reason or str(error)).splitlines()[0]
+  advice = "Check its path and its permissions, or name another one."
+  if errors.is_fault_of_machine(error):
+    advice = (
+      "Free some space on its disk, or check the disk; then start the same"
+      " command again."
+    )
   return errors.of_system(
     error,
     f"Expected a --train_dir that can be written to, received {train_dir}"
-    f" ({reason}). Check its path, its permissions and the space on its disk,"
-    " or name another one.",
+    f" ({reason}). {advice}",
   )
 
 

@@ -283,12 +283,12 @@ def test_programs_on_a_full_disk(tiny_files, tmp_path):
     fill(disk / "filler")
     more = ("--max_steps=8", "--num_epochs=0")
     line = in_process.run_into_error("train", *training, *more, exit_code=1)
-    check(line, f"{disk}/model/")
+    check(line, f"{disk}/model")
     assert checkpoint_steps(disk / "model") == {4}
     line = in_process.run_into_error(
       "eval", train_dir, "--run_once", *_evaluated(data), exit_code=1
     )
-    check(line, f"{disk}/model/")
+    check(line, f"{disk}/model")
     for program, output in (
       ("inference", "--output_file"),
       ("export_model", "--output_dir"),
