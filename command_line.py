@@ -104,8 +104,8 @@ def run(main) -> None:
   Exit statuses: 0 done; 2 a UserError, or a file that is not there or cannot be
   opened; 1 a MachineError, or another fault of the machine. Each of these is
   one line on stderr; with --verbosity=1 its traceback follows. 1 also a bug,
-  shown with its traceback. 130 stopped by Ctrl-C, 143 by SIGTERM, except that
-  train.py then saves and exits with 0.
+  shown with its traceback. 130 stopped by Ctrl-C, 143 by SIGTERM, 129 by
+  SIGHUP, except that train.py then saves and exits with 0.
   """
   stopping.install()
   handler = logging.get_absl_handler()

@@ -1,4 +1,4 @@
-"""Ends a program at Ctrl-C and SIGTERM: one line, and an exit status.
+"""Ends a program at Ctrl-C, SIGTERM and SIGHUP: one line, and an exit status.
 
 startup.py and command_line.py import this file first, so that the imports that
 follow, which take seconds, can be stopped too. Before that, while Python itself
@@ -9,6 +9,9 @@ is half-written is removed. At any other time, and from the second signal on,
 it ends the process at once. train.py saves at the first one instead, see
 engine/loop.py.
 
+SIGHUP comes when the terminal of a program is closed, often more than once.
+nohup makes it ignored.
+
 Python handles a signal only when a call of a library returns. A thread ends the
 process where that takes too long, such as while machines wait for each other.
 """
@@ -17,6 +20,7 @@ import contextlib
 import os
 import select
 import signal
+import stat
 import sys
 import threading
 import time
@@ -27,7 +31,10 @@ from typing import NoReturn
 _LINES = {
   signal.SIGINT: "Stopped by Ctrl-C.\n",
   signal.SIGTERM: "Stopped by SIGTERM.\n",
+  signal.SIGHUP: "Stopped by SIGHUP: the terminal was closed.\n",
 }
+SIGNALS = tuple(_LINES)
+"""Those that stop a program."""
 _ROOT = os.path.dirname(os.path.realpath(__file__))
 
 # How long a library may keep Python from handling a first signal, and others.
@@ -108,11 +115,39 @@ def end_now(number: int) -> NoReturn:
   os._exit(exit_status(number))
 
 
+def is_repeated(number: int, seconds: float) -> bool:
+  """Whether a signal, not the first one, says nothing new.
+
+  Args:
+    number: of the signal.
+    seconds: since the first one.
+  """
+  return seconds < _SAME_SECONDS or number == signal.SIGHUP
+
+
+def leave_terminal() -> None:
+  """Lets nothing be written to the terminal from now on: it is closed.
+
+  Each line would be an error, and keep a program from saving.
+  """
+  for descriptor in (1, 2):
+    with contextlib.suppress(OSError):
+      if stat.S_ISCHR(os.fstat(descriptor).st_mode):
+        nowhere = os.open(os.devnull, os.O_RDWR)
+        os.dup2(nowhere, descriptor)
+        os.close(nowhere)
+
+
 def handle(number: int, frame: FrameType | None) -> None:
   """What a signal does; see this module."""
   del frame
   now = time.monotonic()
-  if _state.received is not None and now - _state.received_at < _SAME_SECONDS:
+  if number == signal.SIGHUP:
+    leave_terminal()
+  if _state.received is not None and is_repeated(
+    number, now - _state.received_at
+  ):
+    _state.num_handled += now - _state.received_at >= _SAME_SECONDS
     return
   _state.num_handled += 1
   if not _state.raises or _state.received is not None:

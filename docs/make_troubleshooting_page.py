@@ -34,9 +34,10 @@ warnings, by the file that says them. In braces are the parts that differ.
 
 | status | what happened |
 |---|---|
-| 0 | Done. Also if train.py has saved after Ctrl-C or SIGTERM. |
+| 0 | Done. Also if train.py has saved after Ctrl-C, SIGTERM or SIGHUP. |
 | 1 | A fault of the machine, see below. Also a bug: it shows a traceback. |
 | 2 | What the user can fix: a flag, or a file that is missing or wrong. |
+| 129 | Stopped by SIGHUP: the terminal was closed. |
 | 130 | Stopped by Ctrl-C. |
 | 143 | Stopped by SIGTERM. |
 
@@ -44,9 +45,10 @@ Faults of the machine are a full disk, a failed read, too little memory, a lost
 machine of a cluster, no answer in time: the same command may succeed later, or
 elsewhere. `--verbosity=1` also shows the traceback of an error.
 
-Ctrl-C and SIGTERM end a program with one line. While train.py trains, it saves
-first, and a second one ends it at once. In the first moments, while Python
-itself starts, a signal ends it without this line.
+Ctrl-C and SIGTERM end a program with one line, and so does the end of its
+terminal, unless it was started with nohup. While train.py trains, it saves
+first, and a second Ctrl-C or SIGTERM ends it at once. In the first moments,
+while Python itself starts, a signal ends it without this line.
 
 Errors have status 2, unless the page says otherwise.
 """

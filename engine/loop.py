@@ -11,6 +11,7 @@ from absl import logging
 
 import errors
 import losses
+import stopping
 from engine import divergence, model_building
 from engine import export as exports
 from engine.data import Data
@@ -27,13 +28,12 @@ from engine.validation import Validation
 SAVE_SECONDS = 15 * 60
 _LONGEST_SILENCE_SECONDS = 5.0
 _MOST_STEPS_AT_ONCE = 10
-_SAME_SECONDS = 0.3
 
 
 class StopSignal:
-  """Turns a first Ctrl-C or SIGTERM into a flag that the loop checks.
+  """Turns a first signal to stop into a flag that the loop checks.
 
-  Of a second one, what was there before hears.
+  Of a second one, what was there before hears. See stopping.SIGNALS.
   """
 
   def __init__(self):
@@ -45,21 +45,24 @@ class StopSignal:
     self._told = -1
     # Only the main thread may; others are stopped by their caller.
     with contextlib.suppress(ValueError):
-      for number in (signal.SIGINT, signal.SIGTERM):
-        self._old[number] = signal.signal(number, self._receive)
+      for number in stopping.SIGNALS:
+        # One that is ignored, as by nohup, stays so.
+        if signal.getsignal(number) != signal.SIG_IGN:
+          self._old[number] = signal.signal(number, self._receive)
       # What else is told of signals would not know that this one is waited for.
       self._told = signal.set_wakeup_fd(-1)
     return self
 
   def _receive(self, number, frame):
+    if number == signal.SIGHUP:
+      stopping.leave_terminal()
     if self.received is None:
       self.received = signal.Signals(number).name
       self._received_at = time.monotonic()
       logging.info("Received %s: saving, then stopping.", self.received)
-    elif time.monotonic() - self._received_at > _SAME_SECONDS:
+    elif not stopping.is_repeated(number, time.monotonic() - self._received_at):
       self._give_back()
       os.kill(os.getpid(), number)
-    # Else it is the same, sent twice to make sure, as timeout does.
 
   def _give_back(self):
     for number, handler in self._old.items():

@@ -1,5 +1,6 @@
 """How far a long work is: a bar on a terminal, lines elsewhere."""
 
+import contextlib
 import datetime
 import os
 import sys
@@ -30,7 +31,9 @@ class ProgressBar:
   @property
   def columns(self) -> int:
     """The longest line that does not wrap, which could not be drawn over."""
-    columns = os.get_terminal_size(sys.stderr.fileno()).columns
+    columns = 0
+    with contextlib.suppress(OSError):  # the terminal was closed
+      columns = os.get_terminal_size(sys.stderr.fileno()).columns
     return (columns or _UNKNOWN_COLUMNS) - 1  # 0 is an unknown width
 
   def begin(self, done: float) -> None:

@@ -22,8 +22,9 @@ import stopping
 LINES = {
   signal.SIGINT: "Stopped by Ctrl-C.\n",
   signal.SIGTERM: "Stopped by SIGTERM.\n",
+  signal.SIGHUP: "Stopped by SIGHUP: the terminal was closed.\n",
 }
-BOTH = pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+ALL = pytest.mark.parametrize("number", list(LINES))
 
 
 # --------------------------------------------------------------------------
@@ -47,14 +48,14 @@ def ended(monkeypatch, tmp_path):
     yield found
 
 
-@BOTH
+@ALL
 def test_a_signal_ends_a_program_that_does_not_work_yet(ended, number):
   with pytest.raises(SystemExit):
     stopping.handle(number, None)
   assert ended == [(128 + number, LINES[number])]
 
 
-@BOTH
+@ALL
 def test_a_second_signal_ends_a_program_that_cleans_up(ended, number):
   with stopping.raising():
     with pytest.raises(KeyboardInterrupt):
@@ -66,6 +67,17 @@ def test_a_second_signal_ends_a_program_that_cleans_up(ended, number):
     with pytest.raises(SystemExit):
       stopping.handle(signal.SIGINT, None)
   assert ended == [(130, LINES[signal.SIGINT])]
+
+
+def test_a_terminal_may_say_more_than_once_that_it_was_closed(ended):
+  with stopping.raising():
+    with pytest.raises(KeyboardInterrupt):
+      stopping.handle(signal.SIGHUP, None)
+    stopping._state.received_at -= 1.0
+    stopping.handle(signal.SIGHUP, None)
+    assert not ended
+    with pytest.raises(SystemExit):
+      stopping.handle(signal.SIGTERM, None)
 
 
 def test_the_line_is_said_once(ended):
@@ -146,7 +158,7 @@ def run_main(body):
   )
 
 
-@BOTH
+@ALL
 @pytest.mark.parametrize(
   "program", ["train.py", "eval.py", "inference.py", "export_model.py"]
 )
@@ -171,7 +183,7 @@ def test_a_signal_while_the_packages_are_imported(tmp_path):
   assert (done.returncode, done.stderr) == (143, LINES[signal.SIGTERM])
 
 
-@BOTH
+@ALL
 def test_a_program_that_works_cleans_up(number):
   done = run_main(
     f"try:\n  send({int(number)})\n  time.sleep(60)\nfinally:\n  print('clean')"
@@ -227,7 +239,7 @@ def test_what_is_ignored_stays_ignored():
   assert (done.returncode, done.stdout, done.stderr) == (0, "None\n", "")
 
 
-@BOTH
+@ALL
 def test_a_library_that_does_not_return(number):
   # It waits for a lock that it holds, which no signal interrupts.
   began = time.monotonic()

@@ -1,6 +1,7 @@
 """Tests of train: the real command line, and train() on tiny data."""
 
 import dataclasses
+import fcntl
 import gzip
 import importlib
 import json
@@ -9,6 +10,9 @@ import pty
 import re
 import shutil
 import signal
+import subprocess
+import sys
+import termios
 import time
 
 import in_process
@@ -19,6 +23,7 @@ from absl import flags
 from absl.testing import flagsaver
 from conftest import (
   FRAME_DATA_FLAGS,
+  REPOSITORY,
   VIDEO_DATA_FLAGS,
   Program,
   assert_same_state,
@@ -482,6 +487,37 @@ def test_a_signal_saves_and_ends(data_dir, tmp_path, number):
   assert not list(stopped.rglob(".*"))
   if number == signal.SIGINT:
     assert_goes_on_exactly(data_dir, tmp_path, stopped, step)
+
+
+@pytest.mark.slow
+def test_a_closed_terminal_saves_and_ends(data_dir, tmp_path):
+  """Nothing can be written to it any more, and its shell tells of it twice."""
+  run_dir = tmp_path / "model"
+  leader, follower = os.openpty()
+
+  def take_terminal():
+    os.setsid()
+    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+
+  with subprocess.Popen(
+    [sys.executable, "train.py", *endless_flags(data_dir, run_dir)],
+    cwd=REPOSITORY,
+    stdin=follower,
+    stdout=follower,
+    stderr=follower,
+    preexec_fn=take_terminal,
+  ) as run:
+    os.close(follower)
+    shown = b""
+    while shown.count(b"GAP") < 5:
+      shown += os.read(leader, 4096)
+    os.close(leader)
+    run.send_signal(signal.SIGHUP)
+    assert run.wait(timeout=120) == 0
+  (step,) = checkpoint_steps(run_dir)
+  (start,) = json.loads((run_dir / "run.json").read_text())["starts"]
+  assert (start["last_step"], start["stopped_by"]) == (step, "SIGHUP")
+  assert (run_dir / "export" / f"step_{step}").is_dir()
 
 
 @pytest.mark.slow

@@ -5,6 +5,7 @@ import signal
 
 import pytest
 
+import stopping
 from engine.loop import StopSignal
 
 
@@ -12,7 +13,7 @@ def send(number):
   os.kill(os.getpid(), number)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", stopping.SIGNALS)
 def test_a_first_signal_is_noted_and_a_second_one_stops(number):
   before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
   with StopSignal() as stop:
@@ -25,6 +26,27 @@ def test_a_first_signal_is_noted_and_a_second_one_stops(number):
       send(signal.SIGINT)
   after = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
   assert before == after
+
+
+def test_a_terminal_that_is_closed_stops_once():
+  before = signal.getsignal(signal.SIGHUP)
+  with StopSignal() as stop:
+    send(signal.SIGHUP)
+    stop._received_at -= 1.0
+    send(signal.SIGHUP)  # of the shell, after that of the system
+    assert stop.received == "SIGHUP"
+  assert signal.getsignal(signal.SIGHUP) == before
+
+
+def test_what_is_ignored_stays_so(monkeypatch):
+  before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does
+  try:
+    with StopSignal() as stop:
+      send(signal.SIGHUP)
+      assert stop.received is None
+    assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+  finally:
+    signal.signal(signal.SIGHUP, before)
 
 
 def test_others_are_not_told_of_a_signal_that_is_waited_for():
