@@ -138,6 +138,14 @@ def read_batches(data, batch_size=100, num_readers=None):
 
 
 @pytest.fixture
+def hears_hangup():
+  """Lets SIGHUP be heard here and in programs, even if nohup runs the tests."""
+  before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+  yield
+  signal.signal(signal.SIGHUP, before)
+
+
+@pytest.fixture
 def shown(monkeypatch):
   """The lines of the log so far."""
   lines = []

@@ -19,6 +19,8 @@ from conftest import (
 
 import stopping
 
+pytestmark = pytest.mark.usefixtures("hears_hangup")
+
 LINES = {
   signal.SIGINT: "Stopped by Ctrl-C.\n",
   signal.SIGTERM: "Stopped by SIGTERM.\n",

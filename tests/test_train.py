@@ -490,6 +490,7 @@ def test_a_signal_saves_and_ends(data_dir, tmp_path, number):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("hears_hangup")
 def test_a_closed_terminal_saves_and_ends(data_dir, tmp_path):
   """Nothing can be written to it any more, and its shell tells of it twice."""
   run_dir = tmp_path / "model"

@@ -8,6 +8,8 @@ import pytest
 import stopping
 from engine.loop import StopSignal
 
+pytestmark = pytest.mark.usefixtures("hears_hangup")
+
 
 def send(number):
   os.kill(os.getpid(), number)
