@@ -9,9 +9,6 @@ is half-written is removed. At any other time, and from the second signal on,
 it ends the process at once. train.py saves at the first one instead, see
 engine/loop.py.
 
-SIGHUP comes when the terminal of a program is closed, often more than once.
-nohup makes it ignored.
-
 Python handles a signal only when a call of a library returns. A thread ends the
 process where that takes too long, such as while machines wait for each other.
 """
@@ -20,7 +17,6 @@ import contextlib
 import os
 import select
 import signal
-import stat
 import sys
 import threading
 import time
@@ -28,20 +24,18 @@ from collections.abc import Iterator
 from types import FrameType
 from typing import NoReturn
 
+from engine import stop_signals
+
 _LINES = {
   signal.SIGINT: "Stopped by Ctrl-C.\n",
   signal.SIGTERM: "Stopped by SIGTERM.\n",
   signal.SIGHUP: "Stopped by SIGHUP: the terminal was closed.\n",
 }
-SIGNALS = tuple(_LINES)
-"""Those that stop a program."""
 _ROOT = os.path.dirname(os.path.realpath(__file__))
 
 # How long a library may keep Python from handling a first signal, and others.
 _PATIENCE_SECONDS = 10.0
 _NO_PATIENCE_SECONDS = 1.0
-# Some programs, such as timeout, send a signal twice to make sure.
-_SAME_SECONDS = 0.3
 
 
 class _State:
@@ -115,39 +109,16 @@ def end_now(number: int) -> NoReturn:
   os._exit(exit_status(number))
 
 
-def is_repeated(number: int, seconds: float) -> bool:
-  """Whether a signal, not the first one, says nothing new.
-
-  Args:
-    number: of the signal.
-    seconds: since the first one.
-  """
-  return seconds < _SAME_SECONDS or number == signal.SIGHUP
-
-
-def leave_terminal() -> None:
-  """Lets nothing be written to the terminal from now on: it is closed.
-
-  Each line would be an error, and keep a program from saving.
-  """
-  for descriptor in (1, 2):
-    with contextlib.suppress(OSError):
-      if stat.S_ISCHR(os.fstat(descriptor).st_mode):
-        nowhere = os.open(os.devnull, os.O_RDWR)
-        os.dup2(nowhere, descriptor)
-        os.close(nowhere)
-
-
 def handle(number: int, frame: FrameType | None) -> None:
   """What a signal does; see this module."""
   del frame
   now = time.monotonic()
   if number == signal.SIGHUP:
-    leave_terminal()
-  if _state.received is not None and is_repeated(
+    stop_signals.leave_terminal()
+  if _state.received is not None and stop_signals.is_repeated(
     number, now - _state.received_at
   ):
-    _state.num_handled += now - _state.received_at >= _SAME_SECONDS
+    _state.num_handled += now - _state.received_at >= stop_signals.SAME_SECONDS
     return
   _state.num_handled += 1
   if not _state.raises or _state.received is not None:
@@ -198,11 +169,11 @@ def _watch(descriptor: int) -> None:
   Args:
     descriptor: of a pipe from which the numbers of signals come.
   """
-  num_seen, seen_at = 0, -_SAME_SECONDS
+  num_seen, seen_at = 0, -stop_signals.SAME_SECONDS
   while True:
     number = os.read(descriptor, 1)[0]
     now = time.monotonic()
-    if number not in _LINES or now - seen_at < _SAME_SECONDS:
+    if number not in _LINES or now - seen_at < stop_signals.SAME_SECONDS:
       continue
     num_seen, seen_at = num_seen + 1, now
     if num_seen == 1:  # until there is a second one

@@ -11,8 +11,7 @@ from absl import logging
 
 import errors
 import losses
-import stopping
-from engine import divergence, model_building
+from engine import divergence, model_building, stop_signals
 from engine import export as exports
 from engine.data import Data
 from engine.data_order import Place
@@ -33,7 +32,7 @@ _MOST_STEPS_AT_ONCE = 10
 class StopSignal:
   """Turns a first signal to stop into a flag that the loop checks.
 
-  Of a second one, what was there before hears. See stopping.SIGNALS.
+  Of a second one, what was there before hears. See stop_signals.SIGNALS.
   """
 
   def __init__(self):
@@ -45,7 +44,7 @@ class StopSignal:
     self._told = -1
     # Only the main thread may; others are stopped by their caller.
     with contextlib.suppress(ValueError):
-      for number in stopping.SIGNALS:
+      for number in stop_signals.SIGNALS:
         # One that is ignored, as by nohup, stays so.
         if signal.getsignal(number) != signal.SIG_IGN:
           self._old[number] = signal.signal(number, self._receive)
@@ -55,12 +54,14 @@ class StopSignal:
 
   def _receive(self, number, frame):
     if number == signal.SIGHUP:
-      stopping.leave_terminal()
+      stop_signals.leave_terminal()
     if self.received is None:
       self.received = signal.Signals(number).name
       self._received_at = time.monotonic()
       logging.info("Received %s: saving, then stopping.", self.received)
-    elif not stopping.is_repeated(number, time.monotonic() - self._received_at):
+    elif not stop_signals.is_repeated(
+      number, time.monotonic() - self._received_at
+    ):
       self._give_back()
       os.kill(os.getpid(), number)
 

@@ -5,7 +5,7 @@ import signal
 
 import pytest
 
-import stopping
+from engine import stop_signals
 from engine.loop import StopSignal
 
 pytestmark = pytest.mark.usefixtures("hears_hangup")
@@ -15,7 +15,7 @@ def send(number):
   os.kill(os.getpid(), number)
 
 
-@pytest.mark.parametrize("number", stopping.SIGNALS)
+@pytest.mark.parametrize("number", stop_signals.SIGNALS)
 def test_a_first_signal_is_noted_and_a_second_one_stops(number):
   before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
   with StopSignal() as stop:
