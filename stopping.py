@@ -115,10 +115,12 @@ def handle(number: int, frame: FrameType | None) -> None:
   now = time.monotonic()
   if number == signal.SIGHUP:
     stop_signals.leave_terminal()
+  since_first = now - _state.received_at
   if _state.received is not None and stop_signals.is_repeated(
-    number, now - _state.received_at
+    number, since_first
   ):
-    _state.num_handled += now - _state.received_at >= stop_signals.SAME_SECONDS
+    if since_first >= stop_signals.SAME_SECONDS:  # _watch counts it too
+      _state.num_handled += 1
     return
   _state.num_handled += 1
   if not _state.raises or _state.received is not None:

@@ -55,6 +55,18 @@ class Opened:
     replicas = self.run.placement.num_replicas * self.machines
     return self.run.settings.step_examples(replicas)
 
+  @property
+  def planned_examples(self) -> int:
+    """Examples of a whole run; 0 if it has no end."""
+    return self.run.settings.planned_examples(
+      self.data.num_videos, self.step_videos
+    )
+
+  @property
+  def planned_steps(self) -> int:
+    """Steps of a whole run; 0 if it has no end."""
+    return math.ceil(self.planned_examples / self.step_videos)
+
 
 def _size(number: float) -> str:
   """Bytes in words: 12.3 MB."""
@@ -80,14 +92,6 @@ def checkpoint_bytes(run: Run) -> int:
   """The bytes of a checkpoint of a run: weights, optimizer and averages."""
   parts = (run.model.variables, run.optimizer.variables, run.average)
   return sum(map(_bytes_of, parts))
-
-
-def _steps_of(opened: Opened) -> int:
-  """The steps of a whole run; 0 if it has no end."""
-  planned = opened.run.settings.planned_examples(
-    opened.data.num_videos, opened.step_videos
-  )
-  return math.ceil(planned / opened.step_videos)
 
 
 def _saves_left(opened: Opened, steps: int) -> int:
@@ -174,7 +178,7 @@ def warn_of_little_space(opened: Opened) -> None:
     opened: see Opened; an old run that is replaced is deleted already.
   """
   run = opened.run
-  needed = disk_bytes(opened, _steps_of(opened), starts_new=False)
+  needed = disk_bytes(opened, opened.planned_steps, starts_new=False)
   free = _free(run.train_dir)
   if free is not None and needed > free:
     logging.warning(
@@ -361,8 +365,7 @@ def check(opened: Opened) -> dict[str, str]:
   settings, placement = run.settings, run.placement
   starts_new = settings.start_new_model or not latest_checkpoint(run.train_dir)
   _restore(run, data, starts_new)
-  steps = _steps_of(opened)
-  planned = settings.planned_examples(data.num_videos, opened.step_videos)
+  steps, planned = opened.planned_steps, opened.planned_examples
   if opened.machines > 1:
     logging.info("Checking this machine, one of %d.", opened.machines)
   devices = placement.num_replicas * opened.machines

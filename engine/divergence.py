@@ -336,14 +336,13 @@ class Reaction:
         f"finite weights, received NaN or infinite ones in {path} before"
         f" {where}"
       )
-    ending = f" at {where}"
-    if one.statistics:
+    ending, also = f" at {where}", ""
+    if one.weights:
+      ending = f", NaN or infinite ones of {_listed(one.weights)}{ending}"
+      also = " and gradients with {}"
+    elif one.statistics:
       statistics = _listed(one.statistics)
       ending = f", NaN or infinite statistics in {statistics}{ending}"
-    also = ""
-    if one.weights:
-      ending = f", NaN or infinite ones of {_listed(one.weights)} at {where}"
-      also = " and gradients with {}"
     if outputs is not None:
       scalars, predictions, labels = outputs
       if not np.isfinite(predictions.numpy()).all():

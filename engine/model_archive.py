@@ -27,7 +27,6 @@ _MODEL_FILES = re.compile(
   r"|model\.ckpt-(again-)?\d{1,18}\.(index|data-\d{5}-of-\d{5})",
   re.ASCII,
 )
-_OF_DATA = (CARD_FILE, "folder of a data set")
 _MOST_MEMBERS = 1000
 _MOST_HEADER_BYTES = 1 << 22
 # After the files come zeros up to a multiple of 10 KB.
@@ -82,7 +81,10 @@ def extract_model_tgz(tgz: str, folder: str) -> str:
     errors.UserError: the archive does not hold a model, or more than a model
       can need. Nothing is written.
   """
-  for name, what in ((STATE_FILE, "--train_dir of a run"), _OF_DATA):
+  for name, what in (
+    (STATE_FILE, "--train_dir of a run"),
+    (CARD_FILE, "folder of a data set"),
+  ):
     if tf.io.gfile.exists(os.path.join(folder, name)):
       raise errors.UserError(
         f"Expected a folder for an unpacked model, received the {what},"

@@ -138,6 +138,14 @@ def read_batches(data, batch_size=100, num_readers=None):
 
 
 @pytest.fixture
+def dead_process() -> int:
+  """The number of a process that has ended."""
+  process = subprocess.Popen([sys.executable, "-S", "-c", ""])
+  process.wait()
+  return process.pid
+
+
+@pytest.fixture
 def hears_hangup():
   """Lets SIGHUP be heard here and in programs, even if nohup runs the tests."""
   before = signal.signal(signal.SIGHUP, signal.SIG_DFL)

@@ -2,7 +2,6 @@
 
 import csv
 import os
-import subprocess
 
 import numpy as np
 import pytest
@@ -202,12 +201,10 @@ def test_no_good_item_at_all_is_an_error(tmp_path):
 
 
 def test_an_interrupted_start_leaves_nothing_and_a_killed_one_is_replaced(
-  tmp_path,
+  tmp_path, dead_process
 ):
   made = make_items(0, False)
-  process = subprocess.Popen(["true"])
-  process.wait()
-  dead = process_names.process_name(process.pid)
+  dead = process_names.process_name(dead_process)
   left = tmp_path / f".data.tmp-{dead}-0123abcd"
   left.mkdir()
   (left / "train9999.tfrecord").touch()

@@ -6,7 +6,6 @@ import os
 import re
 import socket
 import stat
-import subprocess
 import time
 
 import pytest
@@ -452,12 +451,6 @@ def test_what_is_no_number(value):
     files.check_number(1.5, int)
 
 
-def dead_process() -> str:
-  process = subprocess.Popen(["true"])
-  process.wait()
-  return process_names.process_name(process.pid)
-
-
 def leave(folder, name, days=0.0):
   path = folder / name
   path.mkdir(parents=True)
@@ -468,8 +461,9 @@ def leave(folder, name, days=0.0):
   return path
 
 
-def test_leftovers_of_the_dead_are_removed(tmp_path, shown):
-  dead, alive = dead_process(), process_names.process_name()
+def test_leftovers_of_the_dead_are_removed(tmp_path, shown, dead_process):
+  dead = process_names.process_name(dead_process)
+  alive = process_names.process_name()
   elsewhere = f"00000000-{dead.split('-')[1]}"
   gone = [
     leave(tmp_path, f".a.tmp-{dead}-0123abcd"),
@@ -502,8 +496,8 @@ def test_a_folder_that_is_still_written_to_is_no_leftover(tmp_path):
   assert path.exists()
 
 
-def test_leftovers_of_one_output(tmp_path):
-  dead = dead_process()
+def test_leftovers_of_one_output(tmp_path, dead_process):
+  dead = process_names.process_name(dead_process)
   gone = leave(tmp_path, f".a.csv.tmp-{dead}-0123abcd")
   kept = leave(tmp_path, f".b.csv.tmp-{dead}-0123abcd")
   files.remove_leftovers_of(f"{tmp_path}/a.csv")

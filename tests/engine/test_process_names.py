@@ -8,21 +8,13 @@ import pytest
 from engine import process_names
 
 
-@pytest.fixture
-def dead():
-  """The number of a process that has ended."""
-  process = subprocess.Popen(["true"])
-  process.wait()
-  return process.pid
-
-
-def test_processes_that_live_and_that_ended(dead):
+def test_processes_that_live_and_that_ended(dead_process):
   assert process_names.is_alive(os.getpid())
   # Of another user, where this one is not root.
   assert process_names.is_alive(1)
-  assert process_names.is_alive(dead) is False
+  assert process_names.is_alive(dead_process) is False
   assert not process_names.is_dead(process_names.process_name())
-  assert process_names.is_dead(process_names.process_name(dead))
+  assert process_names.is_dead(process_names.process_name(dead_process))
 
 
 def test_another_process_may_have_got_the_number():
@@ -39,11 +31,11 @@ def test_a_process_that_ended_waits_for_its_parent():
     assert process_names.is_dead(process_names.process_name(process.pid))
 
 
-def test_where_processes_are_hidden_nothing_is_known(monkeypatch, dead):
+def test_where_processes_are_hidden_nothing_is_known(monkeypatch, dead_process):
   monkeypatch.setattr(process_names, "_PROC", "/nowhere")
   assert process_names.is_alive(os.getpid()) is None
   assert not process_names.is_dead(process_names.process_name())
-  assert process_names.is_alive(dead) is False
+  assert process_names.is_alive(dead_process) is False
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,5 @@
 """Tests of train_dir."""
 
-import subprocess
-
 import pytest
 from conftest import folder_content
 
@@ -143,10 +141,10 @@ def test_a_missing_or_empty_folder_is_left_as_it_is(tmp_path):
   assert list(tmp_path.iterdir()) == []
 
 
-def test_what_tensorflow_left_over_goes_with_its_process(tmp_path):
-  process = subprocess.Popen(["true"])
-  process.wait()
-  dead = process_names.process_name(process.pid)
+def test_what_tensorflow_left_over_goes_with_its_process(
+  tmp_path, dead_process
+):
+  dead = process_names.process_name(dead_process)
   names = [
     "model.ckpt-7_temp/part",
     "checkpoint.tmp0123456789abcdef0123456789abcdef",
@@ -156,7 +154,7 @@ def test_what_tensorflow_left_over_goes_with_its_process(tmp_path):
     f"best/.model.ckpt-3.index.tmp-{dead}-0123abcd",
   ]
   write_files(tmp_path, ["model.ckpt-7.index", *names])
-  for writer in ("", process_names.process_name(), f"00000000-{process.pid}"):
+  for writer in ("", process_names.process_name(), f"00000000-{dead_process}"):
     train_dirs.clean(str(tmp_path), writer)
     assert set(folder_content(tmp_path)) == {"model.ckpt-7.index", *names[:2]}
   train_dirs.clean(str(tmp_path), dead)

@@ -55,14 +55,6 @@ def fast(monkeypatch):
     monkeypatch.setattr(locks, name, seconds)
 
 
-@pytest.fixture
-def dead_process() -> int:
-  """The number of a process that has ended."""
-  process = subprocess.Popen([sys.executable, "-S", "-c", ""])
-  process.wait()
-  return process.pid
-
-
 # --------------------------------------------------------------------------
 # Two trainings
 
