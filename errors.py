@@ -5,6 +5,7 @@ Every message says what was expected, what was received and how to fix it.
 
 import difflib
 import errno
+import json
 import os
 from collections.abc import Iterable
 
@@ -72,6 +73,22 @@ def of_system(error: BaseException, message: str) -> UserError:
   """
   kind = MachineError if is_fault_of_machine(error) else UserError
   return kind(message)
+
+
+def parse_json(content: str | bytes, **options):
+  """As json.loads, but what is nested too deep is a ValueError like all else.
+
+  Args:
+    content: JSON from outside.
+    **options: of json.loads.
+
+  Raises:
+    ValueError: it is none.
+  """
+  try:
+    return json.loads(content, **options)
+  except RecursionError as error:
+    raise ValueError(str(error)) from error
 
 
 # A name that is this similar to an unknown one was probably meant.

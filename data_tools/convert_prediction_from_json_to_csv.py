@@ -10,7 +10,6 @@ flags of the original starter code's.
     --csv_output_file=predictions.csv
 """
 
-import json
 import sys
 from collections.abc import Iterator
 
@@ -21,7 +20,7 @@ from absl import flags, logging
 import errors
 from engine import csv_cells
 from engine.data_files import check_not_used, find_files
-from engine.files import text_written_aside
+from engine.files import is_number, text_written_aside
 
 HEADER = "VideoId,LabelConfidencePairs\n"
 
@@ -29,13 +28,12 @@ _KEYS = ("video_id", "class_indexes", "predictions")
 
 
 def _is_class(value) -> bool:
-  return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+  return is_number(value, int) and value >= 0
 
 
 def _is_number(value) -> bool:
-  is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
   # A whole number may be larger than any float.
-  return is_number and abs(value) <= sys.float_info.max
+  return is_number(value) and abs(value) <= sys.float_info.max
 
 
 def csv_line(text: str) -> str:
@@ -54,8 +52,8 @@ def csv_line(text: str) -> str:
     ValueError: says what is wrong.
   """
   try:
-    given = json.loads(text)
-  except (ValueError, RecursionError) as error:
+    given = errors.parse_json(text)
+  except ValueError as error:
     raise ValueError(f"no JSON ({error})") from error
   if not isinstance(given, dict) or not set(_KEYS) <= set(given):
     found = sorted(given) if isinstance(given, dict) else type(given).__name__

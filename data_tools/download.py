@@ -477,11 +477,8 @@ def _check_folder(plan_path: str, source: Source) -> None:
   """
   try:
     with open(plan_path, encoding="utf-8") as file:
-      kept = json.load(file)["partition"]
-  except (
-    *(FileNotFoundError, ValueError, KeyError, TypeError),
-    RecursionError,
-  ):
+      kept = errors.parse_json(file.read())["partition"]
+  except (FileNotFoundError, ValueError, KeyError, TypeError):
     return
   if kept != source.partition:
     raise errors.UserError(

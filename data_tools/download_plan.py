@@ -8,7 +8,6 @@ trainAA are one file where case does not count.
 
 import dataclasses
 import hashlib
-import json
 import re
 import string
 
@@ -140,17 +139,14 @@ def parse_plan(content: bytes, source: Source) -> dict[str, str]:
     errors.UserError: it is something else. So no name leads out of the folder.
   """
   try:
-    plan = json.loads(content)["files"]
+    plan = errors.parse_json(content)["files"]
     wrong = [
       name
       for name, md5 in plan.items()
       if not re.fullmatch(rf"{source.split}[a-zA-Z0-9]{{2}}\.tfrecord", name)
       or not re.fullmatch(r"[0-9a-f]{32}", md5)
     ]
-  except (
-    *(ValueError, KeyError, TypeError, AttributeError),
-    RecursionError,
-  ):
+  except (ValueError, KeyError, TypeError, AttributeError):
     plan, wrong = {}, [content[:60].decode(errors="replace")]
   if wrong or not plan:
     received = repr(wrong[0]) if wrong else "an empty one"

@@ -11,7 +11,6 @@ DbofModel, and --l2_penalty. If the checkpoint has the state of Adam, training
 goes on from it. See docs/migrating_from_tf1.md.
 """
 
-import json
 import os
 import random
 import shlex
@@ -101,8 +100,8 @@ def read_original_flags(folder: str) -> dict:
   with tf.io.gfile.GFile(path, "rb") as file:
     content = file.read()
   try:
-    found = dict(json.loads(content))
-  except (ValueError, TypeError, RecursionError) as error:
+    found = dict(errors.parse_json(content))
+  except (ValueError, TypeError) as error:
     raise errors.UserError(
       f"Expected JSON in {path}, received something else ({error}). Copy it"
       " again from the original's --train_dir."

@@ -1,7 +1,6 @@
 """Files that list items with their labels: CSV tables, and JSON by id."""
 
 import csv
-import json
 from collections.abc import Iterator, Sequence
 
 import errors
@@ -142,13 +141,13 @@ def read_labels(path: str, or_else: str = "") -> list[tuple[str, object]]:
   try:
     with open(path, encoding="utf-8") as file:
       # As pairs, since a dict would keep the last of several equal ids alone.
-      content = json.load(file, object_pairs_hook=list)
+      content = errors.parse_json(file.read(), object_pairs_hook=list)
   except OSError as error:
     raise errors.UserError(
       f"Expected a file that can be read, received --labels={path}"
       f" ({error.strerror})."
     ) from error
-  except (ValueError, RecursionError) as error:
+  except ValueError as error:
     advice = "" if or_else else " A CSV with path and labels is a --manifest."
     raise errors.UserError(
       f"Expected {or_else}{_LABELS_FORM} as --labels={path}, received something"

@@ -22,7 +22,6 @@ names no data.
 import contextlib
 import csv
 import dataclasses
-import json
 import os
 import shutil
 import time
@@ -31,6 +30,7 @@ import startup  # isort: skip
 import tensorflow as tf
 from absl import flags, logging
 
+import errors
 from data_tools import sample_videos
 from data_tools.sample_videos import (
   MAX_LABEL_SCENES,
@@ -219,8 +219,8 @@ def _read_description(folder):
     with open(
       os.path.join(folder, _DESCRIPTION_FILE), encoding="utf-8"
     ) as file:
-      description = json.load(file)
-  except (OSError, ValueError, RecursionError):
+      description = errors.parse_json(file.read())
+  except (OSError, ValueError):
     return None
   is_ours = isinstance(description, dict) and "format_version" in description
   return description if is_ours else None

@@ -8,12 +8,12 @@ which are then read from these places alone. The webdataset library reads every
 byte and gives no places.
 """
 
-import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 
+import errors
 from data_tools.embedding_items import parse_npy
 from data_tools.item_lists import (
   categories_of,
@@ -124,7 +124,7 @@ def _add(table, path, file, key, parts, feature_names, labels) -> None:
       found = _labels_in(file, parts, values)
   except BadItemError as error:
     problem = problem or str(error)
-  except (ValueError, RecursionError) as error:
+  except ValueError as error:
     problem = problem or f"its labels cannot be read: {error}"
   split, trouble = known_split(split)
   paths = [path] * len(feature_names)
@@ -149,7 +149,7 @@ def _json_of(file, parts: Parts) -> dict:
   """
   if "json" not in parts:
     return {}
-  values = json.loads(_text_in(file, parts, "json"))
+  values = errors.parse_json(_text_in(file, parts, "json"))
   if not isinstance(values, dict):
     raise ValueError("expected a JSON object in the .json")
   return values

@@ -6,14 +6,12 @@ and vocabulary.csv; --dataset_dir of the programs reads it.
 
 import dataclasses
 import glob
-import json
 import os
 from collections.abc import Sequence
-from typing import TypeGuard
 
 import errors
 import quantization
-from engine.files import write_json
+from engine.files import is_number, write_json
 
 CARD_FILE = "dataset.json"
 VOCABULARY_FILE = "vocabulary.csv"
@@ -122,11 +120,6 @@ class DatasetCard:
     return os.path.join(literal, f"{split}*.tfrecord")
 
 
-def _is_whole(value) -> TypeGuard[int]:
-  """Whether a value of JSON is a whole number; true is none."""
-  return isinstance(value, int) and not isinstance(value, bool)
-
-
 def _check_types(card: DatasetCard) -> None:
   """Checks what else would fail later, and less clearly.
 
@@ -145,7 +138,7 @@ def _check_types(card: DatasetCard) -> None:
     if not isinstance(name, str) or not name.strip() or "," in name:
       raise ValueError(f"{name!r} in the place of a feature's name")
   for value in (*card.feature_sizes, card.num_classes):
-    if not _is_whole(value) or not 1 <= value <= _LARGEST_SIZE:
+    if not is_number(value, int) or not 1 <= value <= _LARGEST_SIZE:
       raise ValueError(
         f"{value!r} in the place of a number from 1 to {_LARGEST_SIZE}"
       )
@@ -154,7 +147,7 @@ def _check_types(card: DatasetCard) -> None:
     raise ValueError(f"the dtype {unknown.pop()}")
   for of in card.splits.values():
     videos = of.get("videos")
-    if not _is_whole(videos) or videos < 0:
+    if not is_number(videos, int) or videos < 0:
       raise ValueError(f"{videos!r} in the place of a number of videos")
 
 
@@ -173,7 +166,7 @@ def read_card(folder: str) -> DatasetCard:
   )
   try:
     with open(path, encoding="utf-8") as file:
-      content = json.load(file)
+      content = errors.parse_json(file.read())
     version = content.pop("format_version")
     if version != _VERSION:
       raise ValueError(f"format_version {version}")
@@ -193,7 +186,6 @@ def read_card(folder: str) -> DatasetCard:
     KeyError,
     IndexError,
     AttributeError,
-    RecursionError,
   ) as error:
     raise errors.UserError(
       f"Expected {path} as this project writes it, found something else"

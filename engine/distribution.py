@@ -9,7 +9,6 @@ docs/distributed.md.
 import concurrent.futures
 import contextlib
 import functools
-import json
 from collections.abc import Callable, Sequence
 
 import tensorflow as tf
@@ -43,7 +42,7 @@ def read_cluster(tf_config: str) -> tuple[list[str], int]:
       not say which of them this is.
   """
   try:
-    config = json.loads(tf_config or "{}")
+    config = errors.parse_json(tf_config or "{}")
     cluster = config.get("cluster") or {}
     others = [job for job in cluster if job not in ("worker", "chief")]
     addresses = [*cluster.get("chief", []), *cluster.get("worker", [])]
@@ -51,10 +50,7 @@ def read_cluster(tf_config: str) -> tuple[list[str], int]:
       raise ValueError("addresses must be strings")
     task = config.get("task") or {}
     job, index = task.get("type", "worker"), int(task.get("index", 0))
-  except (
-    *(ValueError, AttributeError, TypeError),
-    *(OverflowError, RecursionError),
-  ) as error:
+  except (ValueError, AttributeError, TypeError, OverflowError) as error:
     raise errors.UserError(
       f"Expected JSON with a cluster and a task in TF_CONFIG, received"
       f" {tf_config!r} ({error}). Fix it, or unset it to train on this machine"

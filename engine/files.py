@@ -12,7 +12,7 @@ import re
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import NoReturn
+from typing import NoReturn, TypeGuard
 
 import tensorflow as tf
 from absl import logging
@@ -159,10 +159,8 @@ def read_json(
     return None
   with tf.io.gfile.GFile(path, "rb") as file:
     text = file.read()
-  with contextlib.suppress(
-    TypeError, ValueError, KeyError, AttributeError, RecursionError
-  ):
-    content = json.loads(text)
+  with contextlib.suppress(TypeError, ValueError, KeyError, AttributeError):
+    content = errors.parse_json(text)
     if isinstance(content, dict) and content.keys() >= set(keys):
       check(content)
       return content
@@ -172,18 +170,20 @@ def read_json(
   )
 
 
-def check_number(value, kind: type = float) -> None:
-  """Checks the type of a number that was read from JSON.
+def is_number(value, kind: type = float) -> TypeGuard[float]:
+  """Whether a value that was read from JSON is a number.
 
   Args:
-    value: of any type.
+    value: of any type; true is no number, although Python counts with it.
     kind: int for whole numbers alone.
-
-  Raises:
-    TypeError: it is not one; true is none, although Python counts with it.
   """
   kinds = (int,) if kind is int else (int, float)
-  if isinstance(value, bool) or not isinstance(value, kinds):
+  return isinstance(value, kinds) and not isinstance(value, bool)
+
+
+def check_number(value, kind: type = float) -> None:
+  """Raises a TypeError unless is_number."""
+  if not is_number(value, kind):
     raise TypeError(f"{value!r} is no number")
 
 

@@ -5,7 +5,6 @@ need nothing else.
 """
 
 import contextlib
-import json
 import os
 import re
 from collections.abc import Callable, Iterator
@@ -113,10 +112,10 @@ def _read_noted_flags(train_dir: str) -> dict | None:
     content = file.read()
   advice = "Name another model, or start again with train.py --start_new_model."
   try:
-    model_flags = json.loads(content)
+    model_flags = errors.parse_json(content)
     if not isinstance(model_flags, dict):
       raise ValueError(f"a {type(model_flags).__name__}")
-  except (ValueError, RecursionError) as error:
+  except ValueError as error:
     raise errors.UserError(
       f"Expected JSON in {path}, received something else ({error}). {advice}"
     ) from error

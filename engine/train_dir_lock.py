@@ -120,8 +120,8 @@ class _Found(NamedTuple):
   @property
   def owner(self) -> Owner | None:
     """The process that has it; None if it is damaged, or not yet written."""
-    with contextlib.suppress(ValueError, TypeError, KeyError, RecursionError):
-      found = json.loads(self.content)
+    with contextlib.suppress(ValueError, TypeError, KeyError):
+      found = errors.parse_json(self.content)
       owner = Owner(
         **{field.name: found[field.name] for field in dataclasses.fields(Owner)}
       )

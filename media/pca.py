@@ -148,7 +148,7 @@ def _read_card(path: str) -> dict | None:
   """What pca.json holds; None if there is none."""
   try:
     with open(path, encoding="utf-8") as file:
-      card = json.load(file)
+      card = errors.parse_json(file.read())
     if not card["encoder"] or not isinstance(card["encoder"], str):
       raise ValueError("no encoder")
     return {
@@ -158,10 +158,7 @@ def _read_card(path: str) -> dict | None:
     }
   except FileNotFoundError:
     return None
-  except (
-    *(OSError, ValueError, KeyError, TypeError),
-    *(OverflowError, RecursionError),
-  ) as error:
+  except (OSError, ValueError, KeyError, TypeError, OverflowError) as error:
     raise errors.UserError(
       f"Expected {path} as --fit_pca writes it, received another file"
       f" ({error!r})."

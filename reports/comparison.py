@@ -9,7 +9,6 @@ import itertools
 import json
 import math
 import os
-import zipfile
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -17,6 +16,7 @@ import numpy as np
 
 import errors
 import eval_util
+from engine.prediction_file import READ_ERRORS
 from engine.run_record import read_run_record
 from losses import EPSILON
 from reports import bootstrap
@@ -200,10 +200,7 @@ def load(run: Run, output_dir: str) -> Scored:
       (places[arrays["label_rows"]], arrays["label_classes"]),
       arrays["classes"],
     )
-  except (
-    *(OSError, EOFError, ValueError, TypeError, KeyError, RecursionError),
-    zipfile.BadZipFile,
-  ) as error:
+  except (*READ_ERRORS, OSError) as error:
     raise errors.UserError(
       f"Expected the scores of a run in {folder}, received something else"
       f" ({type(error).__name__}: {error}). Delete this folder and start again."

@@ -5,7 +5,6 @@ What is wrong with them shows at once, not after the last run.
 
 import contextlib
 import hashlib
-import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -91,12 +90,11 @@ def count_labels(
   # What is missing or damaged is counted again.
   with (
     contextlib.suppress(
-      *(OSError, ValueError, KeyError, TypeError, AttributeError),
-      RecursionError,
+      OSError, ValueError, KeyError, TypeError, AttributeError
     ),
     open(path, encoding="utf-8") as file,
   ):
-    content = json.load(file)
+    content = errors.parse_json(file.read())
     if about.items() <= content.items():
       return np.array(content["counts"], np.int64), int(content["num_videos"])
   files = find_files(run.data.train_pattern, "train_data_pattern")

@@ -14,7 +14,6 @@ import signal
 import subprocess
 import sys
 import time
-import zipfile
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -22,6 +21,7 @@ from absl import logging
 
 import errors
 from engine.files import write_json
+from engine.prediction_file import READ_ERRORS
 from reports.frameworks.jobs import BEGAN, PARENT, STEP, Job
 from reports.processes import free_ports, last_line
 
@@ -166,10 +166,7 @@ def kept_result(job: Job) -> Result | None:
   """What is kept of a job; None if it has not finished, or is damaged."""
   try:
     return _read_result(job)
-  except (
-    *(OSError, ValueError, EOFError, RecursionError),
-    zipfile.BadZipFile,
-  ):
+  except (*READ_ERRORS, OSError):
     return None
 
 

@@ -167,8 +167,8 @@ def _read_facts(path: str) -> dict:
   """What is known of a file of predictions; empty if nothing is."""
   try:
     with open(_facts_path(path)) as file:
-      facts = json.load(file)
-  except (OSError, ValueError, RecursionError):
+      facts = errors.parse_json(file.read())
+  except (OSError, ValueError):
     return {}
   return facts if isinstance(facts, dict) and os.path.exists(path) else {}
 

@@ -75,3 +75,16 @@ def test_the_nearest_name(name, near):
   assert errors.nearest(name, known) == near
   expected = f" Did you mean {near}?" if near else ""
   assert errors.did_you_mean(name, known) == expected
+
+
+@pytest.mark.parametrize(
+  ("content", "words"),
+  [
+    *(("", "Expecting value"), ("{", "Expecting property")),
+    *((b"\xff", "decode"), ("[" * 100_000, "recursion")),
+  ],
+)
+def test_what_is_no_json_is_one_kind_of_error(content, words):
+  with pytest.raises(ValueError, match=words):
+    errors.parse_json(content)
+  assert errors.parse_json(b'{"a": [1]}') == {"a": [1]}
