@@ -22,7 +22,6 @@ from engine import train_dir as train_dirs
 from engine.checkpoints import checkpoint_step, load_weights, with_newest
 from engine.data import Data
 from engine.data_files import find_files
-from engine.files import remove_leftovers_of
 from engine.model_flags import kinds_of_training_data, require_model_flags
 
 FLAGS = flags.FLAGS
@@ -315,10 +314,6 @@ def main() -> None:
     name = f"formats_{step}" if others else f"step_{step}"
     folder = os.path.join(FLAGS.train_dir, train_dirs.EXPORT_DIR, name)
   logging.info("Exporting %s", checkpoint)
-  for path in (folder, os.path.join(folder, SAVED_MODEL)):
-    remove_leftovers_of(path)
-  for name in others:
-    remove_leftovers_of(os.path.join(folder, export_formats.FORMATS[name].path))
   batch = find_batch(exporter, is_needed=bool(others))
   if FLAGS.format in (SAVED_MODEL, ALL):
     exported = export_formats.export_saved_model(

@@ -36,7 +36,7 @@ from engine import train_dir as train_dirs
 from engine.checkpoints import check_whole, with_newest
 from engine.data import Data
 from engine.data_files import check_not_used, find_files, is_local
-from engine.files import remove_leftovers_of, text_written_aside
+from engine.files import text_written_aside
 from engine.forward import ForwardPass, predicted_batches
 from engine.model_archive import extract_model_tgz, write_model_tgz
 from engine.model_flags import require_model_flags
@@ -588,8 +588,6 @@ def main() -> None:
       class_names = vocabulary.read_class_names(names_file, num_classes)
   for name in ("output_file", "output_model_tgz"):
     train_dirs.check_no_own_file(getattr(FLAGS, name), name)
-    remove_leftovers_of(getattr(FLAGS, name))
-  remove_leftovers_of(readable_path(FLAGS.output_file))
   files = []
   if not FLAGS.videos:
     pattern = program_flags.data_or_sample(

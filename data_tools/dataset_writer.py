@@ -207,7 +207,6 @@ class DatasetWriter:
     """
     check_free(output_dir)
     output_dir = output_dir.rstrip("/")
-    files.remove_leftovers_of(output_dir)
     # Each of two starts for one folder has its own.
     with files.beside(output_dir) as partial:
       os.mkdir(partial)

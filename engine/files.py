@@ -34,6 +34,9 @@ TOKEN = r"((?P<writer>[0-9a-f]{8}-\d{1,10})-)?[0-9a-f]{8}"
 
 _DAY_SECONDS = 24 * 60 * 60
 
+# The paths that beside has been asked for.
+_written: set[str] = set()
+
 
 def size_of(path: str) -> int:
   """The bytes of a file, or of all files in a folder."""
@@ -191,6 +194,9 @@ def check_number(value, kind: type = float) -> None:
 def beside(path: str, form: str = ".{name}.tmp-{token}") -> Iterator[str]:
   """Names a new file or folder beside a path; removes it at the end.
 
+  The first time, what killed programs have left over of this path is removed,
+  see remove_leftovers.
+
   Args:
     path: its folder is made if it is missing.
     form: of the new name, with the name of `path` and a token that names this
@@ -203,6 +209,9 @@ def beside(path: str, form: str = ".{name}.tmp-{token}") -> Iterator[str]:
   folder, name = os.path.split(path)
   if folder:
     tf.io.gfile.makedirs(folder)
+  if path not in _written:  # once, because each time lists the folder
+    _written.add(path)
+    remove_leftovers(folder or ".", re.escape(name))
   token = process_names.new_token()
   aside = os.path.join(folder, form.format(name=name, token=token))
   try:
@@ -262,17 +271,6 @@ def remove_leftovers(
       folder,
       num_bytes / 1e6,
     )
-
-
-def remove_leftovers_of(path: str) -> None:
-  """Removes what was written to become a file or folder; see remove_leftovers.
-
-  Args:
-    path: of the file or folder; empty for none.
-  """
-  folder, name = os.path.split(path.rstrip("/"))
-  if name:
-    remove_leftovers(folder or ".", re.escape(name))
 
 
 def _is_old(path: str) -> bool:

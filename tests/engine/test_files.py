@@ -496,14 +496,17 @@ def test_a_folder_that_is_still_written_to_is_no_leftover(tmp_path):
   assert path.exists()
 
 
-def test_leftovers_of_one_output(tmp_path, dead_process):
+def test_who_writes_removes_the_leftovers_of_the_same_path(
+  tmp_path, dead_process
+):
   dead = process_names.process_name(dead_process)
   gone = leave(tmp_path, f".a.csv.tmp-{dead}-0123abcd")
   kept = leave(tmp_path, f".b.csv.tmp-{dead}-0123abcd")
-  files.remove_leftovers_of(f"{tmp_path}/a.csv")
-  files.remove_leftovers_of("")
-  assert not gone.exists()
+  with files.text_written_aside(f"{tmp_path}/a.csv") as file:
+    assert not gone.exists()
+    file.write("new")
   assert kept.exists()
+  assert (tmp_path / "a.csv").read_text() == "new"
 
 
 def test_what_is_beside_a_path_names_this_process(tmp_path):
