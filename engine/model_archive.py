@@ -1,6 +1,7 @@
 """A model in one file: a .tgz of a checkpoint and what else predicts."""
 
 import contextlib
+import filecmp
 import gzip
 import os
 import re
@@ -36,6 +37,9 @@ _MOST_PADDING_BYTES = 1 << 20
 # unless it is small.
 _MOST_RATIO = 30
 _LEAST_LIMIT = 1 << 26
+
+# Of folders with a model that this process uses: open until it ends.
+_locks: dict[str, int] = {}
 
 
 def write_model_tgz(train_dir: str, checkpoint_path: str, tgz: str) -> None:
@@ -79,7 +83,8 @@ def extract_model_tgz(tgz: str, folder: str) -> str:
 
   Raises:
     errors.UserError: the archive does not hold a model, or more than a model
-      can need. Nothing is written.
+      can need; the folder is that of something else, or its other model is
+      being used. Nothing is written.
   """
   for name, what in (
     (STATE_FILE, "--train_dir of a run"),
@@ -95,17 +100,91 @@ def extract_model_tgz(tgz: str, folder: str) -> str:
     members = _checked_members(tgz)
   checkpoint = _only_checkpoint([member.name for member in members], tgz)
   _check_space(members, tgz, folder)
-  had_model = tf.io.gfile.exists(os.path.join(folder, MODEL_FLAGS_FILE))
+  names = [member.name for member in members]
   with beside(folder.rstrip("/")) as aside:
     with _naming_damage(tgz):
       _extract(tgz, members, aside)
-    for member in members:
-      path = os.path.join(folder, member.name)
-      tf.io.gfile.makedirs(os.path.dirname(path))
-      put_in_place(os.path.join(aside, member.name), path)
-  if had_model:
-    _remove_others({member.name for member in members}, folder)
+    with _locked(folder) as is_free:
+      if is_free:
+        _put_in_place(aside, names, folder)
+      elif not _is_same(aside, names, folder):
+        raise errors.UserError(
+          f"Expected a folder for an unpacked model, received {folder}, whose"
+          " other model is being used by another program. Name another"
+          " --untar_model_dir."
+        )
   return os.path.join(folder, checkpoint)
+
+
+@contextlib.contextmanager
+def _locked(folder: str) -> Iterator[bool]:
+  """Keeps others from changing the model of a folder while this process lives.
+
+  Args:
+    folder: where a model is unpacked to; made if it is missing.
+
+  Yields:
+    Whether the block may change it: nobody else uses it.
+  """
+  tf.io.gfile.makedirs(folder)
+  try:
+    import fcntl
+
+    descriptor = _open(folder)
+    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+  except BlockingIOError:
+    fcntl.flock(descriptor, fcntl.LOCK_SH)  # waits for who changes it
+    is_free = False
+  # What may be missing: the module on some systems, the descriptor of a remote
+  # folder, locks on some file systems.
+  except (ImportError, OSError):
+    yield True
+    return
+  else:
+    is_free = True
+  try:
+    yield is_free
+  finally:
+    fcntl.flock(descriptor, fcntl.LOCK_SH)
+
+
+def _open(folder: str) -> int:
+  """The descriptor of a folder, which stays open until this process ends."""
+  path = os.path.realpath(folder)
+  if path in _locks:
+    if os.path.samestat(os.fstat(_locks[path]), os.stat(path)):
+      return _locks[path]
+    os.close(_locks.pop(path))  # of a folder that was deleted
+  _locks[path] = os.open(path, os.O_RDONLY)
+  return _locks[path]
+
+
+def _put_in_place(aside: str, names: list[str], folder: str) -> None:
+  """Puts the files of a model into the place of another one's.
+
+  Args:
+    aside: folder that they are in.
+    names: their paths in it.
+    folder: where they go.
+  """
+  had_model = tf.io.gfile.exists(os.path.join(folder, MODEL_FLAGS_FILE))
+  for name in names:
+    path = os.path.join(folder, name)
+    tf.io.gfile.makedirs(os.path.dirname(path))
+    put_in_place(os.path.join(aside, name), path)
+  if had_model:
+    _remove_others(set(names), folder)
+
+
+def _is_same(aside: str, names: list[str], folder: str) -> bool:
+  """Whether a folder has the same model; see _put_in_place."""
+  return all(
+    os.path.isfile(os.path.join(folder, name))
+    and filecmp.cmp(
+      os.path.join(aside, name), os.path.join(folder, name), shallow=False
+    )
+    for name in names
+  )
 
 
 def _remove_others(names: set[str], folder: str) -> None:

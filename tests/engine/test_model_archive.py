@@ -1,5 +1,6 @@
 """Tests of model_archive."""
 
+import fcntl
 import gzip
 import io
 import os
@@ -89,6 +90,39 @@ def test_a_model_has_no_class_names_of_the_one_unpacked_before(
   left = folder_content(target).keys()
   assert not of_named & left
   assert {"notes.txt", "model_flags.json"} <= left
+
+
+def test_a_model_that_another_program_uses_stays(saved_run, tmp_path):
+  folder, _, path = saved_run
+  other = tmp_path / "other"
+  shutil.copytree(folder, other)
+  (other / "vocabulary.csv").write_text("Index,Name\n0,cat\n")
+  write_model_tgz(str(folder), path, f"{tmp_path}/model.tgz")
+  write_model_tgz(
+    str(other), path.replace(str(folder), str(other)), f"{tmp_path}/other.tgz"
+  )
+  target = tmp_path / "unpacked"
+  target.mkdir()
+  # As in another program: a descriptor of its own.
+  descriptor = os.open(target, os.O_RDONLY)
+  try:
+    checkpoint = extract_model_tgz(f"{tmp_path}/model.tgz", str(target))
+    fcntl.flock(descriptor, fcntl.LOCK_SH)
+    before = folder_content(target)
+    assert extract_model_tgz(f"{tmp_path}/model.tgz", str(target)) == checkpoint
+    error = error_of(extract_model_tgz, f"{tmp_path}/other.tgz", str(target))
+    assert "is being used by another program" in error
+    assert folder_content(target) == before
+    with pytest.raises(BlockingIOError):
+      fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+  finally:
+    os.close(descriptor)
+  extract_model_tgz(f"{tmp_path}/other.tgz", str(target))
+  assert "vocabulary.csv" in folder_content(target)
+  # A folder that was deleted is another one.
+  shutil.rmtree(target)
+  extract_model_tgz(f"{tmp_path}/model.tgz", str(target))
+  assert "vocabulary.csv" not in folder_content(target)
 
 
 def make_archive(path, names):
