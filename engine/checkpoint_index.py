@@ -35,10 +35,12 @@ class Index(NamedTuple):
   Attributes:
     num_shards: how many data files there are.
     sizes: of each, how many bytes it has at least, as far as tensors lie in it.
+    names: of the tensors.
   """
 
   num_shards: int
   sizes: dict[int, int]
+  names: frozenset[str]
 
 
 def _varint(content: bytes, at: int) -> tuple[int, int]:
@@ -134,7 +136,7 @@ def parse(content: bytes) -> Index:
 
 
 def _parse_blocks(content: bytes, footer: bytes) -> Index:
-  num_shards, sizes = 0, {}
+  num_shards, sizes, names = 0, {}, set()
   # The place of a block that is empty, then that of the list of blocks.
   *_, offset, size = _varints(footer, 4)
   for _, place in _entries(_block(content, offset, size)):
@@ -143,12 +145,30 @@ def _parse_blocks(content: bytes, footer: bytes) -> Index:
       if not key:  # the header
         num_shards = fields.get(_NUM_SHARDS, 0)
         continue
+      names.add(key.decode(errors="replace"))
       shard = fields.get(_SHARD, 0)
       end = fields.get(_OFFSET, 0) + fields.get(_SIZE, 0)
       sizes[shard] = max(sizes.get(shard, 0), end)
   if not num_shards:
     raise DamagedIndexError("it has no header")
-  return Index(num_shards, sizes)
+  return Index(num_shards, sizes, frozenset(names))
+
+
+def read(checkpoint: str) -> Index:
+  """Reads the index of a checkpoint, all of it.
+
+  TensorFlow's own reader takes a block that the disk does not give for the end
+  of the index.
+
+  Args:
+    checkpoint: path without its file endings.
+
+  Raises:
+    DamagedIndexError: it is not one, or not a whole one.
+    tf.errors.OpError: there is none, or it cannot be read.
+  """
+  with tf.io.gfile.GFile(f"{checkpoint}.index", "rb") as file:
+    return parse(file.read())
 
 
 def find_damage(checkpoint: str) -> str:
@@ -168,8 +188,7 @@ def find_damage(checkpoint: str) -> str:
   """
   index = f"{checkpoint}.index"
   try:
-    with tf.io.gfile.GFile(index, "rb") as file:
-      found = parse(file.read())
+    found = read(checkpoint)
   except tf.errors.NotFoundError:
     return f"{index} is missing"
   except DamagedIndexError as error:

@@ -18,7 +18,7 @@ import tensorflow as tf
 from absl import logging
 
 import errors
-from engine import checkpoint_files, half_weights
+from engine import checkpoint_files, checkpoint_index, half_weights
 from engine.checkpoint_index import find_damage
 from engine.files import text_written_aside
 from engine.model_flags import MODEL_FLAGS_FILE
@@ -52,6 +52,9 @@ _INDEX = re.compile(rf"{re.escape(CHECKPOINT_NAME)}-(\d+)\.index")
 # What damaged files are renamed to, see Checkpoints.
 _DAMAGED = "damaged-"
 _SET_ASIDE = re.compile(rf"{_DAMAGED}{re.escape(CHECKPOINT_NAME)}-(\d+)\..*")
+
+# What TensorFlow raises if a checkpoint is damaged, or not what was expected.
+_READ_ERRORS = (AssertionError, ValueError, IndexError, tf.errors.OpError)
 
 _Result = TypeVar("_Result")
 
@@ -289,7 +292,7 @@ def was_trained_on(checkpoint_path: str, files: list[str]) -> bool:
 
 def _parts(checkpoint_path: str) -> set[str]:
   """The names under which a checkpoint holds models, optimizers, counters."""
-  names = tf.train.load_checkpoint(checkpoint_path).get_variable_to_shape_map()
+  names = checkpoint_index.read(checkpoint_path).names
   return {name.split("/")[0] for name in names}
 
 
@@ -303,18 +306,46 @@ def load_weights(model: keras.Model, checkpoint_path: str) -> None:
     DamagedCheckpointError: it is damaged.
     DeletedCheckpointError: it was deleted; a training run deletes old ones.
   """
+  _reading(checkpoint_path, lambda: _load_weights(model, checkpoint_path))
+
+
+def _load_weights(model: keras.Model, checkpoint_path: str) -> None:
+  held = _parts(checkpoint_path)
+  if half_weights.PART in held:
+    half_weights.load(model, checkpoint_path)
+    return
+  parts = [{"model": model}]
+  if "average" in held:
+    weights = [variable.value for variable in model.trainable_variables]
+    parts.append({"average": weights})
+  for part in parts:
+    status = tf.train.Checkpoint(**part).restore(checkpoint_path)
+    status.expect_partial().assert_existing_objects_matched()
+
+
+def _reading(checkpoint_path: str, read: Callable[[], _Result]) -> _Result:
+  """Reads a checkpoint; what fails without a reason is tried again, once.
+
+  A disk that fails once is a tensor that is missing, or weights of another
+  model, to TensorFlow. What is so comes again.
+
+  Args:
+    checkpoint_path: path without its file endings.
+    read: reads it.
+
+  Returns:
+    What `read` returns.
+
+  Raises:
+    errors.UserError: see load_weights, as the other errors.
+  """
   with _checkpoint_errors(checkpoint_path):
-    held = _parts(checkpoint_path)
-    if half_weights.PART in held:
-      half_weights.load(model, checkpoint_path)
-      return
-    parts = [{"model": model}]
-    if "average" in held:
-      weights = [variable.value for variable in model.trainable_variables]
-      parts.append({"average": weights})
-    for part in parts:
-      status = tf.train.Checkpoint(**part).restore(checkpoint_path)
-      status.expect_partial().assert_existing_objects_matched()
+    try:
+      return read()
+    except _READ_ERRORS as error:
+      if errors.is_fault_of_machine(error):
+        raise
+    return read()
 
 
 def _find_damage_of_data(checkpoint_path: str) -> str:
@@ -333,7 +364,7 @@ def _find_damage_of_data(checkpoint_path: str) -> str:
     return damage
   try:
     reader = tf.train.load_checkpoint(checkpoint_path)
-    for name in reader.get_variable_to_shape_map():
+    for name in checkpoint_index.read(checkpoint_path).names:
       reader.get_tensor(name)
   except (tf.errors.OpError, IndexError, ValueError) as error:
     if errors.is_fault_of_machine(error):
@@ -383,7 +414,7 @@ def _checkpoint_errors(checkpoint_path):
   """
   try:
     yield
-  except (AssertionError, ValueError, IndexError, tf.errors.OpError) as error:
+  except _READ_ERRORS as error:
     if errors.is_fault_of_machine(error):
       raise
     if not tf.io.gfile.exists(f"{checkpoint_path}.index"):
@@ -448,26 +479,26 @@ class Checkpoints:
 
   def _restore_one(self, path: str) -> str:
     """Restores a checkpoint; returns its path."""
-    with _checkpoint_errors(path):
-      held = _parts(path)
-      # An imported run may be without the optimizer, but not without its step.
-      if "optimizer" in self._state and held.isdisjoint(
-        {"optimizer", "global_step"}
-      ):
-        raise errors.UserError(
-          f"Expected a run to continue in --train_dir={self._train_dir},"
-          " received weights alone, as reports.compress_model writes them."
-          " Train in another folder, or add --start_new_model to delete this"
-          " model."
-        )
-      missing = _ADDED_PARTS - held
-      known = {
-        name: value
-        for name, value in self._state.items()
-        if name not in missing
-      }
-      checkpoint = tf.train.Checkpoint(**known)
-      checkpoint.restore(path).assert_existing_objects_matched()
+    return _reading(path, lambda: self._restore_from(path))
+
+  def _restore_from(self, path: str) -> str:
+    held = _parts(path)
+    # An imported run may be without the optimizer, but not without its step.
+    if "optimizer" in self._state and held.isdisjoint(
+      {"optimizer", "global_step"}
+    ):
+      raise errors.UserError(
+        f"Expected a run to continue in --train_dir={self._train_dir},"
+        " received weights alone, as reports.compress_model writes them."
+        " Train in another folder, or add --start_new_model to delete this"
+        " model."
+      )
+    missing = _ADDED_PARTS - held
+    known = {
+      name: value for name, value in self._state.items() if name not in missing
+    }
+    checkpoint = tf.train.Checkpoint(**known)
+    checkpoint.restore(path).assert_existing_objects_matched()
     if self._average and "average" in missing:
       weights = self._state["model"].trainable_variables
       for mean, variable in zip(self._average, weights, strict=True):

@@ -316,7 +316,7 @@ def test_what_is_stopped_ends_what_it_has_started(number, folder):
     time.sleep(0.02)
   started = children_of(process.pid)
   process.send_signal(number)
-  log = log_of(process, exit_code=230)
+  log = log_of(process, exit_code=128 + number)
   assert "Traceback" not in log
   assert started
   until = time.monotonic() + 30

@@ -23,7 +23,7 @@ ENDINGS = ("index", "data-00000-of-00002", "data-00001-of-00002")
 def _words_are_an_index(monkeypatch, request):
   """The files here hold words, which name two files of data."""
   if "saved_run" not in request.fixturenames:
-    index = checkpoint_index.Index(2, {})
+    index = checkpoint_index.Index(2, {}, frozenset())
     monkeypatch.setattr(checkpoint_index, "parse", lambda content: index)
 
 

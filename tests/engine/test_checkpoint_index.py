@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from engine.checkpoint_index import DamagedIndexError, find_damage, parse
+from engine.checkpoint_index import DamagedIndexError, find_damage, parse, read
 
 
 @pytest.fixture
@@ -22,9 +22,11 @@ def content_of(checkpoint, ending="index"):
     return file.read()
 
 
-def test_an_index_tells_how_long_the_data_is(checkpoint):
+def test_an_index_tells_what_the_data_is(checkpoint):
   data = content_of(checkpoint, "data-00000-of-00001")
-  assert parse(content_of(checkpoint)) == (1, {0: len(data)})
+  names = tf.train.load_checkpoint(checkpoint).get_variable_to_shape_map()
+  assert len(names) > 199
+  assert read(checkpoint) == (1, {0: len(data)}, names.keys())
   assert find_damage(checkpoint) == ""
 
 

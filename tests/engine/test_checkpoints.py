@@ -324,10 +324,11 @@ def test_without_a_whole_checkpoint_nothing_begins(saved_run):
 def test_what_cannot_be_read_is_no_damage(saved_run, monkeypatch, said, error):
   folder, _, path = saved_run
 
-  def fail(path):
+  def fail(*_):
     raise error
 
   monkeypatch.setattr(tf.train, "load_checkpoint", fail)
+  monkeypatch.setattr(tf.train.Checkpoint, "restore", fail)
   run = Checkpoints(str(folder), 5, **make_run(0))
   for read in (
     lambda: check_whole(path, with_data=True),
@@ -336,6 +337,32 @@ def test_what_cannot_be_read_is_no_damage(saved_run, monkeypatch, said, error):
   ):
     with pytest.raises(type(error), match="Input/output error"):
       read()
+  assert not said
+
+
+@pytest.mark.parametrize(
+  "error",
+  [
+    # What TensorFlow makes of a block of the index that the disk did not give.
+    tf.errors.NotFoundError(None, None, "Key global_step not found"),
+    AssertionError("Unresolved object in checkpoint"),
+  ],
+)
+def test_what_fails_once_is_read_again(saved_run, monkeypatch, said, error):
+  folder, model, path = saved_run
+  restore = tf.train.Checkpoint.restore
+
+  def fail(*_):
+    monkeypatch.setattr(tf.train.Checkpoint, "restore", restore)
+    raise error
+
+  loaded, state = small_model(), make_run(0)
+  run = Checkpoints(str(folder), 5, **state)
+  for read in (lambda: load_weights(loaded, path), run.restore):
+    monkeypatch.setattr(tf.train.Checkpoint, "restore", fail)
+    read()
+  assert_same_weights(loaded, model)
+  assert_same_weights(state["model"], model)
   assert not said
 
 
