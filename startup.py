@@ -124,4 +124,14 @@ _refuse_other_backends()
 os.environ["KERAS_BACKEND"] = "tensorflow"
 _tune_allocator()
 _set_xla_flags()
-_import_tensorflow_quietly()
+try:
+  _import_tensorflow_quietly()
+except ImportError as _error:
+  # What the loader says of a library that the limit of memory has no room for.
+  if "failed to map segment" not in str(_error):
+    raise
+  end(
+    "ERROR: Expected memory for TensorFlow's libraries, received too little:"
+    f" {_error}. Raise the limit of `ulimit -v`, or use a machine with more.",
+    status=1,
+  )

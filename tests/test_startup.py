@@ -165,6 +165,21 @@ def test_the_log_of_an_import_that_fails_is_shown(tmp_path):
   assert finished.returncode == 1
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="the limit is Linux's")
+def test_too_little_memory_for_tensorflow_is_one_line():
+  finished = subprocess.run(
+    ["sh", "-c", f"ulimit -v 600000; exec '{sys.executable}' eval.py"],
+    cwd=REPOSITORY,
+    capture_output=True,
+    text=True,
+    check=False,
+  )
+  assert finished.stdout == ""
+  (line,) = finished.stderr.splitlines()
+  assert line.startswith("ERROR: Expected memory for TensorFlow's libraries")
+  assert finished.returncode == 1
+
+
 @pytest.mark.skipif(
   platform.libc_ver()[0] != "glibc", reason="the allocator is glibc's"
 )
