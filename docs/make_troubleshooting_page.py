@@ -163,10 +163,16 @@ def _kind_and_text(call: ast.Call, path: str) -> tuple[str, str] | None:
   if name == "ValueError" and path.startswith(_FLAGS_OF_MODELS):
     return "2", texts[0]
   if name in ("end", "write") and texts[0].startswith("ERROR: "):
-    return "2", texts[0].removeprefix("ERROR: ")
+    return _status(call), texts[0].removeprefix("ERROR: ")
   if ast.unparse(call.func) == "logging.warning":
     return "warning", _named_values(texts[0], call.args[1:])
   return None
+
+
+def _status(call: ast.Call) -> str:
+  """The exit status that a call names; 2 if it does not."""
+  given = [one.value for one in call.keywords if one.arg == "status"]
+  return ast.unparse(given[0]) if given else "2"
 
 
 def _named_values(text: str, values: list[ast.expr]) -> str:

@@ -30,7 +30,8 @@ def read(path, names):
   raise BadRecordError("two words", f"expected {size:.2f} bytes of words")
   raise errors.UserError(str(error)) from error
   logging.warning("Only %d of %s videos, 5%%.", len(names), flags["folder"])
-  end("ERROR: Expected tea, received coffee.", 2)
+  end("ERROR: Expected tea, received coffee.", status=1)
+  sys.stderr.write("ERROR: Expected no tea.")
   raise ValueError("Expected something that is no flag.")
 """
 
@@ -43,7 +44,8 @@ def test_messages_of_a_file():
     ("1", "Expected a {...} machine, lost it."),
     ("2", "expected {size} bytes of words"),
     ("warning", "Only {names} of {folder} videos, 5%."),
-    ("2", "Expected tea, received coffee."),
+    ("1", "Expected tea, received coffee."),
+    ("2", "Expected no tea."),
   ]
   assert (found[0].first_line, found[0].last_line) == (4, 7)
   assert [page_maker._item(message) for message in found[:3]] == [
