@@ -2,7 +2,8 @@
 
 startup.py and command_line.py import this file first, so that the imports that
 follow, which take seconds, can be stopped too. Before that, while Python itself
-starts, SIGTERM ends a program silently, and Ctrl-C with Python's own lines.
+starts, SIGTERM ends a program silently, and Ctrl-C with Python's own lines. So
+it is after the last line, while Python itself ends.
 
 While a program works, a signal is raised as a KeyboardInterrupt, so that what
 is half-written is removed. At any other time, and from the second signal on,

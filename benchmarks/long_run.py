@@ -207,11 +207,11 @@ def _end(programs: dict[str, Watched]) -> None:
     errors.UserError: one ends otherwise than it should, or has written errors.
   """
   for name, program in programs.items():
-    # train.py saves after either; the others say after Ctrl-C that they end.
+    # Not Ctrl-C, which the background of a shell lets its programs ignore.
     process = program.process
-    process.send_signal(signal.SIGINT if name == "eval" else signal.SIGTERM)
+    process.terminate()
     code = process.wait(_PATIENCE_SECONDS)
-    expected = {"train": (0,), "eval": (130,)}.get(name, (0, -signal.SIGTERM))
+    expected = {"train": (0,), "eval": (143,)}.get(name, (0, -signal.SIGTERM))
     wrong = re.search(r"^(Traceback|ERROR|E\d{4} ).*", program.text(), re.M)
     if code not in expected or wrong:
       raise errors.UserError(
