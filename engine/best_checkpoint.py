@@ -386,7 +386,10 @@ def _content(path: str) -> bytes:
 
 
 def _take(checkpoint: str, folder: str, old: str) -> str:
-  """Puts a checkpoint into a folder, as a link where this is possible.
+  """Puts a checkpoint into a folder, its data as links where this is possible.
+
+  The index, which is small, is a copy: when a run saves a step again,
+  TensorFlow writes it into the same file, and the data into another one.
 
   Args:
     checkpoint: path without its file endings.
@@ -413,7 +416,7 @@ def _take(checkpoint: str, folder: str, old: str) -> str:
     source = os.path.join(os.path.dirname(checkpoint), name)
     target = f"{path}{name.removeprefix(base)}"
     with beside(target) as aside:
-      if not _link(source, aside):
+      if name.endswith(".index") or not _link(source, aside):
         tf.io.gfile.copy(source, aside)
       put_in_place(aside, target)
   return path

@@ -9,11 +9,12 @@ import threading
 
 import pytest
 import tensorflow as tf
-from conftest import error_of
+from conftest import error_of, folder_content
+from small_checkpoints import make_run, set_weights
 
 import errors
 from engine import best_checkpoint, checkpoint_index, files
-from engine.checkpoints import checkpoints_by_step
+from engine.checkpoints import Checkpoints, check_whole, checkpoints_by_step
 
 CONDITIONS = {"files": "0123", "pattern": "/data/validate*", "top_k": 20}
 ENDINGS = ("index", "data-00000-of-00002", "data-00001-of-00002")
@@ -138,10 +139,10 @@ def test_the_least_loss_is_the_best(tmp_path):
   assert best_step(tmp_path) == 1
 
 
-def test_a_checkpoint_takes_no_disk_where_it_can_be_linked(tmp_path):
+def test_the_data_takes_no_disk_where_it_can_be_linked(tmp_path):
   path = save(tmp_path, 3)
   assert consider(tmp_path, 3, 0.5)
-  for ending in ENDINGS:
+  for ending in ENDINGS[1:]:
     kept = f"{tmp_path}/best/model.ckpt-3.{ending}"
     assert os.path.samefile(f"{path}.{ending}", kept)
 
@@ -155,8 +156,9 @@ def test_a_checkpoint_is_copied_where_it_cannot_be_linked(
   monkeypatch.setattr(os, "link", refuse)
   path = save(tmp_path, 3)
   assert consider(tmp_path, 3, 0.5)
-  kept = f"{tmp_path}/best/model.ckpt-3.index"
-  assert not os.path.samefile(f"{path}.index", kept)
+  for ending in ENDINGS:
+    kept = f"{tmp_path}/best/model.ckpt-3.{ending}"
+    assert not os.path.samefile(f"{path}.{ending}", kept)
   delete(path)
   assert best_step(tmp_path) == 3
 
@@ -478,6 +480,24 @@ def test_a_damaged_best_one_is_an_error_and_gives_way(saved_run):
     file.write(content)
   best_of_run(folder)  # although its score is no better
   assert data.read_bytes() == content
+
+
+def test_the_best_one_stays_whole_when_its_step_is_saved_again(saved_run):
+  """With other weights, as on a GPU after a kill."""
+  folder, _, path = saved_run
+  best_of_run(folder)
+  best = best_checkpoint.find_checkpoint(str(folder), "best")
+  before = folder_content(folder / "best")
+  run = make_run(5)
+  set_weights(run["model"], 7.0)
+  Checkpoints(str(folder), 5, **run).save(5)
+  check_whole(best, with_data=True)
+  assert folder_content(folder / "best") == before
+  # What is scored now is the new one.
+  assert best_checkpoint.consider(str(folder), path, "map", 0.6, CONDITIONS)
+  best = best_checkpoint.find_checkpoint(str(folder), "best")
+  check_whole(best, with_data=True)
+  assert folder_content(folder / "best") != before
 
 
 def test_a_damaged_step_without_an_index_is_named(saved_run):
