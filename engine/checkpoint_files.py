@@ -12,6 +12,7 @@ import os
 import tensorflow as tf
 
 from engine import local_files
+from engine.checkpoint_index import find_damage
 from engine.data_files import is_local
 
 _STATE_FILE = "checkpoint"
@@ -42,6 +43,9 @@ def save(manager: tf.train.CheckpointManager, name: str, step: int) -> str:
     with contextlib.suppress(tf.errors.OpError):
       for part in tf.io.gfile.glob(f"{glob.escape(folder)}/checkpoint.tmp*"):
         tf.io.gfile.remove(part)
+      if find_damage(path):
+        for part in tf.io.gfile.glob(f"{glob.escape(path)}.*"):
+          tf.io.gfile.remove(part)
       tf.io.gfile.rmtree(f"{path}_temp")
     raise
   _flush(os.path.join(folder, _STATE_FILE))

@@ -147,6 +147,17 @@ def _newest_first(train_dir: str) -> list[str]:
   return [noted, *(path for path in paths if path != noted)]
 
 
+def _is_unfinished(train_dir: str) -> bool:
+  """Whether a run has begun to save its first checkpoint, and not ended.
+
+  It is that of step 0, and `checkpoint` does not name it yet. After a kill
+  there is nothing to lose: the run begins anew.
+  """
+  if list(checkpoints_by_step(train_dir)) != [0]:
+    return False
+  return not tf.io.gfile.exists(os.path.join(train_dir, STATE_FILE))
+
+
 def _was_deleted(train_dir: str, path: str) -> bool:
   """Whether training has just deleted a checkpoint, so that it is not damaged.
 
@@ -178,7 +189,8 @@ def latest_checkpoint(
       although find_damage sees nothing, or that were deleted, without damage.
 
   Returns:
-    None if there is no checkpoint, damaged or not.
+    None if there is no checkpoint, damaged or not, but for half of a first one,
+    see _is_unfinished.
 
   Raises:
     DamagedCheckpointError: none is whole.
@@ -200,7 +212,7 @@ def latest_checkpoint(
         )
       return path
     damaged.append(damage)
-  if damaged:
+  if damaged and not _is_unfinished(train_dir):
     raise DamagedCheckpointError(
       f"Expected a whole checkpoint in --train_dir={train_dir}, received none:"
       f" {'; '.join(damaged)}. Name another folder, or start again with"
@@ -460,12 +472,13 @@ class Checkpoints:
     version did not write keep their values.
 
     Returns:
-      The checkpoint's path, or None if there is no checkpoint.
+      The checkpoint's path, or None if there is none, see latest_checkpoint.
 
     Raises:
       errors.UserError: it holds something else, or none is whole.
     """
-    if not checkpoints_by_step(self._train_dir):
+    if latest_checkpoint(self._train_dir) is None:
+      self._damaged = list(checkpoints_by_step(self._train_dir).values())
       return None
     known_damage: dict[str, str] = {}
     path = with_newest(self._train_dir, self._restore_one, known_damage)

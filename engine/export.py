@@ -20,6 +20,7 @@ SavedModels for MediaPipe, see save_for_mediapipe, have another signature.
 """
 
 import concurrent.futures
+import errno
 import os
 import tempfile
 
@@ -90,7 +91,17 @@ class _Servable(tf.Module):
     for name, path in assets.items():
       setattr(self, name, tf.saved_model.Asset(path))
     with files.written_aside(folder) as aside:
-      tf.saved_model.save(self, aside, signatures)
+      try:
+        tf.saved_model.save(self, aside, signatures)
+      except ValueError as error:
+        # Of the fingerprint, which TensorFlow reads again.
+        if os.strerror(errno.EIO) not in str(error):
+          raise
+        raise OSError(errno.EIO, os.strerror(errno.EIO), aside) from error
+      # TensorFlow says nothing if it cannot remove its own.
+      leftover = os.path.join(aside, "variables", "variables_temp")
+      if tf.io.gfile.isdir(leftover):
+        tf.io.gfile.rmtree(leftover)
 
 
 class _RecordServable(_Servable):

@@ -53,9 +53,9 @@ def size_of(path: str) -> int:
 def written_aside(path: str) -> Iterator[str]:
   """Lets a file or folder be written aside, then puts it into place.
 
-  If there was a folder, there is none for a moment. If the block raises, what
-  it wrote is removed. What a link points to is replaced, and not the link. To a
-  pipe or a device such as /dev/null the file is copied when it is whole.
+  If the block raises, what it wrote is removed. What a link points to is
+  replaced, and not the link. To a pipe or a device such as /dev/null the file
+  is copied when it is whole.
 
   Args:
     path: the final path; its folder is made if it is missing.
@@ -300,15 +300,23 @@ def put_in_place(aside: str, path: str) -> None:
 def replace_folder(aside: str, path: str) -> None:
   """Flushes a folder and puts it in the place of another one.
 
+  Where the system cannot do this at once, there is no folder for a moment.
+
   Args:
     aside: the new folder.
     path: the old folder, which is deleted; it stays if this function raises.
 
   Raises:
-    tf.errors.OpError: one of FOLDER_EXISTS_ERRORS if another process put a
-      folder there in between; that one stays.
+    OSError: they cannot change places.
+    tf.errors.OpError: they cannot be renamed; one of FOLDER_EXISTS_ERRORS if
+      another process put a folder there in between; that one stays.
   """
   _flush_all(aside)
+  if is_local(path) and local_files.exchange(aside, path):
+    _flush(os.path.dirname(path) or ".")
+    with contextlib.suppress(tf.errors.OpError):
+      _remove(aside)
+    return
   with beside(path) as old:
     tf.io.gfile.rename(path, old)
     try:

@@ -1,6 +1,7 @@
 """Puts local files into place whole, without TensorFlow; see also files.py."""
 
 import contextlib
+import ctypes
 import errno
 import glob
 import os
@@ -19,6 +20,12 @@ _CANNOT_FLUSH = (errno.EINVAL, errno.ENOTSUP, errno.EACCES, errno.EBADF)
 
 # What writing raises, often without the path, where there is no room for it.
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+# From Linux's fcntl.h and fs.h: paths are from the current folder; two names
+# change places.
+_AT_FDCWD, _RENAME_EXCHANGE = -100, 2
+# What a kernel or a file system says that cannot do this.
+_CANNOT_EXCHANGE = (errno.ENOSYS, errno.EINVAL, errno.ENOTSUP)
 
 # Files that this process has open, by their numbers.
 _OPEN_FILE = re.compile(
@@ -44,6 +51,32 @@ def flush(path: str) -> None:
       return
     # What fsync raises names no file.
     raise OSError(error.errno, error.strerror, path) from error
+
+
+def exchange(path: str, other: str) -> bool:
+  """Lets two files or folders change places at once.
+
+  Args:
+    path: of one, in the file system of the other.
+    other: path of the other.
+
+  Returns:
+    Whether they did: not every system can do it.
+
+  Raises:
+    OSError: they stay where they are.
+  """
+  try:
+    rename = ctypes.CDLL(None, use_errno=True).renameat2
+  except (AttributeError, OSError, TypeError):
+    return False
+  names = [_AT_FDCWD, os.fsencode(path), _AT_FDCWD, os.fsencode(other)]
+  if not rename(*names, _RENAME_EXCHANGE):
+    return True
+  number = ctypes.get_errno()
+  if number in _CANNOT_EXCHANGE:
+    return False
+  raise OSError(number, os.strerror(number), other)
 
 
 def flush_files(prefix: str) -> None:

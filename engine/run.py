@@ -99,7 +99,7 @@ def check_not_lost(train_dir: str) -> None:
   Raises:
     errors.UserError: a file in it speaks of such steps.
   """
-  if checkpoints_by_step(train_dir):
+  if checkpoints_by_step(train_dir) and latest_checkpoint(train_dir):
     return
   noted = noted_checkpoint(train_dir)
   steps = {
@@ -227,13 +227,12 @@ class Run:
       errors.UserError: the checkpoint is of another model or damaged, or see
         continue_on.
     """
-    checkpoints = self.open_checkpoints()
-    if latest_checkpoint(self.train_dir) is None:
+    path = self.open_checkpoints().restore()
+    if path is None:
       if self.placement.is_chief:
         write_model_flags(self.train_dir, self.model_flags)
       logging.info("A new run in %s.", self.train_dir)
     else:
-      path = checkpoints.restore()
       logging.info("Continuing from %s.", path)
     self.continue_on(data)
 

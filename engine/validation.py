@@ -18,7 +18,7 @@ from engine import train_dir as train_dirs
 from engine.checkpoints import (
   DamagedCheckpointError,
   checkpoint_path,
-  checkpoints_by_step,
+  latest_checkpoint,
 )
 from engine.files import check_number, read_json, write_json
 from engine.run import Run
@@ -78,7 +78,7 @@ class Validation:
       Whether the run has been stopped for lack of gain.
     """
     run = self._run
-    is_new = not checkpoints_by_step(run.train_dir)
+    is_new = latest_checkpoint(run.train_dir) is None
     # All machines look before the first one saves.
     (is_new,) = run.placement.most([float(is_new)])
     if is_new:

@@ -110,6 +110,29 @@ def calls_in(trace, folder) -> list[tuple[str, str, str]]:
   return [call for call in found if f"{call[1]}/".startswith(f"{folder}/")]
 
 
+def test_what_could_not_be_written_to_its_end_is_removed(tmp_path, monkeypatch):
+  manager = open_manager(tmp_path)
+  checkpoint_files.save(manager, NAME, 1)
+  before = sorted(os.listdir(tmp_path))
+
+  def fail(path):
+    raise OSError(5, "Input/output error", path)
+
+  def fail_half_written(path):
+    (tmp_path / f"{NAME}-2.index").write_bytes(b"")
+    fail(path)
+
+  monkeypatch.setattr(local_files, "flush", fail_half_written)
+  with pytest.raises(OSError, match="Input/output"):
+    checkpoint_files.save(manager, NAME, 2)
+  assert sorted(os.listdir(tmp_path)) == before
+  # What is whole stays.
+  monkeypatch.setattr(local_files, "flush", fail)
+  with pytest.raises(OSError, match="Input/output"):
+    checkpoint_files.save(manager, NAME, 2)
+  assert checkpoint_steps(tmp_path) == {1, 2}
+
+
 @pytest.mark.slow
 def test_all_that_is_renamed_is_on_the_disk(tiny_files, tmp_path):
   if shutil.which("strace") is None:

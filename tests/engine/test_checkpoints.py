@@ -312,6 +312,27 @@ def test_without_a_whole_checkpoint_nothing_begins(saved_run):
     assert f"{folder}/model.ckpt-5.{DATA} is damaged" in error
 
 
+@pytest.mark.parametrize("damage", [empty, cut])
+def test_half_of_a_first_checkpoint_is_none(tmp_path, said, damage):
+  folder = str(tmp_path)
+  Checkpoints(folder, 5, **make_run(0)).save(0)
+  damage_file(tmp_path / "model.ckpt-0.index", damage)
+  checkpoints = Checkpoints(folder, 5, **make_run(0))
+  assert "received none" in error_of(checkpoints.restore)
+  (tmp_path / "checkpoint").unlink()  # it comes after the index
+  assert latest_checkpoint(folder) is None
+  assert checkpoints.restore() is None
+  checkpoints.save(0)
+  assert checkpoint_steps(tmp_path) == [0]
+  check_whole(f"{folder}/model.ckpt-0", with_data=True)
+  assert not said
+  # Of a step that was trained, nothing is given up.
+  Checkpoints(folder, 1, **make_run(0)).save(3)
+  damage_file(tmp_path / "model.ckpt-3.index", damage)
+  (tmp_path / "checkpoint").unlink()
+  assert "received none" in error_of(checkpoints.restore)
+
+
 @pytest.mark.parametrize(
   "error",
   [

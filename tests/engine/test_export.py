@@ -369,6 +369,35 @@ def test_a_temporary_file_that_cannot_be_removed(tmp_path, monkeypatch):
   assert os.listdir(tmp_path) == ["step_1"]
 
 
+def test_a_failing_disk_is_no_error_of_a_value(tmp_path, monkeypatch):
+  """TensorFlow makes one of it where it reads what it has just written."""
+
+  def fail(*_):
+    raise ValueError("No singleprint. UNKNOWN: fingerprint.pb; " + said)
+
+  monkeypatch.setattr(tf.saved_model, "save", fail)
+  exporter = export.Exporter(VIDEO_FLAGS)
+  said = os.strerror(errno.EIO)
+  with pytest.raises(OSError, match=said):
+    exporter.save(str(tmp_path / "export"))
+  said = "no more"
+  with pytest.raises(ValueError, match=said):
+    exporter.save(str(tmp_path / "export"))
+  assert not os.listdir(tmp_path)
+
+
+def test_what_tensorflow_could_not_remove_is_removed(tmp_path, monkeypatch):
+  save = tf.saved_model.save
+
+  def save_and_leave(servable, folder, signatures):
+    save(servable, folder, signatures)
+    os.mkdir(f"{folder}/variables/variables_temp")
+
+  monkeypatch.setattr(tf.saved_model, "save", save_and_leave)
+  export.Exporter(VIDEO_FLAGS).save(str(tmp_path / "export"))
+  assert not (tmp_path / "export/variables/variables_temp").exists()
+
+
 def test_a_save_replaces_the_previous_one(tmp_path):
   exporter = export.Exporter(VIDEO_FLAGS, False)
   for number in range(2):

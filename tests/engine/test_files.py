@@ -13,7 +13,7 @@ import tensorflow as tf
 from conftest import error_of, folder_content
 
 import errors
-from engine import files, process_names
+from engine import files, local_files, process_names
 from engine.files import read_json, size_of, write_json, written_aside
 
 
@@ -193,6 +193,29 @@ def test_a_folder_with_files_is_not_replaced_unasked(tmp_path):
   assert folder_content(tmp_path) == {"new/a": b"a", "place/b": b"b"}
 
 
+@pytest.fixture
+def one_after_the_other(monkeypatch):
+  """As where two folders cannot change places at once."""
+  monkeypatch.setattr(local_files, "exchange", lambda path, other: False)
+
+
+def test_two_folders_change_places_at_once(tmp_path, monkeypatch):
+  new = make_folder(tmp_path / "new", "a")
+  old = make_folder(tmp_path / "place", "b")
+  monkeypatch.setattr(tf.io.gfile, "rename", pytest.fail)
+  files.replace_folder(new, old)
+  assert folder_content(tmp_path) == {"place/a": b"a"}
+  assert os.listdir(tmp_path) == ["place"]
+
+
+def test_folders_that_cannot_change_places_stay(tmp_path):
+  new = make_folder(tmp_path / "new", "a")
+  with pytest.raises(FileNotFoundError):
+    local_files.exchange(new, f"{tmp_path}/place")
+  assert folder_content(tmp_path) == {"new/a": b"a"}
+
+
+@pytest.mark.usefixtures("one_after_the_other")
 def test_an_old_folder_stays_if_the_new_one_cannot_be_renamed(
   tmp_path, monkeypatch
 ):
@@ -212,6 +235,7 @@ def test_an_old_folder_stays_if_the_new_one_cannot_be_renamed(
   assert sorted(os.listdir(tmp_path)) == ["new", "place"]
 
 
+@pytest.mark.usefixtures("one_after_the_other")
 def test_the_folder_of_a_faster_process_stays(tmp_path, monkeypatch):
   new = make_folder(tmp_path / "new", "a")
   old = make_folder(tmp_path / "place", "b")

@@ -13,6 +13,7 @@ import time
 import in_process
 import numpy as np
 import pytest
+import tensorflow as tf
 from conftest import (
   VIDEO_DATA_FLAGS,
   Program,
@@ -146,9 +147,7 @@ class QuickRun:
 
   def save(self):
     path = checkpoint_path(self.train_dir, self.step)
-    for ending in ("data-00000-of-00001", "index"):
-      with open(f"{path}.{ending}", "w") as file:
-        file.write(str(self.step))
+    tf.train.Checkpoint(step=tf.Variable(self.step)).write(path)
 
 
 def go_on(
