@@ -249,16 +249,21 @@ def remove_leftovers(
     others_are_dead: whether nobody writes to those.
   """
   removed = num_bytes = 0
-  with contextlib.suppress(tf.errors.OpError):  # such as a read-only folder
-    for name in tf.io.gfile.listdir(folder):
-      name = name.rstrip("/")
-      path = os.path.join(folder, name)
-      ours = re.fullmatch(rf"\.({names})\.tmp-{TOKEN}", name)
-      is_other = bool(others and re.fullmatch(others, name))
-      if not ours and not is_other:
-        continue
-      writer = ours and ours["writer"]
-      is_dead = process_names.is_dead(writer) if writer else False
+  names_there = []
+  with contextlib.suppress(tf.errors.OpError):  # it is missing
+    names_there = tf.io.gfile.listdir(folder)
+  for name in names_there:
+    name = name.rstrip("/")
+    path = os.path.join(folder, name)
+    ours = re.fullmatch(rf"\.({names})\.tmp-{TOKEN}", name)
+    is_other = bool(others and re.fullmatch(others, name))
+    if not ours and not is_other:
+      continue
+    writer = ours and ours["writer"]
+    is_dead = process_names.is_dead(writer) if writer else False
+    # One that stays, as another user's or in a read-only folder, or that
+    # another process removes at the same time, keeps no others.
+    with contextlib.suppress(tf.errors.OpError):
       if not (is_dead or (is_other and others_are_dead) or _is_old(path)):
         continue
       size = size_of(path)

@@ -512,6 +512,24 @@ def test_leftovers_of_the_dead_are_removed(tmp_path, shown, dead_process):
   files.remove_leftovers(str(tmp_path / "missing"))
 
 
+def test_a_leftover_that_cannot_be_removed_keeps_no_others(
+  tmp_path, monkeypatch, dead_process
+):
+  dead = process_names.process_name(dead_process)
+  paths = [leave(tmp_path, f".a.tmp-{dead}-0123abc{n}") for n in range(5)]
+  first = str(tmp_path / tf.io.gfile.listdir(str(tmp_path))[0]).rstrip("/")
+  remove = files._remove
+
+  def refuse(path):
+    if path == first:
+      raise tf.errors.PermissionDeniedError(None, None, f"{path}; of another")
+    remove(path)
+
+  monkeypatch.setattr(files, "_remove", refuse)
+  files.remove_leftovers(str(tmp_path))
+  assert [str(path) for path in paths if path.exists()] == [first]
+
+
 def test_a_folder_that_is_still_written_to_is_no_leftover(tmp_path):
   path = leave(tmp_path, ".a.tmp-0123abcd", days=3)
   (path / "part").write_text("more")
