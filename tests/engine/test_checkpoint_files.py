@@ -12,7 +12,7 @@ import tensorflow as tf
 from conftest import PATIENCE_SECONDS, REPOSITORY, checkpoint_steps
 from small_disks import file_limit
 
-from engine import checkpoint_files, local_files, plain_errors
+from engine import checkpoint_files, files, local_files, plain_errors
 
 NAME = "model.ckpt"
 
@@ -182,7 +182,7 @@ def test_all_that_is_renamed_is_on_the_disk(tiny_files, tmp_path):
       continue
     renamed.add(os.path.basename(new))
     assert is_flushed(os.path.dirname(new), begin=at), new
-    is_aside = re.search(r"/\..*\.tmp-[0-9a-f]{8}/", new)
+    is_aside = re.search(rf"/\.[^/]+\.tmp-{files.TOKEN}/", new)
     if "_temp/" in path or "/checkpoint.tmp" in path or is_aside:
       # TensorFlow's; nothing relies on them before they are flushed.
       assert is_flushed(new, begin=at), new
