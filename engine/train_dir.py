@@ -67,6 +67,8 @@ _OWN_FILES = re.compile(
   # Left over by a process that was killed while writing.
   rf"|\..+\.tmp-{TOKEN}|{_OF_TENSORFLOW}"
 )
+# What may lie in a folder in which no run has begun.
+_NO_MARK = re.compile(rf"{re.escape(LOCK_FILE)}|\..+\.tmp-{TOKEN}")
 
 
 # --------------------------------------------------------------------------
@@ -193,14 +195,15 @@ def check_no_file(train_dir: str) -> None:
   """Checks that a --train_dir, if there is one, is a folder.
 
   Raises:
-    errors.UserError: it is a file, or checkpoints would not be found in it.
+    errors.UserError: it is a file, or its name is a pattern to TensorFlow.
   """
-  # TensorFlow looks for a checkpoint by its path as a pattern, which matches
-  # itself without these.
-  if set(train_dir) & set("[\\"):
+  # TensorFlow looks for a checkpoint, and for those to delete, by its path as a
+  # pattern, which matches itself and nothing else without these.
+  if set(train_dir) & set("[\\*?"):
     raise errors.UserError(
-      f"Expected a --train_dir without [ and \\, received {train_dir}, where"
-      " TensorFlow would not find a checkpoint again. Name another one."
+      f"Expected a --train_dir without [, \\, * and ?, received {train_dir},"
+      " where TensorFlow would not find a checkpoint again, or delete those of"
+      " other folders. Name another one."
     )
   if tf.io.gfile.exists(train_dir) and not tf.io.gfile.isdir(train_dir):
     raise errors.UserError(
@@ -220,7 +223,8 @@ def check_removable(train_dir: str) -> None:
     return
   check_no_file(train_dir)
   names = {name.rstrip("/") for name in tf.io.gfile.listdir(train_dir)}
-  names -= {LOCK_FILE}
+  # A start that was killed before it began its run may have left no more.
+  names = {name for name in names if not _NO_MARK.fullmatch(name)}
   if CARD_FILE in names:
     raise errors.UserError(
       f"Expected a run alone in --train_dir={train_dir} for --start_new_model"
@@ -299,7 +303,10 @@ def clean(train_dir: str, last_writer: str = "") -> None:
 
 
 def _remove_own_files(folder) -> None:
-  for name in tf.io.gfile.listdir(folder):
+  # model_flags.json at last: if this process is killed before, the rest is
+  # still known to be a run.
+  names = tf.io.gfile.listdir(folder)
+  for name in sorted(names, key=lambda name: name == MODEL_FLAGS_FILE):
     name = name.rstrip("/")
     path = os.path.join(folder, name)
     if name == LOCK_FILE:  # of the process that begins another run here

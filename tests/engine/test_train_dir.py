@@ -1,6 +1,9 @@
 """Tests of train_dir."""
 
+import contextlib
+
 import pytest
+import tensorflow as tf
 from conftest import folder_content
 
 import errors
@@ -132,6 +135,54 @@ def test_one_file_of_a_run_makes_a_train_dir(tmp_path, name):
   assert set(folder_content(tmp_path)) == {name, "notes.txt"}
   train_dirs.remove_run(str(tmp_path))
   assert set(folder_content(tmp_path)) == {"notes.txt"}
+
+
+@pytest.mark.parametrize(
+  "name",
+  [
+    ".training.lock.tmp-01234567-42-0123abcd",
+    ".model_flags.json.tmp-01234567-42-0123abcd",
+    "training.lock",
+  ],
+)
+def test_what_a_start_leaves_that_was_killed_at_once_may_go(tmp_path, name):
+  write_files(tmp_path, [name])
+  train_dirs.check_removable(str(tmp_path))
+  train_dirs.remove_run(str(tmp_path))
+  assert set(folder_content(tmp_path)) <= {"training.lock"}
+
+
+def test_a_run_that_is_half_removed_can_be_removed(tmp_path, monkeypatch):
+  """Killed before each of its files in turn."""
+  remove, left = tf.io.gfile.remove, []
+  listdir = tf.io.gfile.listdir
+  # A disk lists them in any order, such as with run.json at last.
+  monkeypatch.setattr(
+    tf.io.gfile, "listdir", lambda folder: sorted(listdir(folder))
+  )
+
+  def remove_or_be_killed(path):
+    if not left:
+      raise KeyboardInterrupt
+    remove(left.pop() and path)
+
+  for number in range(len(RUN_FILES)):
+    write_files(tmp_path, RUN_FILES)
+    left[:] = [True] * number
+    with monkeypatch.context() as patch:
+      patch.setattr(tf.io.gfile, "remove", remove_or_be_killed)
+      with contextlib.suppress(KeyboardInterrupt):
+        train_dirs.remove_run(str(tmp_path))
+    train_dirs.remove_run(str(tmp_path))
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ["a[1]", "a\\b", "r*", "ru?"])
+def test_a_name_that_is_a_pattern_is_refused(tmp_path, name):
+  """TensorFlow deletes old checkpoints of all folders that match it."""
+  with pytest.raises(errors.UserError, match=r"without \[") as error:
+    train_dirs.check_no_file(f"{tmp_path}/{name}")
+  assert f"{tmp_path}/{name}" in str(error.value)
 
 
 def test_a_missing_or_empty_folder_is_left_as_it_is(tmp_path):
