@@ -48,6 +48,7 @@ _MOST_STATE_BYTES = 1 << 20
 _NOTED = re.compile(rb'^model_checkpoint_path: "([ !#-\[\]-~]+)"\s*$', re.M)
 _NAME = re.compile(rf"{re.escape(CHECKPOINT_NAME)}-\d+")
 _INDEX = re.compile(rf"{re.escape(CHECKPOINT_NAME)}-(\d+)\.index")
+_DATA = re.compile(rf"{re.escape(CHECKPOINT_NAME)}-(\d+)\.data-\d+-of-\d+")
 
 # What damaged files are renamed to, see Checkpoints.
 _DAMAGED = "damaged-"
@@ -523,11 +524,22 @@ class Checkpoints:
     manager = self._manager or self._make_manager()
     self._manager = manager
     path = checkpoint_files.save(manager, CHECKPOINT_NAME, step)
-    for name in tf.io.gfile.listdir(self._train_dir):
-      match = _SET_ASIDE.fullmatch(name)
-      if match and int(match[1]) <= step:
-        tf.io.gfile.remove(os.path.join(self._train_dir, name))
+    self._remove_past(step)
     return path
+
+  def _remove_past(self, step: int) -> None:
+    """Removes what is of no use once the run has saved a step.
+
+    That is what was set aside, and data without an index: a kill leaves it,
+    while a checkpoint is written or an old one deleted.
+    """
+    kept = checkpoints_by_step(self._train_dir)
+    for name in tf.io.gfile.listdir(self._train_dir):
+      match = _SET_ASIDE.fullmatch(name) or _DATA.fullmatch(name)
+      if match and int(match[1]) <= step:
+        if match.re is _DATA and int(match[1]) in kept:
+          continue
+        tf.io.gfile.remove(os.path.join(self._train_dir, name))
 
   def _make_manager(self) -> tf.train.CheckpointManager:
     """What saves, and deletes old checkpoints, from those that are whole on."""

@@ -289,6 +289,19 @@ def test_a_run_saves_again_what_was_damaged(tmp_path, keep, ending, damage):
   assert tf.train.latest_checkpoint(folder) == f"{folder}/model.ckpt-6"
 
 
+def test_data_that_a_kill_left_without_an_index_goes(saved_run):
+  """Of a step that is not saved again, since the clock chose it."""
+  folder, _, _ = saved_run
+  for step in (3, 6, 8):
+    (folder / f"model.ckpt-{step}.{DATA}").write_bytes(b"half")
+  checkpoints = Checkpoints(str(folder), 5, **make_run(0))
+  checkpoints.restore()
+  checkpoints.save(7)
+  found = {path.name for path in folder.glob("model.ckpt-*.data*")}
+  # The run has not reached step 8: its index may be put back.
+  assert found == {f"model.ckpt-{step}.{DATA}" for step in (4, 5, 7, 8)}
+
+
 def test_what_a_run_went_back_to_on_purpose_stays(saved_run):
   """Someone let `checkpoint` name an older one; the newer one is whole."""
   folder, _, _ = saved_run
