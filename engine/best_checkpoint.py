@@ -373,7 +373,8 @@ def _files_of(checkpoint: str) -> list[str]:
   """
   folder, name = os.path.split(checkpoint)
   names = tf.io.gfile.listdir(folder)
-  data = sorted(one for one in names if one.startswith(f"{name}.data-"))
+  of_data = re.compile(rf"{re.escape(name)}\.data-\d{{5}}-of-\d{{5}}")
+  data = sorted(filter(of_data.fullmatch, names))
   # model.ckpt-40.data-00000-of-00001
   if not data or len(data) != int(data[0].rsplit("-", 1)[1]):
     raise FileNotFoundError(checkpoint)

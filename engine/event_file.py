@@ -11,6 +11,7 @@ import os
 from collections.abc import Iterator
 
 import tensorflow as tf
+from absl import logging
 
 import errors
 from engine import local_files, process_names
@@ -100,7 +101,15 @@ class EventFile:
     """Counts the events that have arrived since the last time."""
     if not self._is_counted:
       return
-    for path in glob.glob(self._pattern):
+    paths = glob.glob(self._pattern)
+    if not paths:
+      self._is_counted = False
+      logging.warning(
+        "TensorBoard gets no more events of this program in %s: its file was"
+        " deleted.",
+        self._folder,
+      )
+    for path in paths:
       with open(path, "rb", buffering=0) as file:
         size = os.fstat(file.fileno()).st_size
         while self._end < size:

@@ -160,8 +160,11 @@ def read_json(
   """
   if not tf.io.gfile.exists(path):
     return None
-  with tf.io.gfile.GFile(path, "rb") as file:
-    text = file.read()
+  try:
+    with tf.io.gfile.GFile(path, "rb") as file:
+      text = file.read()
+  except tf.errors.NotFoundError:  # it was there a moment ago
+    return None
   with contextlib.suppress(TypeError, ValueError, KeyError, AttributeError):
     content = errors.parse_json(text)
     if isinstance(content, dict) and content.keys() >= set(keys):

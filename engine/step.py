@@ -66,6 +66,7 @@ class Accumulator:
     gradients: for each trainable weight the sum over the batches so far of the
       gradient of the batch's mean loss, times the batch's videos.
     num_videos: the videos of these batches, float32.
+    num_not_finite: the batches of them whose losses are not finite, float32.
   """
 
   def __init__(self, model: keras.Model, placement: Placement):
@@ -75,17 +76,19 @@ class Accumulator:
         for variable in model.trainable_variables
       ]
       self.num_videos = placement.replicated(0.0)
+      self.num_not_finite = placement.replicated(0.0)
 
-  def add(self, gradients, num_videos) -> None:
+  def add(self, gradients, num_videos, has_finite_loss) -> None:
     """Adds a batch's gradients, (the same on all replicas) times its videos."""
     for total, gradient in zip(self.gradients, gradients, strict=True):
       total.assign_add(num_videos * gradient)
     self.num_videos.assign_add(num_videos)
+    self.num_not_finite.assign_add(1.0 - tf.cast(has_finite_loss, tf.float32))
 
   def take(self) -> list[tf.Tensor]:
     """Returns the gradients of the mean loss over all videos, and empties."""
     gradients = [total / self.num_videos for total in self.gradients]
-    for total in (*self.gradients, self.num_videos):
+    for total in (*self.gradients, self.num_videos, self.num_not_finite):
       total.assign(tf.zeros_like(total))
     return gradients
 
@@ -226,6 +229,11 @@ def forward_and_backward(step: Step, batch, mixup_weight, is_reported):
   return gradients, scalars, predictions, counts
 
 
+def _are_finite(scalars: dict[str, tf.Tensor]) -> tf.Tensor:
+  """Whether a batch's losses are finite, a bool scalar."""
+  return tf.reduce_all(tf.math.is_finite([*scalars.values()]))
+
+
 def _judged(step: Step, gradients):
   """What a step may update the weights with.
 
@@ -257,7 +265,8 @@ def accumulate_step(
   gradients, scalars, predictions, counts = forward_and_backward(
     step, batch, mixup_weight, is_reported
   )
-  accumulator.add(gradients, tf.cast(tf.reduce_sum(counts), tf.float32))
+  num_videos = tf.cast(tf.reduce_sum(counts), tf.float32)
+  accumulator.add(gradients, num_videos, _are_finite(scalars))
   return (), scalars, predictions, counts
 
 
@@ -322,7 +331,7 @@ def _on_all_replicas(step: Step, replica_step, state, batch, rate, arguments):
     replica_step, args=(placement.split(batch), *arguments)
   )
   scalars, counts = placement.first((scalars, counts))
-  has_finite_loss = tf.reduce_all(tf.math.is_finite([*scalars.values()]))
+  has_finite_loss = _are_finite(scalars)
   num_videos = tf.reduce_sum(counts)
   state["examples_seen"].assign_add(num_videos)
   if place is None:  # TensorFlow reads the data
@@ -435,11 +444,12 @@ def one_part(
     seen, step.settings, state["schedule_examples"]
   )
   arguments = (_mixup_weight(step, state), is_reported)
-  _, has_finite_loss, report = _on_all_replicas(
+  _, _, report = _on_all_replicas(
     step, accumulate, state, batch, rate, arguments
   )
 
   def end_step():
+    has_finite_loss = tf.equal(placement.first(accumulator.num_not_finite), 0.0)
     judged = placement.strategy.run(judge)
     return _end_step(step, update, state, judged, has_finite_loss, rate)
 

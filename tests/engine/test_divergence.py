@@ -213,6 +213,30 @@ def test_a_loss_of_finite_gradients_is_named(
   assert "gradients" not in message
 
 
+@pytest.mark.parametrize("bad_batch", [1, 2])
+def test_each_batch_of_a_step_counts(
+  tiny_files, tmp_path, monkeypatch, warned, bad_batch
+):
+  num_calls = tf.Variable(0)
+
+  def calculate_loss(self, predictions, *_):
+    # Of each batch, the first call is for the gradients, the next for the value.
+    is_bad = tf.equal(num_calls.assign_add(1), 2 * bad_batch)
+    return ops.mean(predictions) + tf.where(is_bad, np.nan, 0.0)
+
+  monkeypatch.setattr(losses.CrossEntropyLoss, "calculate_loss", calculate_loss)
+  train_tiny(
+    tmp_path,
+    tiny_files,
+    num_epochs=1,
+    accumulate_steps=2,
+    export_model_steps=1,
+    nan_policy="skip",
+  )
+  assert len(warned) == 1
+  assert "step 1" in warned[0]
+
+
 def test_all_steps_with_a_loss_that_is_not_finite_are_left_out(
   tiny_files, tmp_path, monkeypatch, warned
 ):

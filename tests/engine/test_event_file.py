@@ -75,6 +75,21 @@ def test_an_event_that_does_not_arrive_is_an_error(tmp_path):
   assert "found 2: the disk has failed" in str(error.value)
 
 
+def test_a_file_that_is_deleted_is_said_once(tmp_path, caplog):
+  events, _ = begun(tmp_path)
+  for path in tmp_path.glob("events.*"):
+    path.unlink()
+  for step in (2, 3):
+    with events.as_default(step=step):
+      tf.summary.scalar("a", 1.0)
+    events.flush()
+  events.close()
+  assert [record.getMessage() for record in caplog.records] == [
+    f"TensorBoard gets no more events of this program in {tmp_path}: its file"
+    " was deleted."
+  ]
+
+
 def test_what_tensorflow_says_is_not_said_in_other_words(tmp_path):
   events, size = begun(tmp_path)
   with (
