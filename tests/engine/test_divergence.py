@@ -220,7 +220,7 @@ def test_each_batch_of_a_step_counts(
   num_calls = tf.Variable(0)
 
   def calculate_loss(self, predictions, *_):
-    # Of each batch, the first call is for the gradients, the next for the value.
+    # Of each batch, the first call is for the gradients, the next the value.
     is_bad = tf.equal(num_calls.assign_add(1), 2 * bad_batch)
     return ops.mean(predictions) + tf.where(is_bad, np.nan, 0.0)
 
