@@ -166,6 +166,8 @@ def _check_content(best: dict) -> None:
   # It is in the run's folder; another path is not followed.
   if not _CHECKPOINT.fullmatch(best["checkpoint"]):
     raise ValueError
+  if checkpoint_step(best["checkpoint"]) != best["step"]:
+    raise ValueError
   for name in ("metric", "files", "pattern"):
     if not isinstance(best[name], str):
       raise TypeError

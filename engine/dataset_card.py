@@ -186,6 +186,7 @@ def read_card(folder: str) -> DatasetCard:
     KeyError,
     IndexError,
     AttributeError,
+    OverflowError,  # a number of hundreds of digits
   ) as error:
     raise errors.UserError(
       f"Expected {path} as this project writes it, found something else"

@@ -7,6 +7,7 @@ the machine was stopped in between.
 
 import contextlib
 import json
+import math
 import os
 import re
 import tempfile
@@ -188,9 +189,23 @@ def is_number(value, kind: type = float) -> TypeGuard[float]:
 
 
 def check_number(value, kind: type = float) -> None:
-  """Raises a TypeError unless is_number."""
+  """Raises a TypeError unless is_number, and a ValueError if it has no use.
+
+  That is NaN, infinity and a whole number of more than 64 bits: Python cannot
+  compare the first with others, nor make a fraction of the last.
+
+  Args:
+    value: see is_number.
+    kind: see is_number.
+  """
   if not is_number(value, kind):
     raise TypeError(f"{value!r} is no number")
+  if isinstance(value, int):
+    has_use = -(2**63) <= value < 2**63
+  else:
+    has_use = math.isfinite(value)
+  if not has_use:
+    raise ValueError("a number that is not finite, or too large")
 
 
 @contextlib.contextmanager

@@ -51,7 +51,14 @@ def test_a_card_of_before_has_no_ranges(tmp_path):
 
 @pytest.mark.parametrize(
   "ranges",
-  [[[1, 2]], [[1, 2], [2]], [[2, 1], None], [["a", "b"], None], [1, 2]],
+  [
+    [[1, 2]],
+    [[1, 2], [2]],
+    [[2, 1], None],
+    [["a", "b"], None],
+    [1, 2],
+    [[0, 10**400], None],
+  ],
 )
 def test_ranges_that_are_none_are_named(tmp_path, ranges):
   dataclasses.replace(CARD, feature_ranges=ranges).write(str(tmp_path))

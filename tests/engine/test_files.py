@@ -2,6 +2,7 @@
 
 import concurrent.futures
 import errno
+import math
 import os
 import re
 import socket
@@ -469,8 +470,12 @@ def test_json_of_something_else(tmp_path, content):
 def test_what_is_no_number(value):
   with pytest.raises(TypeError, match="no number"):
     files.check_number(value)
+  for useless in (math.nan, math.inf, 10**400, 2**63):
+    with pytest.raises(ValueError, match="not finite"):
+      files.check_number(useless)
   files.check_number(1)
   files.check_number(1.5)
+  files.check_number(1e300)
   with pytest.raises(TypeError):
     files.check_number(1.5, int)
 
