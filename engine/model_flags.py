@@ -16,7 +16,7 @@ from absl import logging
 import errors
 import losses
 import models
-from engine.files import write_json
+from engine.files import check_number, write_json
 from layers import whitening
 
 MODEL_FLAGS_FILE = "model_flags.json"
@@ -28,6 +28,22 @@ _DTYPES = {"bytes": "uint8", "float16": "float16", "float": "float32"}
 _MOST_SHOWN = 80
 
 _SIZES = re.compile(r"\s*[1-9]\d{0,9}\s*(,\s*[1-9]\d{0,9}\s*)*", re.ASCII)
+
+
+# What TensorFlow counts in 32 bits; lists of so many names fill any memory.
+_LARGEST_SIZE = 2**31 - 1
+
+
+def _is_size(value) -> bool:
+  return type(value) is int and 1 <= value <= _LARGEST_SIZE
+
+
+def _has_use(value, kind: type = float) -> bool:
+  """Whether a value is a number that check_number lets pass."""
+  with contextlib.suppress(TypeError, ValueError):
+    check_number(value, kind)
+    return True
+  return False
 
 
 def _is_text(value) -> bool:
@@ -51,14 +67,8 @@ _KINDS: dict[str, tuple[str, Callable[[Any], bool]]] = {
     lambda value: isinstance(value, str) and bool(_SIZES.fullmatch(value)),
   ),
   "frame_features": ("true or false", lambda value: isinstance(value, bool)),
-  "num_classes": (
-    "a number from 1 on",
-    lambda value: type(value) is int and value >= 1,
-  ),
-  "max_frames": (
-    "a number from 1 on",
-    lambda value: type(value) is int and value >= 1,
-  ),
+  "num_classes": (f"a number from 1 to {_LARGEST_SIZE}", _is_size),
+  "max_frames": (f"a number from 1 to {_LARGEST_SIZE}", _is_size),
   "label_subset": (
     "a list of classes",
     lambda value: (
@@ -90,8 +100,7 @@ _KINDS: dict[str, tuple[str, Callable[[Any], bool]]] = {
     lambda value: (
       isinstance(value, list)
       and all(
-        isinstance(scales, list)
-        and all(type(scale) in (int, float) for scale in scales)
+        isinstance(scales, list) and all(map(_has_use, scales))
         for scales in value
       )
     ),
@@ -165,6 +174,8 @@ def _wrong_values(model_flags: dict) -> Iterator[tuple[str, str]]:
   sizes = model_flags["feature_sizes"].split(",")
   if len(names) != len(sizes):
     yield "feature_sizes", f"a size for each of {len(names)} features"
+  if max(map(int, sizes)) > _LARGEST_SIZE:
+    yield "feature_sizes", f"numbers from 1 to {_LARGEST_SIZE}"
   if any(
     index >= model_flags["num_classes"]
     for index in model_flags.get("label_subset") or []
@@ -198,10 +209,10 @@ def _expected(default, value) -> str:
   if isinstance(default, bool):
     return "" if kind is bool else "true or false"
   if isinstance(default, float):
-    return "" if kind in (int, float) else "a number"
+    return "" if _has_use(value) else "a number"
   # Such as lstm_cells, which are one number or "512,256".
   if isinstance(default, int):
-    fits = kind is int or (kind is str and _SIZES.fullmatch(value))
+    fits = _has_use(value, int) or (kind is str and _SIZES.fullmatch(value))
     return "" if fits else "a whole number"
   if isinstance(default, str):
     return "" if kind in (str, int) else "a text"

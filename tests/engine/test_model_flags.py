@@ -1,6 +1,7 @@
 """Tests of model_flags."""
 
 import json
+import math
 import os
 
 import pytest
@@ -71,10 +72,13 @@ def test_model_flags_that_are_not_json(tmp_path, content):
     ("feature_sizes", "4,3", "a size for each of 1 features"),
     ("frame_features", "False", "true or false"),
     ("frame_features", 0, "true or false"),
-    ("num_classes", "3", "a number from 1 on"),
-    ("num_classes", 0, "a number from 1 on"),
-    ("num_classes", True, "a number from 1 on"),
-    ("max_frames", 300.0, "a number from 1 on"),
+    ("num_classes", "3", "a number from 1 to 2147483647"),
+    ("num_classes", 0, "a number from 1 to 2147483647"),
+    ("num_classes", True, "a number from 1 to 2147483647"),
+    ("num_classes", 10**30, "a number from 1 to 2147483647"),
+    ("max_frames", 2**31, "a number from 1 to 2147483647"),
+    ("feature_sizes", "9999999999", "numbers from 1 to 2147483647"),
+    ("max_frames", 300.0, "a number from 1 to 2147483647"),
     ("label_subset", [1, 3], "classes below 3"),
     ("label_subset", "1,2", "a list of classes"),
     ("exclusive_classes", "False", "true or false"),
@@ -82,7 +86,10 @@ def test_model_flags_that_are_not_json(tmp_path, content):
     ("feature_dtypes", "int64", "some of uint8"),
     ("input_transform", None, "one of l2"),
     ("dewhiten_scales", [["a"]], "a list of numbers for each feature"),
+    ("dewhiten_scales", [[10**400]], "a list of numbers for each feature"),
     ("l2_penalty", "small", "a number"),
+    ("l2_penalty", math.inf, "a number"),
+    ("l2_penalty", 10**30, "a number"),
     ("l2_penalty", None, "a number"),
   ],
 )
@@ -102,7 +109,7 @@ def test_the_types_of_hyperparameters(tmp_path):
   for value in (5, "512,256"):
     write_model_flags(folder, {**lstm, "lstm_cells": value})
     assert require_model_flags(folder)["lstm_cells"] == value
-  for value in (True, 1.5, "many", [5], None):
+  for value in (True, 1.5, "many", [5], None, 10**400):
     write_model_flags(folder, {**lstm, "lstm_cells": value})
     error = error_of(require_model_flags, folder)
     assert "Expected a whole number as lstm_cells" in error
