@@ -278,11 +278,14 @@ def remove_leftovers(
     if not ours and not is_other:
       continue
     writer = ours and ours["writer"]
-    is_dead = process_names.is_dead(writer) if writer else False
+    is_dead = process_names.is_dead(writer) if writer else None
     # One that stays, as another user's or in a read-only folder, or that
     # another process removes at the same time, keeps no others.
     with contextlib.suppress(tf.errors.OpError):
-      if not (is_dead or (is_other and others_are_dead) or _is_old(path)):
+      # The clock may have been set since, so the time says less than this.
+      if is_dead is None:
+        is_dead = (is_other and others_are_dead) or _is_old(path)
+      if not is_dead:
         continue
       size = size_of(path)
       _remove(path)

@@ -91,8 +91,8 @@ def _machine() -> str:
   return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:8]
 
 
-def is_dead(name: str) -> bool:
-  """Whether a process has certainly ended.
+def is_dead(name: str) -> bool | None:
+  """Whether a process has ended; None if unknown.
 
   Args:
     name: its process_name. If it is of another machine, or none, nothing is
@@ -100,8 +100,9 @@ def is_dead(name: str) -> bool:
   """
   machine, _, pid = name.partition("-")
   if machine != _machine() or not re.fullmatch(r"[1-9]\d{0,9}", pid):
-    return False
-  return is_alive(int(pid)) is False
+    return None
+  alive = is_alive(int(pid))
+  return None if alive is None else not alive
 
 
 def new_token() -> str:

@@ -296,7 +296,7 @@ def clean(train_dir: str, last_writer: str = "") -> None:
   remove_leftovers(
     train_dir,
     others=_OF_TENSORFLOW,
-    others_are_dead=is_dead(last_writer),
+    others_are_dead=bool(is_dead(last_writer)),
   )
   for folder in (EVAL_DIR, EXPORT_DIR, BEST_DIR, PCA_FOLDER):
     remove_leftovers(os.path.join(train_dir, folder))

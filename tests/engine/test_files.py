@@ -502,6 +502,7 @@ def test_leftovers_of_the_dead_are_removed(tmp_path, shown, dead_process):
   ]
   kept = [
     leave(tmp_path, f".a.tmp-{alive}-0123abcd"),
+    leave(tmp_path, f".b.tmp-{alive}-0123abcd", days=9),  # the clock was set
     leave(tmp_path, f".a.tmp-{elsewhere}-0123abce", days=0.9),
     leave(tmp_path, ".a.tmp-0123abce", days=0.9),
     leave(tmp_path, ".mine", days=9),
