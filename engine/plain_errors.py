@@ -1,4 +1,4 @@
-"""Plain sentences for what the system refuses: disk space, memory, open files.
+"""Plain sentences for what the system refuses: disk space, memory, rights.
 
 Python and TensorFlow say so in many words, some of which are for those who
 write TensorFlow, and as errors of many kinds. This file imports no TensorFlow.
@@ -47,6 +47,10 @@ _SENTENCES[errno.ENAMETOOLONG] = (
   "Expected a name as short as the disk takes, received {path}. A file is first"
   " written under a name that is some 40 letters longer. Name a shorter one."
 )
+_SENTENCES[errno.EACCES] = (
+  "Expected the right to read and write {path}, received none from its"
+  " permissions or those of its folder. Change them, or name another."
+)
 _SENTENCES[errno.ELOOP] = (
   "Expected a link that leads to a file or a folder, received {path}, which"
   " leads back to itself. Repair it, or name another."
@@ -54,7 +58,7 @@ _SENTENCES[errno.ELOOP] = (
 _SENTENCES[errno.ENFILE] = _SENTENCES[errno.EMFILE]
 
 # Those that another flag or another file avoids; the others are the machine's.
-_OF_USER = (errno.EROFS, errno.ENAMETOOLONG, errno.ELOOP)
+_OF_USER = (errno.EACCES, errno.EROFS, errno.ENAMETOOLONG, errno.ELOOP)
 
 _BY_TEXT = {os.strerror(number): number for number in _SENTENCES}
 

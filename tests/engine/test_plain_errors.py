@@ -78,6 +78,7 @@ def test_a_full_disk(error, path):
   [
     (errno.EDQUOT, "your quota used up"),
     (errno.EFBIG, "one with a limit"),
+    (errno.EACCES, "received none from its permissions"),
     (errno.EROFS, "a read-only one"),
     (errno.EIO, "an input/output error"),
     (errno.EMFILE, "ulimit -n 4096"),
