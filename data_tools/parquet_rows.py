@@ -91,7 +91,10 @@ class RowTable:
 
   def _open(self, path: str):
     return self._arrow.parquet.ParquetFile(
-      path, pre_buffer=False, buffer_size=_READ_AHEAD_BYTES
+      path,
+      pre_buffer=False,
+      buffer_size=_READ_AHEAD_BYTES,
+      page_checksum_verification=True,  # of files that hold checksums
     )
 
   def group_of(self, row: int) -> int:

@@ -5,9 +5,10 @@ import sys
 import numpy as np
 import pytest
 from conftest import error_of
-from parquet_files import VECTORS, make_large, pa, write
+from parquet_files import VECTORS, make_large, pa, pq, write
 
 from data_tools import parquet_rows
+from data_tools.item_table import BadItemError
 from data_tools.parquet_rows import RowTable
 
 
@@ -48,6 +49,23 @@ def test_a_large_row_group_comes_in_parts(tmp_path, monkeypatch):
   assert rows.num_groups == 1
   sizes = [len(batch) for batch in rows.batches(0, ["embedding"])]
   assert sizes == [10, 10, 10, 5]
+
+
+def test_a_number_that_does_not_fit_its_checksum_is_not_read(tmp_path):
+  path, value = tmp_path / "a.parquet", np.float32(0.123)
+  pq.write_table(
+    pa.table({"x": pa.array([value], pa.float32())}),
+    path,
+    compression="none",
+    use_dictionary=False,
+    write_page_checksum=True,
+    write_statistics=False,
+  )
+  content = path.read_bytes()
+  assert content.count(value.tobytes()) == 1
+  path.write_bytes(content.replace(value.tobytes(), b"\0\0\0\0"))
+  with pytest.raises(BadItemError, match="row group 0 cannot be read"):
+    list(RowTable([str(path)]).batches(0, ["x"]))
 
 
 def test_a_file_without_a_column_of_the_others_is_damaged(tmp_path):
