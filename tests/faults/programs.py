@@ -260,9 +260,14 @@ def _make_work(work: Path) -> None:
 
 
 def whole_checkpoints(work: Path) -> list[str]:
-  """The checkpoints below a folder that have an index, without exports."""
+  """The checkpoints below a folder that have an index, without exports.
+
+  One whose index is empty is just being written.
+  """
   names = [
-    str(path.relative_to(work)) for path in (work / "model").rglob("*.index")
+    str(path.relative_to(work))
+    for path in (work / "model").rglob("*.index")
+    if path.stat().st_size
   ]
   return sorted(
     name.removesuffix(".index")
