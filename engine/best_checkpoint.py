@@ -32,6 +32,7 @@ from engine.data_files import find_files, hash_of_files, is_local
 from engine.files import (
   beside,
   check_number,
+  names_in,
   put_in_place,
   read_json,
   write_json,
@@ -374,7 +375,7 @@ def _files_of(checkpoint: str) -> list[str]:
     FileNotFoundError: some are missing.
   """
   folder, name = os.path.split(checkpoint)
-  names = tf.io.gfile.listdir(folder)
+  names = names_in(folder)
   of_data = re.compile(rf"{re.escape(name)}\.data-\d{{5}}-of-\d{{5}}")
   data = sorted(filter(of_data.fullmatch, names))
   # model.ckpt-40.data-00000-of-00001
@@ -448,7 +449,7 @@ def _remove_others(path: str) -> None:
   That is the one before, and what a process that was killed left over.
   """
   folder, kept = os.path.split(path)
-  for name in tf.io.gfile.listdir(folder):
+  for name in names_in(folder):
     is_of_checkpoint = name.lstrip(".").startswith(f"{CHECKPOINT_NAME}-")
     if is_of_checkpoint and not name.startswith(f"{kept}."):
       with contextlib.suppress(tf.errors.NotFoundError):

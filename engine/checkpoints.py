@@ -20,7 +20,7 @@ from absl import logging
 import errors
 from engine import checkpoint_files, checkpoint_index, half_weights
 from engine.checkpoint_index import find_damage
-from engine.files import text_written_aside
+from engine.files import names_in, text_written_aside
 from engine.model_flags import MODEL_FLAGS_FILE
 
 CHECKPOINT_NAME = "model.ckpt"
@@ -100,7 +100,7 @@ def checkpoints_by_step(train_dir: str) -> dict[int, str]:
   An index is written last, so a checkpoint that has one was saved completely.
   The best one may be missing; see best_checkpoint.kept_checkpoints.
   """
-  names = tf.io.gfile.listdir(train_dir) if tf.io.gfile.isdir(train_dir) else []
+  names = names_in(train_dir) if tf.io.gfile.isdir(train_dir) else []
   steps = [int(match[1]) for match in map(_INDEX.fullmatch, names) if match]
   return {step: checkpoint_path(train_dir, step) for step in sorted(steps)}
 
@@ -534,7 +534,7 @@ class Checkpoints:
     while a checkpoint is written or an old one deleted.
     """
     kept = checkpoints_by_step(self._train_dir)
-    for name in tf.io.gfile.listdir(self._train_dir):
+    for name in names_in(self._train_dir):
       match = _SET_ASIDE.fullmatch(name) or _DATA.fullmatch(name)
       if match and int(match[1]) <= step:
         if match.re is _DATA and int(match[1]) in kept:

@@ -366,7 +366,7 @@ class BackgroundExporter:
 
   def remove_others(self, step: int) -> None:
     """Removes the SavedModels of other steps."""
-    for old in tf.io.gfile.listdir(self._folder):
+    for old in files.names_in(self._folder):
       if old.startswith("step_") and old.rstrip("/") != f"step_{step}":
         # It is removed under another name, so that none is ever half there.
         path = os.path.join(self._folder, old.rstrip("/"))

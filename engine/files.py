@@ -50,6 +50,21 @@ def size_of(path: str) -> int:
   )
 
 
+def names_in(folder: str) -> list[str]:
+  """The names of what is in a folder; of a remote one's folders, with a slash.
+
+  Those that are not UTF-8, of which TensorFlow lists none of a folder, come as
+  os.listdir has them.
+
+  Raises:
+    tf.errors.OpError: it cannot be listed.
+  """
+  try:
+    return tf.io.gfile.listdir(folder)
+  except UnicodeDecodeError:
+    return os.listdir(folder)
+
+
 @contextlib.contextmanager
 def written_aside(path: str) -> Iterator[str]:
   """Lets a file or folder be written aside, then puts it into place.
@@ -77,7 +92,7 @@ def written_aside(path: str) -> Iterator[str]:
       return
     path = local_files.target_of(path)
   if tf.io.gfile.isdir(path):
-    old = tf.io.gfile.listdir(path)
+    old = names_in(path)
     if old and "saved_model.pb" not in old:
       raise errors.UserError(
         f"Expected a name that is free to be written to, received {path}, a"
@@ -269,7 +284,7 @@ def remove_leftovers(
   removed = num_bytes = 0
   names_there = []
   with contextlib.suppress(tf.errors.OpError):  # it is missing
-    names_there = tf.io.gfile.listdir(folder)
+    names_there = names_in(folder)
   for name in names_there:
     name = name.rstrip("/")
     path = os.path.join(folder, name)

@@ -38,6 +38,7 @@ from engine.dataset_card import (
 from engine.files import (
   TOKEN,
   check_number,
+  names_in,
   read_json,
   remove_leftovers,
   write_json,
@@ -222,7 +223,7 @@ def check_removable(train_dir: str) -> None:
   if not tf.io.gfile.exists(train_dir):
     return
   check_no_file(train_dir)
-  names = {name.rstrip("/") for name in tf.io.gfile.listdir(train_dir)}
+  names = {name.rstrip("/") for name in names_in(train_dir)}
   # A start that was killed before it began its run may have left no more.
   names = {name for name in names if not _NO_MARK.fullmatch(name)}
   if CARD_FILE in names:
@@ -275,7 +276,7 @@ def remove_run(train_dir: str) -> None:
       path = os.path.join(train_dir, folder)
       if tf.io.gfile.isdir(path):
         _remove_own_files(path)
-        if not tf.io.gfile.listdir(path):
+        if not names_in(path):
           tf.io.gfile.rmtree(path)
     pca_dir = os.path.join(train_dir, PCA_FOLDER)
     is_kept = tf.io.gfile.exists(os.path.join(train_dir, EXTRACTION_FILE))
@@ -305,7 +306,7 @@ def clean(train_dir: str, last_writer: str = "") -> None:
 def _remove_own_files(folder) -> None:
   # model_flags.json at last: if this process is killed before, the rest is
   # still known to be a run.
-  names = tf.io.gfile.listdir(folder)
+  names = names_in(folder)
   for name in sorted(names, key=lambda name: name == MODEL_FLAGS_FILE):
     name = name.rstrip("/")
     path = os.path.join(folder, name)

@@ -18,7 +18,7 @@ from engine.checkpoints import (
   files_of_checkpoint,
   load_weights,
 )
-from engine.files import size_of, written_aside
+from engine.files import names_in, size_of, written_aside
 
 
 def load_mean(model: keras.Model, checkpoints: list[str]) -> None:
@@ -80,7 +80,7 @@ def write_train_dir(
     errors.UserError: the folder holds other files, or a weight is too large for
       float16.
   """
-  if tf.io.gfile.isdir(folder) and tf.io.gfile.listdir(folder):
+  if tf.io.gfile.isdir(folder) and names_in(folder):
     raise errors.UserError(
       f"Expected a new folder for the weights, received {folder}, which has"
       " files. Name another one."

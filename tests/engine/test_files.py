@@ -565,3 +565,17 @@ def test_what_is_beside_a_path_names_this_process(tmp_path):
     os.mkdir(aside)
     files.remove_leftovers(str(tmp_path))
     assert os.path.exists(aside)
+
+
+def test_names_that_are_not_utf8_stop_nothing(tmp_path, dead_process):
+  other = os.fsencode(tmp_path) + b"/caf\xe9"
+  with open(other, "wb"):
+    pass
+  dead = process_names.process_name(dead_process)
+  gone = leave(tmp_path, f".a.csv.tmp-{dead}-0123abcd")
+  with files.text_written_aside(f"{tmp_path}/a.csv") as file:
+    file.write("new")
+  assert not gone.exists()
+  assert sorted(files.names_in(str(tmp_path))) == ["a.csv", "caf\udce9"]
+  with pytest.raises(tf.errors.NotFoundError):
+    files.names_in(str(tmp_path / "missing"))
