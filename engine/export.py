@@ -21,6 +21,7 @@ SavedModels for MediaPipe, see save_for_mediapipe, have another signature.
 
 import concurrent.futures
 import errno
+import gc
 import os
 import tempfile
 
@@ -39,6 +40,11 @@ from version import __version__
 TOP_K = 20
 
 LABEL_MAP_FILE = "label_map.txt"
+
+# Each export leaves functions that refer to each other. Python looks for such
+# garbage by the number of its own objects, which are few, while most of the
+# memory that they hold is TensorFlow's. To look takes about half a second.
+_EXPORTS_TO_COLLECT = 10
 
 
 class _Servable(tf.Module):
@@ -314,6 +320,7 @@ class BackgroundExporter:
     self._thread = concurrent.futures.ThreadPoolExecutor(1)
     self._pending = None
     self._exporter = None
+    self._num_exports = 0
 
   def export(
     self, model: keras.Model, step: int, final=False, average=()
@@ -363,6 +370,9 @@ class BackgroundExporter:
       variable.assign(value)
     self._exporter.save(os.path.join(self._folder, f"step_{step}"))
     self.remove_others(step)
+    self._num_exports += 1
+    if self._num_exports % _EXPORTS_TO_COLLECT == 0:
+      gc.collect()
 
   def remove_others(self, step: int) -> None:
     """Removes the SavedModels of other steps."""

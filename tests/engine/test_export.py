@@ -1,6 +1,7 @@
 """Tests of engine.export: SavedModels, and the thread that writes them."""
 
 import errno
+import gc
 import json
 import os
 import pickle
@@ -452,6 +453,20 @@ def test_only_the_newest_export_is_kept(model, tmp_path):
     predict(model, BATCH),
     atol=1e-6,
   )
+
+
+def test_what_exports_leave_in_memory_is_collected(
+  model, tmp_path, monkeypatch
+):
+  after = []
+  monkeypatch.setattr(gc, "collect", lambda: after.append(step))
+  monkeypatch.setattr(export, "_EXPORTS_TO_COLLECT", 2)
+  exporter = export.BackgroundExporter(VIDEO_FLAGS, None, str(tmp_path))
+  for step in range(5):
+    exporter.export(model, step, final=True)
+    exporter._pending.result()
+  exporter.close()
+  assert after == [1, 3]
 
 
 def test_an_older_export_is_never_half_there(model, tmp_path, monkeypatch):
