@@ -44,10 +44,21 @@ def size_of(path: str) -> int:
   if not tf.io.gfile.isdir(path):
     return tf.io.gfile.stat(path).length
   return sum(
-    tf.io.gfile.stat(os.path.join(folder, name)).length
-    for folder, _, names in tf.io.gfile.walk(path)
+    _stat(os.path.join(folder, name)).length
+    for folder, _, names in _walk(path)
     for name in names
   )
+
+
+def _walk(folder: str) -> Iterator[tuple[str, list[str], list[str]]]:
+  """As os.walk; for names that are not UTF-8, see names_in."""
+  walk = os.walk if is_local(folder) else tf.io.gfile.walk
+  return walk(folder)
+
+
+def _stat(path: str):
+  """As tf.io.gfile.stat, also for names that are not UTF-8."""
+  return tf.io.gfile.stat(os.fsencode(path))
 
 
 def names_in(folder: str) -> list[str]:
@@ -317,9 +328,9 @@ def remove_leftovers(
 def _is_old(path: str) -> bool:
   """Whether nothing has changed in a file or folder for a day."""
   paths = [path]
-  for parent, folders, files in tf.io.gfile.walk(path):
+  for parent, folders, files in _walk(path):
     paths += [os.path.join(parent, name) for name in (*folders, *files)]
-  newest = max(tf.io.gfile.stat(one).mtime_nsec for one in paths)
+  newest = max(_stat(one).mtime_nsec for one in paths)
   return time.time() - newest / 1e9 > _DAY_SECONDS
 
 

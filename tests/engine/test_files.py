@@ -577,5 +577,6 @@ def test_names_that_are_not_utf8_stop_nothing(tmp_path, dead_process):
     file.write("new")
   assert not gone.exists()
   assert sorted(files.names_in(str(tmp_path))) == ["a.csv", "caf\udce9"]
+  assert files.size_of(str(tmp_path)) == 3
   with pytest.raises(tf.errors.NotFoundError):
     files.names_in(str(tmp_path / "missing"))
