@@ -300,6 +300,8 @@ def test_other_files_are_not_replaced(exporter, tmp_path):
   for name in ("keras", "openvino"):
     with pytest.raises(errors.UserError, match="free to be written to"):
       export_formats.export(name, exporter, str(tmp_path), BATCH)
+  with pytest.raises(errors.UserError, match="a pipe or a device"):
+    export_formats.export("keras", exporter, "/dev/null", BATCH)
   with pytest.raises(errors.UserError, match="a local --output_dir"):
     export_formats.export("keras", exporter, "gs://bucket/model", BATCH)
   assert os.listdir(tmp_path) == ["notes.txt"]
