@@ -449,7 +449,8 @@ def _remove_others(path: str) -> None:
   That is the one before, and what a process that was killed left over.
   """
   folder, kept = os.path.split(path)
-  for name in names_in(folder):
+  # An index first: without it what is left is no checkpoint.
+  for name in sorted(names_in(folder), key=lambda one: ".index" not in one):
     is_of_checkpoint = name.lstrip(".").startswith(f"{CHECKPOINT_NAME}-")
     if is_of_checkpoint and not name.startswith(f"{kept}."):
       with contextlib.suppress(tf.errors.NotFoundError):

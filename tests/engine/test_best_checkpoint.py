@@ -333,7 +333,10 @@ def test_a_kill_at_any_time_leaves_the_old_or_the_new_one(
 def test_a_choice_that_changes_nothing_removes_what_was_left_over(
   tmp_path, monkeypatch
 ):
+  tried = []
+
   def fail(path):
+    tried.append(os.path.basename(path))
     raise tf.errors.UnknownError(None, None, "Input/output error")
 
   save(tmp_path, 1)
@@ -343,6 +346,7 @@ def test_a_choice_that_changes_nothing_removes_what_was_left_over(
     patch.setattr(tf.io.gfile, "remove", fail)
     with pytest.raises(tf.errors.UnknownError):
       consider(tmp_path, 2, 0.2)
+  assert tried == ["model.ckpt-1.index"]  # the rest is no checkpoint then
   assert best_step(tmp_path) == 2
   assert len(list((tmp_path / "best").iterdir())) == 2 * len(ENDINGS)
   assert not consider(tmp_path, 2, 0.2)
