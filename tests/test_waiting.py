@@ -13,11 +13,14 @@ import eval as eval_program
 def test_waiting_for_the_first_checkpoint(
   tiny_files, tmp_path, monkeypatch, shown
 ):
-  naps = []
+  naps, index = [], tmp_path / "model.ckpt-1.index"
 
   def sleep(seconds):
     naps.append(seconds)
+    if len(naps) == 2:  # it is being written
+      index.touch()
     if len(naps) == 3:
+      index.unlink()
       train_tiny(tmp_path, tiny_files, max_steps=1)
 
   # Not in the module, where subprocess sleeps too.
