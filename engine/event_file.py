@@ -3,13 +3,18 @@
 TensorFlow collects events in a buffer, and ignores that a write fails while it
 fills: what was in the buffer is dropped, and the next flush succeeds. So the
 events that have arrived in the file are counted.
+
+TensorFlow also keeps a tensor of each different Python number that it is given,
+about 600 bytes, until the program ends. It keeps none of NumPy's, so steps and
+values become such here.
 """
 
 import contextlib
 import glob
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
+import numpy as np
 import tensorflow as tf
 from absl import logging
 
@@ -27,12 +32,15 @@ class EventFile:
   Events in remote folders are not counted.
 
   Args:
-    folder: of the file; it is made if it is missing.
+    folder: of the file; it is made if it is missing. None to write nothing.
   """
 
-  def __init__(self, folder: str):
-    self._folder = folder
-    self._is_counted = is_local(folder)
+  def __init__(self, folder: str | None):
+    self._folder = folder or ""
+    self._is_counted = bool(folder) and is_local(folder)
+    if folder is None:
+      self._writer = tf.summary.create_noop_writer()
+      return
     suffix = f".{process_names.new_token()}.v2"
     self._writer = tf.summary.create_file_writer(folder, filename_suffix=suffix)
     self._pattern = os.path.join(
@@ -53,7 +61,7 @@ class EventFile:
     """
     with (
       self._noting_failure(),
-      self._writer.as_default(step=step),
+      self._writer.as_default(step=None if step is None else np.int64(step)),
       tf.summary.record_if(self._count),
     ):
       yield
@@ -92,7 +100,7 @@ class EventFile:
     """
     self._writer.close()
     self._check()
-    if is_local(self._folder):
+    if self._folder and is_local(self._folder):
       for path in glob.glob(self._pattern):
         local_files.flush(path)
       local_files.flush(self._folder)
@@ -123,3 +131,13 @@ class EventFile:
           f" {self._found}: the disk has failed while they were written. Check"
           " it and its connection; then start the same command again."
         )
+
+
+def write_scalars(values: Mapping[str, float]) -> None:
+  """Writes numbers to the file that is the default, see EventFile.as_default.
+
+  Args:
+    values: by TensorBoard tag.
+  """
+  for tag, value in values.items():
+    tf.summary.scalar(tag, np.float32(value))

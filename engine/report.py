@@ -12,7 +12,7 @@ from tensorboard.plugins.histogram import metadata as histogram_metadata
 import eval_util
 import models
 from engine import model_building
-from engine.event_file import EventFile
+from engine.event_file import EventFile, write_scalars
 from engine.progress_bar import ProgressBar
 from engine.resources import NO_USAGE, Usage
 from engine.settings import Settings
@@ -48,9 +48,7 @@ class Reporter:
     model_flags: dict,
     parameters: int = 0,
   ):
-    self.writer = (
-      EventFile(train_dir) if train_dir else tf.summary.create_noop_writer()
-    )
+    self.writer = EventFile(train_dir)
     self._unit = "segments" if settings.segment_labels else "videos"
     self._model_flags = model_flags
     self._parameters = parameters
@@ -114,8 +112,7 @@ class Reporter:
       )
     loss = scalars["label_loss"]
     with self.writer.as_default(step=step):
-      for tag, value in scalars.items():
-        tf.summary.scalar(tag, value)
+      write_scalars(scalars)
     if not len(labels):  # only other machines had videos
       return
     scores = eval_util.score_batch(predictions, labels)
@@ -136,19 +133,24 @@ class Reporter:
         gap,
       )
     with self.writer.as_default(step=step):
-      for metric in eval_util.METRICS:
-        if metric.name in scores:
-          tf.summary.scalar(f"model/Training_{metric.tag}", scores[metric.name])
-      tf.summary.scalar("global_step/Examples/Second", rate)
-      for tag, value in self._more_scalars(scores, loss, rate, usage).items():
-        tf.summary.scalar(tag, value)
+      write_scalars(self._more_scalars(scores, loss, rate, usage))
     self.writer.flush()
 
   def _more_scalars(self, scores, loss, rate, usage) -> dict[str, float]:
-    """What is compared with evaluation, and what training takes, by tag."""
-    scores = {**scores, "loss": loss}
+    """Scores, what is compared with evaluation, and what training takes.
+
+    Returns:
+      values by TensorBoard tag.
+    """
+    compared = {**scores, "loss": loss}
     return {
-      **{tag: scores[of[0]] for tag, of in eval_util.COMPARED_TAGS.items()},
+      **{
+        f"model/Training_{metric.tag}": scores[metric.name]
+        for metric in eval_util.METRICS
+        if metric.name in scores
+      },
+      "global_step/Examples/Second": rate,
+      **{tag: compared[of[0]] for tag, of in eval_util.COMPARED_TAGS.items()},
       **usage.scalars(),
       "resources/videos_per_second": rate,
       "resources/parameters": self._parameters,

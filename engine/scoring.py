@@ -31,7 +31,7 @@ from engine.checkpoints import checkpoint_step
 from engine.data import Data
 from engine.data_files import is_local
 from engine.distribution import Placement
-from engine.event_file import EventFile
+from engine.event_file import EventFile, write_scalars
 from engine.files import beside, check_number, read_json, write_json
 from engine.forward import ForwardPass
 from engine.pr_curves import PrecisionRecallCounts
@@ -291,14 +291,13 @@ def write_events(
       tags[f"Epoch/{scope}_{metric.tag}"] = metric.key
   step = scores["global_step"]
   with writer.as_default(step=step):
-    for tag, name in tags.items():
-      tf.summary.scalar(tag, scores[name])
+    write_scalars({tag: scores[name] for tag, name in tags.items()})
     if result.average_precisions:
       tf.summary.histogram(
         f"Epoch/{scope}_AP_By_Class", result.average_precisions
       )
     for summary in result.counts.summaries(scope, classes, class_names or {}):
-      tf.summary.experimental.write_raw_pb(summary, step)
+      tf.summary.experimental.write_raw_pb(summary)
   writer.flush()
 
 

@@ -1,5 +1,6 @@
 """Tests of engine.event_file: TensorBoard events that all arrive."""
 
+import ctypes
 import os
 import sys
 
@@ -10,7 +11,7 @@ from small_disks import file_limit
 from tensorboard.plugins.hparams import api as hparams
 
 import errors
-from engine.event_file import EventFile
+from engine.event_file import EventFile, write_scalars
 
 
 def test_events_of_all_kinds_are_counted(tmp_path):
@@ -47,6 +48,28 @@ def test_events_are_on_the_disk_at_the_end(tmp_path, monkeypatch):
   events.close()
   (path,) = tmp_path.glob("events.*")
   assert flushed == [path.stat().st_ino, tmp_path.stat().st_ino]
+
+
+def test_numbers_leave_nothing_in_memory(tmp_path):
+  class Allocated(ctypes.Structure):  # glibc's struct mallinfo2
+    _fields_ = tuple((f"field {n}", ctypes.c_size_t) for n in range(10))
+
+  mallinfo = getattr(ctypes.CDLL(None), "mallinfo2", None)
+  if mallinfo is None:
+    pytest.skip("only GNU's C library says how much is allocated")
+  mallinfo.restype = Allocated
+  in_use = "field 7"
+  for events in (EventFile(str(tmp_path)), EventFile(None)):
+    before = 0
+    for step in range(1100):
+      with events.as_default(step=1000 + step):
+        write_scalars({"a": 1.5 + step, "b": step})
+      if step == 100:
+        before = getattr(mallinfo(), in_use)
+    # TensorFlow itself would keep some 600 bytes of each number.
+    assert getattr(mallinfo(), in_use) - before < 1000 * 100
+    events.close()
+  assert event_tags(tmp_path)["a"][2000] == 1001.5
 
 
 def begun(folder) -> tuple[EventFile, int]:
