@@ -464,6 +464,7 @@ class Checkpoints:
       self._state["average"] = self._average
     self._keep = keep
     self._damaged: list[str] = []
+    self._newest: str | None = None  # that was restored or saved here
     self._manager: tf.train.CheckpointManager | None = None
 
   def restore(self) -> str | None:
@@ -489,6 +490,7 @@ class Checkpoints:
       if step > checkpoint_step(path)
       and (known_damage.get(newer) or find_damage(newer))
     ]
+    self._newest = path
     return path
 
   def _restore_one(self, path: str) -> str:
@@ -520,12 +522,17 @@ class Checkpoints:
     return path
 
   def save(self, step: int) -> str:
-    """Saves a checkpoint after a step; returns its path."""
+    """Saves a checkpoint after a step, unless it is there; returns its path.
+
+    TensorFlow writes over a checkpoint piece by piece: a kill would leave none.
+    """
+    if self._newest and checkpoint_step(self._newest) == step:
+      return self._newest
     manager = self._manager or self._make_manager()
     self._manager = manager
-    path = checkpoint_files.save(manager, CHECKPOINT_NAME, step)
+    self._newest = checkpoint_files.save(manager, CHECKPOINT_NAME, step)
     self._remove_past(step)
-    return path
+    return self._newest
 
   def _remove_past(self, step: int) -> None:
     """Removes what is of no use once the run has saved a step.

@@ -312,6 +312,16 @@ def test_what_a_run_went_back_to_on_purpose_stays(saved_run):
   assert checkpoints_by_step(str(folder)).keys() == {4, 5, 6}
 
 
+def test_a_whole_checkpoint_is_not_written_again(saved_run):
+  folder, _, _ = saved_run
+  checkpoints = Checkpoints(str(folder), 5, **make_run(0))
+  path = checkpoints.restore()
+  files = {name: os.stat(name) for name in files_of_checkpoint(path)}
+  assert checkpoints.save(5) == path
+  assert {name: os.stat(name) for name in files} == files
+  assert checkpoints.save(6) == checkpoints.save(6) == f"{folder}/model.ckpt-6"
+
+
 def test_without_a_whole_checkpoint_nothing_begins(saved_run):
   folder, _, _ = saved_run
   for step in (4, 5):
