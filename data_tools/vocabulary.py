@@ -65,7 +65,13 @@ def read_names(path: str) -> dict[int, str]:
             f"Expected a class index in the column {index_column} of {path},"
             f" line {rows.line_num}, found {index!r}."
           )
-        names[int(index)] = row[name_column] or row.get(id_column) or ""
+        name = row[name_column] or row.get(id_column) or ""
+        if names.setdefault(int(index), name) != name:
+          raise errors.UserError(
+            f"Expected one name of each class in {path}, found a second one of"
+            f" class {int(index)} in line {rows.line_num}: {name!r} after"
+            f" {names[int(index)]!r}. Delete one of the two rows."
+          )
   except (UnicodeDecodeError, csv.Error) as error:
     raise errors.UserError(
       f"Expected a CSV file in UTF-8 as --vocabulary={path}, received another"
