@@ -13,6 +13,7 @@ import logging as std_logging
 import math
 import os
 import re
+import select
 import signal
 import sys
 import time
@@ -105,7 +106,8 @@ def run(main) -> None:
   opened; 1 a MachineError, or another fault of the machine. Each of these is
   one line on stderr; with --verbosity=1 its traceback follows. 1 also a bug,
   shown with its traceback. 130 stopped by Ctrl-C, 143 by SIGTERM, 129 by
-  SIGHUP, except that train.py then saves and exits with 0.
+  SIGHUP, except that train.py then saves and exits with 0. 141, without a line,
+  if who reads the output has ended, as after `| head`.
   """
   stopping.install()
   handler = logging.get_absl_handler()
@@ -143,6 +145,35 @@ def _takes_arguments(main) -> bool:
   return bool(inspect.signature(main).parameters)
 
 
+def _discard_output() -> None:
+  """Lets Python forget what it could not write.
+
+  It would try again at its end, and end with a status of its own.
+  """
+  os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _end_if_unread(error: BaseException) -> None:
+  """Ends the program without a line if nobody reads its output any more.
+
+  As after `| head`, and as programs end that do not handle SIGPIPE.
+
+  Args:
+    error: that a write has raised.
+
+  Raises:
+    SystemExit: it is so.
+  """
+  is_of_pipe = isinstance(error.__cause__ or error, BrokenPipeError)
+  if not is_of_pipe or not hasattr(select, "poll"):
+    return
+  poll = select.poll()
+  poll.register(sys.stdout.fileno(), 0)
+  if any(event & select.POLLERR for _, event in poll.poll(0)):
+    _discard_output()
+    sys.exit(stopping.exit_status(signal.SIGPIPE))
+
+
 def _print(*texts: str) -> None:
   """Writes texts, and what was printed before.
 
@@ -154,9 +185,9 @@ def _print(*texts: str) -> None:
       for text in texts:
         print(text)
       sys.stdout.flush()
-  except (errors.UserError, OSError):
-    # Python would try again at its end, and end with a status of its own.
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+  except (errors.UserError, OSError) as error:
+    _end_if_unread(error)
+    _discard_output()
     raise
 
 
@@ -354,6 +385,8 @@ def _end_as_asked(error: BaseException) -> None:
   stopped = stopping.received()
   if stopped is None and isinstance(error, KeyboardInterrupt):
     stopped = signal.SIGINT
+  if stopped is None:
+    _end_if_unread(error)
   # A signal may come out of libraries as another error.
   is_fault = errors.is_fault_of_machine(error)
   is_known = isinstance(error, (errors.UserError, OSError, *_file_errors()))

@@ -39,6 +39,7 @@ warnings, by the file that says them. In braces are the parts that differ.
 | 2 | What the user can fix: a flag, or a file that is missing or wrong. |
 | 129 | Stopped by SIGHUP: the terminal was closed. |
 | 130 | Stopped by Ctrl-C. |
+| 141 | Who reads the output has ended, as after `| head`. |
 | 143 | Stopped by SIGTERM. |
 
 Faults of the machine are a full disk, a failed read, too little memory, a lost

@@ -42,6 +42,10 @@ _SENTENCES = {
     "Expected to open {path}, found as many files open as a process may have."
     " Raise the limit (ulimit -n 4096), and start the same command again."
   ),
+  errno.EPIPE: (
+    "Expected a program at the other end of the pipe that reads all of {path},"
+    " found that it has ended. Start both again, or write to a file."
+  ),
 }
 _SENTENCES[errno.ENAMETOOLONG] = (
   "Expected a name as short as the disk takes, received {path}. A file is first"

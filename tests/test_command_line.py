@@ -73,6 +73,52 @@ def test_output_that_cannot_be_written(body, arguments):
   assert ended.stderr.count("\n") == 1
 
 
+@pytest.mark.parametrize(
+  ("body", "arguments"),
+  [
+    ("print('score ' * 99999)", ()),
+    ("print('scores')", ()),
+    ("pass", ("--help",)),
+  ],
+)
+def test_output_that_nobody_reads(body, arguments):
+  program = (
+    f"import command_line\ndef main():\n  {body}\ncommand_line.run(main)"
+  )
+  reads, writes = os.pipe()
+  os.close(reads)
+  ended = subprocess.run(
+    [sys.executable, "-c", program, *arguments],
+    cwd=REPOSITORY,
+    env={**os.environ, "PYTHONUNBUFFERED": ""},
+    stdout=writes,
+    stderr=subprocess.PIPE,
+    check=False,
+  )
+  os.close(writes)
+  assert ended.returncode == 128 + signal.SIGPIPE
+  assert not ended.stderr
+
+
+def test_a_pipe_that_nobody_reads():
+  """As one that is named by --output_file."""
+  body = "os.write(pipe, b'scores')"
+  program = (
+    "import command_line, os\n"
+    "reads, pipe = os.pipe()\nos.close(reads)\n"
+    f"def main():\n  {body}\ncommand_line.run(main)"
+  )
+  ended = subprocess.run(
+    [sys.executable, "-c", program],
+    cwd=REPOSITORY,
+    capture_output=True,
+    text=True,
+    check=False,
+  )
+  assert ended.returncode == 1
+  assert ended.stderr.startswith("ERROR: Expected a program at the other end")
+
+
 def test_closed_outputs_are_no_numbers_for_files(tmp_path):
   program = (
     "import command_line, os, sys\n"

@@ -128,7 +128,7 @@ def test_too_little_memory(error):
   "error",
   [
     FileNotFoundError(errno.ENOENT, "No such file or directory", "/x"),
-    BrokenPipeError(errno.EPIPE, "Broken pipe"),
+    TimeoutError(errno.ETIMEDOUT, "Connection timed out"),
     of_tensorflow(tf.errors.NotFoundError, "/x; No such file or directory"),
     of_tensorflow(tf.errors.ResourceExhaustedError, "too many requests"),
     ValueError("No space left on device"),
