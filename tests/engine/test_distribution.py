@@ -116,7 +116,9 @@ def free_ports(number) -> list[int]:
 
 
 @contextlib.contextmanager
-def workers(folder, number, *flags, own_flags=lambda index: ()):
+def workers(
+  folder, number, *flags, own_flags=lambda index: (), program=("train.py",)
+):
   """Starts python train.py on several machines, all of them this one.
 
   own_flags returns further flags of one of them.
@@ -127,9 +129,12 @@ def workers(folder, number, *flags, own_flags=lambda index: ()):
       stack.enter_context(
         Program(
           folder / f"log{index}",
-          "train.py",
+          *program,
           *flags,
           *own_flags(index),
+          PYTHONPATH=os.pathsep.join(
+            str(REPOSITORY / name) for name in ("", "tests", "tests/engine")
+          ),
           TF_CONFIG=json.dumps(
             {
               "cluster": {"worker": addresses},
@@ -482,6 +487,55 @@ def test_machines_killed_at_any_moment(tmp_path, data):
   # They were killed in the middle several times. 24 x 45 videos by 8.
   assert len({step for step in steps if 0 < step < 135}) >= 3, steps
   assert_same_state(killed / "model.ckpt-135", whole / "model.ckpt-135")
+
+
+# train.py with predictions of NaN for some videos.
+BAD_TRAINING = """
+import startup, pytest, test_divergence, train
+test_divergence.make_bad(pytest.MonkeyPatch(), above=0.75)
+train.define_flags()
+startup.run(train.main)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("policy", ["skip", "stop"])
+def test_machines_agree_on_steps_that_are_not_finite(tmp_path, data, policy):
+  run = tmp_path / "run"
+  with workers(
+    tmp_path,
+    2,
+    f"--train_dir={run}",
+    f"--train_data_pattern={data}/video*.tfrecord",
+    *VIDEO_FLAGS,
+    "--batch_size=2",
+    "--num_epochs=1",
+    "--seed=1",
+    "--export_model_steps=1",
+    "--keep_checkpoints=0",
+    f"--nan_policy={policy}",
+    program=("-c", BAD_TRAINING),
+  ) as programs:
+    logs = [
+      program.finish(exit_code=2 * (policy == "stop")) for program in programs
+    ]
+  begins = "at step" if policy == "stop" else "Left out the update of step"
+  found = [re.search(rf"{begins} (\d+)[.,].*", log) for log in logs]
+  # The names of two videos of both machines.
+  records = [re.findall(r"\d-\d+ \(\S+, record \d+\)", one[0]) for one in found]
+  assert records[0] == records[1]
+  assert len(records[0]) == 4
+  bad = int(found[0][1])
+  assert bad == int(found[1][1]) > 1
+  if policy == "stop":
+    assert checkpoint_steps(run) == set(range(1, bad))
+    return
+  before, after, next_one = (
+    weights_of(run / f"model.ckpt-{bad + more}") for more in (-1, 0, 1)
+  )
+  for name, value in before.items():
+    np.testing.assert_array_equal(after[name], value, err_msg=name)
+  assert any((next_one[name] != after[name]).any() for name in after)
 
 
 @pytest.mark.slow
