@@ -3,7 +3,6 @@
 import contextlib
 import ctypes
 import errno
-import glob
 import os
 import re
 import shutil
@@ -88,11 +87,15 @@ def flush_files(prefix: str) -> None:
   Raises:
     OSError: what was written may be lost.
   """
-  for path in glob.glob(f"{glob.escape(prefix)}*"):
+  folder, begin = os.path.split(prefix)
+  folder = folder or "."
+  # Python's glob remembers each pattern, and those of a long run are many.
+  for name in os.listdir(folder):
     # It may be removed meanwhile.
     with contextlib.suppress(FileNotFoundError):
-      flush(path)
-  flush(os.path.dirname(prefix) or ".")
+      if name.startswith(begin):
+        flush(os.path.join(folder, name))
+  flush(folder)
 
 
 def nearest_folder(path: str) -> str:
