@@ -298,18 +298,14 @@ class _Part:
     self.size = os.lseek(self._descriptor, 0, os.SEEK_CUR)
 
   def _lock(self) -> None:
-    # This module does not exist on every system.
-    import fcntl
-
-    is_ours = True
-    try:
-      fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-      # It may have been put into place before it was locked.
-      is_ours = os.path.samestat(os.fstat(self._descriptor), os.stat(self.path))
-    except (BlockingIOError, FileNotFoundError):
-      is_ours = False
-    except OSError:  # a file system without locks
-      pass
+    is_ours = local_files.lock(self._descriptor, waits=False)
+    # It may have been put into place before it was locked.
+    if is_ours:
+      try:
+        there = os.stat(self.path)
+        is_ours = os.path.samestat(os.fstat(self._descriptor), there)
+      except FileNotFoundError:
+        is_ours = False
     if not is_ours:
       raise NotFetchedError("another process downloads it", may_pass=False)
 

@@ -38,7 +38,7 @@ from data_tools.sample_videos import (
   SampleDataError,
   Settings,
 )
-from engine import files
+from engine import files, local_files
 from engine.data_files import is_local
 
 DEFAULT_FOLDER = "/tmp/yt8m_sample_data"
@@ -276,9 +276,6 @@ def _replace_folder(partial, target, settings):
 
   Does nothing if another process has already put the same data set there.
   """
-  # This module does not exist on every system, and is needed only here.
-  import fcntl
-
   # If another process was faster, its data set stays.
   with contextlib.suppress(*files.FOLDER_EXISTS_ERRORS):
     try:
@@ -289,7 +286,7 @@ def _replace_folder(partial, target, settings):
     try:
       # If several processes find the same old data set, one replaces it; the
       # others wait here and then find the new one.
-      fcntl.flock(old, fcntl.LOCK_EX)
+      local_files.lock(old)
       if not _is_complete(target, settings):
         logging.info("Replacing other sample data in %s.", target)
         files.replace_folder(partial, target)

@@ -37,6 +37,7 @@ from engine.files import (
   read_json,
   write_json,
 )
+from engine.local_files import lock
 from engine.model_flags import MODEL_FLAGS_FILE
 
 LATEST = "latest"
@@ -357,14 +358,10 @@ def _gives_way(
 def _locked(folder: str) -> Iterator[None]:
   """Keeps other processes of this machine out of a folder, where it can."""
   with contextlib.ExitStack() as stack:
-    # What may be missing: the module on some systems, the descriptor of a
-    # remote folder, locks on some file systems.
-    with contextlib.suppress(ImportError, OSError):
-      import fcntl
-
+    with contextlib.suppress(OSError):  # a remote folder has no descriptor
       descriptor = os.open(folder, os.O_RDONLY)
       stack.callback(os.close, descriptor)
-      fcntl.flock(descriptor, fcntl.LOCK_EX)
+      lock(descriptor)
     yield
 
 

@@ -9,6 +9,7 @@ import shutil
 import stat
 import sys
 from collections.abc import Iterator
+from typing import IO
 
 import errors
 from engine.process_names import new_token
@@ -96,6 +97,30 @@ def flush_files(prefix: str) -> None:
       if name.startswith(begin):
         flush(os.path.join(folder, name))
   flush(folder)
+
+
+def lock(file: int | IO, *, shared: bool = False, waits: bool = True) -> bool:
+  """Locks a file or folder until it is closed, against others that lock it.
+
+  Where the system or the file system has no locks, nothing is locked.
+
+  Args:
+    file: an open one, or its descriptor.
+    shared: whether others may have the same kind of lock.
+    waits: for as long as another process has it locked.
+
+  Returns:
+    Whether no other process has it locked, as far as the system can say.
+  """
+  with contextlib.suppress(ImportError):
+    import fcntl  # not on every system
+
+    kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
+    try:
+      fcntl.flock(file, kind if waits else kind | fcntl.LOCK_NB)
+    except OSError as error:
+      return error.errno not in (errno.EWOULDBLOCK, errno.EACCES)
+  return True
 
 
 def nearest_folder(path: str) -> str:

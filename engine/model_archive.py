@@ -18,6 +18,7 @@ from engine.checkpoints import STATE_FILE, files_of_checkpoint
 from engine.data_files import is_local
 from engine.dataset_card import CARD_FILE
 from engine.files import beside, put_in_place, written_aside
+from engine.local_files import lock
 from engine.model_flags import MODEL_FLAGS_FILE
 from engine.train_dir import fact_files
 
@@ -128,24 +129,17 @@ def _locked(folder: str) -> Iterator[bool]:
   """
   tf.io.gfile.makedirs(folder)
   try:
-    import fcntl
-
     descriptor = _open(folder)
-    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-  except BlockingIOError:
-    fcntl.flock(descriptor, fcntl.LOCK_SH)  # waits for who changes it
-    is_free = False
-  # What may be missing: the module on some systems, the descriptor of a remote
-  # folder, locks on some file systems.
-  except (ImportError, OSError):
+  except OSError:  # a remote folder has none
     yield True
     return
-  else:
-    is_free = True
+  is_free = lock(descriptor, waits=False)
+  if not is_free:
+    lock(descriptor, shared=True)  # waits for who changes it
   try:
     yield is_free
   finally:
-    fcntl.flock(descriptor, fcntl.LOCK_SH)
+    lock(descriptor, shared=True)
 
 
 def _open(folder: str) -> int:

@@ -19,6 +19,7 @@ from absl import logging
 
 import errors
 import stopping
+from engine import local_files
 from engine import train_dir as train_dirs
 from engine.data_files import find_files
 from engine.run_record import read_run_record
@@ -126,19 +127,14 @@ def alone_in(output_dir: str) -> Iterator[int]:
   Raises:
     errors.UserError: another comparison works there.
   """
-  # This module does not exist on every system.
-  import fcntl
-
   os.makedirs(output_dir, exist_ok=True)
-  with open(os.path.join(output_dir, _LOCK_FILE), "w") as lock:
-    try:
-      fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
+  with open(os.path.join(output_dir, _LOCK_FILE), "w") as file:
+    if not local_files.lock(file, waits=False):
       raise errors.UserError(
         f"Expected an --output_dir that no other comparison works in, received"
         f" {output_dir}. Wait until that ends, or name another folder."
-      ) from error
-    yield lock.fileno()
+      )
+    yield file.fileno()
 
 
 def _environments(workers: int) -> list[dict[str, str]]:

@@ -46,6 +46,24 @@ def test_files_of_one_beginning_are_flushed(tmp_path, monkeypatch):
   assert flushed[2:] == [str(tmp_path)]
 
 
+def test_a_lock_keeps_others_out(tmp_path, monkeypatch):
+  fcntl = pytest.importorskip("fcntl")
+  (tmp_path / "file").touch()
+  with (tmp_path / "file").open() as one, (tmp_path / "file").open() as other:
+    assert local_files.lock(one)
+    assert not local_files.lock(other, waits=False)
+    assert not local_files.lock(other, shared=True, waits=False)
+    assert local_files.lock(one, shared=True)
+    assert local_files.lock(other, shared=True, waits=False)
+    assert not local_files.lock(other, waits=False)
+
+    def fail(*unused):
+      raise OSError(errno.ENOTSUP, "no locks here")
+
+    monkeypatch.setattr(fcntl, "flock", fail)
+    assert local_files.lock(other, waits=False)
+
+
 @pytest.mark.parametrize(
   ("number", "named"),
   [(errno.ENOSPC, "/disk/file"), (errno.ENOENT, None)],
