@@ -33,6 +33,9 @@ _FAULTS = frozenset(
   )
   if hasattr(errno, name)
 )
+# What TensorFlow says if a remote file system does not answer, with a code that
+# stands for a fault of the user.
+_NO_ANSWER = "libcurl code"
 # TensorFlow's codes of DeadlineExceeded, ResourceExhausted (memory or disk
 # space), Aborted and Unavailable; and of Unknown and DataLoss, which stand for
 # EIO too, the latter where a checkpoint is opened.
@@ -53,7 +56,7 @@ def is_fault_of_machine(error: BaseException) -> bool:
   code = getattr(error, "error_code", None)  # of a tf.errors.OpError
   if code in _VAGUE_CODES:
     return os.strerror(errno.EIO) in str(error)
-  return code in _FAULT_CODES
+  return code in _FAULT_CODES or (code is not None and _NO_ANSWER in str(error))
 
 
 def exit_status(error: BaseException) -> int:

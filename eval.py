@@ -36,12 +36,13 @@ from engine.checkpoints import (
   latest_checkpoint,
   require_checkpoint,
 )
-from engine.data_files import find_files
+from engine.data_files import find_files, is_local
 from engine.model_flags import require_model_flags
 
 FLAGS = flags.FLAGS
 
 _POLL_SECONDS = 2.0
+_SECONDS_BETWEEN_WARNINGS = 60
 
 
 def define_flags(flag_values: flags.FlagValues = FLAGS) -> None:
@@ -118,6 +119,26 @@ def accept_flags() -> None:
 # Checkpoints, one after the other
 
 
+def _find_newest(
+  train_dir: str, known_damage: dict[str, str] | None = None
+) -> str | None:
+  """As latest_checkpoint, but waits while a remote folder does not answer."""
+  while True:
+    try:
+      return latest_checkpoint(train_dir, known_damage)
+    except tf.errors.OpError as error:
+      if is_local(train_dir) or not errors.is_fault_of_machine(error):
+        raise
+      logging.log_every_n_seconds(
+        logging.WARNING,
+        "No answer of %s, trying again: %s",
+        _SECONDS_BETWEEN_WARNINGS,
+        train_dir,
+        error.message.split("\n")[0],
+      )
+      time.sleep(_POLL_SECONDS)
+
+
 def _has_checkpoint(train_dir: str) -> bool:
   """Whether training has saved a checkpoint to its end.
 
@@ -125,7 +146,7 @@ def _has_checkpoint(train_dir: str) -> bool:
     errors.UserError: those that it has saved are damaged.
   """
   try:
-    return latest_checkpoint(train_dir) is not None
+    return _find_newest(train_dir) is not None
   except DamagedCheckpointError:
     # The file `checkpoint` comes last.
     if tf.io.gfile.exists(os.path.join(train_dir, STATE_FILE)):
@@ -183,7 +204,7 @@ def _score_each(train_dir: str, evaluator: scoring.Evaluator) -> Iterator[dict]:
   scored = None
   known_damage: dict[str, str] = {}
   while True:
-    checkpoint = latest_checkpoint(train_dir, known_damage)
+    checkpoint = _find_newest(train_dir, known_damage)
     if checkpoint is None or checkpoint == scored:
       time.sleep(_POLL_SECONDS)
       continue

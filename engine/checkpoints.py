@@ -20,6 +20,7 @@ from absl import logging
 import errors
 from engine import checkpoint_files, checkpoint_index, half_weights
 from engine.checkpoint_index import find_damage
+from engine.data_files import is_local
 from engine.files import names_in, text_written_aside
 from engine.model_flags import MODEL_FLAGS_FILE
 
@@ -99,8 +100,16 @@ def checkpoints_by_step(train_dir: str) -> dict[int, str]:
 
   An index is written last, so a checkpoint that has one was saved completely.
   The best one may be missing; see best_checkpoint.kept_checkpoints.
+
+  Raises:
+    tf.errors.OpError: the folder cannot be listed.
   """
-  names = names_in(train_dir) if tf.io.gfile.isdir(train_dir) else []
+  # Of a remote folder, isdir also says no if the network does not answer, where
+  # exists raises an error. A run must not begin anew for that.
+  is_there = tf.io.gfile.isdir(train_dir) or (
+    not is_local(train_dir) and tf.io.gfile.exists(train_dir)
+  )
+  names = names_in(train_dir) if is_there else []
   steps = [int(match[1]) for match in map(_INDEX.fullmatch, names) if match]
   return {step: checkpoint_path(train_dir, step) for step in sorted(steps)}
 

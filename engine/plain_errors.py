@@ -75,6 +75,12 @@ _REFUSED = re.compile(
 _NO_SCHEME = re.compile(
   r"scheme '(.*?)' not implemented \(file: '(.*)'\)", re.S
 )
+# "Error executing an HTTP request: libcurl code 6 meaning 'Could not resolve
+# hostname', error details: ... when reading metadata of gs://bucket/run"
+_NO_ANSWER = re.compile(
+  r"libcurl code \d+ meaning '(.*?)'(?:.*when reading (?:metadata of )?(\S+))?",
+  re.S,
+)
 _FOR_DEVELOPERS = re.compile(r"\{\{.*?\}\}\s*")
 
 # What Python says of a text that it would make a number of.
@@ -128,6 +134,8 @@ def in_plain_words(
   Returns:
     None for an error of another kind.
   """
+  if text := _of_network(error):
+    return text
   refusal = _refusal(error)
   return _sentence(*refusal, batch_size) if refusal else None
 
@@ -144,6 +152,22 @@ def _sentence(number: int, path: str, batch_size: int | None) -> str:
   return (
     "Expected more memory than there is. Close other programs, or use a machine"
     " with more."
+  )
+
+
+def _of_network(error: BaseException) -> str | None:
+  """What is said about a remote file if the network does not answer.
+
+  Returns:
+    None for an error of another kind.
+  """
+  found = _NO_ANSWER.search(str(getattr(error, "message", None) or error))
+  if not found or not errors.is_fault_of_machine(error):
+    return None
+  return (
+    f"Expected an answer of the network about {found[2] or 'a remote file'},"
+    f" received none: {found[1]}. Check the connection and the address; then"
+    " start the same command again."
   )
 
 
@@ -206,6 +230,8 @@ def said_plainly(batch_size: int | None = None) -> Iterator[None]:
   except Exception as error:
     if text := _of_text(error):
       raise errors.UserError(text) from error
+    if text := _of_network(error):
+      raise errors.MachineError(text) from error
     refusal = _refusal(error)
     if refusal is None:
       raise

@@ -25,6 +25,9 @@ def system_error(number) -> OSError:
     tf.errors.UnavailableError(None, None, "no route"),
     tf.errors.DeadlineExceededError(None, None, "late"),
     tf.errors.UnknownError(None, None, "/a/file; Input/output error"),
+    tf.errors.FailedPreconditionError(
+      None, None, "libcurl code 28 meaning 'Timeout was reached'"
+    ),
     tf.errors.DataLossError(
       None, None, "Unable to open table file a: a; Input/output error"
     ),

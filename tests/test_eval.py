@@ -825,3 +825,28 @@ def test_a_checkpoint_that_vanishes_gives_way_to_the_next(
     "--run_once",
   )
   assert "epoch/eval number 2 |" in log
+
+
+def test_a_remote_folder_that_does_not_answer_is_waited_for(
+  monkeypatch, caplog
+):
+  answers = ["no answer"] * 3 + ["gs://bucket/run/model.ckpt-4"]
+
+  def find(train_dir, known_damage=None):
+    if answers[0] == "no answer" or train_dir == "/run":
+      answers.pop(0)
+      raise tf.errors.FailedPreconditionError(
+        None, None, "libcurl code 28 meaning 'Timeout was reached'\n when ..."
+      )
+    return answers[0]
+
+  monkeypatch.setattr(eval_program, "latest_checkpoint", find)
+  monkeypatch.setattr(eval_program.time, "sleep", lambda seconds: None)
+  assert eval_program._find_newest("gs://bucket/run", {}) == answers[0]
+  (line,) = [record.getMessage() for record in caplog.records]
+  assert line == (
+    "No answer of gs://bucket/run, trying again: libcurl code 28 meaning"
+    " 'Timeout was reached'"
+  )
+  with pytest.raises(tf.errors.FailedPreconditionError):
+    eval_program._find_newest("/run", {})

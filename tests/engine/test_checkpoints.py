@@ -30,6 +30,7 @@ from engine.checkpoints import (
   require_checkpoint,
   with_newest,
 )
+from engine.run import check_not_lost
 
 
 def checkpoint_steps(folder):
@@ -310,6 +311,21 @@ def test_what_a_run_went_back_to_on_purpose_stays(saved_run):
   assert checkpoints.restore() == f"{folder}/model.ckpt-4"
   checkpoints.save(6)
   assert checkpoints_by_step(str(folder)).keys() == {4, 5, 6}
+
+
+def test_a_folder_that_the_network_hides_is_not_an_empty_one(monkeypatch):
+  """As Google's file system answers without a network."""
+
+  def fail(path):
+    raise tf.errors.FailedPreconditionError(None, None, "libcurl code 6")
+
+  monkeypatch.setattr(tf.io.gfile, "isdir", lambda path: False)
+  monkeypatch.setattr(tf.io.gfile, "exists", fail)
+  for function in (checkpoints_by_step, latest_checkpoint, check_not_lost):
+    with pytest.raises(tf.errors.FailedPreconditionError):
+      function("gs://bucket/run")
+  monkeypatch.setattr(tf.io.gfile, "exists", lambda path: False)
+  assert checkpoints_by_step("gs://bucket/run") == {}
 
 
 def test_a_whole_checkpoint_is_not_written_again(saved_run):

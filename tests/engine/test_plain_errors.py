@@ -99,6 +99,30 @@ def test_other_refusals(number, part):
     assert text.endswith(".")
 
 
+def test_a_network_that_does_not_answer():
+  curl = (
+    "Error executing an HTTP request: libcurl code 6 meaning 'Could not resolve"
+    " hostname', error details: Could not resolve host: www.googleapis.com"
+  )
+  for more, path in (
+    ("\n\t when reading metadata of gs://b/run/x", "gs://b/run/x"),
+    ("\n\t when reading gs://b/", "gs://b/"),
+    ("", "a remote file"),
+  ):
+    error = of_tensorflow(tf.errors.FailedPreconditionError, curl + more)
+    expected = (
+      f"Expected an answer of the network about {path}, received none: Could"
+      f" not resolve hostname. Check the connection and the address; {AGAIN}"
+    )
+    assert in_plain_words(error) == expected
+    with (
+      pytest.raises(errors.MachineError) as caught,
+      plain_errors.said_plainly(),
+    ):
+      raise error
+    assert str(caught.value) == expected
+
+
 MEMORY = [
   MemoryError(),
   OSError(errno.ENOMEM, os.strerror(errno.ENOMEM)),
