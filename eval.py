@@ -31,7 +31,6 @@ from engine import (
 )
 from engine import train_dir as train_dirs
 from engine.checkpoints import (
-  STATE_FILE,
   DamagedCheckpointError,
   latest_checkpoint,
   require_checkpoint,
@@ -139,21 +138,6 @@ def _find_newest(
       time.sleep(_POLL_SECONDS)
 
 
-def _has_checkpoint(train_dir: str) -> bool:
-  """Whether training has saved a checkpoint to its end.
-
-  Raises:
-    errors.UserError: those that it has saved are damaged.
-  """
-  try:
-    return _find_newest(train_dir) is not None
-  except DamagedCheckpointError:
-    # The file `checkpoint` comes last.
-    if tf.io.gfile.exists(os.path.join(train_dir, STATE_FILE)):
-      raise
-    return False
-
-
 def wait_for_checkpoint(train_dir: str, run_once: bool) -> None:
   """Waits until training has saved a checkpoint; with run_once it must have.
 
@@ -162,13 +146,13 @@ def wait_for_checkpoint(train_dir: str, run_once: bool) -> None:
   """
   if run_once:
     require_checkpoint(train_dir)
-  elif not _has_checkpoint(train_dir):
+  elif not _find_newest(train_dir):
     logging.info(
       "Waiting for train.py to save the first checkpoint in %s. Ctrl-C ends"
       " this program.",
       train_dir,
     )
-    while not _has_checkpoint(train_dir):
+    while not _find_newest(train_dir):
       time.sleep(_POLL_SECONDS)
 
 

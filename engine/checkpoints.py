@@ -160,10 +160,11 @@ def _newest_first(train_dir: str) -> list[str]:
 def _is_unfinished(train_dir: str) -> bool:
   """Whether a run has begun to save its first checkpoint, and not ended.
 
-  It is that of step 0, and `checkpoint` does not name it yet. After a kill
-  there is nothing to lose: the run begins anew.
+  `checkpoint` does not name it yet. After a kill there is nothing to lose: the
+  run begins anew. (If another file says that steps were saved, it does not, see
+  run.check_not_lost.)
   """
-  if list(checkpoints_by_step(train_dir)) != [0]:
+  if len(checkpoints_by_step(train_dir)) != 1:
     return False
   return not tf.io.gfile.exists(os.path.join(train_dir, STATE_FILE))
 

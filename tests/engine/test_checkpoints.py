@@ -351,22 +351,24 @@ def test_without_a_whole_checkpoint_nothing_begins(saved_run):
 
 
 @pytest.mark.parametrize("damage", [empty, cut])
-def test_half_of_a_first_checkpoint_is_none(tmp_path, said, damage):
+@pytest.mark.parametrize("step", [0, 3])
+def test_half_of_a_first_checkpoint_is_none(tmp_path, said, damage, step):
   folder = str(tmp_path)
-  Checkpoints(folder, 5, **make_run(0)).save(0)
-  damage_file(tmp_path / "model.ckpt-0.index", damage)
+  Checkpoints(folder, 5, **make_run(0)).save(step)
+  damage_file(tmp_path / f"model.ckpt-{step}.index", damage)
   checkpoints = Checkpoints(folder, 5, **make_run(0))
   assert "received none" in error_of(checkpoints.restore)
   (tmp_path / "checkpoint").unlink()  # it comes after the index
   assert latest_checkpoint(folder) is None
   assert checkpoints.restore() is None
-  checkpoints.save(0)
-  assert checkpoint_steps(tmp_path) == [0]
-  check_whole(f"{folder}/model.ckpt-0", with_data=True)
+  checkpoints.save(step)
+  assert checkpoint_steps(tmp_path) == [step]
+  check_whole(f"{folder}/model.ckpt-{step}", with_data=True)
   assert not said
-  # Of a step that was trained, nothing is given up.
-  Checkpoints(folder, 1, **make_run(0)).save(3)
-  damage_file(tmp_path / "model.ckpt-3.index", damage)
+  # Of two, the first one was finished.
+  Checkpoints(folder, 5, **make_run(0)).save(6)
+  for name in (step, 6):
+    damage_file(tmp_path / f"model.ckpt-{name}.index", damage)
   (tmp_path / "checkpoint").unlink()
   assert "received none" in error_of(checkpoints.restore)
 

@@ -413,6 +413,11 @@ def test_a_run_that_lost_its_checkpoints_does_not_begin_again(
   (tmp_path / "checkpoint").write_bytes(state)
   again = {"max_steps": 2, "start_new_model": True}
   assert train_tiny(tmp_path, tiny_files, **again) == 2
+  # Nor for a damaged index, of a step that was saved to its end.
+  (tmp_path / "checkpoint").unlink()
+  (tmp_path / "model.ckpt-2.index").write_bytes(b"")
+  error = error_of(train_tiny, tmp_path, tiny_files, max_steps=4)
+  assert "although run.json says that it has saved step 2" in error
 
 
 def test_a_run_that_was_killed_before_its_first_checkpoint_begins(

@@ -24,7 +24,10 @@ from tests.faults.inject import problems_of_next_start
 from tests.faults.interception import Call, Fault
 
 # Of so many moments, these are of the programs.
-_SHARES = ("train", "train", "train", "eval", "inference", "export_model")
+_SHARES = (
+  *("train", "train_without_eval", "train", "eval", "inference"),
+  "export_model",
+)
 _TIMES_IN_ONE_FOLDER = 8
 # Of each program, the call that puts a file into place that it has written
 # aside.

@@ -36,26 +36,27 @@ from tests.make_records import video_record, write_records
 _MEASURED = ("examples_per_second",)
 OLD_OUTPUT = "of an earlier run\n"
 
+_TRAIN_FLAGS = (
+  "--train_dir=model",
+  "--train_data_pattern=data/train*",
+  "--model=LogisticModel",
+  "--feature_names=mean_rgb,mean_audio",
+  "--feature_sizes=4,3",
+  "--num_classes=2",
+  "--batch_size=5",
+  "--base_learning_rate=0.1",
+  "--max_steps=4",
+  "--export_model_steps=2",
+  "--xla=False",
+)
 # Flags of each program, in the folder that has data/, model/ and output/.
 PROGRAMS = {
   "train": (
     train,
-    (
-      "--train_dir=model",
-      "--train_data_pattern=data/train*",
-      "--eval_data_pattern=data/validate*",
-      "--eval_steps=4",
-      "--model=LogisticModel",
-      "--feature_names=mean_rgb,mean_audio",
-      "--feature_sizes=4,3",
-      "--num_classes=2",
-      "--batch_size=5",
-      "--base_learning_rate=0.1",
-      "--max_steps=4",
-      "--export_model_steps=2",
-      "--xla=False",
-    ),
+    ("--eval_data_pattern=data/validate*", "--eval_steps=4", *_TRAIN_FLAGS),
   ),
+  # Its first checkpoint is of a step that was trained.
+  "train_without_eval": (train, _TRAIN_FLAGS),
   "eval": (
     eval_program,
     ("--train_dir=model", "--eval_data_pattern=data/validate*", "--run_once"),
@@ -159,7 +160,9 @@ class Bench:
       SystemExit: one of them does not work.
     """
     self._run(lambda: _make_work(self._work), is_watched=False)
-    self._keep("train")
+    begin = ("train", "train_without_eval")
+    for name in begin:
+      self._keep(name)
     for name in ("train", *names):
       if name in self.ends:
         continue
@@ -169,7 +172,7 @@ class Bench:
       if result.outcome.status:
         sys.exit(f"ERROR: {name} failed without a fault:\n{result.log}")
       if name == "train":
-        for other in set(PROGRAMS) - {"train"}:
+        for other in PROGRAMS.keys() - set(begin):
           self._keep(other)
 
   def _keep(self, name: str) -> None:

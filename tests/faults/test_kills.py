@@ -6,7 +6,7 @@ import types
 import pytest
 from conftest import run_program
 
-from tests.faults import interception, kills
+from tests.faults import interception, kills, programs
 from tests.faults.interception import Call
 
 CALLS = [Call("read", "model/a", 1), Call("write", "model/a", 1)]
@@ -17,9 +17,7 @@ def choose(**changes):
   result = types.SimpleNamespace(
     outcome=types.SimpleNamespace(calls=CALLS, seconds=2.0)
   )
-  bench = types.SimpleNamespace(
-    ends=dict.fromkeys(("train", "eval", "inference", "export_model"), result)
-  )
+  bench = types.SimpleNamespace(ends=dict.fromkeys(programs.PROGRAMS, result))
   given = {"number": 50, "program": None, "call": None, "leftovers": False}
   return kills.choose(
     bench, random.Random(0), argparse.Namespace(**given | changes)
@@ -29,7 +27,7 @@ def choose(**changes):
 def test_moments_are_by_call_and_by_time_in_each_program():
   moments = choose()
   assert len(moments) == 50
-  for name in ("train", "eval", "inference", "export_model"):
+  for name in programs.PROGRAMS:
     of_program = [moment for one, moment in moments if one == name]
     seconds = [one for one in of_program if isinstance(one, float)]
     assert all(0 <= one <= 2 for one in seconds)
@@ -54,6 +52,21 @@ def test_one_moment_of_the_command_line():
 def test_a_sample_of_kills():
   log = run_program("-m", "tests.faults.kills", "--number=8", patience=1800)
   assert "train" in log
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+  bool(interception.why_impossible()), reason=interception.why_impossible()
+)
+@pytest.mark.parametrize("number", [1, 2])
+def test_a_kill_while_the_first_checkpoint_is_written(number):
+  """The second write ends the index; `checkpoint` does not name it yet."""
+  log = run_program(
+    *("-m", "tests.faults.kills", "--program=train_without_eval"),
+    f"--call=write, model/model.ckpt-2.index, {number}",
+    patience=600,
+  )
+  assert "A new run in model." in log
 
 
 @pytest.mark.slow
