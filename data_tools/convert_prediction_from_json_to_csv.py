@@ -21,6 +21,7 @@ import errors
 from engine import csv_cells
 from engine.data_files import check_not_used, find_files
 from engine.files import is_number, text_written_aside
+from engine.train_dir import check_no_own_file
 
 HEADER = "VideoId,LabelConfidencePairs\n"
 
@@ -153,6 +154,7 @@ def main() -> None:
     values.json_prediction_files_pattern, "json_prediction_files_pattern"
   )
   check_not_used(values.csv_output_file, "csv_output_file", files)
+  check_no_own_file(values.csv_output_file, "csv_output_file")
   with startup.naming_flag("csv_output_file"):
     num_videos = convert(files, values.csv_output_file)
   logging.info(

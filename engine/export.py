@@ -23,6 +23,7 @@ import concurrent.futures
 import errno
 import gc
 import os
+import re
 import tempfile
 
 import keras
@@ -45,6 +46,7 @@ LABEL_MAP_FILE = "label_map.txt"
 # garbage by the number of its own objects, which are few, while most of the
 # memory that they hold is TensorFlow's. To look takes about half a second.
 _EXPORTS_TO_COLLECT = 10
+_OF_STEP = re.compile(r"step_\d+")
 
 
 class _Servable(tf.Module):
@@ -377,9 +379,10 @@ class BackgroundExporter:
   def remove_others(self, step: int) -> None:
     """Removes the SavedModels of other steps."""
     for old in files.names_in(self._folder):
-      if old.startswith("step_") and old.rstrip("/") != f"step_{step}":
+      old = old.rstrip("/")
+      if _OF_STEP.fullmatch(old) and old != f"step_{step}":
         # It is removed under another name, so that none is ever half there.
-        path = os.path.join(self._folder, old.rstrip("/"))
+        path = os.path.join(self._folder, old)
         with files.beside(path) as aside:
           tf.io.gfile.rename(path, aside)
 

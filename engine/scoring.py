@@ -557,6 +557,8 @@ class Evaluator:
     best_checkpoint.read_best(self._train_dir)  # fails now, if it is damaged
     evaluation = self._evaluation(checkpoint)
     task, num_classes = self.task, len(self._classes)
+    if not self._is_writable:
+      self._data.skipped.list_nowhere()
     result = score_checkpoint(
       checkpoint,
       self._forward,

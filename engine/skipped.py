@@ -157,6 +157,10 @@ class SkippedRecords:
       file.write(text.getvalue())
     self._num_written = len(rows)
 
+  def list_nowhere(self) -> None:
+    """Writes no list any more: its folder is read-only."""
+    self.policy = dataclasses.replace(self.policy, path="")
+
   def write_over(self) -> None:
     """Writes the list as `write` does, also an empty one over an earlier one.
 

@@ -29,6 +29,7 @@ from absl import logging
 
 import errors
 from engine.checkpoints import CHECKPOINT_NAME
+from engine.data_files import is_local
 from engine.dataset_card import (
   CARD_FILE,
   PCA_FOLDER,
@@ -63,11 +64,13 @@ _OWN_FILES = re.compile(
   r"model_flags\.json|vocabulary\.csv|extraction\.json"
   r"|run\.json|best\.json|evaluations\.json|training\.lock|checkpoint"
   r"|(damaged-)?model\.ckpt-(again-)?\d+\..*|events\.out\.tfevents\..*"
-  r"|(segment-)?metrics-(\d+\.json|by-class-\d+\.csv)|(step|formats)_\d+"
+  r"|(segment-)?metrics-(\d+\.json|by-class-\d+\.csv)"
   r"|skipped_records(-\d+)?\.csv"
   # Left over by a process that was killed while writing.
   rf"|\..+\.tmp-{TOKEN}|{_OF_TENSORFLOW}"
 )
+# What export/ has; its folders are deleted with all that is in them.
+_OWN_EXPORTS = re.compile(rf"(step|formats)_\d+|\..+\.tmp-{TOKEN}")
 # What may lie in a folder in which no run has begun.
 _NO_MARK = re.compile(rf"{re.escape(LOCK_FILE)}|\..+\.tmp-{TOKEN}")
 
@@ -257,7 +260,9 @@ def check_no_own_file(path: str, flag_name: str) -> None:
   Raises:
     errors.UserError: it exists and has the name of a run's file.
   """
-  if _OWN_FILES.fullmatch(os.path.basename(path)) and tf.io.gfile.exists(path):
+  # What a link points to would be replaced.
+  name = os.path.basename(os.path.realpath(path) if is_local(path) else path)
+  if _OWN_FILES.fullmatch(name) and tf.io.gfile.exists(path):
     raise errors.UserError(
       f"Expected a file that is not part of a run as --{flag_name}, received"
       f" {path}, which belongs to a training run. Name another one."
@@ -275,14 +280,15 @@ def remove_run(train_dir: str) -> None:
     for folder in (EVAL_DIR, EXPORT_DIR, BEST_DIR):
       path = os.path.join(train_dir, folder)
       if tf.io.gfile.isdir(path):
-        _remove_own_files(path)
+        own = _OWN_EXPORTS if folder == EXPORT_DIR else _OWN_FILES
+        _remove_own_files(path, own)
         if not names_in(path):
           tf.io.gfile.rmtree(path)
     pca_dir = os.path.join(train_dir, PCA_FOLDER)
     is_kept = tf.io.gfile.exists(os.path.join(train_dir, EXTRACTION_FILE))
     if is_kept and tf.io.gfile.isdir(pca_dir):
       tf.io.gfile.rmtree(pca_dir)
-    _remove_own_files(train_dir)
+    _remove_own_files(train_dir, _OWN_FILES)
 
 
 def clean(train_dir: str, last_writer: str = "") -> None:
@@ -303,7 +309,13 @@ def clean(train_dir: str, last_writer: str = "") -> None:
     remove_leftovers(os.path.join(train_dir, folder))
 
 
-def _remove_own_files(folder) -> None:
+def _remove_own_files(folder: str, own: re.Pattern[str]) -> None:
+  """Removes what a run has in a folder; see remove_run.
+
+  Args:
+    folder: the train_dir, or one in it.
+    own: matches the names of a run's files there.
+  """
   # model_flags.json at last: if this process is killed before, the rest is
   # still known to be a run.
   names = names_in(folder)
@@ -312,7 +324,7 @@ def _remove_own_files(folder) -> None:
     path = os.path.join(folder, name)
     if name == LOCK_FILE:  # of the process that begins another run here
       continue
-    if not _OWN_FILES.fullmatch(name):
+    if not own.fullmatch(name):
       logging.info("Kept, because it is not part of a run: %s", path)
     elif tf.io.gfile.isdir(path):
       tf.io.gfile.rmtree(path)

@@ -6,6 +6,7 @@ import re
 import shutil
 import signal
 import subprocess
+from pathlib import Path
 
 import in_process
 import numpy as np
@@ -766,18 +767,28 @@ def read_only(tmp_path):
     subprocess.run(["umount", str(folder)], check=True)
 
 
-def test_a_read_only_run_is_scored(tmp_path, tiny_files, read_only):
+@pytest.mark.parametrize("has_list", [False, True])
+def test_a_read_only_run_is_scored(tmp_path, tiny_files, read_only, has_list):
   run = tmp_path / "run"
   train_tiny(run, tiny_files, max_steps=2)
+  (run / "eval").mkdir(exist_ok=True)
+  if has_list:
+    (run / "eval" / "skipped_records.csv").write_text("file,record\n")
   before = folder_content(run)
   read_only(run)
+  bad = Path(shutil.copy(tiny_files[0], tmp_path / "bad"))
+  bad.write_bytes(bad.read_bytes() + b"cut")
+  files = [str(bad), *tiny_files]
   for more in ("--run_once", "--all_checkpoints"):
     log = in_process.run(
       "eval",
       f"--train_dir={run}",
-      f"--eval_data_pattern={','.join(tiny_files)}",
+      f"--eval_data_pattern={','.join(files)}",
+      "--skip_corrupt",
+      "--max_corrupt_fraction=1",
       more,
     )
+    assert "Left out 1 records (1 " in log
     assert "epoch/eval number 2 | Avg_Hit@1" in log
     lines = [line for line in log.splitlines() if "read-only" in line]
     assert len(lines) == 1

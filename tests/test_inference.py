@@ -245,12 +245,16 @@ def test_a_missing_vocabulary_names_its_flag(video_run, data_dir, tmp_path):
   assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("is_link", [False, True])
 def test_predictions_do_not_replace_a_file_of_the_run(
-  video_run, data_dir, tmp_path
+  video_run, data_dir, tmp_path, is_link
 ):
   shutil.copytree(video_run[0], tmp_path / "model")
   output = tmp_path / "model" / "model_flags.json"
   content = output.read_bytes()
+  if is_link:
+    output = tmp_path / "predictions.csv"
+    output.symlink_to("model/model_flags.json")
   line = in_process.run_into_error(
     "inference",
     f"--train_dir={tmp_path}/model",

@@ -113,6 +113,18 @@ def test_the_file_that_is_read_is_not_replaced(tmp_path):
   assert (tmp_path / "a.json").read_text() == line()
 
 
+def test_a_file_of_a_run_is_not_replaced(tmp_path):
+  (tmp_path / "a.json").write_text(line())
+  (tmp_path / "model_flags.json").write_text("{}")
+  error = in_process.run_into_error(
+    PROGRAM,
+    f"--json_prediction_files_pattern={tmp_path}/a.json",
+    f"--csv_output_file={tmp_path}/model_flags.json",
+  )
+  assert "which belongs to a training run" in error
+  assert (tmp_path / "model_flags.json").read_text() == "{}"
+
+
 def test_both_flags_are_needed(tmp_path):
   error = in_process.run_into_error(PROGRAM, f"--csv_output_file={tmp_path}/a")
   assert "Expected --json_prediction_files_pattern, received none" in error

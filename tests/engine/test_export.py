@@ -442,12 +442,17 @@ def test_the_background_export_has_the_names_of_the_train_dir(model, tmp_path):
 def test_only_the_newest_export_is_kept(model, tmp_path):
   exporter = export.BackgroundExporter(VIDEO_FLAGS, None, str(tmp_path))
   (tmp_path / "export" / "step_1").mkdir(parents=True)
-  (tmp_path / "export" / "mine").mkdir()
+  for name in ("mine", "step_1_good"):
+    (tmp_path / "export" / name).mkdir()
   for step in (5, 10):
     randomize(model, seed=step)
     exporter.export(model, step, final=True)
   exporter.close()
-  assert sorted(os.listdir(tmp_path / "export")) == ["mine", "step_10"]
+  assert sorted(os.listdir(tmp_path / "export")) == [
+    "mine",
+    "step_10",
+    "step_1_good",
+  ]
   np.testing.assert_allclose(
     saved_predictions(tmp_path / "export" / "step_10"),
     predict(model, BATCH),

@@ -74,12 +74,19 @@ def test_remove_run_keeps_notes_next_to_scores_and_exports(tmp_path):
       "eval/segment-metrics-by-class-4.csv",
       "eval/events.out.tfevents.1",
       "eval/notes.txt",
+      "eval/formats_2/mine",
       "export/step_4/saved_model.pb",
+      "export/model_flags.json",
+      "step_1/mine",
     ],
   )
   train_dirs.remove_run(str(tmp_path))
-  assert list(folder_content(tmp_path)) == ["eval/notes.txt"]
-  assert [path.name for path in tmp_path.iterdir()] == ["eval"]
+  assert list(folder_content(tmp_path)) == [
+    "eval/formats_2/mine",
+    "eval/notes.txt",
+    "export/model_flags.json",
+    "step_1/mine",
+  ]
 
 
 def test_remove_run_empties_a_folder_of_its_own_files(tmp_path):
