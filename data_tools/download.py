@@ -64,8 +64,9 @@ class _VerifiedFiles:
     self._path = path
     self._rows: dict[str, list[str]] = {}
     self._lock = threading.Lock()
+    # Without a list, or with a damaged one, each file is verified again.
     with (
-      contextlib.suppress(FileNotFoundError),
+      contextlib.suppress(FileNotFoundError, csv.Error),
       open(path, encoding="utf-8", errors="replace", newline="") as file,
     ):
       # A line that was cut off verifies nothing.

@@ -136,16 +136,18 @@ def _read(path: str) -> _Found | None:
   It is opened, not only asked for: network file systems then look at the
   server, and else remember an older state for up to a minute.
   """
-  try:
-    with open(path, "rb") as file:
-      return _Found(file.read(), os.fstat(file.fileno()).st_mtime_ns)
-  except FileNotFoundError:
-    # A link to nothing is in the way as well.
-    return _Found(b"", 0) if os.path.lexists(path) else None
-  except OSError as error:
-    if error.errno == errno.ESTALE:  # removed by another machine meanwhile
-      return None
-    raise
+  for _ in range(2):
+    try:
+      with open(path, "rb") as file:
+        return _Found(file.read(), os.fstat(file.fileno()).st_mtime_ns)
+    except FileNotFoundError:
+      # A link to nothing is in the way as well.
+      return _Found(b"", 0) if os.path.lexists(path) else None
+    except OSError as error:
+      # Another machine has removed or replaced it meanwhile: look again.
+      if error.errno != errno.ESTALE:
+        raise
+  return None
 
 
 def _write(path: str, content: bytes, flags: int) -> None:

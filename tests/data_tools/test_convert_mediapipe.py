@@ -269,6 +269,7 @@ def test_both_flags_are_needed(tmp_path):
     (b"video,labels\na,1\n", ["id and labels", "found video, labels"]),
     (b"id,labels\na,1\nb,car\n", ["line 3", "'car'"]),
     (b"id,labels\na,-1\n", ["line 2", "'-1'"]),
+    (b"id,labels\na,%d\n" % 2**63, ["line 2", f"'{2**63}'"]),
     (b"id,labels\na,1\na,2\n", ["line 3", "'a' again"]),
     (b"id,labels\n\xff,2\n", ["UTF-8"]),
   ],

@@ -164,6 +164,8 @@ def test_what_was_kept_may_be_damaged(mirror, tmp_path):
   log = run(mirror, tmp_path)
   assert_names(log, "3 verified", "1 to verify")
   assert mirror.fetched() == []
+  kept.write_bytes(b"x" * 200_000)
+  assert "4 to verify" in run(mirror, tmp_path)
   for content in ("cut o", "[" * 100_000):
     kept.unlink()
     (tmp_path / "download_plan_train.json").write_text(content)

@@ -298,6 +298,26 @@ def test_a_lost_lock_stops_the_training(tmp_path, how):
   assert os.path.exists(lock_path(tmp_path)) == (how == "taken")
 
 
+@pytest.mark.parametrize("times", [1, 2])
+def test_a_lock_that_a_network_file_system_mistakes(
+  tmp_path, monkeypatch, times
+):
+  failures = [OSError(errno.ESTALE, "Stale file handle")] * times
+  with locks.hold(str(tmp_path)) as lock:
+
+    def open_once_more(*arguments):
+      if failures:
+        raise failures.pop()
+      return open(*arguments)
+
+    monkeypatch.setattr(locks, "open", open_once_more, raising=False)
+    if times == 1:
+      lock.verify()
+      return
+    with pytest.raises(errors.UserError, match="found it gone"):
+      lock.verify()
+
+
 def test_the_thread_notes_the_loss(tmp_path, fast):
   with locks.hold(str(tmp_path)) as lock:
     leave_lock(tmp_path, pid=12345)
