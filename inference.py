@@ -33,7 +33,11 @@ from engine import (
   unlikely_flags,
 )
 from engine import train_dir as train_dirs
-from engine.checkpoints import check_whole, with_newest
+from engine.checkpoints import (
+  DeletedCheckpointError,
+  check_whole,
+  with_newest,
+)
 from engine.data import Data
 from engine.data_files import check_not_used, find_files, is_local
 from engine.files import text_written_aside
@@ -624,8 +628,14 @@ def _predict(model_flags, checkpoint, files, classes, class_names) -> None:
   if FLAGS.output_model_tgz:
     # All of it, since who unpacks it has no other checkpoint.
     check_whole(checkpoint, with_data=True)
+    deleted = None
     with startup.naming_flag("output_model_tgz"):
-      write_model_tgz(_model_folder(), checkpoint, FLAGS.output_model_tgz)
+      try:
+        write_model_tgz(_model_folder(), checkpoint, FLAGS.output_model_tgz)
+      except DeletedCheckpointError as error:  # not the archive's fault
+        deleted = error
+    if deleted:
+      raise deleted
     logging.info("Model: %s", FLAGS.output_model_tgz)
   if FLAGS.videos:
     _predict_videos(model_flags, checkpoint, class_names, placement)

@@ -8,13 +8,17 @@ import re
 import shutil
 import tarfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import tensorflow as tf
 from absl import logging
 
 import errors
-from engine.checkpoints import STATE_FILE, files_of_checkpoint
+from engine.checkpoints import (
+  STATE_FILE,
+  DeletedCheckpointError,
+  files_of_checkpoint,
+)
 from engine.data_files import is_local
 from engine.dataset_card import CARD_FILE
 from engine.files import beside, put_in_place, written_aside
@@ -50,6 +54,9 @@ def write_model_tgz(train_dir: str, checkpoint_path: str, tgz: str) -> None:
     train_dir: folder of the run.
     checkpoint_path: of a checkpoint, without its file endings.
     tgz: path of the archive to write.
+
+  Raises:
+    DeletedCheckpointError: training has deleted the checkpoint meanwhile.
   """
   of_checkpoint = files_of_checkpoint(checkpoint_path)
   # The best checkpoint is in a folder of its own.
@@ -57,9 +64,19 @@ def write_model_tgz(train_dir: str, checkpoint_path: str, tgz: str) -> None:
   members |= {
     path: os.path.relpath(path, train_dir) for path in fact_files(train_dir)
   }
+  with written_aside(tgz) as aside:
+    try:
+      _pack(members, aside)
+    except tf.errors.NotFoundError:
+      _check_not_deleted(checkpoint_path)
+      raise
+    _check_not_deleted(checkpoint_path)
+
+
+def _pack(members: Mapping[str, str], tgz: str) -> None:
+  """Writes an archive of files, which are the keys, under other names."""
   with (
-    written_aside(tgz) as aside,
-    tf.io.gfile.GFile(aside, "wb") as file,
+    tf.io.gfile.GFile(tgz, "wb") as file,
     tarfile.open(fileobj=file, mode="w:gz") as archive,
   ):
     for path, name in members.items():
@@ -67,6 +84,15 @@ def write_model_tgz(train_dir: str, checkpoint_path: str, tgz: str) -> None:
         info = tarfile.TarInfo(name)
         info.size = tf.io.gfile.stat(path).length
         archive.addfile(info, member)
+
+
+def _check_not_deleted(checkpoint_path: str) -> None:
+  """Raises a DeletedCheckpointError if some of a checkpoint may be missing.
+
+  Training deletes the index first.
+  """
+  if not tf.io.gfile.exists(f"{checkpoint_path}.index"):
+    raise DeletedCheckpointError(f"{checkpoint_path} was deleted.")
 
 
 def extract_model_tgz(tgz: str, folder: str) -> str:
@@ -97,6 +123,13 @@ def extract_model_tgz(tgz: str, folder: str) -> str:
         f" {folder}, whose files would be overwritten. Name another"
         " --untar_model_dir."
       )
+  facts = fact_files(folder)
+  if facts and os.path.join(folder, MODEL_FLAGS_FILE) not in facts:
+    raise errors.UserError(
+      f"Expected a folder for an unpacked model, received {folder}, which has"
+      f" {os.path.relpath(facts[0], folder)} and no model. Name another"
+      " --untar_model_dir."
+    )
   with _naming_damage(tgz):
     members = _checked_members(tgz)
   checkpoint = _only_checkpoint([member.name for member in members], tgz)
@@ -162,7 +195,8 @@ def _put_in_place(aside: str, names: list[str], folder: str) -> None:
     folder: where they go.
   """
   had_model = tf.io.gfile.exists(os.path.join(folder, MODEL_FLAGS_FILE))
-  for name in names:
+  # First what tells the folder of a model: a kill may leave a part.
+  for name in sorted(names, key=lambda name: name != MODEL_FLAGS_FILE):
     path = os.path.join(folder, name)
     tf.io.gfile.makedirs(os.path.dirname(path))
     put_in_place(os.path.join(aside, name), path)

@@ -480,18 +480,27 @@ def test_more_predictions_than_classes(tiny_dir, tmp_path):
 def test_predictions_come_in_the_order_of_the_input(
   tiny_dir, tmp_path, batch_size
 ):
+  # Each video has a prediction of its own.
   files = [
-    write_records(tmp_path / name, tiny_records(numbers))
+    write_records(
+      tmp_path / name,
+      [
+        record
+        for number in numbers
+        for record in tiny_records([number], (np.cos(number), np.sin(number)))
+      ],
+    )
     for name, numbers in [
       ("a", [5, 3, 9]),
       ("c", range(100, 150)),
       ("d", [1]),
     ]
   ]
-  text = write_videos(tiny_dir, files, tmp_path, 1, batch_size=batch_size)
-  ids = [line.split(",")[0] for line in text.splitlines()[1:]]
+  text = write_videos(tiny_dir, files, tmp_path, 6, batch_size=batch_size)
   numbers = [5, 3, 9, *range(100, 150), 1]
-  assert ids == [f"v{number}" for number in numbers]
+  predictions = np.tile(PROBABILITIES, (len(numbers), 1))
+  predictions[:, 1] = 1 / (1 + np.exp(-np.cos(numbers)))
+  check_lines(text, [f"v{number}" for number in numbers], predictions, 6)
 
 
 def test_a_video_whose_prediction_is_not_a_number(tiny_dir, tmp_path):
@@ -913,6 +922,31 @@ def test_the_best_checkpoint_predicts_and_is_packed(tmp_path):
   assert "Expected one of --checkpoint and --input_model_tgz" in line
   line = in_process.run_into_error("inference", of_run, "--checkpoint=7")
   assert "There are 1, 2, 3; the best one is 1." in line
+
+
+def test_a_checkpoint_that_is_deleted_while_it_is_packed_gives_way(
+  tmp_path, tiny_files, monkeypatch
+):
+  run = tmp_path / "run"
+  train_tiny(run, tiny_files, max_steps=4, export_model_steps=2)
+  pack = inference.write_model_tgz
+
+  def delete_and_pack(folder, checkpoint, tgz):
+    for file in run.glob("model.ckpt-4.*"):
+      file.unlink()
+    pack(folder, checkpoint, tgz)
+
+  monkeypatch.setattr(inference, "write_model_tgz", delete_and_pack)
+  in_process.run(
+    "inference",
+    f"--train_dir={run}",
+    f"--input_data_pattern={tiny_files[0]}",
+    f"--output_file={tmp_path}/p.csv",
+    f"--output_model_tgz={tmp_path}/m.tgz",
+  )
+  with tarfile.open(tmp_path / "m.tgz") as archive:
+    assert "model.ckpt-2.index" in archive.getnames()
+  assert len((tmp_path / "p.csv").read_text().splitlines()) > 1
 
 
 def test_the_checkpoint_before_a_damaged_one_predicts(tmp_path, tiny_files):

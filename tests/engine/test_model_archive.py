@@ -1,5 +1,6 @@
 """Tests of model_archive."""
 
+import contextlib
 import fcntl
 import gzip
 import io
@@ -20,8 +21,8 @@ from small_checkpoints import (
 
 import errors
 import models
-from engine import model_archive
-from engine.checkpoints import load_weights
+from engine import files, model_archive
+from engine.checkpoints import DeletedCheckpointError, load_weights
 from engine.model_archive import extract_model_tgz, write_model_tgz
 from engine.model_flags import require_model_flags
 
@@ -43,6 +44,66 @@ def test_a_model_is_not_unpacked_into_a_data_set(tmp_path):
   error = error_of(extract_model_tgz, "any.tgz", str(tmp_path))
   assert "folder of a data set" in error
   assert folder_content(tmp_path) == before
+
+
+def test_a_model_is_not_unpacked_beside_names_of_other_classes(tmp_path):
+  (tmp_path / "vocabulary.csv").write_text("Index,Name\n0,cat\n")
+  error = error_of(extract_model_tgz, "any.tgz", str(tmp_path))
+  assert f"{tmp_path}, which has vocabulary.csv and no model" in error
+  assert list(folder_content(tmp_path)) == ["vocabulary.csv"]
+
+
+def test_a_part_of_a_model_is_replaced(saved_run, tmp_path, monkeypatch):
+  folder, _, path = saved_run
+  named = tmp_path / "named"
+  shutil.copytree(folder, named)
+  (named / "vocabulary.csv").write_text("Index,Name\n0,cat\n")
+  named_path = path.replace(str(folder), str(named))
+  write_model_tgz(str(named), named_path, f"{tmp_path}/named.tgz")
+  write_model_tgz(str(folder), path, f"{tmp_path}/plain.tgz")
+  target = tmp_path / "unpacked"
+  for number in range(1, 5):  # files that a kill lets through
+    left = [True] * number
+
+    def put(aside, path, left=left):
+      if not left:
+        raise KeyboardInterrupt
+      left.pop()
+      files.put_in_place(aside, path)
+
+    with monkeypatch.context() as patch:
+      patch.setattr(model_archive, "put_in_place", put)
+      with contextlib.suppress(KeyboardInterrupt):
+        extract_model_tgz(f"{tmp_path}/named.tgz", str(target))
+    assert len(folder_content(target)) == number
+    extract_model_tgz(f"{tmp_path}/plain.tgz", str(target))
+    assert "vocabulary.csv" not in folder_content(target)
+    shutil.rmtree(target)
+
+
+@pytest.mark.parametrize("when", ["before", "between", "after"])
+def test_a_checkpoint_that_is_deleted_while_it_is_packed(
+  saved_run, tmp_path, monkeypatch, when
+):
+  run, _, path = saved_run
+
+  def delete(*parts):
+    for part in parts:
+      for file in run.glob(f"model.ckpt-5.{part}*"):
+        file.unlink()
+
+  def pack(members, tgz, pack=model_archive._pack):
+    if when == "between":
+      delete("index", "data")
+    pack(members, tgz)
+    delete("index")
+
+  monkeypatch.setattr(model_archive, "_pack", pack)
+  if when == "before":
+    delete("index", "data")
+  with pytest.raises(DeletedCheckpointError, match="was deleted"):
+    write_model_tgz(str(run), path, f"{tmp_path}/model.tgz")
+  assert not list(tmp_path.glob("*.tgz"))
 
 
 def test_a_model_in_an_archive_comes_back(saved_run, tmp_path):
