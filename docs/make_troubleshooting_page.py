@@ -51,7 +51,8 @@ terminal, unless it was started with nohup. While train.py trains, it saves
 first, and a second Ctrl-C or SIGTERM ends it at once. In the first moments,
 while Python itself starts, a signal ends it without this line.
 
-Errors have status 2, unless the page says otherwise.
+Errors have status 2, unless the page says otherwise. A ValueError is for
+those who call a function from code of their own.
 """
 
 # The errors that a program shows as one line, by the last part of their name.
@@ -59,11 +60,16 @@ _ERRORS = {
   "UserError": 2,
   "MachineError": 1,
   "BadRecordError": 2,
+  "DamagedCheckpointError": 2,
   "BadFileError": 2,
   "SampleDataError": 2,
 }
 # Which of the two, the machine says.
 _OF_SYSTEM = "of_system"
+# What functions say to the code that calls them.
+_OF_CODE = ("ValueError", "TypeError", "IndexError")
+# A text that becomes an error elsewhere than where it stands.
+_ELSEWHERE = "1 or 2, from here"
 
 # Files whose ValueErrors about flags become UserErrors.
 _FLAGS_OF_MODELS = ("models.py", "losses.py", "layers/", "frame_models/")
@@ -78,7 +84,8 @@ class Message:
     first_line: where its expression begins in the file, from 1.
     last_line: where it ends.
     text: the message, with braces around what differs.
-    kind: "2" or "1", its exit status; "1 or 2"; or "warning".
+    kind: "2" or "1", its exit status; "1 or 2"; "warning"; a name of _OF_CODE;
+      or _ELSEWHERE.
   """
 
   path: str
@@ -159,13 +166,17 @@ def _kind_and_text(call: ast.Call, path: str) -> tuple[str, str] | None:
     return "1 or 2", texts[0]
   if name == _OF_SYSTEM and len(texts) > 1:
     return "1 or 2", texts[1]
+  if name == "log_every_n_seconds":
+    return "warning", _named_values(texts[1], call.args[3:])
   if not texts or not texts[0]:
     return None
   if name == "ValueError" and path.startswith(_FLAGS_OF_MODELS):
     return "2", texts[0]
   if name in ("end", "write") and texts[0].startswith("ERROR: "):
     return _status(call), texts[0].removeprefix("ERROR: ")
-  if ast.unparse(call.func) == "logging.warning":
+  if name in _OF_CODE and texts[0].startswith("Expected "):
+    return name, texts[0]
+  if ast.unparse(call.func) == "logging.warning" or name == "_say_once":
     return "warning", _named_values(texts[0], call.args[1:])
   return None
 
@@ -196,14 +207,26 @@ def messages_of(source: str, path: str) -> list[Message]:
     source: what the file holds.
     path: of it, from the root.
   """
-  found = []
-  for node in ast.walk(ast.parse(source)):
+  found, seen = [], set()
+  tree = ast.parse(source)
+
+  def add(node: ast.expr, kind: str, text: str) -> None:
+    text = " ".join(text.split())
+    if _has_words(text):
+      seen.update(ast.walk(node))
+      last = node.end_lineno or node.lineno
+      found.append(Message(path, node.lineno, last, text, kind))
+
+  for node in ast.walk(tree):
     if isinstance(node, ast.Call) and (made := _kind_and_text(node, path)):
-      kind, text = made
-      text = " ".join(text.split())
-      if _has_words(text):
-        last = node.end_lineno or node.lineno
-        found.append(Message(path, node.lineno, last, text, kind))
+      add(node, *made)
+  for node in ast.walk(tree):
+    if isinstance(node, ast.Expr):  # a docstring
+      seen.add(node.value)
+    if node not in seen and isinstance(node, (ast.Constant, ast.JoinedStr)):
+      text = _text(node).removeprefix("ERROR: ")
+      if text.startswith("Expected "):
+        add(node, _ELSEWHERE, text)
   return sorted(found, key=lambda message: message.first_line)
 
 
@@ -245,9 +268,12 @@ def _summary(path: str) -> str:
 
 def _item(message: Message) -> str:
   """The line of a message."""
-  about = {"2": "", "warning": "Warning: "}.get(
-    message.kind, f"Status {message.kind}: "
-  )
+  about = {
+    "2": "",
+    "warning": "Warning: ",
+    _ELSEWHERE: "Status 1 or 2: ",
+    **{name: f"{name}: " for name in _OF_CODE},
+  }.get(message.kind, f"Status {message.kind}: ")
   marks = "``" if "`" in message.text else "`"
   space = " " if marks == "``" else ""
   return f"- {about}{marks}{space}{message.text}{space}{marks}"
@@ -272,7 +298,7 @@ def make_page() -> str:
 
 
 def not_provoked(raised: str) -> list[Message]:
-  """The errors that were never raised.
+  """The errors that were never raised, of those that are made in one place.
 
   Args:
     raised: lines of a path and the number of a line, such as train.py:83.
@@ -284,7 +310,7 @@ def not_provoked(raised: str) -> list[Message]:
   return [
     message
     for message in all_messages()
-    if message.kind != "warning"
+    if message.kind not in ("warning", _ELSEWHERE, *_OF_CODE)
     and not any(
       message.first_line <= number <= message.last_line
       for number in lines.get(message.path, ())

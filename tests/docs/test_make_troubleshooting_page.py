@@ -33,6 +33,12 @@ def read(path, names):
   end("ERROR: Expected tea, received coffee.", status=1)
   sys.stderr.write("ERROR: Expected no tea.")
   raise ValueError("Expected something that is no flag.")
+
+def sentence(path):
+  'Expected in a docstring.'
+  _say_once("No use of %s today.", path)
+  logging.log_every_n_seconds(logging.WARNING, "No answer of %s.", 60, path)
+  return {1: f"Expected room for {path}.", 2: "ERROR: Expected a " + f"{path}."}
 """
 
 
@@ -46,6 +52,10 @@ def test_messages_of_a_file():
     ("warning", "Only {names} of {folder} videos, 5%."),
     ("1", "Expected tea, received coffee."),
     ("2", "Expected no tea."),
+    ("ValueError", "Expected something that is no flag."),
+    ("warning", "No use of {path} today."),
+    ("warning", "No answer of {path}."),
+    (page_maker._ELSEWHERE, "Expected room for {path}."),
   ]
   assert (found[0].first_line, found[0].last_line) == (4, 7)
   assert [page_maker._item(message) for message in found[:3]] == [
@@ -53,9 +63,14 @@ def test_messages_of_a_file():
     "- Status 1 or 2: `Expected a file as {name}.`",
     "- Status 1: `Expected a {...} machine, lost it.`",
   ]
+  assert page_maker._item(found[7]) == (
+    "- ValueError: `Expected something that is no flag.`"
+  )
+  assert page_maker._item(found[10]) == (
+    "- Status 1 or 2: `Expected room for {path}.`"
+  )
   # What models and losses say about flags becomes a UserError.
-  *_, last = page_maker.messages_of(SOURCE, "models.py")
-  assert last.text == "Expected something that is no flag."
+  assert page_maker.messages_of(SOURCE, "models.py")[7].kind == "2"
 
 
 def test_the_page_is_what_make_docs_writes():
@@ -79,6 +94,8 @@ def test_the_page_is_what_make_docs_writes():
     "Expected tensorflow as Keras's backend",  # ends the program
     "The whole training takes",  # warning
     "Expected records to compare the predictions",  # UserError
+    "found the disk full. Free some space",  # a text of many places
+    "received a damaged one",  # of an error of its own class
   ],
 )
 def test_words_of_a_message_are_found(words):
