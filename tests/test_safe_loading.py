@@ -11,6 +11,10 @@ UNSAFE_MODULES = {"pickle", "cPickle", "dill", "joblib", "marshal", "shelve"}
 # Builtin functions that run text, and functions that load such objects.
 UNSAFE_CALLS = {"eval", "exec"}
 UNSAFE_METHODS = {("yaml", "load"), ("torch", "load")}
+# Whatever they belong to.
+UNSAFE_NAMES = {"read_pickle", "enable_unsafe_deserialization"}
+# Under a name of their own, their arguments would not be looked at.
+NOT_IMPORTED = {("numpy", "load"), ("torch", "load"), ("yaml", "load")}
 # Functions that are safe only with an argument, and this argument.
 SAFE_WITH = {
   ("np", "load"): ("allow_pickle", False),
@@ -37,20 +41,33 @@ def unsafe_lines(source: str) -> list[str]:
   for node in ast.walk(ast.parse(source)):
     if isinstance(node, ast.Import | ast.ImportFrom):
       names = [alias.name for alias in node.names]
+      unsafe = False
       if isinstance(node, ast.ImportFrom):
-        names = [node.module or ""]
-      unsafe = {name.split(".")[0] for name in names} & UNSAFE_MODULES
+        module = node.module or ""
+        unsafe = any(
+          (module, name) in NOT_IMPORTED
+          or name in UNSAFE_NAMES | {"load_model"}
+          for name in names
+        )
+        names = [module]
+      modules = {name.split(".")[0] for name in names}
+      unsafe = unsafe or modules & UNSAFE_MODULES
     elif isinstance(node, ast.Call):
       called = _owner_and_name(node.func)
-      unsafe = called in UNSAFE_METHODS or (
-        not called[0] and called[1] in UNSAFE_CALLS
+      given = {
+        keyword.arg: getattr(keyword.value, "value", None)
+        for keyword in node.keywords
+      }
+      unsafe = (
+        called in UNSAFE_METHODS
+        or called[1] in UNSAFE_NAMES
+        or (not called[0] and called[1] in UNSAFE_CALLS)
+        # However the function is called.
+        or given.get("allow_pickle", False) is not False
+        or given.get("safe_mode", True) is not True
       )
       if called in SAFE_WITH:
         name, value = SAFE_WITH[called]
-        given = {
-          keyword.arg: getattr(keyword.value, "value", None)
-          for keyword in node.keywords
-        }
         unsafe = given.get(name) is not value
     else:
       continue
@@ -78,6 +95,13 @@ def test_no_file_runs_what_it_loads(path):
     "np.load(path, allow_pickle=True)",
     "keras.models.load_model(path)",
     "keras.models.load_model(path, safe_mode=False)",
+    "from keras.models import load_model",
+    "from numpy import load as read",
+    "pd.read_pickle(path)",
+    "from pandas import read_pickle",
+    "keras.config.enable_unsafe_deserialization()",
+    "n.load(path, allow_pickle=True)",
+    "load(path, safe_mode=not_at_all)",
   ],
 )
 def test_an_unsafe_line_is_found(line):
@@ -92,6 +116,8 @@ def test_an_unsafe_line_is_found(line):
     "json.load(file)",
     "np.load(path, allow_pickle=False)",
     "keras.models.load_model(path, safe_mode=True)",
+    "from json import load",
+    "from numpy import save",
   ],
 )
 def test_a_safe_line_is_none(line):
