@@ -13,8 +13,10 @@ outside TensorFlow; see docs/reading.md.
 
 import array
 import collections
+import contextlib
 import dataclasses
 import errno
+import functools
 import hashlib
 import io
 import itertools
@@ -22,6 +24,7 @@ import os
 import resource
 import struct
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -286,6 +289,18 @@ def kept(path: str, what: str) -> np.ndarray | None:
   return body
 
 
+@functools.cache
+def _remove_leftovers(folder: str) -> None:
+  """Removes what processes that were killed a day ago have left aside; once."""
+  with os.scandir(folder) as entries:
+    for entry in entries:
+      if entry.name.endswith(".aside"):
+        # Another process may do the same.
+        with contextlib.suppress(FileNotFoundError):
+          if time.time() - entry.stat().st_mtime > 24 * 60 * 60:
+            os.remove(entry.path)
+
+
 def keep(
   path: str, what: str, numbers: np.ndarray, identity: list[int]
 ) -> None:
@@ -305,7 +320,8 @@ def keep(
   try:
     target = _kept_path(path, what)
     os.makedirs(os.path.dirname(target), exist_ok=True)
-    descriptor, aside = tempfile.mkstemp(dir=os.path.dirname(target))
+    _remove_leftovers(os.path.dirname(target))
+    descriptor, aside = tempfile.mkstemp(".aside", dir=os.path.dirname(target))
     with os.fdopen(descriptor, "wb") as file:
       file.write(np.array(head, np.int64).tobytes() + numbers.tobytes())
     os.replace(aside, target)

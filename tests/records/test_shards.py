@@ -322,6 +322,17 @@ def test_a_walk_is_kept(file, cache, monkeypatch):
   assert len(shards.kept_walk(link)) == 5
 
 
+def test_what_a_kill_has_left_over_is_removed_after_a_day(file, cache):
+  cache.mkdir(parents=True)
+  old, new = cache / "tmpold.aside", cache / "tmpnew.aside"
+  for path in (old, new):
+    path.write_bytes(b"half of a walk")
+  os.utime(old, (1e9, 1e9))
+  shards.kept_walk(file)
+  assert not old.exists()
+  assert new.exists()
+
+
 def test_a_walk_of_a_changed_file_is_not_used(file, cache):
   shards.kept_walk(file)
   write_records(file, RECORDS[:3])
