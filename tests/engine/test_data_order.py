@@ -19,6 +19,7 @@ from make_records import (
 from engine.data import Data
 from engine.data_order import Place, permutation
 from engine.skipped import Policy
+from records import shards
 
 
 def ids_of(batches):
@@ -158,6 +159,24 @@ def test_training_continues_exactly(many_videos, window_shards):
   order = many_videos.order(9, window_shards)
   for number, place in enumerate(places[:-1], start=1):
     assert order.place_after(4 * number) == place
+
+
+def test_to_continue_reads_no_record_of_before(many_videos, monkeypatch):
+  settings = {"num_epochs": 1, "seed": 9, "window_shards": 2}
+  places = places_of(many_videos, 4, **settings)
+  read, records = shards.RecordReader.read, []
+
+  def read_and_note(reader, file, offset, length):
+    records.append((file, offset))
+    return read(reader, file, offset, length)
+
+  monkeypatch.setattr(shards.RecordReader, "read", read_and_note)
+  training_ids(many_videos, 4, **settings)
+  assert len(records) == len(set(records)) == NUM_VIDEOS
+  for number, place in enumerate(places, start=1):
+    records.clear()
+    training_ids(many_videos, 4, place=place, **settings)
+    assert len(records) == max(0, NUM_VIDEOS - 4 * number)
 
 
 @pytest.mark.parametrize("window_shards", [1, 2, 4])
