@@ -204,9 +204,18 @@ def is_stream(path: str) -> bool:
   So it is with devices, pipes and what the process has open, as /dev/stdout.
 
   Raises:
-    errors.UserError: it is a disk or a socket, to which nothing is written.
+    errors.UserError: it is a disk or a socket, to which nothing is written, or
+      no file is open as it says.
   """
-  if _number_of(path) is not None:
+  number = _number_of(path)
+  if number is not None:
+    try:
+      os.fstat(number)
+    except OSError as error:
+      raise errors.UserError(
+        f"Expected a file that this program has open as {path}, found none."
+        " Name a file, or open one for it in the shell."
+      ) from error
     return True
   mode = _mode_of(path)
   if stat.S_ISBLK(mode) or stat.S_ISSOCK(mode):

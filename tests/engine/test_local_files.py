@@ -6,6 +6,7 @@ import os
 import pytest
 from conftest import folder_content
 
+import errors
 from engine import local_files
 
 
@@ -44,6 +45,14 @@ def test_files_of_one_beginning_are_flushed(tmp_path, monkeypatch):
   local_files.flush_files(f"{tmp_path}/a[1].")
   assert sorted(flushed[:2]) == [f"{tmp_path}/a[1].x", f"{tmp_path}/a[1].y"]
   assert flushed[2:] == [str(tmp_path)]
+
+
+def test_a_number_of_no_open_file_is_named(tmp_path):
+  with (tmp_path / "file").open("wb") as file:
+    path = f"/dev/fd/{file.fileno()}"
+    assert local_files.is_stream(path)
+  with pytest.raises(errors.UserError, match=f"open as {path}, found none"):
+    local_files.is_stream(path)
 
 
 def test_a_lock_keeps_others_out(tmp_path, monkeypatch):
