@@ -403,6 +403,19 @@ def export(
   return Exported(path, files.size_of(path), difference, rate)
 
 
+def _read_back(path: str):
+  """Loads a SavedModel that has just been written; see export_saved_model."""
+  try:
+    return tf.saved_model.load(path)
+  # To TensorFlow, an index that the disk does not give has no weights.
+  except (AssertionError, IndexError) as error:
+    raise errors.MachineError(
+      f"Expected to read back the SavedModel {path}, found no weights in it:"
+      " the disk has failed. Check it and its connection; then start the same"
+      " command again."
+    ) from error
+
+
 def export_saved_model(
   exporter: Exporter, path: str, batch: Batch | None, float16: bool = False
 ) -> Exported:
@@ -419,11 +432,12 @@ def export_saved_model(
 
   Raises:
     errors.UserError: see Exporter.save.
+    errors.MachineError: it cannot be read back.
   """
   exporter.save(path, float16)
   if batch is None:
     return Exported(path, files.size_of(path), None, None)
-  served = tf.saved_model.load(path)
+  served = _read_back(path)
 
   def predict(batch):
     arrays = {name: tf.constant(values) for name, values in batch.items()}

@@ -12,6 +12,7 @@ import every_model
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from own_environment import run_slow_tests
 from saved_models import VIDEO_FLAGS
 
@@ -344,6 +345,25 @@ def test_a_saved_model_is_asked_too(exporter, tmp_path):
   assert 1e-6 < narrow.difference < 1e-2
   unasked = export_formats.export_saved_model(exporter, str(path), None)
   assert unasked.difference is unasked.videos_per_second is None
+
+
+def test_a_saved_model_that_the_disk_does_not_give_is_a_fault(
+  tmp_path, monkeypatch
+):
+  """As TensorFlow says it."""
+
+  def fail(path):
+    raise AssertionError("Some objects had attributes which were not restored:")
+
+  monkeypatch.setattr(tf.saved_model, "load", fail)
+  with pytest.raises(errors.MachineError) as error:
+    export_formats.export_saved_model(
+      export.Exporter(VIDEO_FLAGS), str(tmp_path / "out"), BATCH
+    )
+  assert f"read back the SavedModel {tmp_path}/out, found no" in str(
+    error.value
+  )
+  assert (tmp_path / "out" / "saved_model.pb").exists()
 
 
 # --------------------------------------------------------------------------
