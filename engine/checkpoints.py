@@ -246,10 +246,14 @@ def require_checkpoint(
   """
   checkpoint_path = latest_checkpoint(train_dir, known_damage)
   if checkpoint_path is None:
+    unfinished = [
+      f" ({find_damage(path)})"
+      for path in checkpoints_by_step(train_dir).values()
+    ]
     raise errors.UserError(
-      f"Expected a checkpoint in --train_dir={train_dir}, received none. Train"
-      f" first (python train.py --train_dir={train_dir} ...) or name another"
-      " folder."
+      f"Expected a checkpoint in --train_dir={train_dir}, received none"
+      f"{''.join(unfinished)}. Train first (python train.py"
+      f" --train_dir={train_dir} ...) or name another folder."
     )
   return checkpoint_path
 

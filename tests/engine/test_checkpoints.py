@@ -360,6 +360,8 @@ def test_half_of_a_first_checkpoint_is_none(tmp_path, said, damage, step):
   assert "received none" in error_of(checkpoints.restore)
   (tmp_path / "checkpoint").unlink()  # it comes after the index
   assert latest_checkpoint(folder) is None
+  error = error_of(require_checkpoint, folder)
+  assert f"received none ({folder}/model.ckpt-{step}.index is" in error
   assert checkpoints.restore() is None
   checkpoints.save(step)
   assert checkpoint_steps(tmp_path) == [step]
