@@ -271,12 +271,13 @@ def convert(
     num_shards: files to write, at most one for each video.
 
   Raises:
-    errors.UserError: output_dir holds other files, or no file can be used.
+    errors.UserError: output_dir holds something, or no file can be used.
   """
   report = Report()
   seen_ids = set()
+  target = files_in_place.free_folder(output_dir)
   progress = Progress("Converted")
-  with files_in_place.written_aside(output_dir) as aside:
+  with files_in_place.written_aside(target) as aside:
     tf.io.gfile.makedirs(aside)
     writer, shard_of_writer = None, -1
     try:
@@ -382,6 +383,7 @@ def main() -> None:
         f"Expected --{name}, received none. Name the files to read by"
         " --input_pattern and the folder to make by --output_dir."
       )
+  files_in_place.free_folder(values.output_dir)
   files = find_files(values.input_pattern, "input_pattern")
   labels = None
   if values.labels:

@@ -14,10 +14,12 @@ from absl import flags
 import errors
 import program_flags
 from data_tools import splits
-from data_tools.dataset_writer import Options, Report, check_free
+from data_tools.dataset_writer import FAILED_REPORT, Options, Report
 from data_tools.item_table import ItemTable
 from data_tools.number_stores import STORES
 from data_tools.text_table import aligned, cut, printable
+from engine import files
+from engine.data_files import check_not_used
 from engine.dataset_card import SPLITS
 
 FLAGS = flags.FLAGS
@@ -122,17 +124,27 @@ def choose_splits(items: ItemTable) -> list[str]:
   return chosen
 
 
-def check_output_dir() -> None:
+def check_output_dir(*used: str) -> str:
   """Checks --output_dir before any work.
 
+  Args:
+    *used: files that the command reads; empty for none.
+
+  Returns:
+    Its path, see files.free_folder.
+
   Raises:
-    errors.UserError: it is missing or not free.
+    errors.UserError: it is missing or not free, or the list of what is left out
+      may replace a file that is used.
   """
   if not FLAGS.output_dir:
     raise errors.UserError(
       "Expected --output_dir=FOLDER, the folder to make, received none."
     )
-  check_free(FLAGS.output_dir)
+  output_dir = files.free_folder(FLAGS.output_dir)
+  listed = FAILED_REPORT.format(output_dir=output_dir)
+  check_not_used(listed, "output_dir", filter(None, used))
+  return output_dir
 
 
 def options_from_flags(program: str, source: str, **more) -> Options:

@@ -30,6 +30,9 @@ from engine.progress_bar import Progress
 from records.writing import RecordWriter, frame_record, video_record
 
 REPORT_FILE = "import_report.csv"
+FAILED_REPORT = "{output_dir}." + REPORT_FILE
+"""The list of what was left out, if this is too much to make the data set."""
+
 _SHARD_BYTES = 64 << 20
 _MOST_SIDE_BY_SIDE = 64
 
@@ -84,21 +87,6 @@ class Report:
   num_bytes: int = 0
   storage_errors: Sequence[str] = ()
   seconds: float = 0.0
-
-
-def check_free(output_dir: str) -> None:
-  """Checks that a folder is missing or empty.
-
-  Raises:
-    errors.UserError: it holds something.
-  """
-  if os.path.isdir(output_dir) and not os.listdir(output_dir):
-    return
-  if os.path.lexists(output_dir):
-    raise errors.UserError(
-      f"Expected a new or empty folder as --output_dir, received {output_dir},"
-      " which exists already. Name another, or delete it."
-    )
 
 
 class _Shards:
@@ -205,22 +193,21 @@ class DatasetWriter:
         holds something.
       OSError: it cannot be written.
     """
-    check_free(output_dir)
-    output_dir = output_dir.rstrip("/")
+    target = files.free_folder(output_dir)
     # Each of two starts for one folder has its own.
-    with files.beside(output_dir) as partial:
+    with files.beside(target) as partial:
       os.mkdir(partial)
       try:
         if self._store.needs_ranges:
           self._measure()
         self._write_records(partial)
         self._progress.end()
-        self._check(output_dir)
-        self._finish(partial, os.path.basename(output_dir))
+        self._check(target)
+        self._finish(partial, os.path.basename(target))
       finally:
         self._progress.end()
-      check_free(output_dir)
-      files.put_in_place(partial, output_dir)
+      files.free_folder(output_dir)
+      files.put_in_place(partial, target)
     self.report.seconds = time.monotonic() - self._began
     return self.report
 
@@ -306,7 +293,7 @@ class DatasetWriter:
     allowed = self._options.max_bad_fraction * len(self._items)
     if self._form and len(bad) <= allowed:
       return
-    listed = f"{output_dir}.{REPORT_FILE}"
+    listed = FAILED_REPORT.format(output_dir=output_dir)
     write_report(listed, [*bad, *self._options.left_out])
     video_id, path, reason = bad[0]
     raise errors.UserError(

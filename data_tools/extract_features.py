@@ -328,7 +328,7 @@ def _write_dataset(
 
 def main() -> None:
   """Extracts what the flags name."""
-  dataset_making.check_output_dir()
+  output_dir = dataset_making.check_output_dir(FLAGS.videos, FLAGS.labels)
   processes = Processes.from_flags()
   extraction = extraction_from_flags()
   found, table = find_items()
@@ -338,7 +338,7 @@ def main() -> None:
   if FLAGS.dry_run:
     _look(items, splits, names)
     return
-  folder = f"{FLAGS.output_dir.rstrip('/')}.extracted"
+  folder = f"{output_dir}.extracted"
   videos = video_items.files_to_extract(items, found.keys)
   parts = extraction_runs.extract(
     folder, videos, extraction, processes, batch_size=FLAGS.batch_size

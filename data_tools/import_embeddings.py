@@ -115,9 +115,11 @@ def _check_feature_names(names: list[str]) -> None:
   Raises:
     errors.UserError: they cannot.
   """
-  for name in names:
+  for name in names or [None]:
     reason = ""
-    if not name:
+    if name is None:
+      reason = "none"
+    elif not name:
       reason = "an empty one"
     elif names.count(name) > 1:
       reason = f"{name} twice"
@@ -216,7 +218,7 @@ def _look(items: ItemTable, chosen: list[str], names: list[str]) -> None:
 
 def main() -> None:
   """Imports what the flags name."""
-  dataset_making.check_output_dir()
+  dataset_making.check_output_dir(FLAGS.manifest, FLAGS.labels)
   items = find_items()
   names = dataset_making.find_classes(items)
   chosen = dataset_making.choose_splits(items)

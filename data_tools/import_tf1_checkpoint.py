@@ -209,9 +209,10 @@ def check_new(train_dir: str) -> None:
   """Checks that there is no such folder, or that it is empty.
 
   Raises:
-    errors.UserError: it has files, or it is a file.
+    errors.UserError: it has files, it is a file, or it cannot be replaced.
   """
   train_dirs.check_no_file(train_dir)
+  files.folder_to_make(train_dir, "train_dir")
   if tf.io.gfile.exists(train_dir):
     held = sorted(tf.io.gfile.listdir(train_dir))
     if held:
@@ -288,7 +289,7 @@ def import_checkpoint(
   settings = Settings(model_class.batch_size, model_class.base_learning_rate)
   # Keras draws its seeds from here, as in train.train.
   random.seed(settings.seed)
-  train_dir = train_dir.rstrip("/")
+  train_dir = files.folder_to_make(train_dir, "train_dir")
   quantized = model_flags["frame_features"]
   with files.beside(train_dir) as aside:
     run = Run(aside, model_flags, quantized, settings, Placement())

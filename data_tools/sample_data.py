@@ -130,8 +130,9 @@ def make_sample_data(
     settings: what to make.
 
   Raises:
-    SampleDataError: if output_dir holds anything else, is a mount point or a
-      URL, or if the disk is too full.
+    SampleDataError: if output_dir holds anything else or is a URL, or if the
+      disk is too full.
+    errors.UserError: if it is a mount point.
     OSError: if output_dir cannot be written.
     tf.errors.OpError: as above.
   """
@@ -178,8 +179,9 @@ def ensure_sample_data(
     folder.
 
   Raises:
-    SampleDataError: if the folder holds anything but sample data or is a mount
-      point, or if the disk is too full.
+    SampleDataError: if the folder holds anything but sample data, or if the
+      disk is too full.
+    errors.UserError: if it is a mount point.
     OSError: if the folder cannot be written.
     tf.errors.OpError: as above.
   """
@@ -253,11 +255,7 @@ def _is_occupied(folder):
 @contextlib.contextmanager
 def _partial_folder(target, settings):
   """Makes a folder next to the target; removes it unless it was renamed."""
-  if os.path.ismount(target):
-    raise SampleDataError(
-      f"Expected a folder that can be renamed, received {target}, a mount"
-      " point. Name a folder below it."
-    )
+  local_files.check_replaceable(target)
   with files.beside(target, "{name}.partial-{token}") as partial:
     os.mkdir(partial)
     needed = _num_bytes(settings)

@@ -92,8 +92,9 @@ def written_aside(path: str) -> Iterator[str]:
     temporary one.
 
   Raises:
-    errors.UserError: path is a folder that is not a SavedModel; a disk or a
-      socket; or a pipe or a device, and a folder was written.
+    errors.UserError: path is a folder that is not a SavedModel, or a mount
+      point; a disk or a socket; or a pipe or a device, and a folder was
+      written.
   """
   path = path.rstrip("/") or "/"
   if is_local(path):
@@ -109,6 +110,8 @@ def written_aside(path: str) -> Iterator[str]:
         f"Expected a name that is free to be written to, received {path}, a"
         " folder with other files in it. Name another."
       )
+    if is_local(path):
+      local_files.check_replaceable(path)
   with beside(path) as aside:
     with local_files.naming(path):
       yield aside
@@ -332,6 +335,50 @@ def _is_old(path: str) -> bool:
     paths += [os.path.join(parent, name) for name in (*folders, *files)]
   newest = max(_stat(one).mtime_nsec for one in paths)
   return time.time() - newest / 1e9 > _DAY_SECONDS
+
+
+def folder_to_make(path: str, flag_name: str) -> str:
+  """The path that a new folder is renamed to.
+
+  Args:
+    path: as it was typed. What a link points to is replaced, and not the link.
+    flag_name: the flag that names it.
+
+  Raises:
+    errors.UserError: nothing can be renamed to it.
+  """
+  target = path.rstrip("/") or "/"
+  if not is_local(path):
+    return target
+  # Nothing can be renamed to . and .. either.
+  if os.path.islink(target) or os.path.basename(target) in ("", ".", ".."):
+    target = os.path.realpath(target)
+  local_files.check_replaceable(target)
+  if os.path.isdir(target) and os.path.samefile(target, os.curdir):
+    raise errors.UserError(
+      f"Expected a folder that can be replaced as --{flag_name}, received"
+      f" {path}, the current one. Name a folder in it."
+    )
+  return target
+
+
+def free_folder(path: str, flag_name: str = "output_dir") -> str:
+  """As folder_to_make, of a folder that must be new or empty.
+
+  Raises:
+    errors.UserError: nothing can be renamed to it, or it holds something.
+  """
+  target = folder_to_make(path, flag_name)
+  if is_local(target):
+    is_there = os.path.lexists(target)
+  else:
+    is_there = tf.io.gfile.exists(target)
+  if is_there and (not tf.io.gfile.isdir(target) or names_in(target)):
+    raise errors.UserError(
+      f"Expected a new or empty folder as --{flag_name}, received {path}, which"
+      " exists already. Name another, or delete it."
+    )
+  return target
 
 
 def put_in_place(aside: str, path: str) -> None:

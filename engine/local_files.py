@@ -246,6 +246,19 @@ def write_to_stream(source: str, path: str) -> None:
       shutil.copyfileobj(file, target)
 
 
+def check_replaceable(folder: str) -> None:
+  """Checks that a folder, if there is one, can make room for another.
+
+  Raises:
+    errors.UserError: it is a mount point.
+  """
+  if os.path.ismount(folder):
+    raise errors.UserError(
+      f"Expected a folder that can be renamed, received {folder}, a mount"
+      " point. Name a folder below it."
+    )
+
+
 def target_of(path: str) -> str:
   """The path that is written to: of a link, what it points to."""
   return os.path.realpath(path) if os.path.islink(path) else path

@@ -8,7 +8,7 @@ import in_process
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import REPOSITORY, Program, error_of
+from conftest import REPOSITORY, Program, error_of, folder_content
 from make_records import frame_record, write_records
 
 import quantization
@@ -250,8 +250,32 @@ def test_a_folder_with_files_stays(tmp_path):
   error = in_process.run_into_error(
     PROGRAM, f"--input_pattern={clips}/*", f"--output_dir={clips}"
   )
-  assert f"received {clips}, a folder with other files" in error
+  assert f"received {clips}, which exists already" in error
   assert [path.name for path in clips.iterdir()] == ["a.pb"]
+
+
+def test_a_trained_model_is_not_replaced(tmp_path):
+  clips = write(tmp_path / "clips", a=video(), saved_model=b"mine")
+  before = folder_content(clips)
+  error = in_process.run_into_error(
+    PROGRAM, f"--input_pattern={clips}/a.pb", f"--output_dir={clips}"
+  )
+  assert f"received {clips}, which exists already" in error
+  assert folder_content(clips) == before
+
+
+@pytest.mark.parametrize("ending", ["", "/."])
+def test_an_empty_folder_by_another_name(tmp_path, ending):
+  clips = write(tmp_path / "clips", a=video())
+  (tmp_path / "out").mkdir()
+  (tmp_path / "link").symlink_to("out")
+  in_process.run(
+    PROGRAM,
+    f"--input_pattern={clips}/a.pb",
+    f"--output_dir={tmp_path}/link{ending}",
+  )
+  assert (tmp_path / "link").is_symlink()
+  assert len(read(tmp_path / "out" / "mediapipe0000.tfrecord")) == 1
 
 
 def test_both_flags_are_needed(tmp_path):

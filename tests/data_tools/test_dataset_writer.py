@@ -282,14 +282,6 @@ def test_items_in_their_order_are_spread_over_shards(tmp_path, monkeypatch):
   assert read_all(folder, "train").keys() == set(names)
 
 
-def test_a_folder_that_holds_something_is_refused(tmp_path):
-  folder = tmp_path / "data"
-  folder.mkdir()
-  dataset_writer.check_free(str(folder))
-  (folder / "x").touch()
-  assert str(folder) in error_of(dataset_writer.check_free, str(folder))
-
-
 def test_items_of_any_name_are_listed(tmp_path):
   rows = [
     ('a,"b"', os.fsdecode(b"/d/caf\xe9.mp4"), "two\nlines"),

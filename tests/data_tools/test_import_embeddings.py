@@ -391,6 +391,32 @@ def test_bad_items_are_counted_and_too_many_are_an_error(tmp_path):
   assert_names(line, "exists already", str(data))
 
 
+def test_the_list_of_a_failed_import_replaces_no_input(tmp_path):
+  labels = make_embeddings(tmp_path / "in", 2)
+  (tmp_path / "in" / "video0.npy").write_bytes(b"")
+  manifest = write_manifest(tmp_path / "in", labels, "q.import_report.csv")
+  before = manifest.read_bytes()
+  output = tmp_path / "in" / "q"
+  line = in_process.run_into_error(
+    IMPORT, f"--manifest={manifest}", f"--output_dir={output}"
+  )
+  assert_names(line, "as --output_dir, received", str(manifest))
+  assert manifest.read_bytes() == before
+
+
+def test_a_link_to_an_empty_folder_is_filled(tmp_path):
+  manifest = write_manifest(
+    tmp_path / "in", make_embeddings(tmp_path / "in", 3)
+  )
+  (tmp_path / "data").mkdir()
+  (tmp_path / "link").symlink_to("data")
+  in_process.run(
+    IMPORT, f"--manifest={manifest}", f"--output_dir={tmp_path}/link"
+  )
+  assert (tmp_path / "link").is_symlink()
+  assert (tmp_path / "data" / "dataset.json").exists()
+
+
 def test_items_of_a_group_have_one_split(tmp_path):
   labels = make_embeddings(tmp_path / "in", 4)
   manifest = write_manifest(
@@ -440,6 +466,7 @@ def test_nothing_to_import_is_one_line(tmp_path):
     (("--output_dir=x", "--manifest=a", "--feature_names=b,b"), "b twice"),
     (("--output_dir=x", "--manifest=a", "--feature_names=labels"), "labels,"),
     (("--output_dir=x", "--manifest=a", "--feature_names=b,"), "an empty one"),
+    (("--output_dir=x", "--manifest=a", "--feature_names="), "received none"),
   ],
 )
 def test_wrong_command_lines_end_in_one_line(arguments, words):

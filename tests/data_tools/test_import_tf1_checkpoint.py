@@ -558,6 +558,15 @@ def test_an_empty_folder_is_filled(tmp_path):
   assert sorted(path.name for path in tmp_path.iterdir()) == ["new", "old"]
 
 
+def test_a_link_to_an_empty_folder_stays(tmp_path):
+  (tmp_path / "disk").mkdir()
+  (tmp_path / "new").symlink_to("disk")
+  given = original_flags("LogisticModel"), random_variables("LogisticModel")
+  import_original(tmp_path, *given, step=5)
+  assert (tmp_path / "new").is_symlink()
+  assert checkpoint_step(require_checkpoint(str(tmp_path / "disk"))) == 5
+
+
 def test_a_run_that_begins_in_between_stays(tmp_path, monkeypatch):
   put_in_place = engine_files.put_in_place
 

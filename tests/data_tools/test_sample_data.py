@@ -296,7 +296,7 @@ def test_urls_are_refused(name):
 
 def test_a_mount_point_is_refused(tmp_path, monkeypatch):
   monkeypatch.setattr(os.path, "ismount", lambda path: path == str(tmp_path))
-  with pytest.raises(ValueError, match=r"mount point\. Name a folder"):
+  with pytest.raises(errors.UserError, match=r"mount point\. Name a folder"):
     sample_data.make_sample_data(str(tmp_path), SMALL)
 
 

@@ -74,6 +74,36 @@ def test_a_failure_before_anything_is_written(tmp_path):
   assert list(tmp_path.iterdir()) == []
 
 
+def test_a_folder_to_make_is_new_or_empty(tmp_path):
+  folder, link = tmp_path / "data", tmp_path / "link"
+  link.symlink_to("data")
+  for _ in range(2):
+    for path in (folder, f"{folder}/", link, f"{link}/"):
+      assert files.free_folder(str(path)) == str(folder)
+    folder.mkdir(exist_ok=True)
+  assert files.free_folder(f"{folder}/.") == str(folder)
+  (folder / "saved_model.pb").touch()
+  for path in (folder, link, folder / "saved_model.pb"):
+    text = error_of(files.free_folder, str(path))
+    assert f"as --output_dir, received {path}, which exists already" in text
+
+
+def test_a_folder_that_cannot_be_replaced_is_refused_first(
+  tmp_path, monkeypatch
+):
+  monkeypatch.chdir(tmp_path)
+  text = error_of(files.folder_to_make, ".", "train_dir")
+  assert "as --train_dir, received ., the current one" in text
+  monkeypatch.setattr(os.path, "ismount", lambda path: path == str(tmp_path))
+  text = error_of(files.folder_to_make, str(tmp_path), "train_dir")
+  assert f"received {tmp_path}, a mount point" in text
+  with (
+    pytest.raises(errors.UserError, match="mount point"),
+    written_aside(str(tmp_path)),
+  ):
+    raise AssertionError("it has begun")
+
+
 @pytest.mark.parametrize("ending", ["", "/"])
 def test_a_folder_is_replaced_when_it_is_whole(tmp_path, ending):
   folder = tmp_path / "step_1"
