@@ -82,12 +82,15 @@ def parse_json(content: str | bytes, **options):
   """As json.loads, but what is nested too deep is a ValueError like all else.
 
   Args:
-    content: JSON from outside.
+    content: JSON from outside. Of a text too, a mark of its byte order, as some
+      editors write it, is left out.
     **options: of json.loads.
 
   Raises:
     ValueError: it is none.
   """
+  if isinstance(content, str):
+    content = content.removeprefix("\ufeff")
   try:
     return json.loads(content, **options)
   except RecursionError as error:

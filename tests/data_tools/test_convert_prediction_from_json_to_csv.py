@@ -27,6 +27,7 @@ def line(video_id="v1", classes=(3, 1), predictions=(0.5, 0.25), **more) -> str:
   [
     (line(), "v1,3 0.5 1 0.25\n"),
     (line(["v1"]), "v1,3 0.5 1 0.25\n"),
+    ("\ufeff" + line(), "v1,3 0.5 1 0.25\n"),
     (line(more=1), "v1,3 0.5 1 0.25\n"),
     # The highest comes first, of equal ones the lower class.
     (line("é", [5, 9, 2], [0.5, 0.75, 0.5]), "é,9 0.75 2 0.5 5 0.5\n"),
