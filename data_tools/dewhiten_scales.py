@@ -7,6 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 import errors
+from engine.prediction_file import READ_ERRORS
 
 
 def read_dewhiten_scales(
@@ -57,7 +58,7 @@ def _read_file(path: str, name: str, size: int) -> list[float]:
       else:
         numbers = np.array(file.read().split(), np.float64)
     numbers = numbers.astype(np.float64).ravel()
-  except (OSError, EOFError, ValueError, tf.errors.OpError) as error:
+  except (*READ_ERRORS, OSError, tf.errors.OpError) as error:
     reason = str(error).splitlines()[0] if str(error) else type(error).__name__
     raise errors.UserError(
       f"Expected a .npy or text file of numbers as --dewhiten_scales={path},"

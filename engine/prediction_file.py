@@ -42,8 +42,9 @@ _ZIP_LENGTHS_AT = 26
 
 
 # What zipfile, NumPy and its parser of headers raise for damaged files,
-# encrypted ones and absurd numbers.
+# encrypted ones and absurd numbers. No memory holds what some claim to hold.
 READ_ERRORS = (
+  MemoryError,
   *(ValueError, TypeError, KeyError, IndexError, EOFError, OverflowError),
   *(RuntimeError, SyntaxError, tokenize.TokenError),  # also NotImplementedError
   *(zipfile.BadZipFile, zlib.error, LZMAError, struct.error),

@@ -1,5 +1,7 @@
 """Tests of data_tools.dewhiten_scales."""
 
+import io
+
 import numpy as np
 import pytest
 from conftest import assert_names, error_of
@@ -44,6 +46,17 @@ def test_a_file_for_each_feature(text):
   )
 
 
+def npy(text) -> bytes:
+  """An .npy file with a header and nothing else."""
+  return b"\x93NUMPY\1\0" + len(text).to_bytes(2, "little") + text.encode()
+
+
+def cut_npz() -> bytes:
+  file = io.BytesIO()
+  np.savez(file, np.ones(2))
+  return file.getvalue()[:-30]
+
+
 @pytest.mark.parametrize(
   ("name", "content", "complaint"),
   [
@@ -53,6 +66,15 @@ def test_a_file_for_each_feature(text):
     ("a.txt", b"\xff\xfe", "cannot be read ("),
     ("a.npy", b"1 2", "cannot be read ("),
     ("a.npy", b"", "cannot be read ("),
+    ("a.npy", cut_npz(), "cannot be read ("),
+    ("a.npy", npy("("), "cannot be read ("),
+    ("a.npy", npy("\n  'a'\n {"), "cannot be read ("),
+    ("a.npy", npy("-" * 9000 + "1"), "cannot be read ("),
+    (
+      "a.npy",
+      npy(f"{{'descr':'<f8','fortran_order':False,'shape':({'9' * 15},)}}"),
+      "cannot be read (",
+    ),
   ],
 )
 def test_a_file_of_something_else(tmp_path, name, content, complaint):
