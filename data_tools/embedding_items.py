@@ -77,7 +77,8 @@ def read_folder(folder: str, labels: str, feature_name: str) -> ItemTable:
 
   Returns:
     An item for each id of the JSON file in its order, then one without labels
-    for each other file.
+    for each other file. One with several files has a problem, but ID.json
+    beside another one is taken for facts about the video.
 
   Raises:
     errors.UserError: one of them cannot be read or is something else.
@@ -90,19 +91,26 @@ def read_folder(folder: str, labels: str, feature_name: str) -> ItemTable:
       "Expected a folder that can be read, received"
       f" --embeddings_dir={folder} ({error.strerror})."
     ) from error
-  roots = map(os.path.splitext, names)
-  known = (*FILE_ENDINGS, PARQUET_ENDING)
-  endings = {root: ending for root, ending in roots if ending in known}
+  endings: dict[str, str] = {}
+  repeated: dict[str, str] = {}
+  for root, ending in map(os.path.splitext, names):  # .json comes first
+    if ending not in (*FILE_ENDINGS, PARQUET_ENDING):
+      continue
+    if endings.get(root, ".json") != ".json":
+      repeated[root] = f"two files, {root}{endings[root]} and {root}{ending}"
+    endings[root] = ending
   table = ItemTable([feature_name], os.path.join(folder, ""))
   for name, category in listed:
-    path, found, problem = name + endings.get(name, ""), [], ""
+    path, found = name + endings.get(name, ""), []
+    problem = repeated.get(name, "")
     try:
       found = categories_of(category)
     except BadItemError as error:
       problem = str(error)
     table.add(name, [path], found, problem=problem)
   for name in sorted(endings.keys() - set(table.ids)):
-    table.add(name, [name + endings[name]], [])
+    problem = repeated.get(name, "")
+    table.add(name, [name + endings[name]], [], problem=problem)
   return table
 
 
@@ -143,12 +151,26 @@ def read_array(path: str) -> np.ndarray:
     return parse_npy(content)
   try:
     if ending == ".json":
-      array = np.array(json.loads(content), np.float32)
+      array = _parse_json(content)
     else:
       array = _only_array(np.load(io.BytesIO(content), allow_pickle=False))
   except (*READ_ERRORS, OSError) as error:  # the latter of bz2
     raise BadItemError(f"cannot be read: {error}") from error
   return check_array(array)
+
+
+def _parse_json(content: bytes) -> np.ndarray:
+  """The numbers in JSON, of any shape.
+
+  Raises:
+    BadItemError: it holds something that NumPy would make numbers of.
+  """
+  values = json.loads(content)
+  found = {type(value) for value in np.array(values, object).flat}
+  if found & {str, bool}:
+    kind = "texts" if str in found else "true or false"
+    raise BadItemError(f"expected numbers, found {kind}")
+  return np.array(values, np.float32)
 
 
 @functools.lru_cache(maxsize=256)
@@ -232,7 +254,10 @@ def _only_array(archive) -> np.ndarray:
       "expected one array, or one named embedding, found"
       f" {', '.join(names) or 'none'}"
     )
-  return archive[chosen[0]]
+  array = archive[chosen[0]]
+  if not isinstance(array, np.ndarray):
+    raise BadItemError(f"expected an array as {chosen[0]}, found other bytes")
+  return array
 
 
 class ArrayReader:

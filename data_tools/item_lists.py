@@ -7,6 +7,8 @@ import errors
 from data_tools.item_table import BadItemError
 from engine.dataset_card import SPLITS
 
+# Columns that a table may have besides those that it must have.
+_OPTIONAL = ("split", "id", "group")
 _LABELS_FORM = "JSON of {id: category} or of [id, category] pairs"
 
 
@@ -83,8 +85,8 @@ def read_rows(
     columns: that it must have.
 
   Raises:
-    errors.UserError: it cannot be read, a column is missing, or a line has more
-      values than there are columns.
+    errors.UserError: it cannot be read, a column is missing or there twice, or
+      a line has more values than there are columns.
   """
   try:
     with open(path, encoding="utf-8-sig", newline="") as file:
@@ -100,6 +102,7 @@ def read_rows(
           f" {listed or 'nothing'}. Its first line names the columns:"
           f" {','.join(columns)} and, if wanted, split, id and group.{advice}"
         )
+      _check_columns(found, (*columns, *_OPTIONAL), f"--{flag}={path}")
       for row in rows:
         values = [value.strip() for value in row]
         if any(values[len(found) :]):
@@ -121,6 +124,22 @@ def read_rows(
     raise errors.UserError(
       f"Expected a CSV in UTF-8, received --{flag}={path} ({error})."
     ) from error
+
+
+def _check_columns(found: list[str], used: Sequence[str], source: str) -> None:
+  """Checks that a table has each column once that is used.
+
+  Raises:
+    errors.UserError: names the two.
+  """
+  for name in used:
+    if found.count(name) > 1:
+      first = found.index(name)
+      second = found.index(name, first + 1)
+      raise errors.UserError(
+        f"Expected each column once in {source}, found {name} as the columns"
+        f" {first + 1} and {second + 1}. Give one of them another name."
+      )
 
 
 def read_labels(path: str, or_else: str = "") -> list[tuple[str, object]]:

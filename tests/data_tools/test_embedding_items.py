@@ -95,6 +95,21 @@ def test_labels_of_another_form_are_named(tmp_path, text):
   assert config in text
 
 
+def test_two_files_of_an_item_are_a_problem(tmp_path):
+  names = ("a.npy", "a.npz", "b.json", "b.npy", "c.npz", "c.parquet")
+  for name in names:
+    write(tmp_path, name, "")
+  config = write(tmp_path, "labels.txt", '{"a": "cat", "b": "cat"}')
+  items = embedding_items.read_folder(str(tmp_path), config, "e")
+  assert [(item.video_id, item.problem) for item in items] == [
+    ("a", "two files, a.npy and a.npz"),
+    ("b", ""),
+    ("c", "two files, c.npz and c.parquet"),
+  ]
+  # As of tars, JSON may hold facts.
+  assert items[1].paths == {"e": f"{tmp_path}/b.npy"}
+
+
 def test_arrays_of_all_formats_are_equal(tmp_path):
   array = np.arange(6, dtype=np.float32).reshape(2, 3)
   np.save(tmp_path / "a.npy", array)
@@ -122,6 +137,8 @@ def make_bad_arrays(folder):
   np.savez(folder / "two.npz", a=np.zeros(2), b=np.zeros(2))
   write(folder, "ragged.json", "[[1, 2], [3]]")
   write(folder, "words.json", '["a"]')
+  write(folder, "numbers.json", '[[1, "2"], [3, 4]]')
+  write(folder, "truth.json", "[1, true]")
   write(folder, "no.json", "{")
   write(folder, "no.npy", "hello")
   write(folder, "no.npz", "hello")
@@ -137,7 +154,9 @@ def make_bad_arrays(folder):
     "large.npy": "infinity",
     "two.npz": "a, b",
     "ragged.json": "cannot be read",
-    "words.json": "cannot be read",
+    "words.json": "expected numbers, found texts",
+    "numbers.json": "expected numbers, found texts",
+    "truth.json": "expected numbers, found true or false",
     "no.json": "cannot be read",
     "no.npy": "cannot be read",
     "no.npz": "cannot be read",
@@ -204,12 +223,17 @@ def zipped(first_bytes):
   return bytes(content)
 
 
-def damaged_npz(method):
-  """An .npz whose compressed bytes are others."""
+def zip_of(member, method=zipfile.ZIP_STORED):
+  """An .npz with a member of these bytes."""
   stream = io.BytesIO()
   with zipfile.ZipFile(stream, "w", method) as archive:
-    archive.writestr("a.npy", npy_head("{}"))
-  content = bytearray(stream.getvalue())
+    archive.writestr("a.npy", member)
+  return stream.getvalue()
+
+
+def damaged_npz(method):
+  """An .npz whose compressed bytes are others."""
+  content = bytearray(zip_of(npy_head("{}"), method))
   place = 30 + len("a.npy") + 4  # after the header, and what LZMA has first
   content[place : place + 8] = b"\xff" * 8
   return bytes(content)
@@ -241,6 +265,16 @@ def damaged_npz(method):
     ("lzma.npz", damaged_npz(zipfile.ZIP_LZMA)),
     ("bzip2.npz", damaged_npz(zipfile.ZIP_BZIP2)),
     ("keys.npy", npy_head("{1: 2, 'a': 3}")),
+    ("other.npz", zip_of(b"not npy")),
+    (
+      "huge.npz",
+      zip_of(
+        npy_head(
+          f"{{'descr':'<f8','fortran_order':False,'shape':({'9' * 15},)}}"
+        )
+      ),
+    ),
+    ("minus.npy", npy_head("-" * 9000 + "1")),
     ("open.npy", npy_head("(")),
   ],
 )
@@ -248,7 +282,7 @@ def test_absurd_files_are_bad_items(tmp_path, name, content):
   path = tmp_path / name
   path.write_bytes(content)
   with pytest.raises(
-    BadItemError, match=r"cannot be read|something else|a shape"
+    BadItemError, match=r"cannot be read|something else|a shape|other bytes"
   ):
     embedding_items.read_array(str(path))
 

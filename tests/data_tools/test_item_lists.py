@@ -57,9 +57,31 @@ def test_a_value_too_many_is_not_lost(tmp_path):
     list(item_lists.read_rows(str(path), "manifest", ("path",)))
 
 
+@pytest.mark.parametrize(
+  ("header", "words"),
+  [
+    ("path,labels,labels", "found labels as the columns 2 and 3"),
+    ("path, path,labels", "found path as the columns 1 and 2"),
+    ("id,path,labels,split,id", "found id as the columns 1 and 5"),
+  ],
+)
+def test_a_column_that_is_there_twice(tmp_path, header, words):
+  path = tmp_path / "a.csv"
+  path.write_text(f"{header}\n")
+  with pytest.raises(errors.UserError, match=f"--manifest={path}, {words}"):
+    list(item_lists.read_rows(str(path), "manifest", ("path", "labels")))
+
+
+def test_columns_without_a_meaning_may_have_one_name(tmp_path):
+  path = tmp_path / "a.csv"
+  path.write_text("path,,,x,x\na,,,1,2\n")
+  (row,) = item_lists.read_rows(str(path), "manifest", ("path",))
+  assert row["path"] == "a"
+
+
 def test_labels_by_id(tmp_path):
   path = tmp_path / "a.json"
-  path.write_text('{"b": "x", "a": ["y", 1]}')
+  path.write_text('\ufeff{"b": "x", "a": ["y", 1]}')
   assert item_lists.read_labels(str(path)) == [("b", "x"), ("a", ["y", 1])]
   path.write_text('[["b", "x"], [7, 2]]')
   assert item_lists.read_labels_once(str(path)) == {"b": "x", "7": 2}
