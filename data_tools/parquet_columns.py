@@ -1,6 +1,7 @@
 """Reads the arrays of items from columns of parquet files."""
 
 import array
+import contextlib
 import os
 import struct
 import tempfile
@@ -15,6 +16,7 @@ from data_tools.parquet_rows import (
   arrays_of,
   first_line,
   import_pyarrow,
+  values_of,
 )
 
 ID, FRAME = "id", "frame"
@@ -79,7 +81,7 @@ class Index:
 
 
 def ids_of(batch) -> list[str]:
-  """The ids in a batch; an empty text for none.
+  """The ids in a batch; an empty text for none, and for one that is no text.
 
   Raises:
     BadItemError: they are no texts or numbers.
@@ -92,7 +94,8 @@ def ids_of(batch) -> list[str]:
       f"expected texts or numbers in the column {ID}, found others:"
       f" {first_line(error)}"
     ) from error
-  return [name or "" for name in ids.to_pylist()]
+  names = values_of(ids, ID)
+  return [name if isinstance(name, str) else "" for name in names]
 
 
 class ColumnReader:
@@ -169,10 +172,10 @@ class ColumnReader:
     if group != self._group or row < end:
       self._group, self._batch = group, None
       end = self._rows.first_row(group)
-      self._batches = self._rows.batches(group, self._names)
+      self._batches = self._rows.batches(group, self._names, self._decode)
     try:
       while row >= end:
-        batch = self._batch = _Batch(next(self._batches), end, self._names)
+        batch = self._batch = next(self._batches)
         end = batch.end
     except BadItemError:
       self._group, self._batch = -1, None
@@ -180,16 +183,14 @@ class ColumnReader:
     assert batch is not None
     return batch
 
+  def _decode(self, batch, first: int) -> "_Batch":
+    return _Batch(batch, first, self._names)
+
   def _every_batch(self) -> Iterator["_Batch"]:
     """Yields all batches; of damaged row groups those before the damage."""
     for group in range(self._rows.num_groups):
-      first = self._rows.first_row(group)
-      try:
-        for batch in self._rows.batches(group, self._names):
-          yield _Batch(batch, first, self._names)
-          first += len(batch)
-      except BadItemError:
-        continue
+      with contextlib.suppress(BadItemError):
+        yield from self._rows.batches(group, self._names, self._decode)
 
 
 class _Batch:
@@ -208,7 +209,7 @@ class _Batch:
     self.vectors = arrays_of(batch.column(names[-1]))
     self.frames = [None] * len(batch)
     if FRAME in names:
-      self.frames = batch.column(FRAME).to_pylist()
+      self.frames = values_of(batch.column(FRAME), FRAME)
     self.ids = ids_of(batch) if ID in names else [""] * len(batch)
 
 
@@ -258,7 +259,9 @@ class _Copy:
         content = vector.tobytes()
         self._numbers.write(content)
         shape = (0, *vector.shape)[-2:]
-        number = frame if isinstance(frame, int) else self._NO_FRAME
+        number = self._NO_FRAME
+        if isinstance(frame, int):  # no video has a frame beyond these
+          number = max(self._NO_FRAME + 1, min(frame, -self._NO_FRAME))
         entry = self._ENTRY.pack(
           number, offset, *shape, vector.dtype.str.encode()
         )

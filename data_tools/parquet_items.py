@@ -20,7 +20,12 @@ from data_tools.item_lists import (
 )
 from data_tools.item_table import BadItemError, Item, ItemTable, Span
 from data_tools.parquet_columns import FRAME, ID, ColumnReader, Index, ids_of
-from data_tools.parquet_rows import RowTable, import_pyarrow, is_array
+from data_tools.parquet_rows import (
+  RowTable,
+  import_pyarrow,
+  is_array,
+  values_of,
+)
 
 DEFAULT_COLUMN = "embedding"
 _FACTS = ("labels", "split", "group")
@@ -149,22 +154,26 @@ def _runs(
     BadItemError: the row group cannot be read.
   """
   facts = [name for name in _FACTS if name in rows.columns]
-  first = rows.first_row(group)
-  for batch in rows.batches(group, [ID, *facts]):
+
+  def decode(batch, first: int) -> list[tuple[str, int, int, dict]]:
     ids = ids_of(batch)
     starts = range(len(ids))
     if has_frames:
       starts = [at for at in starts if not at or ids[at] != ids[at - 1]]
+    taken = import_pyarrow().array(starts)
     columns = [
-      batch.column(name).take(import_pyarrow().array(starts)).to_pylist()
-      for name in facts
+      values_of(batch.column(name).take(taken), name) for name in facts
     ]
     ends = [*starts[1:], len(ids)]
+    found = []
     for number, (start, end) in enumerate(zip(starts, ends, strict=True)):
       values = [column[number] for column in columns]
-      found = dict(zip(facts, values, strict=True))
-      yield ids[start], first + start, end - start, found
-    first += len(ids)
+      of_run = dict(zip(facts, values, strict=True))
+      found.append((ids[start], first + start, end - start, of_run))
+    return found
+
+  for found in rows.batches(group, [ID, *facts], decode):
+    yield from found
 
 
 def _values(
@@ -172,18 +181,25 @@ def _values(
 ) -> tuple[list[str], str, str, str]:
   """(labels, split, group, problem) of an item."""
   found, split, group, problem = [], "", "", ""
+
+  def fact(name: str) -> object:
+    value = facts.get(name)
+    if isinstance(value, BadItemError):
+      raise value
+    return value
+
   try:
     if labels is not None and video_id in labels:
       found = categories_of(labels[video_id])
     else:
-      found = labels_of(facts.get("labels"))
-    split, group = (text_of(facts.get(name)) for name in ("split", "group"))
+      found = labels_of(fact("labels"))
+    split, group = (text_of(fact(name)) for name in ("split", "group"))
   except BadItemError as error:
     problem = str(error)
   split, trouble = known_split(split)
   problem = trouble or problem
   if not video_id:
-    problem = f"no id in row {row}"
+    problem = f"no id in row {row}, or one that is no text"
   return found, split, group, problem
 
 

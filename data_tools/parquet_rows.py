@@ -5,7 +5,7 @@ a row group is decoded at a time, since a row group may be the whole file.
 """
 
 import bisect
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,11 @@ from data_tools.item_table import BadItemError
 _ROWS_AT_A_TIME = 1024
 _MATRICES_AT_A_TIME = 8
 _READ_AHEAD_BYTES = 1 << 20
+
+# What Python raises, besides Arrow's own errors, for names and texts that are
+# no UTF-8, dates that it has not, and columns that are there twice.
+_VALUE_ERRORS = (ValueError, OverflowError, TypeError)
+_READ_ERRORS = (*_VALUE_ERRORS, OSError, LookupError, MemoryError)
 
 
 def import_pyarrow() -> Any:
@@ -68,7 +73,7 @@ class RowTable:
           file.metadata.row_group(number).num_rows
           for number in range(file.num_row_groups)
         ]
-    except (OSError, self._arrow.ArrowException) as error:
+    except (*_READ_ERRORS, self._arrow.ArrowException) as error:
       self.damaged[path] = f"cannot be read: {first_line(error)}"
       return
     self.columns = self.columns or schema
@@ -114,12 +119,19 @@ class RowTable:
     """Row groups of all files."""
     return len(self._groups)
 
-  def batches(self, group: int, columns: Sequence[str]) -> Iterator[Any]:
+  def batches(
+    self,
+    group: int,
+    columns: Sequence[str],
+    decode: Callable[[Any, int], Any] = lambda batch, first: batch,
+  ) -> Iterator[Any]:
     """Yields the batches of a row group, in order.
 
     Args:
       group: see group_of.
       columns: the names of those to read.
+      decode: makes what is yielded of a batch and the number of its first row.
+        What it raises for damaged content counts as damage of the row group.
 
     Raises:
       BadItemError: it is damaged.
@@ -130,16 +142,43 @@ class RowTable:
     if any(_depth(self.columns[name]) > 1 for name in columns):
       size = _MATRICES_AT_A_TIME
     path, number = self._groups[group]
+    row = self._first_rows[group]
+    end = (*self._first_rows, self.num_rows)[group + 1]
     try:
       with self._open(path) as file:
-        yield from file.iter_batches(
+        for batch in file.iter_batches(
           size, row_groups=[number], columns=list(columns), use_threads=False
-        )
-    except (OSError, self._arrow.ArrowException) as error:
+        ):
+          yield decode(batch, row)
+          row += len(batch)
+      if row != end:
+        raise ValueError("it has fewer or more rows than the file says")
+    except (*_READ_ERRORS, self._arrow.ArrowException) as error:
       text = f"row group {number} cannot be read: {first_line(error)}"
       # Else each of its rows would be tried.
       self._bad_groups[group] = text
       raise BadItemError(text) from error
+
+
+def values_of(column, name: str) -> list:
+  """The values of a column; a BadItemError for each that cannot be read.
+
+  Args:
+    column: Arrow's array.
+    name: of the column, for messages.
+  """
+  try:
+    return column.to_pylist()
+  except _VALUE_ERRORS:
+    return [_value_of(scalar, name) for scalar in column]
+
+
+def _value_of(scalar, name: str) -> Any:
+  """See values_of."""
+  try:
+    return scalar.as_py()
+  except _VALUE_ERRORS as error:
+    return BadItemError(f"its {name} cannot be read: {first_line(error)}")
 
 
 def first_line(error: Exception) -> str:

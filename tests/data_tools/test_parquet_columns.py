@@ -67,6 +67,19 @@ def test_missing_and_repeated_frames_are_bad_items(tmp_path):
   np.testing.assert_array_equal(found["good"], [[1, 2]])
 
 
+def test_a_frame_of_64_bits_is_a_bad_item(tmp_path):
+  path = write(
+    tmp_path / "a.parquet",
+    id=["a", "b", "a", "b"],
+    frame=pa.array([0, 0, 2**64 - 1, 1], pa.uint64()),
+    embedding=pa.array([[1.0, 2.0]] * 4, VECTORS),
+    labels=["x"] * 4,
+  )
+  found = read_all(parquet_items.read_tables([path], ["e"]))
+  assert found["a"] == "frame 1 is missing"
+  assert found["b"].shape == (2, 2)
+
+
 def test_matrices_in_rows(tmp_path):
   matrices = [[[1, 2], [3, 4]], [[5, 6]], [[1, 2], [3]], None, [], [None]]
   path = write(

@@ -333,6 +333,33 @@ def test_a_file_of_one_video_whose_rows_are_lost_is_a_bad_item(tmp_path):
     reader.read(table[0])
 
 
+def test_what_is_no_text_is_a_bad_row(tmp_path):
+  def texts(*values):
+    return pa.array(values, pa.binary()).view(pa.string())
+
+  path = write(
+    tmp_path / "a.parquet",
+    id=texts(b"good", b"labels", b"\xff"),
+    embedding=pa.array([[1, 2]] * 3, VECTORS),
+    labels=texts(b"x", b"caf\xe9", b"x"),
+  )
+  found = read_all(parquet_items.read_tables([path], ["e"]))
+  np.testing.assert_array_equal(found["good"], [1, 2])
+  assert "its labels cannot be read: 'utf-8'" in found["labels"]
+  assert "no id in row 2" in found[""]
+
+
+@pytest.mark.parametrize("name", ["id", "labels", "embedding"])
+def test_a_column_that_is_there_twice(tmp_path, name):
+  vectors = pa.array([[1, 2]], VECTORS)
+  columns = {"id": ["a"], "labels": ["x"], "embedding": vectors}
+  names = [*columns, name]
+  path = str(tmp_path / "a.parquet")
+  pq.write_table(pa.table([columns[one] for one in names], names=names), path)
+  (problem,) = read_all(parquet_items.read_tables([path], ["e"])).values()
+  assert name in problem
+
+
 def test_a_row_without_an_id_may_have_an_unknown_split(tmp_path):
   path = write(
     tmp_path / "a.parquet",

@@ -68,6 +68,38 @@ def test_a_number_that_does_not_fit_its_checksum_is_not_read(tmp_path):
     list(RowTable([str(path)]).batches(0, ["x"]))
 
 
+def test_a_row_group_with_fewer_rows_than_the_file_says(tmp_path):
+  path = write(tmp_path / "a.parquet", x=[1, 2, 3])
+  rows = RowTable([path])
+  rows.num_rows += 1
+  with pytest.raises(BadItemError, match="row group 0 cannot be read: it has"):
+    list(rows.batches(0, ["x"]))
+
+
+def test_what_decoding_raises_is_damage(tmp_path):
+  rows = RowTable([write(tmp_path / "a.parquet", x=[1])])
+  with pytest.raises(BadItemError, match=r"row group 0 cannot be read: .*'y'"):
+    list(rows.batches(0, ["x"], lambda batch, first: {}["y"]))
+
+
+def test_values_that_python_cannot_have():
+  texts = pa.array([b"a", b"\xff", None]).view(pa.string())
+  found = parquet_rows.values_of(texts, "labels")
+  assert found[::2] == ["a", None]
+  assert "its labels cannot be read: 'utf-8'" in str(found[1])
+  times = pa.array([9 * 10**18]).cast(pa.timestamp("us"))
+  (found,) = parquet_rows.values_of(times, "group")
+  assert isinstance(found, BadItemError)
+
+
+def test_a_name_of_a_column_that_is_no_text_is_damage(tmp_path):
+  path = tmp_path / "a.parquet"
+  write(path, strange=[1])
+  content = path.read_bytes()
+  path.write_bytes(content.replace(b"strange", b"\xff\xfe\xfd\xfc\xfb\xfa\xf9"))
+  assert "cannot be read" in RowTable([str(path)]).damaged[str(path)]
+
+
 def test_a_file_without_a_column_of_the_others_is_damaged(tmp_path):
   one = write(tmp_path / "a.parquet", id=["a"], x=[1])
   other = write(tmp_path / "b.parquet", id=["b"])
