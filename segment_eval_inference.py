@@ -128,7 +128,7 @@ def read_submission(path: str) -> Iterator[ClassSegments]:
         continue
       place = f"{path}, line {number}"
       text, comma, listed = line.partition(b",")
-      if not comma or not text.strip().isdigit():
+      if not comma or not csv_cells.is_index(text.strip()):
         raise errors.UserError(
           f"Expected a class index, a comma and segments in {place}, found"
           f" {_shown(line.rstrip())}. Make the file with inference.py"

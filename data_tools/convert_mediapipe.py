@@ -198,8 +198,7 @@ def _labels_of_rows(rows: csv.DictReader, source: str) -> dict[str, list[int]]:
   for row in rows:
     words = (row["labels"] or "").replace(";", " ").split()
     where = f"in {source}, line {rows.line_num}"
-    # A record has no numbers of more than 63 bits.
-    if not all(word.isdecimal() and len(word) < 19 for word in words):
+    if not all(map(csv_cells.is_index, words)):
       raise errors.UserError(
         f"Expected class indices with ; between them {where}, found"
         f" {row['labels']!r}. Write numbers from 0, such as 3;17."

@@ -45,7 +45,7 @@ class Shard:
     Raises:
       errors.UserError: it is not two numbers, or the first is too large.
     """
-    found = re.fullmatch(r"\s*(\d+)\s*,\s*(\d+)\s*", text)
+    found = re.fullmatch(r"\s*(\d{1,18})\s*,\s*(\d{1,18})\s*", text)
     shard = cls(*map(int, found.groups())) if found else cls(0, 0)
     if not 1 <= shard.number <= shard.count:
       raise errors.UserError(

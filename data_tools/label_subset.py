@@ -8,6 +8,8 @@ from collections.abc import Callable
 import tensorflow as tf
 
 import errors
+from data_tools.text_table import cut
+from engine import csv_cells
 from engine.data_files import split_at_commas
 
 # Columns that a file's entries are taken from, as in vocabularies, see
@@ -15,6 +17,7 @@ from engine.data_files import split_at_commas
 _COLUMNS = ("index", "name", "display_name")
 # Entries that a message lists.
 _MOST_LISTED = 5
+_SHOWN = 40  # columns of what a message names
 
 
 def _entries_of_file(path: str) -> list[str]:
@@ -61,12 +64,12 @@ def _index_of(entry: str, num_classes: int, find_names, where: str) -> int:
     errors.UserError: there is no such class, or more than one.
   """
   if entry.isdecimal():
-    if int(entry) < num_classes:
+    if csv_cells.is_index(entry) and int(entry) < num_classes:
       return int(entry)
     raise errors.UserError(
       f"Expected class indices from 0 to {num_classes - 1} in {where},"
-      f" received {entry}. Name other classes, or set --num_classes to the"
-      " number of classes of the data."
+      f" received {cut(entry, _SHOWN)}. Name other classes, or set"
+      " --num_classes to the number of classes of the data."
     )
   names, source = find_names()
   if not names:

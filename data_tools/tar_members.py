@@ -12,6 +12,7 @@ import os
 from collections.abc import Iterator
 
 from data_tools.item_table import Span
+from engine.csv_cells import is_index
 
 BLOCK = 512
 _ZEROS = bytes(BLOCK)
@@ -98,8 +99,8 @@ def _size_of(head: bytes) -> int | None:
 
 
 def _decimal(digits: bytes) -> int:
-  """A size in an extended header."""
-  if not digits.isdigit():
+  """A number in an extended header."""
+  if not is_index(digits):
     raise DamagedTarError("its extended header is damaged")
   return int(digits)
 
@@ -121,10 +122,11 @@ def _pax_fields(records: bytes) -> dict[bytes, bytes]:
   """The fields of an extended header: lines of length, key=value."""
   fields = {}
   while records:
-    length, _, _ = records.partition(b" ")
-    if not length.isdigit() or not 0 < int(length) <= len(records):
+    digits, _, _ = records.partition(b" ")
+    length = _decimal(digits)
+    if not 0 < length <= len(records):
       raise DamagedTarError("its extended header is damaged")
-    line, records = records[: int(length)], records[int(length) :]
-    key, _, value = line[len(length) + 1 : -1].partition(b"=")
+    line, records = records[:length], records[length:]
+    key, _, value = line[len(digits) + 1 : -1].partition(b"=")
     fields[key] = value
   return fields

@@ -13,6 +13,8 @@ import tensorflow as tf
 from absl import logging
 
 import errors
+from data_tools.text_table import cut
+from engine import csv_cells
 from engine.data_files import is_local
 
 YOUTUBE_8M_FILE = os.path.join(
@@ -21,6 +23,7 @@ YOUTUBE_8M_FILE = os.path.join(
 NUM_YOUTUBE_8M_CLASSES = 3862
 
 _FILE_NAME = "vocabulary.csv"
+_SHOWN = 40  # columns of what a message names
 # The columns of the index, the name and the knowledge graph id, which need not
 # be there: of YouTube-8M, and of AudioSet's class_labels_indices.csv.
 _COLUMNS = (
@@ -60,10 +63,11 @@ def read_names(path: str) -> dict[int, str]:
       index_column, name_column, id_column = columns[0]
       for row in rows:
         index = row[index_column] or ""
-        if not index.isdecimal():
+        if not csv_cells.is_index(index):
           raise errors.UserError(
             f"Expected a class index in the column {index_column} of {path},"
-            f" line {rows.line_num}, found {index!r}."
+            f" line {rows.line_num}, found {cut(index, _SHOWN)!r}. Number the"
+            " classes from 0 on."
           )
         name = row[name_column] or row.get(id_column) or ""
         if names.setdefault(int(index), name) != name:

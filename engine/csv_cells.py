@@ -31,6 +31,8 @@ _NOT_IN_LISTS = re.compile(rb'[\0-\x20,"]')
 # apostrophe, so that one that was put in front is known from one of the id.
 _FORMULA = re.compile("[=+\\-@\t\r\n'\uff1d\uff0b\uff0d\uff20]")
 
+_MOST_DIGITS = 18
+
 
 # --------------------------------------------------------------------------
 # Text
@@ -141,3 +143,12 @@ def line(values: Iterable[object], spreadsheet_safe: bool = False) -> str:
     spreadsheet_safe: see `cell`.
   """
   return ",".join(cell(one, spreadsheet_safe) for one in values) + "\n"
+
+
+def is_index(text: str | bytes) -> bool:
+  """Whether a cell is a whole number from 0 on, of at most 18 digits.
+
+  No record holds a larger one, and Python makes no number of thousands.
+  """
+  is_whole = text.isdigit() if isinstance(text, bytes) else text.isdecimal()
+  return is_whole and len(text) <= _MOST_DIGITS

@@ -20,6 +20,7 @@ from engine.progress_bar import Progress
 # Segments whose confidences are sorted into the classes together: enough to
 # make the work for a class large, few enough to need little memory.
 _SEGMENTS_AT_A_TIME = 4096
+_SHOWN = 40  # letters of a line that a message names
 
 
 # --------------------------------------------------------------------------
@@ -94,10 +95,10 @@ def read_classes(
     )
   for number, line in enumerate(lines, start=2):
     text = line.strip()
-    if not text.isdecimal() or int(text) >= num_classes:
+    if not csv_cells.is_index(text) or int(text) >= num_classes:
       raise errors.UserError(
         f"Expected a class index from 0 to {num_classes - 1} in {path}, line"
-        f" {number}, found {line!r}."
+        f" {number}, found {line[:_SHOWN]!r}."
       )
     index = int(text)
     if label_subset and index not in label_subset:

@@ -184,6 +184,7 @@ def test_what_other_writers_make_of_it(tmp_path):
     ("3,a:0\n", 1, "'3,a:0'"),
     ("Class,Segments\n3,a:0\nx,a:0\n", 3, "'x,a:0'"),
     ("Class,Segments\n-3,a:0\n", 2, "'-3,a:0'"),
+    (f"Class,Segments\n{'9' * 5000},a:0\n", 2, f"'{'9' * 40}'..."),
     ("Class,Segments\n3.5,a:0\n", 2, "'3.5,a:0'"),
     ("Class,Segments\n3 a:0\n", 2, "'3 a:0'"),
     ("Class,Segments\n3,a:0\n\n3,b:0\n", 4, "class 3"),

@@ -61,6 +61,7 @@ def test_a_file_whose_name_could_be_that_of_a_class(tmp_path, monkeypatch):
   ("text", "parts"),
   [
     ("1,6", ("from 0 to 5", "received 6", "--num_classes")),
+    ("1," + "9" * 5000, ("from 0 to 5 in --label_subset, received 999",)),
     ("1,Dog", ("names of vocabulary.csv", "received 'Dog'")),
     ("1,Concerts", ("received 'Concerts'. Did you mean 'Concert'?",)),
     ("Car", ("'Car', which vocabulary.csv has for 1, 3.", "the index")),
@@ -91,6 +92,7 @@ def test_names_without_a_vocabulary():
     (b"\xff\xfe\x00", "UTF-8"),
     (b"1\n2\n1\n", "each class once"),
     (b"1\n99\n", "received 99"),
+    (b"9" * 5000 + b"\n", "received 999"),
   ],
 )
 def test_a_bad_file_is_named(tmp_path, content, part):

@@ -126,7 +126,7 @@ def header(name, size, kind=b"0"):
   return bytes(head)
 
 
-@pytest.mark.parametrize("value", [b"-9", b"x1", b""])
+@pytest.mark.parametrize("value", [b"-9", b"x1", b"", b"9" * 5000])
 def test_sizes_that_are_none(tmp_path, value):
   path = tmp_path / "a.tar"
   path.write_bytes(header(b"a", b"-00000001000") + bytes(1024))
@@ -136,9 +136,18 @@ def test_sizes_that_are_none(tmp_path, value):
   record = record.replace(b"%d" % (len(value) + 8), b"%d" % len(record), 1)
   path.write_bytes(
     header(b"h", b"%011o\0" % len(record), b"x")
-    + record.ljust(512, b"\0")
+    + record.ljust(-len(record) % 512 + len(record), b"\0")
     + header(b"a", b"00000000000\0")
     + bytes(1024)
   )
+  with pytest.raises(DamagedTarError, match="extended header"):
+    list(find_members(str(path)))
+
+
+def test_a_record_of_an_absurd_length(tmp_path):
+  record = b"9" * 5000 + b" path=a\n"
+  head = header(b"h", b"%011o\0" % len(record), b"x")
+  path = tmp_path / "a.tar"
+  path.write_bytes(head + record.ljust(5120, b"\0") + bytes(1024))
   with pytest.raises(DamagedTarError, match="extended header"):
     list(find_members(str(path)))

@@ -91,6 +91,7 @@ def test_a_vocabulary_of_other_classes(tmp_path, shown, num_rows, warns):
     (b"Index,Name\n0,Game\nx,Car\n", ["line 3", "'x'"]),
     (b"Index,Name\n0,Game\n0,Car\n", ["class 0 in line 3", "'Car'"]),
     (b"Index,Name\n-1,Game\n", ["line 2", "'-1'"]),
+    (b"Index,Name\n0,Game\n" + b"9" * 5000 + b",Car\n", ["line 3", "9…'"]),
     (b"Index,Name\n,Game\n", ["line 2", "''"]),
     # A name of two lines.
     (b'Index,Name\n0,"Video\ngame"\nx,Car\n', ["line 4", "'x'"]),

@@ -121,3 +121,15 @@ def test_ids_without_nul_are_other_ids_in_an_array():
   stored = np.array(list(map(csv_cells.without_nul, ids)), np.bytes_)
   assert list(map(csv_cells.unescaped, stored.tolist())) == ids
   assert csv_cells.without_nul(b"caf\xe9") == b"caf\xe9"
+
+
+@pytest.mark.parametrize(
+  ("text", "wanted"),
+  [
+    *[("0", True), ("9" * 18, True), ("9" * 19, False), ("-1", False)],
+    *[("", False), ("1.5", False), ("x", False), ("\xb2", False)],
+  ],
+)
+def test_what_is_an_index(text, wanted):
+  assert csv_cells.is_index(text) == wanted
+  assert csv_cells.is_index(text.encode()) == wanted

@@ -29,6 +29,7 @@ def test_classes_in_the_order_of_the_file(tmp_path):
   [
     ("Index\n3\n40\n", 3, "40"),
     ("Index\n-1\n", 2, "-1"),
+    ("Index\n" + "9" * 5000, 2, "9" * 40),
     ("Index\n3\n4\ngame\n", 4, "game"),
     ("Index\n3\n4,5\n", 3, "4,5"),
     ("Index\n3\n1.5\n", 3, "1.5"),
