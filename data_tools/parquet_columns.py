@@ -88,7 +88,8 @@ def ids_of(batch) -> list[str]:
   """
   arrow = import_pyarrow()
   try:
-    ids = batch.column(ID).cast(arrow.string())
+    # Bytes that are no UTF-8 are not refused, but are those of one bad row.
+    ids = batch.column(ID).cast(arrow.string(), safe=False)
   except arrow.ArrowException as error:
     raise BadItemError(
       f"expected texts or numbers in the column {ID}, found others:"

@@ -45,6 +45,15 @@ def records_of(folder) -> dict[str, bytes]:
   }
 
 
+def test_the_list_of_a_failed_extraction_replaces_no_input(tmp_path):
+  listed = tmp_path / "q.import_report.csv"
+  listed.write_text("path,labels\nnone.mp4,cat\n")
+  line = in_process.run_into_error(
+    EXTRACT, f"--videos={listed}", f"--output_dir={tmp_path}/q"
+  )
+  assert_names(line, "as --output_dir", str(listed), "Name another one")
+
+
 def test_folders_of_clips_become_a_data_set(clips, tmp_path):
   (clips / "top.mp4").write_text("no label, not opened")
   try:

@@ -333,13 +333,14 @@ def test_a_file_of_one_video_whose_rows_are_lost_is_a_bad_item(tmp_path):
     reader.read(table[0])
 
 
-def test_what_is_no_text_is_a_bad_row(tmp_path):
+@pytest.mark.parametrize("kind", [pa.string(), pa.binary()])
+def test_what_is_no_text_is_a_bad_row(tmp_path, kind):
   def texts(*values):
     return pa.array(values, pa.binary()).view(pa.string())
 
   path = write(
     tmp_path / "a.parquet",
-    id=texts(b"good", b"labels", b"\xff"),
+    id=texts(b"good", b"labels", b"\xff").view(kind),
     embedding=pa.array([[1, 2]] * 3, VECTORS),
     labels=texts(b"x", b"caf\xe9", b"x"),
   )
