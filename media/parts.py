@@ -31,6 +31,11 @@ from records.writing import RecordWriter
 
 PART_ENDING = ".part"
 
+
+class OtherSettingsError(errors.UserError):
+  """A part was begun with other settings."""
+
+
 _LENGTH = struct.Struct("<I")
 # Read at once to see a head; few are longer.
 _HEAD_BYTES = 4096
@@ -108,9 +113,11 @@ def _head_of(file, offset: int, length: int) -> dict:
   start = offset + HEADER_BYTES
   data = os.pread(file.fileno(), min(length, _HEAD_BYTES), start)
   end = _LENGTH.size + _LENGTH.unpack_from(data)[0]
+  if end > length:
+    raise ValueError("a head longer than its record")
   if end > len(data):
     data = os.pread(file.fileno(), end, start)
-  return json.loads(data[_LENGTH.size : end])
+  return errors.parse_json(data[_LENGTH.size : end])
 
 
 # --------------------------------------------------------------------------
@@ -127,6 +134,9 @@ def _index(path: str, verify: bool) -> tuple[dict, dict[str, Entry], int]:
   Returns:
     The settings, empty if not even they are there; the videos by key, of two
     records of one the later; the end of what is whole.
+
+  Raises:
+    errors.UserError: something else wrote the file.
   """
   settings, entries, end = {}, {}, 0
   found = walk(path)
@@ -139,8 +149,14 @@ def _index(path: str, verify: bool) -> tuple[dict, dict[str, Entry], int]:
         if verify:
           reader.read(0, offset, length)
         head = _head_of(file, offset, length)
-      except (BadRecordError, ValueError, struct.error):
+      except BadRecordError:
         break
+      except (ValueError, struct.error) as error:
+        if verify:  # it is not damaged
+          raise _not_a_part(path) from error
+        break
+      if not _is_head(head, is_first=not offset):
+        raise _not_a_part(path)
       if not offset:
         settings = head
       else:
@@ -151,11 +167,42 @@ def _index(path: str, verify: bool) -> tuple[dict, dict[str, Entry], int]:
   return settings, entries, end
 
 
+def _is_head(head: object, is_first: bool) -> bool:
+  """Whether JSON is the head of a part's record, as far as it is used here.
+
+  Args:
+    head: of a record.
+    is_first: whether it has the settings.
+  """
+  if not isinstance(head, dict):
+    return False
+  if is_first:
+    return "version" in head
+  texts = (head.get("key"), head.get("stamp"), head.get("problem", ""))
+  return all(isinstance(text, str) for text in texts)
+
+
+def _not_a_part(path: str) -> errors.UserError:
+  return errors.UserError(
+    f"Expected features that an extraction keeps in {path}, received a file"
+    " that something else wrote. Move it elsewhere."
+  )
+
+
+def is_part(path: str) -> bool:
+  """Whether an extraction wrote a file."""
+  try:
+    settings, _, _ = _index(path, verify=False)
+  except errors.UserError:
+    return False
+  return bool(settings)
+
+
 def _check_settings(path: str, found: dict, wanted: dict) -> None:
   """Checks that a part was begun with these settings.
 
   Raises:
-    errors.UserError: names what differs.
+    OtherSettingsError: names what differs.
   """
   found, wanted = (json.loads(json.dumps(one)) for one in (found, wanted))
   differing = [
@@ -164,7 +211,7 @@ def _check_settings(path: str, found: dict, wanted: dict) -> None:
     if found.get(name) != wanted.get(name)
   ]
   if differing:
-    raise errors.UserError(
+    raise OtherSettingsError(
       f"Expected what an earlier start kept in {os.path.dirname(path)} to have"
       f" the settings of this one, received {', '.join(differing)}. Use the"
       " earlier ones to go on, or delete this folder to begin again."
@@ -292,7 +339,9 @@ class Parts:
     entries: the videos by key.
 
   Raises:
-    errors.UserError: a part has other settings; two parts have the same video.
+    OtherSettingsError: a part has other settings.
+    errors.UserError: two parts have the same video; something else wrote a
+      file with the ending of a part.
     OSError: a part cannot be read.
   """
 
@@ -334,7 +383,7 @@ class Parts:
         self._number_of[entry.path], entry.offset, entry.length
       )
       return _unpack(data)
-    except BadRecordError as error:
+    except (BadRecordError, LookupError, TypeError, ValueError) as error:
       raise errors.UserError(
         f"Expected {entry.path} as it was written, received a damaged file"
         f" ({error}). Start again what wrote it, with its --shard if it had"

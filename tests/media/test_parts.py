@@ -15,7 +15,8 @@ from conftest import REPOSITORY, assert_names
 import errors
 from media.extraction import Extracted, Extraction, Extractor
 from media.frames import BadVideoError
-from media.parts import PART_ENDING, Parts, extract_part
+from media.parts import PART_ENDING, Parts, _pack, extract_part
+from records.writing import RecordWriter
 
 SETTINGS = {"encoder": "none"}
 
@@ -233,3 +234,37 @@ def test_a_killed_process_leaves_what_it_has_done(tmp_path, monkeypatch):
     for folder in ("killed", "whole")
   ]
   assert contents[0] == contents[1]
+
+
+@pytest.mark.parametrize(
+  "records",
+  [
+    [b"text"],
+    [b"\0\0\0\0"],
+    [b"\xff\xff\xff\x7f"],
+    [_pack([1, 2])],
+    [_pack({"id": "x"})],
+    [_pack({"version": 1, **SETTINGS}), _pack({"stamp": "x"})],
+    [_pack({"version": 1, **SETTINGS}), _pack({"key": 1, "stamp": "x"})],
+    [_pack({"version": 1, **SETTINGS}), _pack("text")],
+  ],
+)
+def test_what_something_else_wrote_is_refused_and_stays(records, tmp_path):
+  path = tmp_path / f"1{PART_ENDING}"
+  with RecordWriter(str(path)) as writer:
+    for record in records:
+      writer.write(record)
+  before = path.read_bytes()
+  with pytest.raises(errors.UserError, match="something else wrote") as error:
+    extract(tmp_path, ["a"])
+  assert str(path) in str(error.value)
+  assert path.read_bytes() == before
+
+
+def test_arrays_that_are_none_are_an_error_of_the_part(tmp_path):
+  path = tmp_path / f"1{PART_ENDING}"
+  with RecordWriter(str(path)) as writer:
+    writer.write(_pack({"version": 1, **SETTINGS}))
+    writer.write(_pack({"key": "a", "stamp": ""}))
+  with pytest.raises(errors.UserError, match="received a damaged file"):
+    Parts(str(tmp_path), SETTINGS).read("a")
