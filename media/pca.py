@@ -15,6 +15,8 @@ import contextlib
 import dataclasses
 import json
 import os
+import re
+import tokenize
 import uuid
 
 import numpy as np
@@ -29,6 +31,9 @@ WHITENING_OFFSET = 1e-4
 
 FILES = ("mean.npy", "eigenvecs.npy", "eigenvals.npy")
 _CARD = "pca.json"
+_OWN_NAME = re.compile(
+  rf"({'|'.join(map(re.escape, (*FILES, _CARD)))})(\.tmp-[0-9a-f]{{8}})?"
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,6 +117,11 @@ def _write(path: str, write) -> None:
       os.remove(aside)
 
 
+def is_own_name(name: str) -> bool:
+  """Whether a file of this name may be one that `Pca.save` wrote."""
+  return bool(_OWN_NAME.fullmatch(name))
+
+
 def read(folder: str) -> Pca:
   """Reads YouTube-8M's, or one that was fitted.
 
@@ -151,9 +161,12 @@ def _read_card(path: str) -> dict | None:
       card = errors.parse_json(file.read())
     if not card["encoder"] or not isinstance(card["encoder"], str):
       raise ValueError("no encoder")
+    components = int(card["components"])
+    if components < 1:
+      raise ValueError(f"{components} components")
     return {
       "encoder": card["encoder"],
-      "components": int(card["components"]),
+      "components": components,
       "explained_variance": float(card["explained_variance"]),
     }
   except FileNotFoundError:
@@ -166,17 +179,22 @@ def _read_card(path: str) -> dict | None:
 
 
 def _read_array(folder: str, name: str) -> np.ndarray:
-  """An array of floats, all finite."""
+  """An array of floats, all finite as float32."""
   path = os.path.join(folder, name)
   try:
-    array = np.load(path, allow_pickle=False)
-    if array.dtype.kind != "f" or not np.isfinite(array).all():
+    with open(path, "rb") as file:
+      # np.load would open an archive too.
+      array = np.lib.format.read_array(file, allow_pickle=False)
+    with np.errstate(over="ignore"):
+      numbers = array.astype(np.float32) if array.dtype.kind == "f" else None
+    if numbers is None or not np.isfinite(numbers).all():
       raise ValueError(f"{array.dtype} of shape {array.shape}")
-    return array.astype(np.float32)
-  except (OSError, ValueError, EOFError) as error:
+    return numbers
+  except (OSError, ValueError, MemoryError, tokenize.TokenError) as error:
+    said = getattr(error, "strerror", None) or str(error).partition("\n")[0]
     raise errors.UserError(
       f"Expected floats in the file {path} of --pca_dir, received"
-      f" {getattr(error, 'strerror', None) or error}. YouTube-8M's {name} is in"
+      f" {said or type(error).__name__}. YouTube-8M's {name} is in"
       " http://data.yt8m.org/yt8m_pca.tgz."
     ) from error
 

@@ -1,5 +1,7 @@
+import io
 import json
 import os
+import struct
 
 import numpy as np
 import pytest
@@ -146,6 +148,17 @@ def test_youtube8m_keeps_1024_components_and_whitens_them(tmp_path):
       assert projected[video, component] == pytest.approx(total, rel=1e-3)
 
 
+def npz_bytes() -> bytes:
+  file = io.BytesIO()
+  np.savez(file, mean=np.zeros(3))
+  return file.getvalue()
+
+
+def npy_bytes(header: str) -> bytes:
+  """A NumPy file of this header and no numbers."""
+  return b"\x93NUMPY\1\0" + struct.pack("<H", len(header)) + header.encode()
+
+
 @pytest.mark.parametrize(
   ("name", "content", "message"),
   [
@@ -166,6 +179,25 @@ def test_youtube8m_keeps_1024_components_and_whitens_them(tmp_path):
       "as --fit_pca writes it",
     ),
     ("pca.json", json.dumps({"encoder": ""}).encode(), "no encoder"),
+    ("pca.json", b'{"encoder": "a", "components": 0}', "0 components"),
+    ("pca.json", b'{"encoder": "a", "components": -3}', "-3 components"),
+    ("mean.npy", np.full((1030, 1), 1e300), "float64 of shape (1030, 1)"),
+    pytest.param("mean.npy", npz_bytes(), "mean.npy of --pca_dir", id="npz"),
+    pytest.param(
+      *("mean.npy", npz_bytes()[:90], "mean.npy of --pca_dir"), id="cut npz"
+    ),
+    pytest.param(
+      *("mean.npy", npy_bytes("{'descr': ("), "mean.npy of --pca_dir"),
+      id="cut header",
+    ),
+    pytest.param(
+      "mean.npy",
+      npy_bytes(
+        f"{{'descr': '<f4', 'fortran_order': False, 'shape': ({1 << 50},)}}"
+      ),
+      "mean.npy of --pca_dir",
+      id="huge",
+    ),
   ],
 )
 def test_wrong_files_are_refused(name, content, message, tmp_path):
