@@ -156,6 +156,8 @@ def _read_label_json(path: str) -> list[dict]:
 
 def _item(row: dict, video_id: str, path: str, problem: str = "") -> Item:
   """The item of a line of a table."""
+  if "\0" in path:  # Python raises a ValueError for it
+    problem = "a path with a NUL"
   labels = row.get("labels", "")
   split, trouble = known_split(row.get("split", ""))
   return Item(

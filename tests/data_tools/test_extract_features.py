@@ -194,6 +194,17 @@ def test_too_many_bad_lines_are_an_error_before_any_work(clips, tmp_path):
   assert not (tmp_path / "data.extracted").exists()
 
 
+def test_a_path_with_a_nul_is_left_out(clips, tmp_path):
+  lines = [f"{path},any\n" for path in sorted(clips.rglob("*.mp4"))[:3]]
+  text = "".join(["path,labels\n", *lines, "a\0,b\n"])
+  (tmp_path / "list.csv").write_text(text)
+  more = ("--splits=train:1", "--max_bad_fraction=0.3")
+  log = extract(tmp_path / "list.csv", tmp_path / "data", *more)
+  assert "Left out 1 items" in log
+  report = (tmp_path / "data/import_report.csv").read_text()
+  assert "a path with a NUL" in report
+
+
 def test_a_dry_run_looks_at_the_videos_and_writes_nothing(clips, tmp_path):
   (clips / "red" / "bad.mp4").write_text("text")
   try:
