@@ -494,7 +494,7 @@ def _predict_videos(model_flags, checkpoint, class_names, placement) -> None:
     predict=write,
     batches=batches,
   )
-  video_prediction.predict_videos(model, FLAGS.output_file)
+  video_prediction.predict_videos(model)
 
 
 def _segment_classes(files: list[str], model_flags: dict) -> np.ndarray:

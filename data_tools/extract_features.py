@@ -10,7 +10,6 @@ See docs/videos.md.
 
 import dataclasses
 import os
-import shutil
 from collections.abc import Iterator, Sequence
 
 import startup  # isort: skip
@@ -24,6 +23,7 @@ from data_tools import (
   extraction_runs,
   video_features,
   video_items,
+  work_folder,
 )
 from data_tools.dataset_writer import DatasetWriter, Report
 from data_tools.extraction_runs import MOST_LISTED, Processes
@@ -338,23 +338,26 @@ def main() -> None:
   if FLAGS.dry_run:
     _look(items, splits, names)
     return
-  folder = f"{output_dir}.extracted"
+  folder = work_folder.path_beside(output_dir)
   videos = video_items.files_to_extract(items, found.keys)
-  parts = extraction_runs.extract(
-    folder, videos, extraction, processes, batch_size=FLAGS.batch_size
-  )
-  if parts is None:
-    return
-  report = _write_dataset(
-    Source(items, found.keys, parts),
-    items,
-    splits,
-    names,
-    extraction,
-    folder,
-    found.left_out,
-  )
-  shutil.rmtree(folder)
+  inputs = [FLAGS.videos, FLAGS.labels, *extraction.files, *videos.values()]
+  is_shard = processes.shard is not None
+  with work_folder.opened(folder, "output_dir", inputs, shared=is_shard):
+    parts = extraction_runs.extract(
+      folder, videos, extraction, processes, batch_size=FLAGS.batch_size
+    )
+    if parts is None:
+      return
+    report = _write_dataset(
+      Source(items, found.keys, parts),
+      items,
+      splits,
+      names,
+      extraction,
+      folder,
+      found.left_out,
+    )
+    work_folder.remove(folder)
   print(dataset_making.describe(report, names, FLAGS.output_dir))
 
 

@@ -9,7 +9,6 @@ from the frames of this window alone.
 import concurrent.futures
 import dataclasses
 import os
-import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
@@ -18,7 +17,7 @@ from absl import flags, logging
 import errors
 import eval_util
 import program_flags
-from data_tools import extraction_runs, video_items
+from data_tools import extraction_runs, video_items, work_folder
 from data_tools.dataset_writer import write_report
 from data_tools.extraction_runs import MOST_LISTED, Processes
 from data_tools.item_table import BadItemError, Item, ItemTable
@@ -29,7 +28,7 @@ from engine.dataset_card import PCA_FOLDER
 from media.extraction import Extracted, Extraction
 from media.frames import BadVideoError, Moments, Sampling, read_video
 from media.images import to_jpeg
-from media.parts import Parts
+from media.parts import OtherSettingsError, Parts
 from records.writing import RecordWriter, frame_record, video_record
 from reports import results, video_pages
 from reports.results import ClassScore, VideoResult, Window
@@ -262,9 +261,13 @@ def _write_records(
     The videos in them, in order; (id, path, reason) of the others.
   """
   videos, left_out = [], []
+  paths = [
+    os.path.join(folder, name)
+    for name in (work_folder.VIDEO_RECORDS, work_folder.WINDOW_RECORDS)
+  ]
   with (
-    RecordWriter(os.path.join(folder, "videos.tfrecord")) as of_videos,
-    RecordWriter(os.path.join(folder, "windows.tfrecord")) as of_windows,
+    RecordWriter(paths[0]) as of_videos,
+    RecordWriter(paths[1]) as of_windows,
   ):
     for item, key in zip(items, keys, strict=True):
       try:
@@ -418,14 +421,13 @@ def _write_reports(videos: list[_Video], output_folder: str) -> None:
     logging.info("Pages of the videos: %s", pages)
 
 
-def predict_videos(model: Model, output_file: str) -> None:
+def predict_videos(model: Model) -> None:
   """Predicts the videos that the flags name, and writes what they ask for.
 
   With --shard, only the features of a part of the videos are made.
 
   Args:
     model: what predicts.
-    output_file: predictions.csv.
 
   Raises:
     errors.UserError: no video can be used; the model is not one for videos.
@@ -447,8 +449,33 @@ def predict_videos(model: Model, output_file: str) -> None:
   table.check_ids()  # they need no labels
   items = list(table)
   # Kept until the end, so that a prediction that was stopped goes on.
-  folder = f"{output_file}.extracted"
+  folder = work_folder.path_beside(FLAGS.output_file)
   files = video_items.files_to_extract(items, found.keys)
+  inputs = [FLAGS.videos, *features.extraction.files, *files.values()]
+  is_shard = processes.shard is not None
+  with work_folder.opened(folder, "output_file", inputs, shared=is_shard):
+    _predict_in(folder, model, features, processes, items, found.keys)
+
+
+def _predict_in(
+  folder: str,
+  model: Model,
+  features: Features,
+  processes: Processes,
+  items: Sequence[Item],
+  keys: Sequence[str],
+) -> None:
+  """See predict_videos.
+
+  Args:
+    folder: see work_folder.py.
+    model: what predicts.
+    features: of the model.
+    processes: which extract.
+    items: the videos.
+    keys: of each the key in the parts.
+  """
+  files = video_items.files_to_extract(items, keys)
   if not processes.shard and not processes.merge:
     _begin_again_if_different(folder, features.extraction)
   parts = extraction_runs.extract(folder, files, features.extraction, processes)
@@ -456,9 +483,9 @@ def predict_videos(model: Model, output_file: str) -> None:
     return
   with_windows = model.is_frame_level and bool(FLAGS.timeline or FLAGS.html)
   videos, left_out = _write_records(
-    items, found.keys, parts, features, folder, with_windows
+    items, keys, parts, features, folder, with_windows
   )
-  root, _ = os.path.splitext(output_file)
+  root, _ = os.path.splitext(FLAGS.output_file)
   if left_out:
     write_report(f"{root}_left_out.csv", left_out, FLAGS.spreadsheet_safe)
   if not videos:
@@ -474,20 +501,21 @@ def predict_videos(model: Model, output_file: str) -> None:
     for top in zip(columns, confidences, strict=True):
       next(in_order).top = model.scores(*top)
 
-  model.predict([os.path.join(folder, "videos.tfrecord")], take)
+  model.predict([os.path.join(folder, work_folder.VIDEO_RECORDS)], take)
   if with_windows:
-    _predict_windows(model, videos, os.path.join(folder, "windows.tfrecord"))
+    of_windows = os.path.join(folder, work_folder.WINDOW_RECORDS)
+    _predict_windows(model, videos, of_windows)
   _print_best(videos)
   if left_out:
     print(f"Left out {len(left_out)} videos, see {root}_left_out.csv")
-  _write_reports(videos, os.path.dirname(output_file))
-  shutil.rmtree(folder)
+  _write_reports(videos, os.path.dirname(FLAGS.output_file))
+  work_folder.remove(folder)
 
 
 def _begin_again_if_different(folder: str, extraction: Extraction) -> None:
   """Deletes what a stopped prediction with another model has kept."""
   try:
     Parts(folder, extraction.to_dict())
-  except errors.UserError:
+  except OtherSettingsError:
+    work_folder.empty(folder)
     logging.info("Deleted features of other settings in %s.", folder)
-    shutil.rmtree(folder)

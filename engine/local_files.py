@@ -131,6 +131,13 @@ def nearest_folder(path: str) -> str:
   return path
 
 
+def with_own_name(path: str) -> str:
+  """The path of a file or folder with its name at the end, not "." or ".."."""
+  path = os.path.normpath(path)
+  is_named = os.path.basename(path) not in (".", "..")
+  return path if is_named else os.path.abspath(path)
+
+
 def put_in_place(aside: str, path: str) -> None:
   """Flushes and renames a file.
 

@@ -85,6 +85,14 @@ class Extraction:
     return dataclasses.asdict(self)
 
   @property
+  def files(self) -> list[str]:
+    """The files and folders that encoders read; empty texts for none."""
+    return [
+      *(self.encoder_weights, self.pca_dir),
+      *(self.audio_weights, self.audio_pca),
+    ]
+
+  @property
   def sampling(self) -> frames.Sampling:
     """Which frames to take."""
     return frames.Sampling(

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import os
 import shutil
 import sys
 
@@ -14,16 +15,24 @@ import small_clips
 from conftest import assert_names
 from tiny_runs import TINY_FLAGS
 
+import errors
 import models
-from data_tools import extraction_runs, video_items, video_prediction
+from data_tools import (
+  extraction_runs,
+  video_items,
+  video_prediction,
+  work_folder,
+)
 from data_tools.embedding_items import Item
 from engine import train_dir as train_dirs
 from engine.checkpoints import Checkpoints
+from engine.local_files import lock
 from engine.model_flags import write_model_flags
+from media import parts
 from media.extraction import Extracted, Extraction
 from media.parts import Entry
 from records.shards import numbered_records
-from records.writing import frame_record
+from records.writing import RecordWriter, frame_record
 
 EXTRACT = "data_tools.extract_features"
 
@@ -327,10 +336,61 @@ def test_features_of_another_model_are_of_no_use(tmp_path):
   kept = Extraction("random")
   extraction_runs.run_part(path, {}, kept, num_workers=1)
   video_prediction._begin_again_if_different(folder, kept)
-  assert (tmp_path / "extracted").exists()
+  assert os.path.exists(path)
   other = Extraction("random", num_frames=3)
+  with open(path, "ab") as file:
+    assert lock(file)
+    with pytest.raises(errors.UserError, match="another is writing"):
+      video_prediction._begin_again_if_different(folder, other)
+  assert os.path.exists(path)
   video_prediction._begin_again_if_different(folder, other)
-  assert not (tmp_path / "extracted").exists()
+  assert not os.path.exists(path)
+
+
+def test_only_other_settings_are_a_reason_to_begin_again(tmp_path):
+  kept = Extraction("random")
+  for number in (1, 2):  # the same video in both
+    path = extraction_runs.part_path(str(tmp_path), number, 2)
+    with RecordWriter(path) as writer:
+      writer.write(parts._pack({"version": 1, **kept.to_dict()}))
+      writer.write(parts._pack({"key": "a", "stamp": ""}))
+  with pytest.raises(errors.UserError, match="each video in one part"):
+    video_prediction._begin_again_if_different(str(tmp_path), kept)
+  assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_another_start_for_one_output_is_refused_until_the_end(
+  trained, tmp_path, monkeypatch
+):
+  given = (
+    "inference",
+    f"--train_dir={trained}/model",
+    "--num_workers=1",
+    f"--videos={trained}/new",
+    f"--output_file={tmp_path}/p.csv",
+  )
+  folder = f"{tmp_path}/p.csv.extracted"
+  seen = []
+
+  def start_another(*_):
+    for shared in (False, True):
+      with (
+        pytest.raises(errors.UserError) as error,
+        work_folder.opened(folder, "output_file", [], shared),
+      ):
+        pass
+      seen.append(str(error.value))
+
+  for name in ("_warn_of_long_videos", "_write_reports"):
+    monkeypatch.setattr(video_prediction, name, start_another)
+  in_process.run(*given)
+  assert len(seen) == 4
+  assert not os.path.exists(folder)
+  with work_folder.opened(folder, "output_file", [], shared=True):
+    seen.append(in_process.run_into_error(*given))
+    in_process.run(*given, "--shard=1,1")
+  for line in seen:
+    assert_names(line, f"the only program that works in {folder}")
 
 
 def test_a_window_has_its_frames_alone(tmp_path):
