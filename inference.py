@@ -549,7 +549,7 @@ def _check_not_used(files: list[str], names_file: str) -> None:
   """Checks that no file is overwritten that is read, or written too.
 
   Args:
-    files: of records.
+    files: of records or videos.
     names_file: with the names of the classes; empty for none.
 
   Raises:
@@ -560,9 +560,11 @@ def _check_not_used(files: list[str], names_file: str) -> None:
   written = FLAGS.output_file
   check_not_used(written, "output_file", read)
   check_not_used(readable_path(written), "output_file", read)
-  check_not_used(
-    FLAGS.output_model_tgz, "output_model_tgz", {*read, written} - {of_model}
-  )
+  archive = FLAGS.output_model_tgz
+  check_not_used(archive, "output_model_tgz", {*read, written} - {of_model})
+  if FLAGS.videos:
+    names = {written, readable_path(written), archive} - {""}
+    video_prediction.check_outputs(read | names)
 
 
 def main() -> None:
@@ -604,7 +606,8 @@ def main() -> None:
     logging.info("Predicting %s with %s", pattern, checkpoint)
     files = find_files(pattern, "input_data_pattern")
     unlikely_flags.warn_of_other_ranges(files, model_flags)
-  _check_not_used(files, names_file)
+  read = video_prediction.files_read(_model_folder()) if FLAGS.videos else files
+  _check_not_used(read, names_file)
   if FLAGS.segment_labels:
     classes = _segment_classes(files, model_flags)
 

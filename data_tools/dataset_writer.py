@@ -89,6 +89,10 @@ class Report:
   seconds: float = 0.0
 
 
+REPORT_COLUMNS = ("id", "path", "reason")
+"""Of write_report."""
+
+
 class _Shards:
   """Writes the records of a split to files of limited size.
 
@@ -341,7 +345,7 @@ def write_report(path: str, bad_items, spreadsheet_safe: bool = False) -> None:
     bad_items: (id, path, reason) of each.
     spreadsheet_safe: see csv_cells.cell.
   """
-  rows = (("id", "path", "reason"), *bad_items)
+  rows = (REPORT_COLUMNS, *bad_items)
   _write_csv(path, rows, spreadsheet_safe)
 
 

@@ -18,12 +18,14 @@ import errors
 import eval_util
 import program_flags
 from data_tools import extraction_runs, video_items, work_folder
-from data_tools.dataset_writer import write_report
+from data_tools.dataset_writer import REPORT_COLUMNS, write_report
 from data_tools.extraction_runs import MOST_LISTED, Processes
 from data_tools.item_table import BadItemError, Item, ItemTable
 from data_tools.number_stores import store_as
 from data_tools.video_features import Finish
+from engine import csv_cells
 from engine import train_dir as train_dirs
+from engine.data_files import check_not_used, check_own
 from engine.dataset_card import PCA_FOLDER
 from media.extraction import Extracted, Extraction
 from media.frames import BadVideoError, Moments, Sampling, read_video
@@ -390,12 +392,12 @@ def _print_best(videos: list[_Video]) -> None:
     print(f"and {len(videos) - MOST_LISTED} more videos")
 
 
-def _write_reports(videos: list[_Video], output_folder: str) -> None:
+def _write_reports(videos: list[_Video]) -> None:
   """Writes what --timeline and --html ask for."""
   pages = ""
   if FLAGS.timeline:
     plain = list(map(_result, videos))
-    path = os.path.join(output_folder, "timeline")
+    path = _timeline_path()
     results.write_timeline_csv(f"{path}.csv", plain, FLAGS.spreadsheet_safe)
     results.write_timeline_json(f"{path}.json", plain)
     logging.info("Timeline: %s.csv, %s.json", path, path)
@@ -419,6 +421,62 @@ def _write_reports(videos: list[_Video], output_folder: str) -> None:
       pass
   if pages:
     logging.info("Pages of the videos: %s", pages)
+
+
+def files_read(folder: str) -> list[str]:
+  """The files that a prediction of the videos that the flags name reads.
+
+  Args:
+    folder: of the model.
+
+  Raises:
+    errors.UserError: there are no videos; the model is not one for videos.
+  """
+  settings = Features(folder).extraction
+  items = video_items.find_videos(FLAGS.videos).items
+  paths = [
+    item.paths[video_items.FEATURE] for item in items if not item.problem
+  ]
+  return [path for path in (FLAGS.videos, *settings.files, *paths) if path]
+
+
+def check_outputs(used: Iterable[str]) -> None:
+  """Checks that no file is lost by what is written besides --output_file.
+
+  Args:
+    used: files that the same command reads, or writes too.
+
+  Raises:
+    errors.UserError: one would be.
+  """
+  train_dirs.check_no_own_file(FLAGS.html, "html")
+  check_not_used(FLAGS.html, "html", used)
+  written = [(_left_out_path(), "output_file", csv_cells.line(REPORT_COLUMNS))]
+  if FLAGS.timeline:
+    path = _timeline_path()
+    written += [
+      (f"{path}.csv", "timeline", csv_cells.line(results.CSV_COLUMNS)),
+      (f"{path}.json", "timeline", results.JSON_BEGINNING),
+    ]
+    if os.path.lexists(path) and not os.path.isdir(path):
+      raise errors.UserError(
+        f"Expected a folder for pages, or none, as {path} for --timeline,"
+        " received a file. Move it elsewhere, or write to another folder."
+      )
+  used = {*used, FLAGS.html} - {""}
+  for path, flag_name, beginning in written:
+    check_not_used(path, flag_name, used)
+    check_own(path, flag_name, beginning)
+
+
+def _left_out_path() -> str:
+  root, _ = os.path.splitext(FLAGS.output_file)
+  return f"{root}_left_out.csv"
+
+
+def _timeline_path() -> str:
+  """The folder of the timeline's pages; with an ending, its other files."""
+  return os.path.join(os.path.dirname(FLAGS.output_file), "timeline")
 
 
 def predict_videos(model: Model) -> None:
@@ -485,14 +543,13 @@ def _predict_in(
   videos, left_out = _write_records(
     items, keys, parts, features, folder, with_windows
   )
-  root, _ = os.path.splitext(FLAGS.output_file)
   if left_out:
-    write_report(f"{root}_left_out.csv", left_out, FLAGS.spreadsheet_safe)
+    write_report(_left_out_path(), left_out, FLAGS.spreadsheet_safe)
   if not videos:
     _, path, reason = left_out[0]
     raise errors.UserError(
       f"Expected videos that can be read as --videos={FLAGS.videos}, received"
-      f" none; the first is {path}: {reason}. {root}_left_out.csv lists all."
+      f" none; the first is {path}: {reason}. {_left_out_path()} lists all."
     )
   _warn_of_long_videos(model, videos)
   in_order = iter(videos)
@@ -507,8 +564,8 @@ def _predict_in(
     _predict_windows(model, videos, of_windows)
   _print_best(videos)
   if left_out:
-    print(f"Left out {len(left_out)} videos, see {root}_left_out.csv")
-  _write_reports(videos, os.path.dirname(FLAGS.output_file))
+    print(f"Left out {len(left_out)} videos, see {_left_out_path()}")
+  _write_reports(videos)
   work_folder.remove(folder)
 
 

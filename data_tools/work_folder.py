@@ -173,13 +173,15 @@ def _is_written(path: str) -> bool:
 def remove(path: str) -> None:
   """Deletes the folder, with what these programs wrote to it.
 
-  Of a link the folder that it points to stays, empty. So does the folder if
-  someone has put something else there.
-
-  Raises:
-    errors.UserError: see empty.
+  Of a link the folder that it points to stays, empty. The folder stays if
+  someone has put something else there, and all of it if another process writes
+  to a part.
   """
-  empty(path)
+  try:
+    empty(path)
+  except errors.UserError as error:
+    logging.warning("Kept %s: %s", path, error)
+    return
   if os.path.islink(path):
     os.remove(path)
     return

@@ -62,6 +62,7 @@ _ERRORS = {
   "BadRecordError": 2,
   "DamagedCheckpointError": 2,
   "BadFileError": 2,
+  "OtherSettingsError": 2,
   "SampleDataError": 2,
 }
 # Which of the two, the machine says.

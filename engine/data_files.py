@@ -264,6 +264,29 @@ def check_not_used(path: str, flag_name: str, used: Iterable[str]) -> None:
     )
 
 
+def check_own(path: str, flag_name: str, beginning: str) -> None:
+  """Checks that writing a file replaces none that the user has made.
+
+  Args:
+    path: a local file, of a name that the user has not typed.
+    flag_name: the flag that makes it.
+    beginning: what such a file begins with. One without content is free too.
+
+  Raises:
+    errors.UserError: it begins with something else, or is a folder.
+  """
+  found = b""
+  if os.path.isfile(path):
+    with open(path, "rb") as file:
+      found = file.read(len(beginning.encode()))
+  if os.path.isdir(path) or found not in (b"", beginning.encode()):
+    raise errors.UserError(
+      f"Expected a file of an earlier start, or none, as {path}, which"
+      f" --{flag_name} writes, received another. Move it elsewhere, or write to"
+      " another folder."
+    )
+
+
 def has_numbered_records(file: str) -> bool:
   """Whether the records of a file can be found at random."""
   return is_local(file) and not file.endswith(".gz")

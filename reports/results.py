@@ -21,6 +21,9 @@ CSV_COLUMNS = (
   "confidence",
 )
 
+JSON_BEGINNING = '{"videos": ['
+"""Of write_timeline_json."""
+
 
 @dataclasses.dataclass
 class ClassScore:
@@ -135,7 +138,7 @@ def write_timeline_json(path: str, results: Iterable[VideoResult]) -> None:
     results: read once, in order.
   """
   with text_written_aside(path) as file:
-    file.write('{"videos": [')
+    file.write(JSON_BEGINNING)
     separator = "\n"
     for result in results:
       line = json.dumps(_as_json(result), ensure_ascii=False, allow_nan=False)

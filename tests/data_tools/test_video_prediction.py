@@ -431,6 +431,88 @@ def test_a_window_has_its_frames_alone(tmp_path):
   assert video_prediction._result(video).windows[2].end == 14.5
 
 
+def files_of(folder) -> dict[str, bytes]:
+  return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+@pytest.mark.parametrize(
+  ("videos", "more"),
+  [
+    ("list.csv", ("--output_file=list.csv",)),
+    ("list_readable.csv", ("--output_file=list.csv",)),
+    ("p_left_out.csv", ()),
+    ("one.mp4", ("--output_file=one.mp4",)),
+    ("*.mp4", ("--output_file=link.csv",)),
+    ("one.mp4", ("--output_model_tgz=one.mp4",)),
+    ("list.csv", ("--html=list.csv",)),
+    ("list.csv", ("--html=one.mp4",)),
+    ("one.mp4", ("--html=model.ckpt-1.index",)),
+    ("timeline.csv", ("--timeline",)),
+    ("one.mp4", ("--html=p.csv",)),
+    ("one.mp4", ("--html=p_left_out.csv",)),
+    ("one.mp4", ("--html=timeline.json", "--timeline")),
+    ("one.mp4", ("--output_file=timeline.csv", "--timeline")),
+  ],
+)
+def test_inputs_and_files_of_a_run_stay(
+  trained, tmp_path, monkeypatch, videos, more
+):
+  monkeypatch.chdir(tmp_path)
+  shutil.copy(trained / "new/green.mp4", "one.mp4")
+  for name in {"list.csv", "list_readable.csv", "p_left_out.csv", videos}:
+    if name.endswith(".csv"):
+      (tmp_path / name).write_text("id,path,reason\n1,one.mp4,\n")
+  (tmp_path / "link.csv").symlink_to("one.mp4")
+  (tmp_path / "model.ckpt-1.index").write_text("weights")
+  before = files_of(tmp_path)
+  line = in_process.run_into_error(
+    "inference",
+    f"--train_dir={trained}/model",
+    f"--videos={videos}",
+    "--output_file=p.csv",
+    *more,
+  )
+  assert_names(line, "Expected a file ", "Name another")
+  assert files_of(tmp_path) == before
+
+
+@pytest.mark.parametrize(
+  "name",
+  ["p_left_out.csv", "timeline.csv", "timeline.json", "timeline", "folder"],
+)
+def test_files_of_the_users_own_are_not_replaced(trained, tmp_path, name):
+  path = tmp_path / name
+  if name == "folder":
+    path = tmp_path / "timeline.csv"
+    path.mkdir()
+  else:
+    path.write_text("id,path\nmine")
+  line = in_process.run_into_error(
+    "inference",
+    f"--train_dir={trained}/model",
+    f"--videos={trained}/new",
+    f"--output_file={tmp_path}/p.csv",
+    "--timeline",
+  )
+  assert_names(line, f"none, as {path}", "Move it elsewhere")
+  assert [one.name for one in tmp_path.iterdir()] == [path.name]
+  assert path.is_dir() or path.read_text() == "id,path\nmine"
+
+
+def test_files_of_an_earlier_start_are_replaced(trained, tmp_path):
+  more = ("--timeline", f"--html={tmp_path}/g.html", "--spreadsheet_safe")
+  (tmp_path / "timeline.json").write_text("")
+  predict(trained / "model", trained / "new", tmp_path, *more)
+  before = files_of(tmp_path / "timeline")
+  assert len(before) == 2
+  (tmp_path / "timeline.csv").write_text(
+    (tmp_path / "timeline.csv").read_text() + "more"
+  )
+  predict(trained / "model", trained / "new", tmp_path, *more)
+  assert files_of(tmp_path / "timeline") == before
+  assert "more" not in (tmp_path / "timeline.csv").read_text()
+
+
 def test_models_of_whole_videos(trained, tmp_path):
   flags = {
     **TINY_FLAGS,

@@ -10,6 +10,7 @@ from conftest import assert_names
 
 import errors
 from data_tools import extraction_runs, work_folder
+from engine import local_files
 from media.extraction import Extraction
 from media.parts import _pack
 from records.writing import RecordWriter
@@ -155,20 +156,35 @@ def test_a_folder_that_is_removed_while_it_is_locked_is_made_again(
   tmp_path, monkeypatch
 ):
   folder = tmp_path / "a.extracted"
-  lock = work_folder.local_files.lock
+  lock = local_files.lock
 
   def remove_first(descriptor, **options):
-    monkeypatch.setattr(work_folder.local_files, "lock", lock)
+    monkeypatch.setattr(local_files, "lock", lock)
     folder.rmdir()
     return lock(descriptor, **options)
 
-  monkeypatch.setattr(work_folder.local_files, "lock", remove_first)
+  monkeypatch.setattr(local_files, "lock", remove_first)
   with (
     work_folder.opened(str(folder), "output_dir", []),
     pytest.raises(errors.UserError, match="the only program"),
     work_folder.opened(str(folder), "output_dir", []),
   ):
     pass
+
+
+def test_a_part_that_another_process_writes_stays(tmp_path):
+  folder = tmp_path / "a.extracted"
+  with work_folder.opened(str(folder), "output_dir", []):
+    part = folder / "00001-of-00001.part"
+    (folder / "videos.tfrecord").write_text("")
+    with open(part, "ab") as file:
+      assert local_files.lock(file)
+      with pytest.raises(errors.UserError, match="another is writing"):
+        work_folder.empty(str(folder))
+      work_folder.remove(str(folder))
+    assert len(list(folder.iterdir())) == 2
+    work_folder.remove(str(folder))
+  assert not folder.exists()
 
 
 def test_what_comes_meanwhile_stays(tmp_path):
@@ -196,15 +212,16 @@ def test_a_file_of_its_name_is_named(clips, here):
   assert content_of(here) == {"my.extracted": b"mine"}
 
 
-@pytest.mark.parametrize(("place", "output_dir"), [("e", "."), (".", "e/.")])
-def test_folders_without_their_name(
-  clips, here, monkeypatch, place, output_dir
-):
+def test_folders_without_their_name(clips, here, monkeypatch):
   (here / "e").mkdir()
-  monkeypatch.chdir(here / place)
-  extract(in_process.run, clips, output_dir)
+  extract(in_process.run, clips, "e/.")
   assert "dataset.json" in os.listdir(here / "e")
   assert os.listdir(here) == ["e"]
+  (here / "f").mkdir()
+  monkeypatch.chdir(here / "f")
+  line = extract(in_process.run_into_error, clips, ".")
+  assert "received ., the current one. Name a folder in it" in line
+  assert sorted(os.listdir(here)) == ["e", "f"]
 
 
 def test_a_part_of_something_else_is_named(clips, here):
