@@ -10,6 +10,7 @@ import json
 import math
 import os
 import re
+import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -265,13 +266,25 @@ def beside(path: str, form: str = ".{name}.tmp-{token}") -> Iterator[str]:
     yield aside
   finally:
     # What cannot be removed is no reason to lose the block's own error.
-    with contextlib.suppress(tf.errors.OpError):
-      _remove(aside)
+    with contextlib.suppress(OSError, tf.errors.OpError):
+      remove(aside)
 
 
-def _remove(path: str) -> None:
-  """Removes a file, or a folder and all in it, if there is one."""
-  if tf.io.gfile.isdir(path):
+def remove(path: str) -> None:
+  """Removes a file, or a folder and all in it, if there is one.
+
+  Of a link, here or in the folder, what it points to stays.
+
+  Raises:
+    OSError: a local one cannot be removed.
+    tf.errors.OpError: another cannot.
+  """
+  # TensorFlow would empty the folders that links point to.
+  if is_local(path) and os.path.islink(path):
+    os.remove(path)
+  elif is_local(path) and os.path.isdir(path):
+    shutil.rmtree(path)
+  elif tf.io.gfile.isdir(path):
     tf.io.gfile.rmtree(path)
   elif tf.io.gfile.exists(path):
     tf.io.gfile.remove(path)
@@ -310,14 +323,14 @@ def remove_leftovers(
     is_dead = process_names.is_dead(writer) if writer else None
     # One that stays, as another user's or in a read-only folder, or that
     # another process removes at the same time, keeps no others.
-    with contextlib.suppress(tf.errors.OpError):
+    with contextlib.suppress(OSError, tf.errors.OpError):
       # The clock may have been set since, so the time says less than this.
       if is_dead is None:
         is_dead = (is_other and others_are_dead) or _is_old(path)
       if not is_dead:
         continue
       size = size_of(path)
-      _remove(path)
+      remove(path)
       removed, num_bytes = removed + 1, num_bytes + size
   if removed:
     logging.info(
@@ -413,8 +426,8 @@ def replace_folder(aside: str, path: str) -> None:
   _flush_all(aside)
   if is_local(path) and local_files.exchange(aside, path):
     _flush(os.path.dirname(path) or ".")
-    with contextlib.suppress(tf.errors.OpError):
-      _remove(aside)
+    with contextlib.suppress(OSError, tf.errors.OpError):
+      remove(aside)
     return
   with beside(path) as old:
     tf.io.gfile.rename(path, old)

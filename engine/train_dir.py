@@ -41,6 +41,7 @@ from engine.files import (
   check_number,
   names_in,
   read_json,
+  remove,
   remove_leftovers,
   write_json,
   written_aside,
@@ -283,11 +284,11 @@ def remove_run(train_dir: str) -> None:
         own = _OWN_EXPORTS if folder == EXPORT_DIR else _OWN_FILES
         _remove_own_files(path, own)
         if not names_in(path):
-          tf.io.gfile.rmtree(path)
+          remove(path)
     pca_dir = os.path.join(train_dir, PCA_FOLDER)
     is_kept = tf.io.gfile.exists(os.path.join(train_dir, EXTRACTION_FILE))
     if is_kept and tf.io.gfile.isdir(pca_dir):
-      tf.io.gfile.rmtree(pca_dir)
+      remove(pca_dir)
     _remove_own_files(train_dir, _OWN_FILES)
 
 
@@ -326,7 +327,5 @@ def _remove_own_files(folder: str, own: re.Pattern[str]) -> None:
       continue
     if not own.fullmatch(name):
       logging.info("Kept, because it is not part of a run: %s", path)
-    elif tf.io.gfile.isdir(path):
-      tf.io.gfile.rmtree(path)
     else:
-      tf.io.gfile.remove(path)
+      remove(path)

@@ -5,6 +5,7 @@ import gc
 import json
 import os
 import pickle
+import shutil
 import subprocess
 import sys
 import threading
@@ -475,14 +476,18 @@ def test_what_exports_leave_in_memory_is_collected(
 
 
 def test_an_older_export_is_never_half_there(model, tmp_path, monkeypatch):
-  def stop_half_way(path):
+  rmtree = shutil.rmtree
+
+  def stop_half_way(path, **given):
+    if given:  # of a temporary folder
+      return rmtree(path, **given)
     os.remove(os.path.join(path, "saved_model.pb"))
-    raise tf.errors.UnknownError(None, None, "Input/output error")
+    raise OSError(errno.EIO, os.strerror(errno.EIO), path)
 
   exporter = export.BackgroundExporter(VIDEO_FLAGS, None, str(tmp_path))
   exporter.export(model, 1, final=True)
   exporter.export(model, 2, final=True)
-  monkeypatch.setattr(tf.io.gfile, "rmtree", stop_half_way)
+  monkeypatch.setattr(shutil, "rmtree", stop_half_way)
   exporter.export(model, 3, final=True)
   exporter.close()
   shown = [name for name in os.listdir(tmp_path / "export") if name[0] != "."]

@@ -239,6 +239,27 @@ def test_two_folders_change_places_at_once(tmp_path, monkeypatch):
   assert os.listdir(tmp_path) == ["place"]
 
 
+@pytest.mark.parametrize("at_once", [True, False])
+def test_what_links_point_to_stays(tmp_path, monkeypatch, at_once):
+  if not at_once:
+    monkeypatch.setattr(local_files, "exchange", lambda path, other: False)
+  make_folder(tmp_path / "other", "a")
+  for name in ("link", "old"):
+    new = make_folder(tmp_path / "new", "b")
+    if name == "link":
+      (tmp_path / name).symlink_to("other")
+    else:
+      (tmp_path / name).mkdir()
+      (tmp_path / name / "within").symlink_to("../other")
+    files.replace_folder(new, str(tmp_path / name))
+  assert folder_content(tmp_path) == {
+    "other/a": b"a",
+    "link/b": b"b",
+    "old/b": b"b",
+  }
+  assert sorted(os.listdir(tmp_path)) == ["link", "old", "other"]
+
+
 def test_folders_that_cannot_change_places_stay(tmp_path):
   new = make_folder(tmp_path / "new", "a")
   with pytest.raises(FileNotFoundError):
@@ -554,14 +575,14 @@ def test_a_leftover_that_cannot_be_removed_keeps_no_others(
   dead = process_names.process_name(dead_process)
   paths = [leave(tmp_path, f".a.tmp-{dead}-0123abc{n}") for n in range(5)]
   first = str(tmp_path / tf.io.gfile.listdir(str(tmp_path))[0]).rstrip("/")
-  remove = files._remove
+  remove = files.remove
 
   def refuse(path):
     if path == first:
       raise tf.errors.PermissionDeniedError(None, None, f"{path}; of another")
     remove(path)
 
-  monkeypatch.setattr(files, "_remove", refuse)
+  monkeypatch.setattr(files, "remove", refuse)
   files.remove_leftovers(str(tmp_path))
   assert [str(path) for path in paths if path.exists()] == [first]
 

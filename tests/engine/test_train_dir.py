@@ -89,6 +89,17 @@ def test_remove_run_keeps_notes_next_to_scores_and_exports(tmp_path):
   ]
 
 
+def test_remove_run_leaves_what_links_point_to(tmp_path):
+  run, other = tmp_path / "run", tmp_path / "other"
+  write_files(run, [*RUN_FILES, "extraction.json"])
+  write_files(other, ["mean.npy"])
+  (run / "pca").symlink_to(other)
+  (run / "export" / "step_20").symlink_to(other)
+  train_dirs.remove_run(str(run))
+  assert list(run.iterdir()) == []
+  assert folder_content(other) == {"mean.npy": b"mean.npy"}
+
+
 def test_remove_run_empties_a_folder_of_its_own_files(tmp_path):
   write_files(tmp_path, RUN_FILES)
   train_dirs.remove_run(f"{tmp_path}/")
