@@ -128,7 +128,8 @@ def alone_in(output_dir: str) -> Iterator[int]:
     errors.UserError: another comparison works there.
   """
   os.makedirs(output_dir, exist_ok=True)
-  with open(os.path.join(output_dir, _LOCK_FILE), "w") as file:
+  # Adds nothing, where a user's own file has this name.
+  with open(os.path.join(output_dir, _LOCK_FILE), "a") as file:
     if not local_files.lock(file, waits=False):
       raise errors.UserError(
         f"Expected an --output_dir that no other comparison works in, received"

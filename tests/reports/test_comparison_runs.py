@@ -53,6 +53,16 @@ def test_one_comparison_at_a_time(tmp_path, lock):
   assert "no other comparison works in" in error_of(enter)
 
 
+def test_a_lock_empties_no_file(tmp_path):
+  out = tmp_path / "out"
+  out.mkdir()
+  (tmp_path / "important.txt").write_text("important")
+  (out / ".lock").symlink_to("../important.txt")
+  with alone_in(str(out)):
+    pass
+  assert (tmp_path / "important.txt").read_text() == "important"
+
+
 def test_a_process_holds_the_lock(tmp_path):
   with alone_in(str(tmp_path)) as lock:
     child = subprocess.Popen(
