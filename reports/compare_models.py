@@ -6,6 +6,7 @@ writes report.html, report.md and report.csv, pictures and TensorBoard HParams
 to --output_dir. The same command goes on where an earlier one was stopped.
 """
 
+import contextlib
 import glob
 import os
 import shlex
@@ -36,6 +37,9 @@ _OWN_FLAGS = (
   *("dry_run", "train_data_pattern", "eval_data_pattern", "dataset_dir"),
   "min_frames",
 )
+# What a report is made of, in the --output_dir.
+_PICTURES, _HPARAMS = "pictures", "hparams"
+_REPORT = ("report.md", "report.csv", "table.md", "report.html", _HPARAMS)
 
 
 # --------------------------------------------------------------------------
@@ -197,6 +201,29 @@ def _print_plan(runs, left, budget, facts, needed) -> None:
 # The program
 
 
+def _picture(name: str) -> str:
+  """The file of a picture in the --output_dir."""
+  return f"{_PICTURES}/{name}.svg"
+
+
+def _check_output_dir(output_dir: str) -> None:
+  """Checks that a report replaces nothing but an earlier one.
+
+  Raises:
+    errors.UserError: it would.
+  """
+  # It imports matplotlib.
+  from reports import comparison_pictures
+
+  # What each comparison has left that wrote a report.
+  marks = (comparison_labels.COUNTS_FILE, comparison_runs.SCORES_PATTERN)
+  folder = glob.escape(output_dir)
+  if not any(glob.glob(os.path.join(folder, mark)) for mark in marks):
+    pictures = map(_picture, comparison_pictures.NAMES)
+    comparison_runs.check_no_other_files(output_dir, [*_REPORT, *pictures])
+  comparison_hparams.check_replaceable(os.path.join(output_dir, _HPARAMS))
+
+
 def write_report(comparison, output_dir: str) -> None:
   """Writes all files of a report, each whole.
 
@@ -216,7 +243,7 @@ def write_report(comparison, output_dir: str) -> None:
     "table.md": comparison_tables.readme_table(comparison),
     "report.html": comparison_page.make_page(comparison, pictures),
     **{
-      f"pictures/{picture.name}.svg": picture.svg
+      _picture(picture.name): picture.svg
       for of in pictures.values()
       for picture in of
     },
@@ -225,13 +252,13 @@ def write_report(comparison, output_dir: str) -> None:
     with text_written_aside(os.path.join(output_dir, name)) as file:
       file.write(text)
   # An earlier report may have had more pictures.
-  for path in glob.glob(
-    os.path.join(glob.escape(output_dir), "pictures", "*.svg")
-  ):
-    if f"pictures/{os.path.basename(path)}" not in texts:
-      os.remove(path)
+  folder = os.path.join(output_dir, _PICTURES)
+  for name in comparison_pictures.NAMES:
+    if _picture(name) not in texts and not os.path.islink(folder):
+      with contextlib.suppress(FileNotFoundError):
+        os.remove(os.path.join(output_dir, _picture(name)))
   comparison_hparams.write_hparams(
-    comparison, os.path.join(output_dir, "hparams")
+    comparison, os.path.join(output_dir, _HPARAMS)
   )
 
 
@@ -239,7 +266,8 @@ def main() -> None:
   """Trains, scores and reports what the flags say.
 
   Raises:
-    errors.UserError: a flag is wrong; a run failed, after all others and the
+    errors.UserError: a flag is wrong; files of another origin would be
+      replaced; a run failed, after all others and the
       report are done.
   """
   require_report_packages()
@@ -248,6 +276,7 @@ def main() -> None:
       "Expected --output_dir, received none. Name a folder for the runs and the"
       " report."
     )
+  _check_output_dir(FLAGS.output_dir)
   budget = comparison_plan.parse_budget(FLAGS.budget)
   fractions = _numbers("data_fractions", float, 0, 1)
   workers = _numbers("workers", int, 0, 64)

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 import tensorflow as tf
 from tensorboard.plugins.hparams import api as hparams
 
+import errors
 from engine import files
 from reports.comparison import Comparison, Scored
 from reports.comparison_tables import COLUMNS
@@ -33,6 +34,24 @@ def _all_runs(comparison: Comparison) -> Iterable[Scored]:
   return {
     run.run.name: run for rows in tables for row in rows for run in row.runs
   }.values()
+
+
+def check_replaceable(folder: str) -> None:
+  """Checks that a folder holds nothing but what write_hparams has written.
+
+  Args:
+    folder: see write_hparams.
+
+  Raises:
+    errors.UserError: it holds something else.
+  """
+  for parent, _, names in os.walk(folder):
+    for name in names:
+      if not name.startswith("events.out.tfevents."):
+        raise errors.UserError(
+          f"Expected nothing but TensorBoard's events in {folder}, which each"
+          f" report replaces, received {os.path.join(parent, name)}. Move it."
+        )
 
 
 def write_hparams(comparison: Comparison, folder: str) -> None:

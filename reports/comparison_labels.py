@@ -23,6 +23,9 @@ from reports.comparison_estimate import Facts
 from reports.comparison_plan import Run
 from reports.comparison_runs import train_dir_of
 
+COUNTS_FILE = "label_counts_*.json"
+"""In the --output_dir: the counts of each data; * is its hash."""
+
 
 def read_labels(
   files: list[str], model_flags: dict, min_frames: int
@@ -86,7 +89,7 @@ def count_labels(
     "classes": list(models.output_classes(model_flags)),
     "min_frames": run.min_frames,
   }
-  path = os.path.join(output_dir, f"label_counts_{run.data_hash}.json")
+  path = os.path.join(output_dir, COUNTS_FILE.replace("*", run.data_hash))
   # What is missing or damaged is counted again.
   with (
     contextlib.suppress(

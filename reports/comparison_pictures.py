@@ -21,6 +21,13 @@ _COSTS = (
   ("latency", "latency_seconds", 1000, "milliseconds to predict one video"),
 )
 
+NAMES = (
+  *(f"learning_{against}" for against in ("steps", "seconds", "videos")),
+  *(f"cost_{cost[0]}" for cost in _COSTS),
+  *("frequency", "reliability", "fractions", "workers"),
+)
+"""The names that pictures have; not every comparison has all of them."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Picture:

@@ -13,7 +13,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from absl import logging
 
@@ -31,6 +31,8 @@ from reports.score_run import SCORES_FILE
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 RUNS_FOLDER = "runs"
 DATA_FOLDER = "data"
+SCORES_PATTERN = f"{RUNS_FOLDER}/*/{SCORES_FILE}"
+"""The scores of all runs in the --output_dir."""
 
 _LOCK_FILE = ".lock"
 _POLL_SECONDS = 0.2
@@ -114,6 +116,25 @@ def _score_command(run: Run, output_dir: str) -> list[str]:
 
 # --------------------------------------------------------------------------
 # Processes
+
+
+def check_no_other_files(output_dir: str, names: Iterable[str]) -> None:
+  """Checks that a first report replaces nothing.
+
+  Args:
+    output_dir: of a comparison that has left no report here yet.
+    names: of what the report is made of.
+
+  Raises:
+    errors.UserError: one of them is there.
+  """
+  for name in names:
+    if os.path.lexists(os.path.join(output_dir, name)):
+      raise errors.UserError(
+        "Expected an --output_dir that is new, or of an earlier comparison,"
+        f" received {output_dir}, which has a {name} of another origin. Name"
+        " another folder, or give that another name."
+      )
 
 
 @contextlib.contextmanager

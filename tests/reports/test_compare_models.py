@@ -19,6 +19,7 @@ from conftest import (
   Program,
   run_program,
 )
+from small_comparison import made_up_comparison
 
 from engine.data_files import find_files
 from reports import (
@@ -141,11 +142,14 @@ def test_a_whole_comparison(flags, in_this_process, tmp_path):
   first = (out / "table.md").read_text()
   older = out / "pictures" / "workers.svg"
   older.write_text("of a report with workers")
+  logo = out / "pictures" / "mylogo.svg"
+  logo.write_text("mine")
   in_process.run("reports.compare_models", *given)
   assert len(in_this_process) == 8
   assert (out / "table.md").read_text() == first
   assert not older.exists()
-  assert {path.stem for path in older.parent.iterdir()} == pictures
+  assert logo.read_text() == "mine"
+  assert {path.stem for path in older.parent.iterdir()} == {*pictures, "mylogo"}
   # Another model: only this one is left to be trained.
   log = in_process.run(
     "reports.compare_models",
@@ -249,6 +253,39 @@ def test_mistakes_are_one_line(flags, more, part, in_this_process, tmp_path):
   assert part in line
   assert in_this_process == []
   assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+  "name", ["report.csv", "pictures/fractions.svg", "hparams/notes.txt"]
+)
+def test_files_of_another_origin_stay(flags, name, in_this_process, tmp_path):
+  file = tmp_path / "out" / name
+  file.parent.mkdir(parents=True)
+  file.write_text("mine")
+  for _ in range(2):
+    line = in_process.run_into_error("reports.compare_models", *flags)
+    assert f"received {tmp_path}/out, which has a {name.split('/n')[0]}" in line
+  assert file.read_text() == "mine"
+  assert in_this_process == []
+
+
+def test_pictures_that_a_link_points_to_stay(tmp_path):
+  (tmp_path / "out").mkdir()
+  pictures = tmp_path / "linked"
+  pictures.mkdir()
+  (pictures / "fractions.svg").write_text("mine")
+  (tmp_path / "out" / "pictures").symlink_to(pictures)
+  compare_models.write_report(made_up_comparison(), f"{tmp_path}/out")
+  assert (pictures / "fractions.svg").read_text() == "mine"
+
+
+def test_notes_among_the_events_of_a_report_stay(flags, tmp_path):
+  out = tmp_path / "out"
+  (out / "hparams" / "run").mkdir(parents=True)
+  (out / "hparams" / "run" / "notes.txt").write_text("mine")
+  (out / "label_counts_0123456789abcdef.json").write_text("{}")
+  line = in_process.run_into_error("reports.compare_models", *flags)
+  assert f"received {out}/hparams/run/notes.txt" in line
 
 
 def test_missing_packages_are_named_before_any_work(flags, monkeypatch):

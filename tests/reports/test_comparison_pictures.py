@@ -48,6 +48,8 @@ def test_all_pictures_of_a_comparison(with_events):
     "fractions": ["fractions"],
     "workers": ["workers"],
   }
+  drawn = [picture.name for of in found.values() for picture in of]
+  assert drawn == list(comparison_pictures.NAMES)
   # 400 videos in 100 steps, of the first seed.
   assert with_events == [(f"of {row.name}", 4.0) for row in rows]
   for of in found.values():
