@@ -29,7 +29,7 @@ import errors
 import models
 import program_flags
 from data_tools.text_table import aligned
-from engine.files import write_json
+from engine.files import read_json, write_json
 from engine.machine import commit, describe_machine
 from reports import comparison_runs
 from reports import framework_comparison as comparison
@@ -53,6 +53,7 @@ FLAGS = flags.FLAGS
 # Of measured steps; --seconds ends them earlier.
 _MOST_STEPS = 100_000
 _RUNS = "runs"
+_REPORT = "report.json"
 
 
 def define_flags() -> None:
@@ -425,6 +426,23 @@ def _command() -> str:
   )
 
 
+def _check_output_dir(output_dir: str) -> None:
+  """Checks that a report replaces nothing but an earlier one.
+
+  Raises:
+    errors.UserError: it would.
+  """
+  found = read_json(
+    os.path.join(output_dir, _REPORT),
+    ("check_steps", "models"),
+    "Name another --output_dir.",
+  )
+  if found is None:
+    comparison_runs.check_no_other_files(
+      output_dir, ["report.md", "report.html"]
+    )
+
+
 def write_report(folder: str, content: dict) -> None:
   """Writes report.json, report.md and report.html.
 
@@ -433,7 +451,7 @@ def write_report(folder: str, content: dict) -> None:
     content: the report, a dict: command, machine, check_steps, and for each of
       models what `compare` returns.
   """
-  write_json(os.path.join(folder, "report.json"), content)
+  write_json(os.path.join(folder, _REPORT), content)
   pages.write_text(
     os.path.join(folder, "report.md"), pages.make_markdown(content)
   )
@@ -491,6 +509,7 @@ def _check_processes(processes: int, gpus: Sequence[str]) -> None:
 def main() -> None:
   """Compares the models that the flags name."""
   require_report_packages()
+  _check_output_dir(FLAGS.output_dir)
   _check_backends(FLAGS.backends)
   machine = describe_machine()
   _check_processes(FLAGS.processes, machine["gpus"])

@@ -178,6 +178,16 @@ def test_two_do_not_work_in_one_folder(fake, all_packages, tmp_path):
   assert [path.name for path in tmp_path.iterdir()] == [".lock"]
 
 
+@pytest.mark.parametrize("name", ["report.json", "report.html"])
+def test_files_of_another_origin_stay(fake, all_packages, tmp_path, name):
+  (tmp_path / name).write_text("mine")
+  line = in_process.run_into_error(PROGRAM, *fake, f"--output_dir={tmp_path}")
+  assert name in line
+  assert "Name another" in line
+  assert [path.name for path in tmp_path.iterdir()] == [name]
+  assert (tmp_path / name).read_text() == "mine"
+
+
 def test_a_difference_is_an_error_after_the_report(
   fake, all_packages, tmp_path, monkeypatch
 ):
