@@ -81,7 +81,11 @@ def define_flags(flag_values: flags.FlagValues = FLAGS) -> None:
     " epochs:N.",
   )
   training.integer(
-    "seeds", 3, "Runs of each model, with the seeds from 0 on.", lower_bound=1
+    "seeds",
+    3,
+    "Runs of each model, with the seeds from 0 on.",
+    lower_bound=1,
+    upper_bound=1000,
   )
   training.list(
     "workers",

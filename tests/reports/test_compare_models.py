@@ -239,6 +239,7 @@ def test_dry_run_shows_the_plan_and_an_estimate(
     (("--data_fractions=2",), "as --data_fractions"),
     (("--data_fractions=0",), "as --data_fractions"),
     (("--workers=0.5",), "as --workers"),
+    (("--seeds=99999999999",), "--seeds"),
     (("--models=Moe",), "of --models"),
     (("--eval_data_pattern=",), "--eval_data_pattern with"),
     (
