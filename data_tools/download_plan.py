@@ -20,6 +20,7 @@ _OFFICIAL = "http://{}data.yt8m.org"
 _VOCABULARY_FOLDER = "https://research.google.com/youtube8m"
 _VOCABULARY_PATH = "/csv/2/vocabulary.csv"
 
+_MOST_PARTS = 1_000_000
 _CHARACTERS = string.ascii_lowercase + string.ascii_uppercase + string.digits
 
 
@@ -43,13 +44,14 @@ class Shard:
     """Reads --shard.
 
     Raises:
-      errors.UserError: it is not two numbers, or the first is too large.
+      errors.UserError: it is not two numbers, or one is too large.
     """
     found = re.fullmatch(r"\s*(\d{1,18})\s*,\s*(\d{1,18})\s*", text)
     shard = cls(*map(int, found.groups())) if found else cls(0, 0)
-    if not 1 <= shard.number <= shard.count:
+    if not 1 <= shard.number <= shard.count <= _MOST_PARTS:
       raise errors.UserError(
-        f"Expected --shard=i,n with i from 1 to n, received --shard={text}."
+        "Expected --shard=i,n with i from 1 to n, and n up to"
+        f" {_MOST_PARTS}, received --shard={text}."
         " Write --shard=1,100 for the first hundredth."
       )
     return shard
