@@ -592,8 +592,6 @@ def main() -> None:
   if names_file:
     with startup.naming_flag("vocabulary"):
       class_names = vocabulary.read_class_names(names_file, num_classes)
-  for name in ("output_file", "output_model_tgz"):
-    train_dirs.check_no_own_file(getattr(FLAGS, name), name)
   files = []
   if not FLAGS.videos:
     pattern = program_flags.data_or_sample(
@@ -608,6 +606,8 @@ def main() -> None:
     unlikely_flags.warn_of_other_ranges(files, model_flags)
   read = video_prediction.files_read(_model_folder()) if FLAGS.videos else files
   _check_not_used(read, names_file)
+  for name in ("output_file", "output_model_tgz"):
+    train_dirs.check_no_own_file(getattr(FLAGS, name), name)
   if FLAGS.segment_labels:
     classes = _segment_classes(files, model_flags)
 

@@ -52,6 +52,7 @@ from engine.dataset_card import (
   read_card,
 )
 from engine.progress_bar import Progress
+from engine.train_dir import check_no_own_file
 from records import shards
 from records.apart import Apart
 from records.messages import BadRecordError
@@ -500,6 +501,7 @@ def main(arguments: list[str]) -> None:
     patterns_of(arguments, FLAGS.data_pattern), FLAGS.dataset_dir
   )
   check_not_used(FLAGS.html, "html", [*sources.files, FLAGS.vocabulary])
+  check_no_own_file(FLAGS.html, "html")
   inspection, finder = inspect(sources, FLAGS.vocabulary, FLAGS.num_readers)
   classes = choose_classes(
     FLAGS.classes, inspection.names, inspection.labels.counts

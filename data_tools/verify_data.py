@@ -33,6 +33,7 @@ from data_tools.text_table import aligned
 from engine.data_files import check_not_used
 from engine.progress_bar import Progress
 from engine.skipped import Policy, SkippedRecords, listing
+from engine.train_dir import check_no_own_file
 from records import contents, messages, selection, shards
 from records.frames import FrameBatch
 from records.messages import BadRecordError
@@ -443,6 +444,7 @@ def main(arguments: list[str]) -> None:
   patterns = patterns_of(arguments, values.data_pattern)
   files = find_local_files(patterns, "data_pattern", _PROGRAM)
   check_not_used(values.output_file, "output_file", files)
+  check_no_own_file(values.output_file, "output_file", lists_skipped=True)
   model_flags = {
     **program_flags.feature_flags(),
     "frame_features": has_frames,

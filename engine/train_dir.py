@@ -70,6 +70,12 @@ _OWN_FILES = re.compile(
   # Left over by a process that was killed while writing.
   rf"|\..+\.tmp-{TOKEN}|{_OF_TENSORFLOW}"
 )
+# Besides a run's: what a data set has.
+_OF_DATA = re.compile(
+  rf"{re.escape(CARD_FILE)}|croissant\.json|import_report\.csv"
+  r"|.+\.tfrecord(\.gz)?"
+)
+_LIST_OF_SKIPPED = re.compile(r"skipped_records(-\d+)?\.csv")
 # What export/ has; its folders are deleted with all that is in them.
 _OWN_EXPORTS = re.compile(rf"(step|formats)_\d+|\..+\.tmp-{TOKEN}")
 # What may lie in a folder in which no run has begun.
@@ -251,23 +257,33 @@ def check_removable(train_dir: str) -> None:
     )
 
 
-def check_no_own_file(path: str, flag_name: str) -> None:
-  """Checks that writing a file does not overwrite a file of a run.
+def check_no_own_file(
+  path: str, flag_name: str, lists_skipped: bool = False
+) -> None:
+  """Checks that writing a file overwrites no file of a run or a data set.
 
   Args:
     path: the file that is about to be written.
     flag_name: the flag that names it.
+    lists_skipped: whether it lists records that cannot be used, so that it may
+      take the place of an earlier list.
 
   Raises:
-    errors.UserError: it exists and has the name of a run's file.
+    errors.UserError: it exists and has the name of such a file.
   """
   # What a link points to would be replaced.
   name = os.path.basename(os.path.realpath(path) if is_local(path) else path)
-  if _OWN_FILES.fullmatch(name) and tf.io.gfile.exists(path):
-    raise errors.UserError(
-      f"Expected a file that is not part of a run as --{flag_name}, received"
-      f" {path}, which belongs to a training run. Name another one."
-    )
+  if lists_skipped and _LIST_OF_SKIPPED.fullmatch(name):
+    return
+  for names, whole, owner in (
+    (_OWN_FILES, "run", "training run"),
+    (_OF_DATA, "data set", "data set"),
+  ):
+    if names.fullmatch(name) and tf.io.gfile.exists(path):
+      raise errors.UserError(
+        f"Expected a file that is not part of a {whole} as --{flag_name},"
+        f" received {path}, which belongs to a {owner}. Name another one."
+      )
 
 
 def remove_run(train_dir: str) -> None:

@@ -205,6 +205,17 @@ def test_records_are_not_replaced_by_their_page(tmp_path):
   assert folder_content(tmp_path) == before
 
 
+@pytest.mark.parametrize(
+  "name", ["checkpoint", "dataset.json", "vocabulary.csv", "b.tfrecord"]
+)
+def test_no_file_of_a_run_or_a_data_set_is_replaced(tmp_path, name):
+  path = write_records(tmp_path / "a.tfrecord", [small_video("a")])
+  (tmp_path / name).write_text("precious")
+  log = inspect(path, f"--html={tmp_path / name}", exit_code=2)
+  assert "which belongs to a" in log
+  assert (tmp_path / name).read_text() == "precious"
+
+
 def test_an_imported_data_set(tmp_path):
   rows = [("path", "labels")]
   random = np.random.default_rng(0)

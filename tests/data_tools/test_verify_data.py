@@ -175,6 +175,21 @@ def test_an_old_report_is_replaced_by_an_empty_one(tmp_path):
   assert report.read_text().splitlines() == ["file,record,kind,problem"]
 
 
+def test_an_earlier_list_is_replaced_but_no_file_of_a_run_or_a_data_set(
+  tmp_path,
+):
+  path = write_records(tmp_path / "a", [small_video("a")])
+  flags = (path, *VIDEO_FLAGS)
+  for _ in range(2):
+    verify(*flags, f"--output_file={tmp_path}/skipped_records.csv")
+  for name in ("model_flags.json", "dataset.json", "test0000.tfrecord"):
+    file = tmp_path / name
+    file.write_text("precious")
+    log = verify(*flags, f"--output_file={file}", exit_code=2)
+    assert f"--output_file, received {file}, which belongs to a" in log
+    assert file.read_text() == "precious"
+
+
 def test_split_without_labels(tmp_path):
   path = write_records(
     tmp_path / "a", [small_video("a", None), small_video("b", [2])]
