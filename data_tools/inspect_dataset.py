@@ -40,6 +40,7 @@ from data_tools.label_sets import LabelSets
 from data_tools.local_shards import (
   find_local_files,
   not_readable,
+  path_of,
   patterns_of,
 )
 from engine import files
@@ -155,7 +156,7 @@ def find_sources(patterns: list[str], dataset_dir: str = "") -> Sources:
   """
   card = None
   if len(patterns) == 1 and not dataset_dir:
-    folder = patterns[0].replace("\\,", ",")
+    folder = path_of(patterns[0])
     if os.path.exists(os.path.join(folder, CARD_FILE)):
       dataset_dir, patterns = folder, []
   if dataset_dir:
@@ -175,7 +176,7 @@ def find_sources(patterns: list[str], dataset_dir: str = "") -> Sources:
   names = {}
   for pattern in patterns:
     for file in find_files(pattern, flag):
-      names.setdefault(file, _group_of(file, pattern.replace("\\,", ",")))
+      names.setdefault(file, _group_of(file, path_of(pattern)))
   order = [*SPLITS, *names.values()]
   groups = sorted(set(names.values()), key=order.index)
   return Sources(

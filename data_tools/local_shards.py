@@ -1,6 +1,8 @@
 """What the programs that read all records of local files have in common."""
 
+import glob
 import os
+import re
 
 import errors
 from engine.data_files import find_files, has_numbered_records
@@ -16,10 +18,17 @@ def patterns_of(arguments: list[str], pattern: str = "") -> list[str]:
     pattern: of a flag; empty for none.
   """
   patterns = [
-    argument.replace(",", "\\,") if os.path.exists(argument) else argument
+    glob.escape(argument).replace(",", "\\,")
+    if os.path.exists(argument)
+    else argument
     for argument in arguments
   ]
   return [*patterns, pattern] if pattern else patterns
+
+
+def path_of(pattern: str) -> str:
+  """The path of a pattern of `patterns_of` that matches it alone."""
+  return re.sub(r"\[([*?[])\]", r"\1", pattern).replace("\\,", ",")
 
 
 def find_local_files(patterns: list[str], flag: str, program: str) -> list[str]:

@@ -17,6 +17,19 @@ def test_arguments_are_files_or_patterns(tmp_path):
 
 
 @pytest.mark.parametrize(
+  "name", ["a [1].tfrecord", "d[1],x/t.tfrecord", "a?,*", r"b\,[!c]"]
+)
+def test_a_file_that_looks_like_a_pattern_is_found(tmp_path, name):
+  file = tmp_path / name
+  file.parent.mkdir(exist_ok=True)
+  file.touch()
+  (tmp_path / "a1,2").touch()
+  (pattern,) = local_shards.patterns_of([str(file)])
+  found = local_shards.find_local_files([pattern], "data_pattern", "program")
+  assert found == [local_shards.path_of(pattern)] == [str(file)]
+
+
+@pytest.mark.parametrize(
   ("patterns", "words"),
   [
     ([], "Expected files, received none"),
