@@ -106,7 +106,7 @@ def written_aside(path: str) -> Iterator[str]:
     path = local_files.target_of(path)
   if tf.io.gfile.isdir(path):
     old = names_in(path)
-    if old and "saved_model.pb" not in old:
+    if old and not _is_saved_model(old):
       raise errors.UserError(
         f"Expected a name that is free to be written to, received {path}, a"
         " folder with other files in it. Name another."
@@ -129,6 +129,19 @@ def written_aside(path: str) -> Iterator[str]:
       raise errors.UserError(
         f"Expected the name of a file, received {path}, a folder. Name another."
       )
+
+
+def _is_saved_model(names: Sequence[str]) -> bool:
+  """Whether a folder has a SavedModel and no file of the user, but hidden ones.
+
+  Args:
+    names: see names_in.
+  """
+  known = re.compile(
+    r"(saved_model|keras_metadata|fingerprint)\.pb|variables/?"
+    r"|assets(\.extra)?/?|\..*"
+  )
+  return "saved_model.pb" in names and all(map(known.fullmatch, names))
 
 
 @contextlib.contextmanager

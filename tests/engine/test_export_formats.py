@@ -308,6 +308,15 @@ def test_other_files_are_not_replaced(exporter, tmp_path):
   assert os.listdir(tmp_path) == ["notes.txt"]
 
 
+def test_a_folder_with_other_files_besides_is_not_replaced(tmp_path):
+  for name in ("model.xml", "model.bin", ".DS_Store"):
+    (tmp_path / name).touch()
+  export_formats._check_path("openvino", str(tmp_path))
+  (tmp_path / "notes.txt").touch()
+  with pytest.raises(errors.UserError, match="a folder with other files"):
+    export_formats._check_path("openvino", str(tmp_path))
+
+
 def test_a_missing_package_is_named(monkeypatch):
   monkeypatch.setitem(sys.modules, "openvino", None)
   with pytest.raises(errors.UserError) as caught:

@@ -118,6 +118,24 @@ def test_a_folder_is_replaced_when_it_is_whole(tmp_path, ending):
   assert list(tmp_path.iterdir()) == [folder]
 
 
+def test_a_model_with_notes_in_its_folder_is_not_replaced(tmp_path):
+  folder = tmp_path / "step_1"
+  for name in ("saved_model.pb", "assets/a", "variables/b", ".DS_Store"):
+    (folder / name).parent.mkdir(parents=True, exist_ok=True)
+    (folder / name).write_text("old")
+
+  def write():
+    with written_aside(str(folder)) as aside:
+      os.makedirs(f"{aside}/variables")
+
+  (folder / "notes.txt").write_text("mine")
+  assert f"{folder}, a folder with other files in it" in error_of(write)
+  assert (folder / "notes.txt").read_text() == "mine"
+  (folder / "notes.txt").unlink()
+  write()
+  assert os.listdir(folder) == ["variables"]
+
+
 def test_a_file_or_the_root_is_not_replaced_by_a_folder(tmp_path):
   path = tmp_path / "notes"
   path.write_text("mine")
