@@ -32,6 +32,7 @@ from engine.run_record import read_run_record
 from engine.skipped import Policy
 from engine.teacher import check_loss
 from reports import ensemble_output
+from reports.ensemble_output import RESULTS_FILE
 from reports.ensemble_results import (
   Fit,
   Source,
@@ -64,8 +65,6 @@ from reports.model_predictions import (
 from reports.video_scores import PairedScores, gain_text
 
 FLAGS = flags.FLAGS
-
-RESULTS_FILE = "ensemble.json"
 
 # Flags of train.py that are for the ensemble too.
 _FOR_BOTH = {
@@ -654,6 +653,7 @@ def _distill(
 def main() -> None:
   """Fits, scores and, if asked for, distills an ensemble."""
   _check_flags()
+  ensemble_output.check_results(FLAGS.output_dir)
   card = program_flags.apply_dataset_dir("validate", "eval_data_pattern")
   placement = distribution.choose("", FLAGS.num_gpu)
   members = _find_members(card)

@@ -11,10 +11,27 @@ import inference
 from engine import prediction_file
 from engine import train_dir as train_dirs
 from engine.data_files import is_local
-from engine.files import text_written_aside
+from engine.files import read_json, text_written_aside
 from reports.mixtures import JoinedPredictions, mix
 
+RESULTS_FILE = "ensemble.json"
 _CSV_ENDING = ".csv"
+
+
+def check_results(output_dir: str) -> None:
+  """Checks that the numbers of an ensemble replace nothing but earlier ones.
+
+  Args:
+    output_dir: folder of RESULTS_FILE.
+
+  Raises:
+    errors.UserError: another file has this name.
+  """
+  read_json(
+    os.path.join(output_dir, RESULTS_FILE),
+    ("videos_to_score_on", "systems"),
+    "Name another --output_dir.",
+  )
 
 
 def check_path(path: str) -> None:

@@ -6,10 +6,10 @@ they are made again if a checkpoint or a file of records has changed.
 
 import contextlib
 import dataclasses
-import glob
 import hashlib
 import json
 import os
+import re
 from collections.abc import Sequence
 
 import numpy as np
@@ -253,6 +253,10 @@ def predict(
 # What a student learns from
 
 
+# The names that teacher_path gives.
+_TEACHER = re.compile(
+  rf"teacher-[0-9a-f]{{16}}{re.escape(prediction_file.ENDING)}"
+)
 # A target needs no more digits.
 _TAUGHT_DTYPE = np.float16
 
@@ -321,9 +325,9 @@ def make_teacher(
   for predicted in found:
     os.remove(predicted.path)
     os.remove(_facts_path(predicted.path))
-  for other in glob.glob(f"{glob.escape(workplace.folder)}/teacher-*"):
-    if other != path:
-      os.remove(other)
+  for other in os.listdir(workplace.folder):
+    if _TEACHER.fullmatch(other) and other != os.path.basename(path):
+      os.remove(os.path.join(workplace.folder, other))
 
 
 def check_missing(

@@ -100,6 +100,19 @@ def predictions_in(folder, name) -> np.ndarray:
     return found["predictions"]
 
 
+def test_numbers_of_another_origin_stay(runs, tiny_files, tmp_path):
+  numbers = tmp_path / "ensemble.json"
+  numbers.write_text('{"mine": 1}')
+  line = in_process.run_into_error(
+    "reports.ensemble",
+    f"--train_dirs={runs}/short,{runs}/long",
+    f"--eval_data_pattern={pattern_of(tiny_files)}",
+    f"--output_dir={tmp_path}",
+  )
+  assert f"in {numbers}, received something else" in line
+  assert folder_content(tmp_path) == {"ensemble.json": b'{"mine": 1}'}
+
+
 def test_scores_by_a_slow_way(two_models):
   folder, log = two_models
   found = results_in(folder)

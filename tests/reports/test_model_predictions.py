@@ -168,12 +168,17 @@ def test_a_teacher_by_hand(runs, tiny_files, tiny_vectors, workplace, calls):
   assert folder_content(workplace.folder).keys() == {os.path.basename(path)}
   make_teacher(*given)
   assert calls == ["train", "train", "teacher"]
+  notes = os.path.join(workplace.folder, "teacher-notes.txt")
+  Path(notes).write_text("mine")
   # Another mixture is another teacher, which takes the place of the first.
   given = (members, np.array([0.0, 1.0]), given[2], workplace)
   make_teacher(*given)
   assert calls[3:] == ["train", "teacher"]
   other = teacher_path(*given[:3], workplace.folder)
-  assert folder_content(workplace.folder).keys() == {os.path.basename(other)}
+  assert folder_content(workplace.folder).keys() == {
+    os.path.basename(other),
+    "teacher-notes.txt",
+  }
   found = prediction_file.read_predictions(other)
   np.testing.assert_allclose(
     found.predictions,
