@@ -23,6 +23,7 @@ import contextlib
 import csv
 import dataclasses
 import os
+import re
 import shutil
 import time
 
@@ -188,7 +189,7 @@ def ensure_sample_data(
   target = os.path.realpath(folder)
   settings = settings or DEFAULT_SETTINGS
   while not _is_complete(target, settings):
-    if _is_occupied(target) and _read_description(target) is None:
+    if _is_occupied(target) and not _is_all_ours(target):
       raise SampleDataError(
         f"Expected the sample data set in {folder}, received a folder with"
         " other files. Rename or delete it, or name the data to read."
@@ -226,6 +227,17 @@ def _read_description(folder):
     return None
   is_ours = isinstance(description, dict) and "format_version" in description
   return description if is_ours else None
+
+
+def _is_all_ours(folder):
+  """Returns whether a folder holds sample data, and no file of the user."""
+  own = re.compile(
+    rf"{re.escape(_DESCRIPTION_FILE)}|vocabulary\.csv|\..*"
+    rf"|({'|'.join(SPLITS)})\d+\.tfrecord"
+  )
+  return _read_description(folder) is not None and all(
+    own.fullmatch(name) for _, _, names in os.walk(folder) for name in names
+  )
 
 
 def _is_complete(folder, settings):

@@ -404,6 +404,18 @@ def test_an_older_or_incomplete_default_data_set_is_replaced(
 
 
 @pytest.mark.usefixtures("small_default")
+def test_files_of_the_user_in_older_sample_data_stay(tmp_path):
+  folder = tmp_path / "default"
+  sample_data.ensure_sample_data(str(folder))
+  make_it_older(folder)
+  (folder / "frame" / "notes.txt").write_text("mine")
+  before = file_hashes(folder)
+  with pytest.raises(errors.UserError, match="a folder with other"):
+    sample_data.ensure_sample_data(str(folder))
+  assert file_hashes(folder) == before
+
+
+@pytest.mark.usefixtures("small_default")
 def test_a_data_set_with_a_damaged_description_stays(tmp_path):
   folder = tmp_path / "default"
   sample_data.ensure_sample_data(str(folder))
