@@ -14,6 +14,7 @@ to clip: size, way, background, frame rate, format. The same files come out each
 time.
 """
 
+import contextlib
 import csv
 import dataclasses
 import io
@@ -34,6 +35,7 @@ SAMPLE_RATE = 48000
 
 _SEED = 8
 _NEW_FOLDER = "new"
+_LABELS = "labels.csv"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -205,19 +207,28 @@ def make_clips(output_dir: str) -> None:
   """Writes all clips and labels.csv, which is the last file.
 
   Args:
-    output_dir: a folder; files of the same names are replaced.
+    output_dir: a folder; clips of the same names are replaced.
+
+  Raises:
+    errors.UserError: it has a labels.csv of other files.
   """
-  os.makedirs(os.path.join(output_dir, _NEW_FOLDER), exist_ok=True)
-  for clip in [*labeled_clips(), *new_clips()]:
-    local_files.write_whole(os.path.join(output_dir, clip.name), encode(clip))
   table = io.StringIO()
   rows = csv.writer(table, lineterminator="\n")
   rows.writerow(["path", "labels"])
   for clip in labeled_clips():
     rows.writerow([clip.name, ";".join(look.name for look in clip.looks)])
-  local_files.write_whole(
-    os.path.join(output_dir, "labels.csv"), table.getvalue().encode()
-  )
+  labels, content = os.path.join(output_dir, _LABELS), table.getvalue().encode()
+  with contextlib.suppress(FileNotFoundError), open(labels, "rb") as file:
+    if file.read() != content:
+      raise errors.UserError(
+        "Expected an --output_dir that is new, or has these clips alone,"
+        f" received {output_dir}, whose {_LABELS} is of other files. Name"
+        " another folder."
+      )
+  os.makedirs(os.path.join(output_dir, _NEW_FOLDER), exist_ok=True)
+  for clip in [*labeled_clips(), *new_clips()]:
+    local_files.write_whole(os.path.join(output_dir, clip.name), encode(clip))
+  local_files.write_whole(labels, content)
 
 
 def define_flags() -> None:

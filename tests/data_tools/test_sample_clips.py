@@ -86,6 +86,14 @@ def test_the_same_files_come_out(folder):
   assert sample_clips.encode(clip) == (folder / clip.name).read_bytes()
 
 
+def test_labels_of_other_files_stay(tmp_path):
+  (tmp_path / "labels.csv").write_text("path,labels\nmine.mp4,cat\n")
+  before = folder_content(tmp_path)
+  line = in_process.run_into_error(PROGRAM, f"--output_dir={tmp_path}")
+  assert f"received {tmp_path}, whose labels.csv is of other files" in line
+  assert folder_content(tmp_path) == before
+
+
 def test_no_folder_is_one_line():
   said = in_process.run_into_error(PROGRAM)
   assert "Expected --output_dir=FOLDER" in said
