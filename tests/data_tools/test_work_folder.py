@@ -6,7 +6,7 @@ import shutil
 import in_process
 import pytest
 import small_clips
-from conftest import assert_names
+from conftest import assert_names, folder_content
 
 import errors
 from data_tools import extraction_runs, work_folder
@@ -43,15 +43,6 @@ def extract(call, clips, output_dir):
   )
 
 
-def content_of(folder) -> dict[str, bytes]:
-  """The content of each file, by its path."""
-  return {
-    str(path.relative_to(folder)): path.read_bytes()
-    for path in folder.rglob("*")
-    if path.is_file()
-  }
-
-
 def work_in(folder, inputs=(), shared=False):
   with work_folder.opened(str(folder), "output_dir", inputs, shared):
     work_folder.remove(str(folder))
@@ -59,10 +50,10 @@ def work_in(folder, inputs=(), shared=False):
 
 def test_videos_with_the_name_of_the_folder_stay(clips, here):
   shutil.copytree(clips, here / "my.extracted")
-  before = content_of(here)
+  before = folder_content(here)
   line = extract(in_process.run_into_error, "my.extracted", "my")
   assert_names(line, "Expected nothing in my.extracted but", "my.extracted/")
-  assert content_of(here) == before
+  assert folder_content(here) == before
 
 
 @pytest.mark.parametrize(
@@ -209,7 +200,7 @@ def test_a_file_of_its_name_is_named(clips, here):
   (here / "my.extracted").write_text("mine")
   line = extract(in_process.run_into_error, clips, "my")
   assert_names(line, "a folder as my.extracted", "received a file")
-  assert content_of(here) == {"my.extracted": b"mine"}
+  assert folder_content(here) == {"my.extracted": b"mine"}
 
 
 def test_folders_without_their_name(clips, here, monkeypatch):
@@ -232,7 +223,7 @@ def test_a_part_of_something_else_is_named(clips, here):
     with RecordWriter(path) as writer:
       for head in heads:
         writer.write(_pack(head))
-    before = content_of(here)
+    before = folder_content(here)
     line = extract(in_process.run_into_error, clips, "my")
     assert_names(line, path, "something else wrote")
-    assert content_of(here) == before
+    assert folder_content(here) == before
