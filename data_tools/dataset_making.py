@@ -14,12 +14,17 @@ from absl import flags
 import errors
 import program_flags
 from data_tools import splits
-from data_tools.dataset_writer import FAILED_REPORT, Options, Report
+from data_tools.dataset_writer import (
+  FAILED_REPORT,
+  REPORT_COLUMNS,
+  Options,
+  Report,
+)
 from data_tools.item_table import ItemTable
 from data_tools.number_stores import STORES
 from data_tools.text_table import aligned, cut, printable
-from engine import files
-from engine.data_files import check_not_used
+from engine import csv_cells, files
+from engine.data_files import check_not_used, check_own
 from engine.dataset_card import SPLITS
 
 FLAGS = flags.FLAGS
@@ -144,6 +149,7 @@ def check_output_dir(*used: str) -> str:
   output_dir = files.free_folder(FLAGS.output_dir)
   listed = FAILED_REPORT.format(output_dir=output_dir)
   check_not_used(listed, "output_dir", filter(None, used))
+  check_own(listed, "output_dir", csv_cells.line(REPORT_COLUMNS))
   return output_dir
 
 

@@ -14,7 +14,6 @@ to clip: size, way, background, frame rate, format. The same files come out each
 time.
 """
 
-import contextlib
 import csv
 import dataclasses
 import io
@@ -218,8 +217,13 @@ def make_clips(output_dir: str) -> None:
   for clip in labeled_clips():
     rows.writerow([clip.name, ";".join(look.name for look in clip.looks)])
   labels, content = os.path.join(output_dir, _LABELS), table.getvalue().encode()
-  with contextlib.suppress(FileNotFoundError), open(labels, "rb") as file:
-    if file.read() != content:
+  if os.path.lexists(output_dir):
+    there = b""
+    if os.path.isfile(labels):
+      with open(labels, "rb") as file:
+        there = file.read()
+    is_free = os.path.isdir(output_dir) and not os.path.isdir(labels)
+    if not is_free or there not in (b"", content):
       raise errors.UserError(
         "Expected an --output_dir that is new, or has these clips alone,"
         f" received {output_dir}, whose {_LABELS} is of other files. Name"

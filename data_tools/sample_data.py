@@ -232,11 +232,13 @@ def _read_description(folder):
 def _is_all_ours(folder):
   """Returns whether a folder holds sample data, and no file of the user."""
   own = re.compile(
-    rf"{re.escape(_DESCRIPTION_FILE)}|vocabulary\.csv|\..*"
+    rf"{re.escape(_DESCRIPTION_FILE)}|vocabulary\.csv"
     rf"|({'|'.join(SPLITS)})\d+\.tfrecord"
   )
   return _read_description(folder) is not None and all(
-    own.fullmatch(name) for _, _, names in os.walk(folder) for name in names
+    own.fullmatch(name) or local_files.is_of_system(name)
+    for _, _, names in os.walk(folder)
+    for name in names
   )
 
 

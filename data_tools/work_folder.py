@@ -1,6 +1,6 @@
 """The folder OUTPUT.extracted, which keeps features until they are used.
 
-It has a name that a user may have given to a folder of his own, so nothing is
+It has a name that a user may have given to another folder, so nothing is
 written to a folder with other files in it, and only what these programs write
 there is deleted, by its name. One program at a time works in it: a second one
 would replace the records that the first is about to read. Those that extract a
@@ -70,17 +70,19 @@ def opened(
 def _locked(path: str, flag_name: str, shared: bool) -> int:
   """Opens and locks the folder, see opened; returns its descriptor."""
   while True:
+    descriptor = None
     try:
       # What a link points to may be missing.
       os.makedirs(os.path.realpath(path), exist_ok=True)
-      descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+      with contextlib.suppress(FileNotFoundError):
+        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     except (FileExistsError, NotADirectoryError) as error:
       raise errors.UserError(
         f"Expected a folder as {path}, which keeps features until they are"
         " used, received a file. Move it elsewhere, or name another"
         f" --{flag_name}."
       ) from error
-    except FileNotFoundError:  # another process has just removed it
+    if descriptor is None:  # another process has just removed the folder
       continue
     try:
       is_free = local_files.lock(descriptor, shared=shared, waits=False)
@@ -136,6 +138,7 @@ def _listed(path: str) -> tuple[list[str], list[str]]:
       continue
     is_own = entry.is_file() and (
       entry.name in (VIDEO_RECORDS, WINDOW_RECORDS)
+      or local_files.is_of_system(entry.name)
       or _PART.fullmatch(entry.name)
       or (entry.name.endswith(PART_ENDING) and is_part(entry.path))
     )

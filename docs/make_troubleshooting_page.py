@@ -126,7 +126,8 @@ def _placeholder(node: ast.AST) -> str:
       if inner not in ("os", "path", "errors", "re", "json", "string"):
         return inner
     if node.args:
-      return _placeholder(node.args[-1])
+      is_cut = _name_of(node.func) == "cut"  # its second argument is a length
+      return _placeholder(node.args[0 if is_cut else -1])
     return _name_of(node.func).strip("_")
   if isinstance(node, (ast.GeneratorExp, ast.ListComp, ast.SetComp)):
     return _placeholder(node.generators[0].iter)

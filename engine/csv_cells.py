@@ -148,7 +148,7 @@ def line(values: Iterable[object], spreadsheet_safe: bool = False) -> str:
 def is_index(text: str | bytes) -> bool:
   """Whether a cell is a whole number from 0 on, of at most 18 digits.
 
-  No record holds a larger one, and Python makes no number of thousands.
+  Classes and sizes have fewer, and Python makes no number of thousands.
   """
   is_whole = text.isdigit() if isinstance(text, bytes) else text.isdecimal()
   return is_whole and len(text) <= _MOST_DIGITS

@@ -1,6 +1,7 @@
 """Finds the files that a flag names, and decides how they are read."""
 
 import fnmatch
+import functools
 import glob
 import hashlib
 import itertools
@@ -251,12 +252,17 @@ def check_not_used(path: str, flag_name: str, used: Iterable[str]) -> None:
   Raises:
     errors.UserError: it is one of them.
   """
-
-  def real(file: str) -> str:
-    return os.path.realpath(file) if is_local(file) else file
-
   if not path or (os.path.exists(path) and not os.path.isfile(path)):
     return
+  # Of many files, each folder is looked at once.
+  real_folder = functools.cache(os.path.realpath)
+
+  def real(file: str) -> str:
+    if not is_local(file) or os.path.islink(file):
+      return os.path.realpath(file) if is_local(file) else file
+    folder, name = os.path.split(file)
+    return os.path.join(real_folder(folder), name)
+
   if real(path) in map(real, used):
     raise errors.UserError(
       f"Expected a file of its own as --{flag_name}, received {path}, which"

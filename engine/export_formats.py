@@ -467,9 +467,12 @@ def _check_path(name: str, path: str) -> None:
   if not os.path.isdir(path):
     return
   old, marker = os.listdir(path), FORMATS[name].marker
-  # Its weights are beside it; what is hidden is no file of the user.
-  own = os.path.splitext(marker)[0]
-  others = [name for name in old if not name.startswith((f"{own}.", "."))]
+  own = os.path.splitext(marker)[0]  # its weights are beside it
+  others = [
+    name
+    for name in old
+    if not name.startswith(f"{own}.") and not local_files.is_of_system(name)
+  ]
   if not marker or (old and marker not in old) or others:
     raise errors.UserError(
       f"Expected a name that is free to be written to, received {path}, a"

@@ -132,16 +132,18 @@ def written_aside(path: str) -> Iterator[str]:
 
 
 def _is_saved_model(names: Sequence[str]) -> bool:
-  """Whether a folder has a SavedModel and no file of the user, but hidden ones.
+  """Whether a folder has a SavedModel and no file of the user.
 
   Args:
     names: see names_in.
   """
   known = re.compile(
     r"(saved_model|keras_metadata|fingerprint)\.pb|variables/?"
-    r"|assets(\.extra)?/?|\..*"
+    r"|assets(\.extra)?/?"
   )
-  return "saved_model.pb" in names and all(map(known.fullmatch, names))
+  return "saved_model.pb" in names and all(
+    known.fullmatch(name) or local_files.is_of_system(name) for name in names
+  )
 
 
 @contextlib.contextmanager

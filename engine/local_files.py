@@ -27,6 +27,11 @@ _AT_FDCWD, _RENAME_EXCHANGE = -100, 2
 # What a kernel or a file system says that cannot do this.
 _CANNOT_EXCHANGE = (errno.ENOSYS, errno.EINVAL, errno.ENOTSUP)
 
+# What systems put into folders by themselves.
+_OF_SYSTEM = re.compile(
+  r"\.DS_Store|\._.*|\.nfs[0-9a-f]+|\.directory|Thumbs\.db|desktop\.ini"
+)
+
 # Files that this process has open, by their numbers.
 _OPEN_FILE = re.compile(
   r"/dev/(?:std(?:in|out|err)|fd/(\d+))|/proc/self/fd/(\d+)"
@@ -129,6 +134,11 @@ def nearest_folder(path: str) -> str:
   while not os.path.lexists(path):
     path = os.path.dirname(path)
   return path
+
+
+def is_of_system(name: str) -> bool:
+  """Whether a system has put a file of this name into a folder, and no user."""
+  return bool(_OF_SYSTEM.fullmatch(name))
 
 
 def with_own_name(path: str) -> str:

@@ -271,8 +271,7 @@ def main() -> None:
 
   Raises:
     errors.UserError: a flag is wrong; files of another origin would be
-      replaced; a run failed, after all others and the
-      report are done.
+      replaced; a run failed, after all others and the report are done.
   """
   require_report_packages()
   if not FLAGS.output_dir:

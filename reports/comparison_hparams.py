@@ -8,6 +8,7 @@ from tensorboard.plugins.hparams import api as hparams
 
 import errors
 from engine import files
+from engine.local_files import is_of_system
 from reports.comparison import Comparison, Scored
 from reports.comparison_tables import COLUMNS
 
@@ -47,10 +48,12 @@ def check_replaceable(folder: str) -> None:
   """
   for parent, _, names in os.walk(folder):
     for name in names:
-      if not name.startswith("events.out.tfevents."):
+      is_events = name.startswith("events.out.tfevents.")
+      if not is_events and not is_of_system(name):
+        path = os.path.join(parent, name)
         raise errors.UserError(
           f"Expected nothing but TensorBoard's events in {folder}, which each"
-          f" report replaces, received {os.path.join(parent, name)}. Move it."
+          f" report replaces, received {path}. Move it."
         )
 
 

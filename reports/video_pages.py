@@ -14,7 +14,6 @@ import operator
 import os
 from collections.abc import Iterable
 
-import errors
 from reports.results import ClassScore, VideoResult, Window, readable
 from reports.templating import (
   jpeg_uri,
@@ -47,9 +46,6 @@ MOMENTS = 3
 _IN_MOMENTS = "in moments"
 _TICKS = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600)
 _LONGEST_NAME = 180  # bytes; file systems take 255
-# What the head of a timeline page has, see timeline.html.
-_TITLE_END = b": timeline</title>"
-_HEAD_BYTES = 4096
 
 
 def format_time(seconds: float) -> str:
@@ -113,10 +109,9 @@ def write_timeline_page(
     The page's path.
 
   Raises:
-    errors.UserError: jinja2 is not installed; another file has the page's name.
+    errors.UserError: jinja2 is not installed.
   """
   path = timeline_path(folder, result.video_id)
-  _check_own_page(path)
   windows = result.windows
   lanes = _choose_lanes(result)
   colored = lanes or result.top[:LANES]
@@ -143,23 +138,6 @@ def write_timeline_page(
   }
   write_page(path, "timeline.html", values)
   return path
-
-
-def _check_own_page(path: str) -> None:
-  """Checks that no page is replaced that the user has made.
-
-  Raises:
-    errors.UserError: one would be.
-  """
-  if not os.path.isfile(path):
-    return
-  with open(path, "rb") as file:
-    if _TITLE_END in file.read(_HEAD_BYTES):
-      return
-  raise errors.UserError(
-    f"Expected a timeline page of an earlier start, or none, as {path},"
-    " received another file. Move it elsewhere, and start again."
-  )
 
 
 def _choose_lanes(result: VideoResult) -> list[ClassScore]:

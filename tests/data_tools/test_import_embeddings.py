@@ -402,6 +402,12 @@ def test_the_list_of_a_failed_import_replaces_no_input(tmp_path):
   )
   assert_names(line, "as --output_dir, received", str(manifest))
   assert manifest.read_bytes() == before
+  # Nor another file of the user.
+  (tmp_path / "r.import_report.csv").write_text("mine")
+  line = in_process.run_into_error(
+    IMPORT, f"--manifest={manifest}", f"--output_dir={tmp_path}/r"
+  )
+  assert_names(line, f"none, as {tmp_path}/r.import_report.csv, which")
 
 
 def test_a_link_to_an_empty_folder_is_filled(tmp_path):

@@ -178,6 +178,22 @@ def test_a_part_that_another_process_writes_stays(tmp_path):
   assert not folder.exists()
 
 
+def test_what_a_system_puts_there_is_nobodys(tmp_path):
+  folder = tmp_path / "a.extracted"
+  folder.mkdir()
+  (folder / ".DS_Store").touch()
+  work_in(folder)
+  assert not folder.exists()
+
+
+@pytest.mark.skipif(
+  not os.path.isdir("/proc/self"), reason="Linux alone has it"
+)
+def test_a_folder_that_cannot_be_made_is_an_error():
+  with pytest.raises(FileNotFoundError):
+    work_in("/proc/no_such/a.extracted")
+
+
 def test_what_comes_meanwhile_stays(tmp_path):
   folder = tmp_path / "a.extracted"
   with work_folder.opened(str(folder), "output_dir", []):

@@ -128,10 +128,11 @@ def test_a_model_with_notes_in_its_folder_is_not_replaced(tmp_path):
     with written_aside(str(folder)) as aside:
       os.makedirs(f"{aside}/variables")
 
-  (folder / "notes.txt").write_text("mine")
-  assert f"{folder}, a folder with other files in it" in error_of(write)
-  assert (folder / "notes.txt").read_text() == "mine"
-  (folder / "notes.txt").unlink()
+  for name in ("notes.txt", ".hidden"):
+    (folder / name).write_text("mine")
+    assert f"{folder}, a folder with other files in it" in error_of(write)
+    assert (folder / name).read_text() == "mine"
+    (folder / name).unlink()
   write()
   assert os.listdir(folder) == ["variables"]
 

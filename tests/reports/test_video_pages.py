@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 from pages import Page
 
-import errors
 from reports import video_pages
 from reports.results import ClassScore, VideoResult, Window
 
@@ -66,18 +65,6 @@ def result_of(video_id, top, *tops, duration=None):
 
 # --------------------------------------------------------------------------
 # The timeline page
-
-
-def test_only_pages_of_an_earlier_start_are_replaced(work):
-  one = result_of("'" * 250, scores((1, 0.6)), scores((1, 0.75)))
-  timeline(one)
-  timeline(one)
-  path = Path(video_pages.timeline_path("pages", one.video_id))
-  path.write_text("<title>mine</title>")
-  with pytest.raises(errors.UserError) as error:
-    timeline(one)
-  assert str(path) in str(error.value)
-  assert path.read_text() == "<title>mine</title>"
 
 
 def test_a_band_is_as_high_as_the_confidence_when_it_is(work):
