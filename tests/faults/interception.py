@@ -88,7 +88,7 @@ _RANDOM = (
   (re.compile(r"\.tmp[0-9a-f]{32}"), ".tmp*"),
   (re.compile(r"tempstate\d+"), "tempstate*"),
   (re.compile(r"(events\.out\.tfevents)[^/]*"), r"\1"),
-  (re.compile(r"(^|/)tmp[a-z0-9_]{8}(?=/|$)"), r"\1tmp*"),
+  (re.compile(r"(^|/)tmp[a-z0-9_]{8}(?=/|$|\.aside$)"), r"\1tmp*"),
   (re.compile(r"(__autograph_generated_file)[a-z0-9_]{8}"), r"\1*"),
   # Python tries out a temporary folder.
   (re.compile(r"^tmp/[a-z0-9_]{8}$"), "tmp/*"),
