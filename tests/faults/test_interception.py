@@ -154,6 +154,7 @@ def test_names_without_what_is_random():
     interception.plain_name("eval/events.out.tfevents.1.host.2.3.v2")
     == "eval/events.out.tfevents"
   )
+  assert interception.plain_name("a/tmp0_bcdefg.aside") == "a/tmp*.aside"
   assert interception.plain_name("model.ckpt-12.index") == "model.ckpt-12.index"
 
 
