@@ -298,15 +298,9 @@ class _Part:
     self.size = os.lseek(self._descriptor, 0, os.SEEK_CUR)
 
   def _lock(self) -> None:
-    is_ours = local_files.lock(self._descriptor, waits=False)
+    is_free = local_files.lock(self._descriptor, waits=False)
     # It may have been put into place before it was locked.
-    if is_ours:
-      try:
-        there = os.stat(self.path)
-        is_ours = os.path.samestat(os.fstat(self._descriptor), there)
-      except FileNotFoundError:
-        is_ours = False
-    if not is_ours:
+    if not is_free or not local_files.is_at(self._descriptor, self.path):
       raise NotFetchedError("another process downloads it", may_pass=False)
 
   @property

@@ -512,7 +512,7 @@ def predict_videos(model: Model) -> None:
   inputs = [FLAGS.videos, *features.extraction.files, *files.values()]
   is_shard = processes.shard is not None
   with work_folder.opened(folder, "output_file", inputs, shared=is_shard):
-    _predict_in(folder, model, features, processes, items, found.keys)
+    _predict_in(folder, model, features, processes, items, found.keys, files)
 
 
 def _predict_in(
@@ -522,6 +522,7 @@ def _predict_in(
   processes: Processes,
   items: Sequence[Item],
   keys: Sequence[str],
+  files: dict[str, str],
 ) -> None:
   """See predict_videos.
 
@@ -532,8 +533,8 @@ def _predict_in(
     processes: which extract.
     items: the videos.
     keys: of each the key in the parts.
+    files: of the videos, by key.
   """
-  files = video_items.files_to_extract(items, keys)
   if not processes.shard and not processes.merge:
     _begin_again_if_different(folder, features.extraction)
   parts = extraction_runs.extract(folder, files, features.extraction, processes)

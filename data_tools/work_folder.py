@@ -32,9 +32,9 @@ def path_beside(output: str) -> str:
   """The path of the folder that goes with an output.
 
   Args:
-    output: path of a file or folder.
+    output: path of a file; or of a folder, see files.free_folder.
   """
-  return f"{local_files.with_own_name(output)}.extracted"
+  return f"{output}.extracted"
 
 
 @contextlib.contextmanager
@@ -86,7 +86,7 @@ def _locked(path: str, flag_name: str, shared: bool) -> int:
       continue
     try:
       is_free = local_files.lock(descriptor, shared=shared, waits=False)
-      if is_free and _is_at(descriptor, path):
+      if is_free and local_files.is_at(descriptor, path):
         return descriptor
     except BaseException:
       os.close(descriptor)
@@ -98,14 +98,6 @@ def _locked(path: str, flag_name: str, shared: bool) -> int:
         " in which another is working. Wait for it, or stop it; or name"
         f" another --{flag_name}."
       )
-
-
-def _is_at(descriptor: int, path: str) -> bool:
-  """Whether a path is that of an open folder, not of one in its place."""
-  try:
-    return os.path.samestat(os.fstat(descriptor), os.stat(path))
-  except FileNotFoundError:
-    return False
 
 
 def _check(path: str, flag_name: str, inputs: Iterable[str]) -> None:

@@ -258,8 +258,10 @@ def check_not_used(path: str, flag_name: str, used: Iterable[str]) -> None:
   real_folder = functools.cache(os.path.realpath)
 
   def real(file: str) -> str:
-    if not is_local(file) or os.path.islink(file):
-      return os.path.realpath(file) if is_local(file) else file
+    if not is_local(file):
+      return file
+    if os.path.islink(file):
+      return os.path.realpath(file)
     folder, name = os.path.split(file)
     return os.path.join(real_folder(folder), name)
 

@@ -128,6 +128,17 @@ def lock(file: int | IO, *, shared: bool = False, waits: bool = True) -> bool:
   return True
 
 
+def is_at(descriptor: int, path: str) -> bool:
+  """Whether a path is that of an open file or folder, not of one in its place.
+
+  Another process may have replaced it before it was locked.
+  """
+  try:
+    return os.path.samestat(os.fstat(descriptor), os.stat(path))
+  except FileNotFoundError:
+    return False
+
+
 def nearest_folder(path: str) -> str:
   """The path itself if it exists, else the nearest folder above that does."""
   path = os.path.abspath(path)
@@ -139,13 +150,6 @@ def nearest_folder(path: str) -> str:
 def is_of_system(name: str) -> bool:
   """Whether a system has put a file of this name into a folder, and no user."""
   return bool(_OF_SYSTEM.fullmatch(name))
-
-
-def with_own_name(path: str) -> str:
-  """The path of a file or folder with its name at the end, not "." or ".."."""
-  path = os.path.normpath(path)
-  is_named = os.path.basename(path) not in (".", "..")
-  return path if is_named else os.path.abspath(path)
 
 
 def put_in_place(aside: str, path: str) -> None:

@@ -60,13 +60,14 @@ _DTYPES = ("uint8", "float16", "float32")
 
 # What TensorFlow names while it saves a checkpoint.
 _OF_TENSORFLOW = r"checkpoint\.tmp[0-9a-f]{32}|model\.ckpt-\d+_temp"
+_OF_SKIPPED = r"skipped_records(-\d+)?\.csv"
 
 _OWN_FILES = re.compile(
   r"model_flags\.json|vocabulary\.csv|extraction\.json"
   r"|run\.json|best\.json|evaluations\.json|training\.lock|checkpoint"
   r"|(damaged-)?model\.ckpt-(again-)?\d+\..*|events\.out\.tfevents\..*"
   r"|(segment-)?metrics-(\d+\.json|by-class-\d+\.csv)"
-  r"|skipped_records(-\d+)?\.csv"
+  rf"|{_OF_SKIPPED}"
   # Left over by a process that was killed while writing.
   rf"|\..+\.tmp-{TOKEN}|{_OF_TENSORFLOW}"
 )
@@ -75,7 +76,6 @@ _OF_DATA = re.compile(
   rf"{re.escape(CARD_FILE)}|croissant\.json|import_report\.csv"
   r"|.+\.tfrecord(\.gz)?"
 )
-_LIST_OF_SKIPPED = re.compile(r"skipped_records(-\d+)?\.csv")
 # What export/ has; its folders are deleted with all that is in them.
 _OWN_EXPORTS = re.compile(rf"(step|formats)_\d+|\..+\.tmp-{TOKEN}")
 # What may lie in a folder in which no run has begun.
@@ -273,7 +273,7 @@ def check_no_own_file(
   """
   # What a link points to would be replaced.
   name = os.path.basename(os.path.realpath(path) if is_local(path) else path)
-  if lists_skipped and _LIST_OF_SKIPPED.fullmatch(name):
+  if lists_skipped and re.fullmatch(_OF_SKIPPED, name):
     return
   for names, whole, owner in (
     (_OWN_FILES, "run", "training run"),
